@@ -1,0 +1,222 @@
+package api
+
+import (
+	"fmt"
+	"time"
+)
+
+// Node is a server with an agent.
+type Node struct {
+	TypeMeta `json:",inline"`
+	Metadata Metadata   `json:"metadata"`
+	Spec     NodeSpec   `json:"spec,omitzero"`
+	Status   NodeStatus `json:"status,omitzero"`
+}
+
+// NodeSpec is what an operator decides about a node.
+type NodeSpec struct {
+	// Unschedulable nodes get no new replicas.
+	Unschedulable bool `json:"unschedulable,omitempty"`
+}
+
+// NodeStatus is what is known of a node.
+type NodeStatus struct {
+	Verdict Verdict `json:"verdict,omitempty"`
+	// VerdictWhy says in words what the verdict rests on.
+	VerdictWhy   string    `json:"verdictWhy,omitempty"`
+	VerdictSince time.Time `json:"verdictSince,omitzero"`
+	// Address is the node's own IP, Capacity what replicas may use of it.
+	Address  string       `json:"address,omitempty"`
+	Capacity ResourceList `json:"capacity,omitempty"`
+	// Requested is the sum of requests placed there.
+	Requested ResourceList `json:"requested,omitempty"`
+	BootID    string       `json:"bootID,omitempty"`
+	Version   string       `json:"version,omitempty"`
+	OS        string       `json:"os,omitempty"`
+	Kernel    string       `json:"kernel,omitempty"`
+	Runtime   string       `json:"runtime,omitempty"`
+	Replicas  int          `json:"replicas"`
+	// Orphans are containers of ours that belong to another incarnation.
+	Orphans []string `json:"orphans,omitempty"`
+}
+
+// Verdict is what the leader holds of a node's life.
+type Verdict string
+
+// The verdicts; see the liveness package for when each is given.
+const (
+	VerdictUnknown   Verdict = "Unknown" // not yet heard of in this term
+	VerdictHealthy   Verdict = "Healthy"
+	VerdictAgentLost Verdict = "AgentLost"
+	VerdictSuspect   Verdict = "Suspect"
+	VerdictDead      Verdict = "Dead"
+	VerdictBack      Verdict = "Back"
+)
+
+// ReplicaKey names one filling of one slot.
+type ReplicaKey struct {
+	Namespace string `json:"namespace"`
+	Service   string `json:"service"`
+	Slot      int    `json:"slot"`
+	// Epoch rises over the whole cluster's life, so no two fillings share one.
+	Epoch uint64 `json:"epoch"`
+}
+
+// Name gives "web-0": the slot's name, which a move keeps.
+func (k ReplicaKey) Name() string { return fmt.Sprintf("%s-%d", k.Service, k.Slot) }
+
+// String gives "default/web-0@17".
+func (k ReplicaKey) String() string {
+	return fmt.Sprintf("%s/%s-%d@%d", k.Namespace, k.Service, k.Slot, k.Epoch)
+}
+
+// ServiceKey returns the key of the replica's service.
+func (k ReplicaKey) ServiceKey() Key { return Key{k.Namespace, k.Service} }
+
+// Phase is how far a replica is. It only advances.
+type Phase string
+
+// The phases in their order. Stopped and Failed are both ends.
+const (
+	PhasePending   Phase = "Pending"   // no node yet; Reason says why
+	PhaseAssigned  Phase = "Assigned"  // committed to a node, which has not taken it up
+	PhasePreparing Phase = "Preparing" // image, network, first start
+	PhaseRunning   Phase = "Running"   // every container was started; see Containers
+	PhaseStopping  Phase = "Stopping"
+	PhaseStopped   Phase = "Stopped" // gone from its node
+	PhaseFailed    Phase = "Failed"  // ended and not to be restarted
+)
+
+var phaseRank = map[Phase]int{PhasePending: 1, PhaseAssigned: 2, PhasePreparing: 3, PhaseRunning: 4, PhaseStopping: 5, PhaseStopped: 6, PhaseFailed: 6}
+
+// Before tells whether p comes before q; an unknown phase comes before all.
+func (p Phase) Before(q Phase) bool { return phaseRank[p] < phaseRank[q] }
+
+// Ended tells whether nothing of the replica runs any more.
+func (p Phase) Ended() bool { return p == PhaseStopped || p == PhaseFailed }
+
+// Replica is the scheduled unit as users see it: one filling of a slot.
+type Replica struct {
+	TypeMeta `json:",inline"`
+	Metadata Metadata      `json:"metadata"`
+	Spec     ReplicaSpec   `json:"spec"`
+	Status   ReplicaStatus `json:"status"`
+}
+
+// ReplicaSpec is the placement: decided by the leader, durable.
+type ReplicaSpec struct {
+	Service  string `json:"service"`
+	Slot     int    `json:"slot"`
+	Epoch    uint64 `json:"epoch"`
+	Revision int64  `json:"revision"`
+	Node     string `json:"node,omitempty"`
+	// Spare is set while the slot's incumbent cannot be reached.
+	Spare bool `json:"spare,omitempty"`
+}
+
+// ReplicaStatus is what the node's agent last reported.
+type ReplicaStatus struct {
+	Phase Phase `json:"phase"`
+	// Ready replicas get traffic.
+	Ready bool `json:"ready"`
+	// Reason is a CamelCase word, Message a sentence; both empty when all is well.
+	Reason  string `json:"reason,omitempty"`
+	Message string `json:"message,omitempty"`
+	IP      string `json:"ip,omitempty"`
+	// Restarts is the sum over containers.
+	Restarts   int               `json:"restarts"`
+	StartedAt  time.Time         `json:"startedAt,omitzero"`
+	Containers []ContainerStatus `json:"containers,omitempty"`
+	// LastKnown is set while the node cannot be heard: the rest is what it last said.
+	LastKnown bool `json:"lastKnown,omitempty"`
+}
+
+// ContainerState is what a container is doing now.
+type ContainerState string
+
+// The container states.
+const (
+	ContainerWaiting ContainerState = "Waiting" // Reason: Pulling, ImageMissing, BackOff, ...
+	ContainerRunning ContainerState = "Running"
+	ContainerExited  ContainerState = "Exited"
+)
+
+// ContainerStatus is one container of a replica.
+type ContainerStatus struct {
+	Name string `json:"name"`
+	// ID is the runtime's id of the container; a restart in place gives a new one.
+	ID      string         `json:"id,omitempty"`
+	State   ContainerState `json:"state"`
+	Reason  string         `json:"reason,omitempty"`
+	Message string         `json:"message,omitempty"`
+	// Ready is the readiness probe's answer, or State == Running without a probe.
+	Ready     bool      `json:"ready"`
+	Restarts  int       `json:"restarts"`
+	StartedAt time.Time `json:"startedAt,omitzero"`
+	ImageID   string    `json:"imageID,omitempty"`
+	// LastExit is how the run before this one ended; nil before the first end.
+	LastExit *Exit `json:"lastExit,omitempty"`
+}
+
+// Exit is how one run of a container ended.
+type Exit struct {
+	Code int `json:"code"`
+	// Signal is the number of the signal that ended it, 0 if none did.
+	Signal int `json:"signal,omitempty"`
+	// OOM is set when the kernel killed it for want of memory.
+	OOM bool `json:"oom,omitempty"`
+	// Reason: Completed, Error, Signaled, OutOfMemory, LivenessFailed, Killed, StartFailed.
+	Reason     string    `json:"reason"`
+	Message    string    `json:"message,omitempty"`
+	FinishedAt time.Time `json:"finishedAt,omitzero"`
+}
+
+// Reasons that orch gives for a waiting container or replica.
+const (
+	ReasonPulling      = "Pulling"
+	ReasonImageMissing = "ImageMissing"
+	ReasonImageError   = "ImageError"
+	ReasonNetworkError = "NetworkError"
+	ReasonCreateError  = "CreateError"
+	ReasonBackOff      = "BackOff"
+	ReasonNoNode       = "NoNode"
+
+	ExitCompleted      = "Completed"
+	ExitError          = "Error"
+	ExitSignaled       = "Signaled"
+	ExitOutOfMemory    = "OutOfMemory"
+	ExitLivenessFailed = "LivenessFailed"
+	ExitStartFailed    = "StartFailed"
+)
+
+// Event is something that happened, told once and counted.
+type Event struct {
+	// Seq orders events; it rises over the cluster's life.
+	Seq       uint64    `json:"seq"`
+	Time      time.Time `json:"time"`
+	Namespace string    `json:"namespace,omitempty"`
+	// Kind and Name say what it happened to: Service web, Replica web-0, Node n1.
+	Kind string `json:"kind"`
+	Name string `json:"name"`
+	// Type is "Normal" or "Warning".
+	Type string `json:"type"`
+	// Reason is a CamelCase word, Message a sentence.
+	Reason  string `json:"reason"`
+	Message string `json:"message"`
+	Count   int    `json:"count"`
+}
+
+// The event types.
+const (
+	EventNormal  = "Normal"
+	EventWarning = "Warning"
+)
+
+// Endpoint is one address that gets (or would get) a service's traffic.
+type Endpoint struct {
+	Service Key        `json:"service"`
+	Replica ReplicaKey `json:"replica"`
+	Node    string     `json:"node"`
+	IP      string     `json:"ip"`
+	Ports   []Port     `json:"ports,omitempty"`
+}
