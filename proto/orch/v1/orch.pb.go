@@ -1730,7 +1730,7 @@ var File_orch_v1_orch_proto protoreflect.FileDescriptor
 
 const file_orch_v1_orch_proto_rawDesc = "" +
 	"\n" +
-	"\x12orch/v1/orch.proto\x12\aorch.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14orch/v1/agents.proto\x1a\x15orch/v1/records.proto\"0\n" +
+	"\x12orch/v1/orch.proto\x12\aorch.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14orch/v1/agents.proto\"0\n" +
 	"\x06Object\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04json\x18\x02 \x01(\fR\x04json\"q\n" +
@@ -1973,7 +1973,6 @@ func file_orch_v1_orch_proto_init() {
 		return
 	}
 	file_orch_v1_agents_proto_init()
-	file_orch_v1_records_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
