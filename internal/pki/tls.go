@@ -1,0 +1,128 @@
+package pki
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+)
+
+// ErrNotController: the server holds a certificate of the cluster, but not a
+// controller's.
+var ErrNotController = errors.New("the server is not a controller")
+
+// CertSource gives the certificate to present at this moment; nil is none.
+type CertSource interface {
+	Get() *tls.Certificate
+}
+
+// Source is a certificate that can be swapped while connections are made with
+// it. The zero value holds none. Safe for concurrent use.
+type Source struct {
+	cert atomic.Pointer[tls.Certificate]
+}
+
+// Set makes cert what new connections present; nil takes it away. cert must not
+// change afterwards.
+func (s *Source) Set(cert *tls.Certificate) { s.cert.Store(cert) }
+
+// Get is the certificate last set, or nil.
+func (s *Source) Get() *tls.Certificate { return s.cert.Load() }
+
+// ServerTLS is a controller's side: TLS 1.3, the certificate read from src at
+// every handshake. A client without a certificate gets in, so that it can join
+// (IdentityFromState then says ErrNoCertificate); one with a certificate that ca
+// did not sign, that is not valid now or that names nobody is refused. clock nil
+// is the system's.
+func ServerTLS(src CertSource, ca *x509.CertPool, clock func() time.Time) *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		Time:       clock,
+		ClientAuth: tls.VerifyClientCertIfGiven,
+		ClientCAs:  ca,
+		// A resumed session would skip the look at the certificate.
+		SessionTicketsDisabled: true,
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			if cert := src.Get(); cert != nil {
+				return cert, nil
+			}
+			return nil, fmt.Errorf("serve TLS: %w", ErrNoCertificate)
+		},
+		VerifyConnection: func(cs tls.ConnectionState) error {
+			_, err := IdentityFromState(cs)
+			if errors.Is(err, ErrNoCertificate) {
+				return nil
+			}
+			return err
+		},
+	}
+}
+
+// ClientTLS is the side of an agent, a user or another controller: TLS 1.3, the
+// certificate read from src at every handshake (src nil, or empty: none is
+// sent). The server must hold a controller's certificate of ca for serverName;
+// "" is ServerName. clock nil is the system's.
+func ClientTLS(src CertSource, ca *x509.CertPool, serverName string, clock func() time.Time) *tls.Config {
+	if serverName == "" {
+		serverName = ServerName
+	}
+	if ca == nil {
+		ca = x509.NewCertPool() // nil would mean the system's roots: trust nobody instead
+	}
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13,
+		Time:       clock,
+		RootCAs:    ca,
+		ServerName: serverName,
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			if src != nil {
+				if cert := src.Get(); cert != nil {
+					return cert, nil
+				}
+			}
+			return &tls.Certificate{}, nil
+		},
+		VerifyConnection: func(cs tls.ConnectionState) error {
+			id, err := IdentityFromState(cs)
+			if err != nil {
+				return fmt.Errorf("verify server: %w", err)
+			}
+			if id.Kind != Controller {
+				return fmt.Errorf("verify server: %w: it is %s", ErrNotController, id)
+			}
+			return nil
+		},
+	}
+}
+
+// IdentityFromState is who is at the other end. Only what TLS verified against
+// the cluster's CA counts: without a certificate the error is ErrNoCertificate,
+// with one that was not verified ErrNotVerified, with one that names nobody
+// ErrIdentity.
+func IdentityFromState(cs tls.ConnectionState) (Identity, error) {
+	if len(cs.PeerCertificates) == 0 {
+		return Identity{}, ErrNoCertificate
+	}
+	if len(cs.VerifiedChains) == 0 || len(cs.VerifiedChains[0]) == 0 {
+		return Identity{}, ErrNotVerified
+	}
+	return IdentityOf(cs.VerifiedChains[0][0])
+}
+
+// Pool trusts the CA certificates of a PEM text and nothing else.
+func Pool(caPEM []byte) (*x509.CertPool, error) {
+	certs, err := parseCerts(caPEM)
+	if err != nil {
+		return nil, fmt.Errorf("read CA: %w", err)
+	}
+	pool := x509.NewCertPool()
+	for _, c := range certs {
+		if err := selfSigned(c); err != nil {
+			return nil, fmt.Errorf("read CA: %w", err)
+		}
+		pool.AddCert(c)
+	}
+	return pool, nil
+}
