@@ -1,0 +1,273 @@
+package liveness
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden scripts")
+
+// TestGolden runs the scripts in testdata. A script is commands, each followed by
+// what the machine printed, indented:
+//
+//	add n1 [boot=b] [verdict=dead]     open n1 boot=b [wasdead]   close n1 [graceful]
+//	beat n1 n2 [age=2s]                hint n1 alive|dead         remove n1
+//	witness n2 n1 host=yes|no [ports=1/2] [how=text] [ask=7]      (ask: the latest for n1)
+//	operatordead n1 by=kim             stalled 3s (time passes)   lead | reconciled n1
+//	tick 350ms [beats=n2,n3] [see=n1:no|yes|hostonly] [brief]     (time passes; the nodes named
+//	                                   beat; every observer reports what it is said to see)
+//	wake                               (prints NextWake)
+func TestGolden(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scripts: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := runScript(t, string(want))
+			if *update {
+				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if got != string(want) {
+				t.Errorf("%s differs (-update rewrites it); got:\n%s", file, got)
+			}
+		})
+	}
+}
+
+// script drives a machine by hand or by commands, and prints what it does.
+type script struct {
+	t       fataler
+	m       *Machine
+	now     time.Time
+	seq     map[string]uint64
+	asked   map[string]AskWitnesses // latest by target
+	effects []Effect                // of the last command
+	brief   bool                    // print verdicts and new lives only
+	out     strings.Builder
+}
+
+// fataler is a test or a property's one.
+type fataler interface {
+	Helper()
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+}
+
+var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func newScript(t fataler) *script {
+	return &script{t: t, m: New(Limits{}), now: epoch, seq: map[string]uint64{}, asked: map[string]AskWitnesses{}}
+}
+
+func runScript(t *testing.T, text string) string {
+	s := newScript(t)
+	for _, line := range strings.Split(strings.TrimSuffix(text, "\n"), "\n") {
+		if strings.HasPrefix(line, "  ") {
+			continue // what it printed last time
+		}
+		s.out.WriteString(line + "\n")
+		if line != "" && !strings.HasPrefix(line, "#") {
+			s.command(strings.Fields(line))
+		}
+	}
+	return s.out.String()
+}
+
+func (s *script) command(f []string) {
+	s.t.Helper()
+	opt := map[string]string{}
+	var args []string
+	for _, word := range f[1:] {
+		key, value, _ := strings.Cut(word, "=")
+		opt[key] = value
+		if !strings.Contains(word, "=") {
+			args = append(args, word)
+		}
+	}
+	_, wasDead := opt["wasdead"]
+	_, graceful := opt["graceful"]
+	_, s.brief = opt["brief"]
+	s.effects = nil
+	switch f[0] {
+	case "add":
+		verdict := Unknown
+		for v := Unknown; v <= Back; v++ {
+			if opt["verdict"] == strings.ReplaceAll(v.String(), " ", "") {
+				verdict = v
+			}
+		}
+		s.step(NodeAdded{Node: args[0], BootID: opt["boot"], Verdict: verdict})
+	case "remove":
+		s.step(NodeRemoved{args[0]})
+	case "open":
+		s.seq[args[0]] = 0
+		s.step(SessionOpened{Node: args[0], BootID: opt["boot"], WasDead: wasDead})
+	case "close":
+		s.step(SessionClosed{args[0], graceful})
+	case "beat":
+		for _, n := range args {
+			s.beat(n, s.duration(opt["age"]))
+		}
+	case "hint":
+		s.step(GossipHint{args[0], args[1] == "alive"})
+	case "witness":
+		r := WitnessReport{Observer: args[0], Target: args[1], AskID: s.asked[args[1]].AskID,
+			HostAnswers: opt["host"] == "yes", How: opt["how"]}
+		fmt.Sscanf(opt["ports"], "%d/%d", &r.PortsAnswered, &r.PortsAsked)
+		if id, err := strconv.ParseUint(opt["ask"], 10, 64); err == nil {
+			r.AskID = id
+		}
+		s.step(r)
+	case "operatordead":
+		s.step(OperatorDead{args[0], opt["by"]})
+	case "stalled":
+		d := s.duration(args[0])
+		s.now = s.now.Add(d)
+		s.step(LeaderStalled{d})
+		s.step(Tick{})
+	case "lead":
+		s.step(LeaderStarted{})
+	case "reconciled":
+		s.step(Reconciled{args[0]})
+	case "tick":
+		see := map[string]string{}
+		for _, pair := range list(opt["see"]) {
+			target, what, _ := strings.Cut(pair, ":")
+			see[target] = what
+		}
+		s.tick(s.duration(args[0]), list(opt["beats"]), see)
+	case "wake":
+		if at, ok := s.m.NextWake(); ok {
+			fmt.Fprintf(&s.out, "  %s from now\n", at.Sub(s.now))
+		} else {
+			s.out.WriteString("  never\n")
+		}
+	default:
+		s.t.Fatalf("no such command: %v", f)
+	}
+}
+
+func list(s string) []string {
+	if s == "" {
+		return nil
+	}
+	return strings.Split(s, ",")
+}
+
+func (s *script) duration(text string) time.Duration {
+	if text == "" {
+		return 0
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return d
+}
+
+func (s *script) beat(n string, age time.Duration) []Effect {
+	s.seq[n]++
+	return s.step(Beat{n, s.seq[n], age})
+}
+
+// tick lets time pass: the named nodes beat every BeatEvery, Tick comes when it
+// is due, and asks about targets in see are answered ProbeTimeout later.
+func (s *script) tick(d time.Duration, beats []string, see map[string]string) {
+	type answer struct {
+		at  time.Time
+		ask AskWitnesses
+	}
+	var answers []answer
+	gather := func(effects []Effect) {
+		for _, e := range effects {
+			if a, ok := e.(AskWitnesses); ok && see[a.Target] != "" {
+				answers = append(answers, answer{s.now.Add(a.Timeout), a})
+			}
+		}
+	}
+	for _, a := range s.asked { // one that was asked before this tick
+		if see[a.Target] != "" && s.m.nodes[a.Target] != nil && s.m.nodes[a.Target].asking() {
+			answers = append(answers, answer{s.now.Add(a.Timeout), a})
+		}
+	}
+	slices.SortFunc(answers, func(a, b answer) int { return int(a.ask.AskID) - int(b.ask.AskID) })
+
+	end := s.now.Add(d)
+	nextBeat := s.now.Add(s.m.limits.BeatEvery)
+	for {
+		next := end
+		if len(beats) > 0 {
+			next = earlier(next, nextBeat)
+		}
+		if len(answers) > 0 {
+			next = earlier(next, answers[0].at)
+		}
+		wake, ok := s.m.NextWake()
+		if ok && !wake.Before(s.now) {
+			next = earlier(next, wake)
+		}
+		s.now = next
+		if len(beats) > 0 && !next.Before(nextBeat) {
+			nextBeat = nextBeat.Add(s.m.limits.BeatEvery)
+			for _, n := range beats {
+				gather(s.beat(n, 0))
+			}
+		}
+		for len(answers) > 0 && !next.Before(answers[0].at) {
+			a := answers[0].ask
+			answers = answers[1:]
+			for _, o := range a.Observers {
+				r := WitnessReport{Observer: o, Target: a.Target, AskID: a.AskID}
+				switch see[a.Target] {
+				case "yes":
+					r.HostAnswers, r.PortsAsked, r.PortsAnswered = true, 1, 1
+				case "hostonly":
+					r.HostAnswers, r.PortsAsked = true, 1
+				}
+				gather(s.step(r))
+			}
+		}
+		gather(s.step(Tick{}))
+		if !s.now.Before(end) {
+			return
+		}
+	}
+}
+
+func (s *script) step(ev Event) []Effect {
+	effects := s.m.Step(ev, s.now)
+	s.effects = append(s.effects, effects...)
+	at := s.now.Sub(epoch)
+	for _, e := range effects {
+		switch e := e.(type) {
+		case SetVerdict:
+			fmt.Fprintf(&s.out, "  %s %s: %s -> %s: %s\n", at, e.Node, e.From, e.To, e.Why)
+			for _, line := range e.Evidence {
+				fmt.Fprintf(&s.out, "      %s\n", line)
+			}
+		case NewLife:
+			fmt.Fprintf(&s.out, "  %s %s: new life %s -> %s\n", at, e.Node, e.OldBoot, e.NewBoot)
+		case AskWitnesses:
+			s.asked[e.Target] = e
+			if !s.brief {
+				fmt.Fprintf(&s.out, "  %s ask %d about %s: %s\n", at, e.AskID, e.Target, strings.Join(e.Observers, " "))
+			}
+		}
+	}
+	return effects
+}
