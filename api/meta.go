@@ -43,6 +43,9 @@ type Metadata struct {
 	Generation int64 `json:"generation,omitempty"`
 	// CreatedAt is the time of the first apply. Set by the controller.
 	CreatedAt time.Time `json:"createdAt,omitzero"`
+	// DeletedAt is the time of the delete, while what belongs to the object is
+	// still being removed. Set by the controller.
+	DeletedAt time.Time `json:"deletedAt,omitzero"`
 }
 
 // Key names one object among those of its kind.
