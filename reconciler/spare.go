@@ -1,0 +1,158 @@
+package reconciler
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/orchctl/orch/api"
+)
+
+// settle sees to it that a slot whose incumbent cannot be reached has a spare,
+// and that of an incumbent and a spare which both can be heard one stays.
+func (p *planner) settle(s *slot, proven bool) {
+	p.adoptOrphan(s)
+	p.contest(s)
+	if !allSuspect(s.incumbents()) {
+		return
+	}
+	rev := p.spareRevision(s, proven)
+	p.dropStaleSpares(s, rev)
+	p.addSpare(s, rev)
+}
+
+func allSuspect(fs []*Filling) bool {
+	return len(fs) > 0 && !slices.ContainsFunc(fs, func(f *Filling) bool { return !f.suspect() })
+}
+
+// adoptOrphan makes a spare the slot's replica where no incumbent is left.
+func (p *planner) adoptOrphan(s *slot) {
+	spares := s.spares()
+	if len(spares) == 0 || len(s.incumbents()) > 0 {
+		return
+	}
+	best := spares[0]
+	for _, f := range spares[1:] {
+		if orphanRank(f) > orphanRank(best) {
+			best = f
+		}
+	}
+	why := s.lost
+	if why == "" {
+		why = "the slot has no other replica"
+	}
+	p.adopt(best, "%s", why)
+}
+
+func orphanRank(f *Filling) int {
+	switch {
+	case f.available():
+		return 3
+	case f.suspect():
+		return 0
+	case f.ended():
+		return 1
+	}
+	return 2
+}
+
+// contest ends the coexistence of incumbent and spare once both are heard.
+// An incumbent that is not yet reported is waited for: unknown is not absent.
+func (p *planner) contest(s *slot) {
+	incumbents, spares := s.incumbents(), s.spares()
+	if len(spares) == 0 || len(incumbents) == 0 {
+		return
+	}
+	if w := p.successor(incumbents, spares); w != nil {
+		for _, inc := range incumbents {
+			if inc.ready() {
+				p.remove(inc, "the spare %s on %s is ready and has revision %d", w.name(), w.Node, w.Revision)
+			} else {
+				p.remove(inc, "%s is back, but the incumbent is not ready there and the spare %s on %s is", inc.Node, w.name(), w.Node)
+			}
+		}
+		p.adopt(w, "the incumbent %s on %s goes", incumbents[0].name(), incumbents[0].Node)
+	}
+	i := slices.IndexFunc(s.incumbents(), func(f *Filling) bool { return f.reported() && f.ready() })
+	for _, f := range s.spares() {
+		switch {
+		case !f.heard():
+		case i >= 0:
+			p.remove(f, "incumbent on %s is back and ready", s.incumbents()[i].Node)
+		case f.ended() && allReported(incumbents):
+			p.remove(f, "the spare has ended and the incumbent on %s is back", incumbents[0].Node)
+		}
+	}
+}
+
+// successor is the spare that takes the place of incumbents which are back, or
+// nil. It is ready; they are not, or they have an older revision and would be
+// replaced by the rollout anyway.
+func (p *planner) successor(incumbents, spares []*Filling) *Filling {
+	if !allReported(incumbents) {
+		return nil
+	}
+	anyReady := slices.ContainsFunc(incumbents, (*Filling).ready)
+	anyWanted := slices.ContainsFunc(incumbents, func(f *Filling) bool { return f.Revision == p.Revision })
+	var best *Filling
+	for _, f := range spares {
+		wanted := f.Revision == p.Revision
+		if !f.reported() || !f.ready() || anyReady && (anyWanted || !wanted) {
+			continue
+		}
+		if best == nil || wanted && best.Revision != p.Revision {
+			best = f
+		}
+	}
+	return best
+}
+
+func allReported(fs []*Filling) bool {
+	return !slices.ContainsFunc(fs, func(f *Filling) bool { return !f.reported() })
+}
+
+// spareRevision is the revision of a spare for a slot whose incumbents are all
+// suspect: a spare is no place for an experiment, so a revision that no filling
+// has proven yet does not get there while the incumbent's own is at hand.
+func (p *planner) spareRevision(s *slot, proven bool) int64 {
+	if proven {
+		return p.Revision
+	}
+	fs := s.incumbents()
+	if i := slices.IndexFunc(fs, (*Filling).ready); i >= 0 {
+		return fs[i].Revision
+	}
+	return fs[0].Revision
+}
+
+// dropStaleSpares removes spares that serve nobody and would not be made so
+// today. One of the wanted revision is never stale, so this comes to an end.
+func (p *planner) dropStaleSpares(s *slot, rev int64) {
+	for _, f := range s.spares() {
+		if f.known() && !f.ready() && f.Revision != p.Revision && f.Revision != rev {
+			p.remove(f, "the spare of revision %d is not ready, revision %d takes its place", f.Revision, rev)
+		}
+	}
+}
+
+// addSpare creates a spare where all that lives in the slot is suspect. What
+// had ended by its own policy before its node fell silent is not stood in for.
+func (p *planner) addSpare(s *slot, rev int64) {
+	i := slices.IndexFunc(s.incumbents(), func(f *Filling) bool { return !f.ended() })
+	if i < 0 || !allSuspect(s.live()) {
+		return
+	}
+	inc := s.incumbents()[i]
+	p.create(s, Action{Revision: rev, Spare: true, Avoid: suspectNodes(s),
+		Why: fmt.Sprintf("%s suspect: %s cannot be reached", inc.Node, inc.name())})
+}
+
+func suspectNodes(s *slot) []string {
+	var nodes []string
+	for _, f := range s.fillings {
+		if f.Verdict == api.VerdictSuspect {
+			nodes = append(nodes, f.Node)
+		}
+	}
+	slices.Sort(nodes)
+	return slices.Compact(nodes)
+}

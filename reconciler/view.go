@@ -1,0 +1,139 @@
+package reconciler
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/orchctl/orch/api"
+)
+
+// View is one service as the leader holds it, with all that Plan needs.
+type View struct {
+	Service api.Key
+	// Deleting asks for everything to be removed; Replicas is then ignored.
+	Deleting bool
+	// Replicas and Revision are what is wanted. Below zero counts as zero.
+	Replicas int
+	Revision int64
+	// MaxSurge and MaxUnavailable are counts, shares resolved. Both zero would
+	// forbid every rollout: MaxUnavailable then counts as 1.
+	MaxSurge, MaxUnavailable int
+	// Fillings are the committed placements of the service that are not yet
+	// known to be gone, sorted by slot, then epoch. A Create that could not be
+	// placed is none of them.
+	Fillings []Filling
+}
+
+// Filling is one committed placement and what is known of it.
+type Filling struct {
+	Key      api.ReplicaKey
+	Revision int64
+	Node     string
+	// Verdict is the node's; empty counts as Unknown.
+	Verdict api.Verdict
+	// Phase is what the node's agent last reported. Empty, Pending and Assigned
+	// say that the agent has not reported the filling yet.
+	Phase api.Phase
+	// Ready is as last known, ReadySince zero while not ready.
+	Ready      bool
+	ReadySince time.Time
+	// Stopping: its removal is committed already.
+	Stopping bool
+	// Spare: it was created because the slot's incumbent could not be reached.
+	Spare bool
+}
+
+// Op is what an action does.
+type Op string
+
+// The operations.
+const (
+	Void   Op = "Void"   // the node's life is over: nothing is there to stop, the record just goes
+	Adopt  Op = "Adopt"  // a spare becomes the slot's replica: clears Spare
+	Remove Op = "Remove" // committed as stopping; the agent stops it with its grace
+	Create Op = "Create" // a new filling, with an epoch that the core gives
+)
+
+// opOrder sorts a slot's actions the way that they are best read: what is
+// lost, what stays, what goes, what comes.
+var opOrder = map[Op]int{Void: 0, Adopt: 1, Remove: 2, Create: 3}
+
+// Action is one step that the core is to commit.
+type Action struct {
+	Op Op
+	// Key is the filling; for Create its Epoch is zero, not yet given.
+	Key api.ReplicaKey
+	// Revision is the filling's.
+	Revision int64
+	// Spare and Avoid are set for Create only. Avoid are nodes not to use, sorted.
+	Spare bool
+	Avoid []string
+	// Why is the reason, a clause in words.
+	Why string
+}
+
+// String gives "Create default/web-0 revision 2 spare, not on n1: n1 suspect: ...".
+func (a Action) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s", a.Op, a.Key.ServiceKey())
+	fmt.Fprintf(&b, "-%d", a.Key.Slot)
+	if a.Op != Create {
+		fmt.Fprintf(&b, "@%d", a.Key.Epoch)
+	}
+	fmt.Fprintf(&b, " revision %d", a.Revision)
+	if a.Spare {
+		b.WriteString(" spare")
+	}
+	if len(a.Avoid) > 0 {
+		fmt.Fprintf(&b, ", not on %s", strings.Join(a.Avoid, ", "))
+	}
+	return b.String() + ": " + a.Why
+}
+
+// Decision is what Plan returns.
+type Decision struct {
+	// Actions are sorted by slot, then operation, then epoch. They belong
+	// together: commit all of them or none, Creates that find no node apart.
+	Actions []Action
+	// Wake is when to plan again though nothing changed; zero for not at all.
+	// No rule depends on time yet, so it is zero.
+	Wake time.Time
+	// Waiting says in words what is still on its way or in the way; empty once
+	// every slot has one ready filling of the wanted revision.
+	Waiting []string
+}
+
+// ready tells whether it was serving when last heard of.
+func (f *Filling) ready() bool { return f.Ready && !f.ended() }
+
+// ended tells whether it came to its end by its restart policy.
+func (f *Filling) ended() bool { return f.Phase.Ended() }
+
+// heard tells whether its node's agent is in a session now.
+func (f *Filling) heard() bool {
+	return f.Verdict == api.VerdictHealthy || f.Verdict == api.VerdictBack
+}
+
+func (f *Filling) suspect() bool { return f.Verdict == api.VerdictSuspect }
+
+// available tells whether it makes its slot count as available: only what
+// stands against it is a node of which nothing is to be expected now.
+func (f *Filling) available() bool {
+	return !f.Stopping && f.ready() && !f.suspect() && f.Verdict != api.VerdictDead
+}
+
+// reported tells whether its agent, being heard, has said how it is.
+func (f *Filling) reported() bool {
+	return f.heard() && api.PhaseAssigned.Before(f.Phase)
+}
+
+// known tells whether Ready can be relied on. On a node that is back a filling
+// not yet reported may well be running; on a healthy one Assigned means that it
+// was placed just now.
+func (f *Filling) known() bool {
+	return f.reported() || f.Verdict == api.VerdictHealthy && f.Phase != ""
+}
+
+// name gives "web-2@9"; the namespace is known from the service.
+func (f *Filling) name() string { return fmt.Sprintf("%s@%d", f.Key.Name(), f.Key.Epoch) }
