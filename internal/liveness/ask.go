@@ -48,9 +48,6 @@ func (m *Machine) startAsk(n *node) {
 	}
 	m.out = append(m.out, AskWitnesses{Target: n.name, AskID: m.asks,
 		Observers: slices.Clone(observers), Timeout: m.limits.ProbeTimeout})
-	if m.late(n) {
-		m.noLongerWitness(n) // it will hardly answer for others
-	}
 }
 
 // endAsk forgets a node's ask without a conclusion.
@@ -70,8 +67,8 @@ func (m *Machine) releaseWitnesses(n *node) {
 	n.ask.waiting = nil
 }
 
-// noLongerWitness stops waiting for a node that is itself in doubt, so that two
-// nodes lost together are found as fast as one.
+// noLongerWitness stops waiting for a node that lost its session or its health,
+// so that two nodes lost together are found as fast as one.
 func (m *Machine) noLongerWitness(w *node) {
 	targets := w.witnessOf
 	w.witnessOf = nil
