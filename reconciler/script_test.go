@@ -1,0 +1,155 @@
+package reconciler
+
+import (
+	"bufio"
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/orchctl/orch/api"
+)
+
+var update = flag.Bool("update", false, "rewrite testdata")
+
+// TestScripts runs testdata/*.txt. A line is a command; the lines after it that
+// start with "> " are its output. Commands:
+//
+//	service web replicas=3 surge=1 unavailable=0   the first line
+//	nodes n1 n2 n3                                 the fleet, all healthy
+//	apply rev 2 | scale 5 | delete                 what the user does
+//	suspect|lost|unknown|back|healthy|dead n1      the verdict of a node
+//	ready [web-0@1] | unready web-0@1 | fail web-0@1   what agents report
+//	gone                                           what was stopping is gone, where heard
+//	refuse | accept                                no new filling finds a node; it does again
+//	tick                                           plan, print, apply, check that nothing is planned then
+//	show                                           print the fillings
+func TestScripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scripts: %v", err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := runScript(t, want)
+			if *update {
+				if err := os.WriteFile(file, got, 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if !bytes.Equal(got, want) {
+				t.Errorf("got\n%s\nwant\n%s", got, want)
+			}
+		})
+	}
+}
+
+func runScript(t *testing.T, script []byte) []byte {
+	var out bytes.Buffer
+	w := newFleet(0, 0, 0)
+	for sc := bufio.NewScanner(bytes.NewReader(script)); sc.Scan(); {
+		line := sc.Text()
+		if strings.HasPrefix(line, "> ") {
+			continue
+		}
+		fmt.Fprintln(&out, line)
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		for _, l := range strings.Split(strings.TrimSuffix(runCommand(t, &w, strings.Fields(line)), "\n"), "\n") {
+			if l != "" {
+				fmt.Fprintln(&out, "> "+l)
+			}
+		}
+	}
+	return out.Bytes()
+}
+
+var verdictWords = map[string]api.Verdict{"suspect": api.VerdictSuspect, "lost": api.VerdictAgentLost, "unknown": api.VerdictUnknown,
+	"back": api.VerdictBack, "healthy": api.VerdictHealthy, "dead": api.VerdictDead}
+
+func runCommand(t *testing.T, w **fleet, f []string) string {
+	t.Helper()
+	scan := func(s, format string, to ...any) {
+		if _, err := fmt.Sscanf(s, format, to...); err != nil {
+			t.Fatalf("%q: %v", f, err)
+		}
+	}
+	arg := strings.Join(f[1:], " ")
+	if v, ok := verdictWords[f[0]]; ok {
+		(*w).judge(arg, v)
+		return ""
+	}
+	switch f[0] {
+	case "service":
+		var r, s, u int
+		scan(arg, "web replicas=%d surge=%d unavailable=%d", &r, &s, &u)
+		*w = newFleet(r, s, u)
+	case "nodes":
+		v := (*w).view
+		*w = newFleet(v.Replicas, v.MaxSurge, v.MaxUnavailable, f[1:]...)
+	case "apply":
+		scan(arg, "rev %d", &(*w).view.Revision)
+	case "scale":
+		scan(arg, "%d", &(*w).view.Replicas)
+	case "delete":
+		(*w).view.Deleting = true
+	case "ready", "unready", "fail":
+		(*w).reportByName(t, f[0], arg)
+	case "gone":
+		(*w).gone()
+	case "refuse", "accept":
+		(*w).refuse = f[0] == "refuse"
+	case "show":
+		return (*w).text()
+	case "tick":
+		return (*w).tick(t)
+	default:
+		t.Fatalf("unknown command %q", f)
+	}
+	return ""
+}
+
+func (w *fleet) reportByName(t *testing.T, word, name string) {
+	found := false
+	for i := range w.view.Fillings {
+		f := &w.view.Fillings[i]
+		if name != "" && f.name() != name {
+			continue
+		}
+		found = true
+		if word == "fail" {
+			f.report(api.PhaseFailed, false)
+		} else {
+			f.report(api.PhaseRunning, word == "ready")
+		}
+	}
+	if !found {
+		t.Fatalf("no filling %q", name)
+	}
+}
+
+func (w *fleet) tick(t *testing.T) string {
+	d := w.checkPlan(t)
+	checkIdle(t, w.applied(d))
+	w.apply(d)
+	var b strings.Builder
+	for _, a := range d.Actions {
+		fmt.Fprintln(&b, a)
+	}
+	for _, l := range d.Waiting {
+		fmt.Fprintln(&b, "waiting: "+l)
+	}
+	if b.Len() == 0 {
+		return "nothing"
+	}
+	return b.String()
+}
