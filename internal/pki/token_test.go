@@ -3,6 +3,7 @@ package pki
 import (
 	"bytes"
 	"crypto/rand"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -91,6 +92,7 @@ func TestTokenCheck(t *testing.T) {
 		{"zero token", rec, Token{}, t0, ErrTokenSecret, "wrong secret"},
 		{"zero record", TokenRecord{}, tok, t0, ErrTokenSecret, "wrong secret"},
 		{"zero both", TokenRecord{}, Token{}, t0, ErrTokenSecret, "wrong secret"},
+		{"empty secret that fits", TokenRecord{SecretHash: hex.EncodeToString(Token{}.hash("")), Role: JoinNode, Expires: end}, Token{}, t0, ErrTokenSecret, "wrong secret"},
 		{"broken record", change(func(r *TokenRecord) { r.SecretHash = "zz" }), tok, t0, ErrTokenSecret, "wrong secret"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
