@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/url"
@@ -18,6 +19,8 @@ import (
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
+	"go.etcd.io/etcd/server/v3/storage/wal"
+	"go.etcd.io/etcd/server/v3/storage/wal/walpb"
 
 	"github.com/orchctl/orch/internal/store"
 )
@@ -146,7 +149,17 @@ func start(conf *embed.Config) (e *embed.Etcd, err error) {
 			e, err = nil, fmt.Errorf("%w: %v", ErrCorrupt, r)
 		}
 	}()
-	return embed.StartEtcd(conf)
+	if e, err = embed.StartEtcd(conf); err != nil {
+		for _, damage := range []error{
+			walpb.ErrCRCMismatch, wal.ErrCRCMismatch, wal.ErrFileNotFound, wal.ErrMetadataConflict,
+			wal.ErrSnapshotMismatch, wal.ErrSnapshotNotFound, wal.ErrSliceOutOfRange, io.ErrUnexpectedEOF,
+		} {
+			if errors.Is(err, damage) {
+				return nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
+			}
+		}
+	}
+	return e, err
 }
 
 // checkDatabase opens the database for reading once. etcd would meet a damaged
