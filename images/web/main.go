@@ -1,0 +1,192 @@
+// Command web is the demo's web server, and the one that tests break: it says
+// who it is, and fails on request.
+//
+//	/         who answers: hostname, replica, slot, epoch, node, version
+//	/healthz  200, or 503 after /fail and until /recover
+//	/headers  what the client sent
+//	/crash    exits with code 3
+//	/oom      takes memory until it is killed
+//
+// It logs each request on standard output. At SIGTERM it fails /healthz,
+// answers what is under way, and ends with code 0.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"slices"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+const (
+	// drainMax is how long requests under way may take after SIGTERM; it is
+	// below the usual termination grace of 10 s.
+	drainMax = 8 * time.Second
+	// oomStep is taken at a time, in bytes: small enough that a limit of a
+	// few MiB is met, not jumped over.
+	oomStep = 1 << 20
+)
+
+func main() {
+	port := os.Getenv("PORT")
+	if port == "" {
+		port = "8080"
+	}
+	flag.StringVar(&port, "port", port, "port to listen on, default $PORT or 8080")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	if err := run(ctx, port); err != nil {
+		fmt.Fprintln(os.Stderr, "web:", err)
+		os.Exit(1)
+	}
+}
+
+// run serves until ctx ends, then drains.
+func run(ctx context.Context, port string) error {
+	l, err := net.Listen("tcp", net.JoinHostPort("", port))
+	if err != nil {
+		return err
+	}
+	w := newWeb()
+	server := &http.Server{Handler: w.handler(), ReadHeaderTimeout: 10 * time.Second}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	fmt.Printf("listening on %s, version %s\n", l.Addr(), w.version)
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+	}
+	fmt.Println("terminating: draining")
+	w.failing.Store(true)
+	drain, cancel := context.WithTimeout(context.Background(), drainMax)
+	defer cancel()
+	err = server.Shutdown(drain)
+	if end := <-served; !errors.Is(end, http.ErrServerClosed) {
+		err = errors.Join(err, end)
+	}
+	fmt.Println("drained")
+	return err
+}
+
+type web struct {
+	hostname, version string
+	failing           atomic.Bool
+	exit              func(code int)
+}
+
+func newWeb() *web {
+	hostname, err := os.Hostname()
+	if err != nil {
+		hostname = "unknown"
+	}
+	version := os.Getenv("VERSION")
+	if version == "" {
+		version = "unknown"
+	}
+	return &web{hostname: hostname, version: version, exit: os.Exit}
+}
+
+func (w *web) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/{$}", w.who)
+	mux.HandleFunc("/healthz", w.healthz)
+	mux.HandleFunc("/fail", func(rw http.ResponseWriter, _ *http.Request) {
+		w.failing.Store(true)
+		fmt.Fprintln(rw, "failing")
+	})
+	mux.HandleFunc("/recover", func(rw http.ResponseWriter, _ *http.Request) {
+		w.failing.Store(false)
+		fmt.Fprintln(rw, "healthy")
+	})
+	mux.HandleFunc("/headers", headers)
+	mux.HandleFunc("/crash", func(http.ResponseWriter, *http.Request) {
+		fmt.Println("crashing as asked")
+		w.exit(3)
+	})
+	mux.HandleFunc("/oom", func(http.ResponseWriter, *http.Request) { exhaust() })
+	return logged(mux)
+}
+
+// identity are the variables that say which replica this is.
+var identity = []struct{ word, variable string }{
+	{"service", "ORCH_SERVICE"},
+	{"replica", "ORCH_REPLICA"},
+	{"slot", "ORCH_SLOT"},
+	{"epoch", "ORCH_EPOCH"},
+	{"node", "ORCH_NODE"},
+}
+
+func (w *web) who(rw http.ResponseWriter, _ *http.Request) {
+	fmt.Fprintf(rw, "hostname: %s\nversion: %s\n", w.hostname, w.version)
+	for _, i := range identity {
+		if value, ok := os.LookupEnv(i.variable); ok {
+			fmt.Fprintf(rw, "%s: %s\n", i.word, value)
+		}
+	}
+}
+
+func (w *web) healthz(rw http.ResponseWriter, _ *http.Request) {
+	if w.failing.Load() {
+		http.Error(rw, "failing", http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(rw, "ok")
+}
+
+func headers(rw http.ResponseWriter, r *http.Request) {
+	names := make([]string, 0, len(r.Header))
+	for name := range r.Header {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	fmt.Fprintf(rw, "remote: %s\nhost: %s\n", r.RemoteAddr, r.Host)
+	for _, name := range names {
+		for _, value := range r.Header[name] {
+			fmt.Fprintf(rw, "%s: %s\n", name, value)
+		}
+	}
+}
+
+// exhaust takes memory and touches each page, since untouched ones cost
+// nothing.
+func exhaust() {
+	fmt.Println("taking all memory as asked")
+	var hoard [][]byte
+	for {
+		block := make([]byte, oomStep)
+		for i := 0; i < len(block); i += 4096 {
+			block[i] = 1
+		}
+		hoard = append(hoard, block)
+	}
+}
+
+// logged writes a line for each request when it is answered.
+func logged(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		began := time.Now()
+		s := &statusWriter{ResponseWriter: rw, status: http.StatusOK}
+		next.ServeHTTP(s, r)
+		fmt.Printf("%s %s from %s: %d in %s\n", r.Method, r.URL.Path, r.RemoteAddr, s.status, time.Since(began).Round(time.Microsecond))
+	})
+}
+
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+func (s *statusWriter) WriteHeader(status int) {
+	s.status = status
+	s.ResponseWriter.WriteHeader(status)
+}

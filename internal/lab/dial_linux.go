@@ -1,0 +1,57 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os/exec"
+	"strconv"
+)
+
+// Dial connects from inside the lab's network, where nodes' addresses mean
+// something; it serves as the DialContext of an http.Transport. The address
+// must be numeric: the lab has no resolver.
+func (l *Lab) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	if _, err := netip.ParseAddrPort(addr); err != nil {
+		return nil, fmt.Errorf("dial %s in lab %s: %w", addr, l.name, err)
+	}
+	var conn net.Conn
+	err := inNetns(netnsName(l.name), func() (err error) {
+		// With a numeric address the socket is made on this very thread; it
+		// then belongs to the namespace wherever it is used.
+		conn, err = new(net.Dialer).DialContext(ctx, network, addr)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("dial %s in lab %s: %w", addr, l.name, err)
+	}
+	return conn, nil
+}
+
+// Command prepares a program to run on a node, in all its namespaces, or,
+// where node is empty, on this machine but in the lab's outer network. It is
+// the caller's to start and to end; one in the outer network does not end with
+// the lab.
+func (l *Lab) Command(ctx context.Context, node string, args ...string) (*exec.Cmd, error) {
+	if len(args) == 0 {
+		return nil, fmt.Errorf("run in lab %s: no command given", l.name)
+	}
+	s, err := l.read()
+	if err != nil {
+		return nil, err
+	}
+	enter := []string{"--net=" + netnsDir + "/" + netnsName(l.name)}
+	if node != "" {
+		n, err := s.node(node)
+		if err != nil {
+			return nil, err
+		}
+		if !n.Init.alive() {
+			return nil, fmt.Errorf("run on %s: %w", node, ErrOff)
+		}
+		enter = []string{"--target", strconv.Itoa(n.Init.Pid), "--mount", "--uts", "--ipc", "--net", "--pid"}
+	}
+	enter = append(append(enter, "--"), args...)
+	return exec.CommandContext(ctx, "nsenter", enter...), nil
+}
