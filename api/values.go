@@ -131,8 +131,17 @@ func (q *Quantity) UnmarshalJSON(b []byte) error {
 // Duration is a time.Duration whose text form is Go's: "1.5s", "2m".
 type Duration time.Duration
 
-// String gives Go's text form.
-func (d Duration) String() string { return time.Duration(d).String() }
+// String gives Go's text form without its zero tail: "2m", not "2m0s".
+func (d Duration) String() string {
+	s := time.Duration(d).String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
 
 // MarshalJSON writes the text form.
 func (d Duration) MarshalJSON() ([]byte, error) { return json.Marshal(d.String()) }
@@ -217,6 +226,9 @@ func (v *IntOrPercent) UnmarshalJSON(b []byte) error {
 
 // UnmarshalJSON reads a number or a name.
 func (p *PortRef) UnmarshalJSON(b []byte) error {
+	if string(b) == "null" {
+		return nil // by encoding/json's convention: left as it is
+	}
 	var n int
 	if json.Unmarshal(b, &n) == nil {
 		*p = PortRef(strconv.Itoa(n))

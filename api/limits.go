@@ -1,0 +1,40 @@
+package api
+
+import "time"
+
+// The limits of what can be declared, each with its reason.
+const (
+	// MaxServiceName in characters: "<service>-<slot>" must stay a DNS label
+	// (63) with room for a revision or a purpose to be added later.
+	MaxServiceName = 40
+	// MaxContainerName in characters, as for services: it ends container ids.
+	MaxContainerName = 40
+	// MaxNamespaceName in characters: a DNS label.
+	MaxNamespaceName = 63
+	// MaxPortName in characters: RFC 6335's limit for service names, which SRV
+	// records keep to.
+	MaxPortName = 15
+	// MaxPort is the last port of TCP and UDP.
+	MaxPort = 65535
+	// MaxReplicas of one service: the fleet's own limit is a million.
+	MaxReplicas = 100_000
+	// MaxContainers of one replica: each costs the node a shim and a log.
+	MaxContainers = 20
+	// MaxServiceBytes of a service as JSON: etcd takes 1.5 MiB per transaction,
+	// which the documents of one apply and their revisions share.
+	MaxServiceBytes = 256 << 10
+	// MaxGrace is the longest termination grace: a drain waits for it.
+	MaxGrace = 24 * time.Hour
+	// MaxDelay is the longest probe or restart duration; longer ones are slips.
+	MaxDelay = 24 * time.Hour
+	// MinProbeInterval and MinBackOff keep a slip from burning a node.
+	MinProbeInterval = 50 * time.Millisecond
+	MinBackOff       = 10 * time.Millisecond
+	// MaxThreshold of a probe: beyond it the answer never turns.
+	MaxThreshold = 1000
+	// MinMemoryLimit: with less, the runtime cannot even start a process.
+	MinMemoryLimit = Quantity(6 << 20 * 1000)
+	// MinCPULimit is the smallest share that the kernel's quota can express
+	// (1 ms in 100 ms).
+	MinCPULimit = Quantity(10)
+)

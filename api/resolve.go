@@ -1,0 +1,214 @@
+package api
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Want gives the number of replicas wanted.
+func (s ServiceSpec) Want() int {
+	if s.Replicas == nil {
+		return DefaultReplicas
+	}
+	return *s.Replicas
+}
+
+// Surge gives how many replicas above n may exist during a rollout.
+func (s ServiceSpec) Surge(n int) int {
+	v := s.Rollout.MaxSurge
+	if v == nil {
+		v = Percent(DefaultSurge)
+	}
+	return max(0, v.Of(n, true))
+}
+
+// Unavailable gives how many of n replicas may be unready during a rollout. It
+// is at most n, and at least 1 where Surge(n) is 0 and n is not: else a share
+// rounded down to nothing would never let a rollout begin.
+func (s ServiceSpec) Unavailable(n int) int {
+	v := s.Rollout.MaxUnavailable
+	if v == nil {
+		v = Percent(DefaultUnready)
+	}
+	u := max(0, v.Of(n, false))
+	if u == 0 && s.Surge(n) == 0 {
+		u = 1
+	}
+	return min(u, n)
+}
+
+// Requests sums the requests of all containers: what one replica takes of a
+// node. Resources of amount zero are left out. A missing request counts as the
+// limit, as Default would fill it in. A sum that does not fit is MaxQuantity.
+func (t Template) Requests() ResourceList {
+	sum := ResourceList{}
+	for _, c := range t.Containers {
+		r := c.Resources
+		r.fill()
+		for name, q := range r.Requests {
+			if q <= 0 {
+				continue
+			}
+			if sum[name] > MaxQuantity-q {
+				sum[name] = MaxQuantity
+				continue
+			}
+			sum[name] += q
+		}
+	}
+	return sum
+}
+
+// HostPort is a port on a node's own address.
+type HostPort struct {
+	Port     int
+	Protocol Protocol
+}
+
+// String gives "8080/TCP".
+func (p HostPort) String() string { return fmt.Sprintf("%d/%s", p.Port, p.Protocol) }
+
+// HostPorts gives the node ports that one replica takes, sorted.
+func (t Template) HostPorts() []HostPort {
+	var ports []HostPort
+	for _, c := range t.Containers {
+		for _, p := range c.Ports {
+			if p.Publish != 0 {
+				ports = append(ports, HostPort{p.Publish, p.Transport()})
+			}
+		}
+	}
+	slices.SortFunc(ports, func(a, b HostPort) int {
+		if a.Port != b.Port {
+			return a.Port - b.Port
+		}
+		return strings.Compare(string(a.Protocol), string(b.Protocol))
+	})
+	return slices.Compact(ports)
+}
+
+// Transport gives the port's protocol, TCP where none is set.
+func (p Port) Transport() Protocol {
+	if p.Protocol == "" {
+		return TCP
+	}
+	return p.Protocol
+}
+
+// Resolve gives the number of the port that r means; ports are those of the
+// container that r stands in. The second value is false if there is none.
+func (r PortRef) Resolve(ports []Port) (int, bool) {
+	if n, err := strconv.Atoi(string(r)); err == nil {
+		return n, n >= 1 && n <= MaxPort
+	}
+	for _, p := range ports {
+		if p.Name != "" && p.Name == string(r) {
+			return p.Port, true
+		}
+	}
+	return 0, false
+}
+
+// maxContainerdID is the longest id that containerd takes.
+const maxContainerdID = 76
+
+var containerdID = regexp.MustCompile(`^[A-Za-z0-9]+([._-][A-Za-z0-9]+)*$`)
+
+// ContainerName gives the runtime's id for one container of the replica. It is
+// unique over the cluster's life and readable: "default.web-0.17.main". Where
+// that is too long, or has a form that containerd refuses ("a--b"), it is cut
+// and ends in a hash of the whole. The two forms never meet: the first has
+// three dots, the second has one.
+func (k ReplicaKey) ContainerName(container string) string {
+	plain := fmt.Sprintf("%s.%s-%d.%d.%s", k.Namespace, k.Service, k.Slot, k.Epoch, container)
+	if len(plain) <= maxContainerdID && containerdID.MatchString(plain) && strings.Count(plain, ".") == 3 {
+		return plain
+	}
+	sum := sha256.Sum256([]byte(plain))
+	hash := hex.EncodeToString(sum[:8])
+	words := strings.FieldsFunc(plain, func(r rune) bool {
+		return (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
+	})
+	head := strings.Join(words, "-")
+	head = strings.TrimRight(head[:min(len(head), maxContainerdID-1-len(hash))], "-")
+	return head + "." + hash
+}
+
+// ReplicaRef is a replica as a user names it.
+type ReplicaRef struct {
+	// Namespace is empty where the user named none.
+	Namespace string
+	Service   string
+	Slot      int
+	// Epoch is 0 where the user named none: whichever fills the slot now.
+	Epoch uint64
+}
+
+// String gives the text that ParseReplicaRef reads.
+func (r ReplicaRef) String() string {
+	s := fmt.Sprintf("%s-%d", r.Service, r.Slot)
+	if r.Namespace != "" {
+		s = r.Namespace + "/" + s
+	}
+	if r.Epoch != 0 {
+		s += "@" + strconv.FormatUint(r.Epoch, 10)
+	}
+	return s
+}
+
+// Matches tells whether k is a replica that r means. An empty namespace
+// matches all.
+func (r ReplicaRef) Matches(k ReplicaKey) bool {
+	return (r.Namespace == "" || r.Namespace == k.Namespace) && r.Service == k.Service &&
+		r.Slot == k.Slot && (r.Epoch == 0 || r.Epoch == k.Epoch)
+}
+
+// ParseReplicaRef reads "web-0", "default/web-0" and "web-0@17".
+func ParseReplicaRef(s string) (ReplicaRef, error) {
+	refuse := func(why string) (ReplicaRef, error) {
+		return ReplicaRef{}, fmt.Errorf("%q is not a replica: %s; want <service>-<slot>, such as web-0, default/web-0 or web-0@17", s, why)
+	}
+	var r ReplicaRef
+	rest := s
+	if before, after, ok := strings.Cut(rest, "/"); ok {
+		if why := nameProblem(before, MaxNamespaceName); why != "" {
+			return refuse("namespace " + why)
+		}
+		r.Namespace, rest = before, after
+	}
+	if before, after, ok := strings.Cut(rest, "@"); ok {
+		epoch, ok := decimal(after)
+		if !ok || epoch == 0 {
+			return refuse("the epoch after @ is not a number from 1")
+		}
+		r.Epoch, rest = epoch, before
+	}
+	dash := strings.LastIndexByte(rest, '-')
+	if dash < 0 {
+		return refuse("it has no slot")
+	}
+	slot, ok := decimal(rest[dash+1:])
+	if !ok || slot > MaxReplicas {
+		return refuse("the slot after the last - is not a number")
+	}
+	r.Service, r.Slot = rest[:dash], int(slot)
+	if why := nameProblem(r.Service, MaxServiceName); why != "" {
+		return refuse("service " + why)
+	}
+	return r, nil
+}
+
+// decimal reads digits without sign or leading zero, so that each number has
+// one text form.
+func decimal(s string) (uint64, bool) {
+	if s == "" || s[0] == '+' || (len(s) > 1 && s[0] == '0') {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(s, 10, 64)
+	return n, err == nil
+}

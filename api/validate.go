@@ -1,0 +1,182 @@
+package api
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Violation is one thing that is wrong with an object.
+type Violation struct {
+	// Path is the field, from the document's root: spec.containers[0].image,
+	// metadata.labels[app].
+	Path string `json:"path"`
+	// Message says what is wrong and what would be right.
+	Message string `json:"message"`
+}
+
+// String gives "path: message".
+func (v Violation) String() string { return v.Path + ": " + v.Message }
+
+// Violations are all that is wrong with one object, in the order of its fields.
+type Violations []Violation
+
+// Error gives one line per violation.
+func (v Violations) Error() string {
+	lines := make([]string, len(v))
+	for i, x := range v {
+		lines[i] = x.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Err gives the violations as an error, nil if there are none.
+func (v Violations) Err() error {
+	if len(v) == 0 {
+		return nil
+	}
+	return v
+}
+
+// Validate tells all that is wrong with a service. It takes objects before and
+// after Default; what Default would fill in is not missed.
+func Validate(s *Service) Violations {
+	c := &checker{}
+	c.document(s)
+	c.spec(&s.Spec)
+	if b, err := json.Marshal(s); err == nil && len(b) > MaxServiceBytes {
+		c.add("spec", "the service takes %d bytes: at most %d are allowed; move large values out of env and args", len(b), MaxServiceBytes)
+	}
+	return c.found
+}
+
+// checker gathers violations, so that a user sees all of them at once.
+type checker struct{ found Violations }
+
+func (c *checker) add(path, format string, args ...any) {
+	c.found = append(c.found, Violation{path, fmt.Sprintf(format, args...)})
+}
+
+// report adds the outcome of a grammar of names.go.
+func (c *checker) report(path, why string) {
+	if why != "" {
+		c.found = append(c.found, Violation{path, why})
+	}
+}
+
+func (c *checker) document(s *Service) {
+	if s.APIVersion != "" && s.APIVersion != Version {
+		c.add("apiVersion", "want %q, but found %q", Version, clip(s.APIVersion))
+	}
+	if s.Kind != "" && s.Kind != KindService {
+		c.add("kind", "want %q, but found %q", KindService, clip(s.Kind))
+	}
+	c.report("metadata.name", nameProblem(s.Metadata.Name, MaxServiceName))
+	if s.Metadata.Namespace != "" {
+		c.report("metadata.namespace", nameProblem(s.Metadata.Namespace, MaxNamespaceName))
+	}
+	c.labels("metadata.labels", s.Metadata.Labels)
+	for _, key := range slices.Sorted(maps.Keys(s.Metadata.Annotations)) {
+		c.report(index("metadata.annotations", key), labelKeyProblem(key))
+	}
+	if s.Metadata.ResourceVersion < 0 {
+		c.add("metadata.resourceVersion", "is negative: leave it out, or give the one that get -o yaml shows")
+	}
+}
+
+func (c *checker) labels(path string, labels map[string]string) {
+	for _, key := range slices.Sorted(maps.Keys(labels)) {
+		c.report(index(path, key), labelKeyProblem(key))
+		c.report(index(path, key), labelValueProblem(labels[key]))
+	}
+}
+
+func (c *checker) spec(s *ServiceSpec) {
+	if n := s.Want(); n < 0 {
+		c.add("spec.replicas", "is negative: use 0 to run none")
+	} else if n > MaxReplicas {
+		c.add("spec.replicas", "is %d: at most %d are allowed", n, MaxReplicas)
+	}
+	c.rollout(s.Rollout)
+	c.containers(s.Containers)
+	c.labels("spec.nodeSelector", s.NodeSelector)
+	for i, x := range s.Constraints {
+		c.constraint(at("spec.constraints", i), x)
+	}
+	c.restart("spec.restartPolicy", s.RestartPolicy)
+	c.duration("spec.terminationGracePeriod", s.TerminationGracePeriod, 0, MaxGrace)
+}
+
+func (c *checker) rollout(r Rollout) {
+	c.share("spec.rollout.maxSurge", r.MaxSurge)
+	c.share("spec.rollout.maxUnavailable", r.MaxUnavailable)
+	if r.MaxSurge != nil && r.MaxUnavailable != nil && r.MaxSurge.Value == 0 && r.MaxUnavailable.Value == 0 {
+		c.add("spec.rollout.maxUnavailable", "and maxSurge are both 0: no replica could ever be replaced; set one of them to at least 1")
+	}
+}
+
+func (c *checker) share(path string, v *IntOrPercent) {
+	switch {
+	case v == nil:
+	case v.Value < 0:
+		c.add(path, "%q is negative: want a count such as 2 or a share such as 25%%", v)
+	case v.Percent && v.Value > 100:
+		c.add(path, "%q is above 100%%: want a share from 0%% to 100%%, or a count", v)
+	case v.Value > MaxReplicas:
+		c.add(path, "is %d: at most %d is allowed", v.Value, MaxReplicas)
+	}
+}
+
+func (c *checker) constraint(path string, x Constraint) {
+	c.report(path+".key", labelKeyProblem(x.Key))
+	switch x.Operator {
+	case OpIn, OpNotIn:
+		if len(x.Values) == 0 {
+			c.add(path+".values", "is required with operator %s: list at least one value", x.Operator)
+		}
+	case OpExists, OpDoesNotExist:
+		if len(x.Values) > 0 {
+			c.add(path+".values", "must be left out with operator %s: it only asks for the key", x.Operator)
+		}
+	case "":
+		c.add(path+".operator", "is required: one of In, NotIn, Exists, DoesNotExist")
+	default:
+		c.add(path+".operator", "%q is unknown: want one of In, NotIn, Exists, DoesNotExist", clip(string(x.Operator)))
+	}
+	for i, v := range x.Values {
+		c.report(at(path+".values", i), labelValueProblem(v))
+	}
+}
+
+func (c *checker) restart(path string, p RestartPolicy) {
+	switch p.Condition {
+	case "", RestartAlways, RestartOnFailure, RestartNever:
+	default:
+		c.add(path+".condition", "%q is unknown: want one of always, onFailure, never", clip(string(p.Condition)))
+	}
+	c.duration(path+".backOff", p.BackOff, MinBackOff, MaxDelay)
+	c.duration(path+".maxBackOff", p.MaxBackOff, MinBackOff, MaxDelay)
+	c.duration(path+".resetAfter", p.ResetAfter, MinBackOff, MaxDelay)
+	p.fill() // p is a copy
+	if *p.BackOff > *p.MaxBackOff {
+		c.add(path+".maxBackOff", "is %s, below backOff, which is %s: raise it", p.MaxBackOff, p.BackOff)
+	}
+}
+
+func (c *checker) duration(path string, d *Duration, least, most time.Duration) {
+	switch {
+	case d == nil:
+	case time.Duration(*d) < 0:
+		c.add(path, "%s is negative", d)
+	case time.Duration(*d) < least:
+		c.add(path, "%s is too short: at least %s is needed", d, Duration(least))
+	case time.Duration(*d) > most:
+		c.add(path, "%s is too long: at most %s is allowed", d, Duration(most))
+	}
+}
+
+func at(path string, i int) string  { return fmt.Sprintf("%s[%d]", path, i) }
+func index(path, key string) string { return path + "[" + clip(key) + "]" }

@@ -1,0 +1,58 @@
+package manifests
+
+import (
+	"reflect"
+	"testing"
+
+	"github.com/orchctl/orch/api"
+)
+
+// TestEveryField: the reader knows the type of every field a manifest may have.
+func TestEveryField(t *testing.T) {
+	walk(reflect.TypeFor[api.Service](), "", func(path string, st reflect.Type) {
+		for name, ft := range fieldsOf(st) {
+			if ft.Kind() == reflect.Pointer {
+				ft = ft.Elem()
+			}
+			_, isLeaf := leaves[ft]
+			switch ft.Kind() {
+			case reflect.Struct, reflect.Slice, reflect.Map, reflect.String, reflect.Int, reflect.Int64:
+			default:
+				if !isLeaf {
+					t.Errorf("%s.%s: type %s", path, name, ft)
+				}
+			}
+		}
+	})
+}
+
+// TestLaterIsLater: what is called not yet supported does not exist, in each
+// type that a manifest reaches.
+func TestLaterIsLater(t *testing.T) {
+	reached := map[reflect.Type]bool{}
+	walk(reflect.TypeFor[api.Service](), "", func(_ string, st reflect.Type) { reached[st] = true })
+	for _, table := range []map[reflect.Type]map[string]string{laterFields, otherNames} {
+		for st, names := range table {
+			if !reached[st] {
+				t.Errorf("%s is in no manifest", st)
+			}
+			for name := range names {
+				if _, exists := fieldsOf(st)[name]; exists {
+					t.Errorf("%s has %s: take it out of the table", st, name)
+				}
+			}
+		}
+	}
+}
+
+func TestNearest(t *testing.T) {
+	known := []string{"args", "command", "env", "image", "name", "ports", "workingDir"}
+	for name, want := range map[string]string{
+		"imgae": "image", "Image": "image", "port": "ports", "workdir": "workingDir", "cmmand": "command",
+		"names": "name", "volumes": "", "x": "", "": "",
+	} {
+		if got := nearest(name, known); got != want {
+			t.Errorf("nearest(%q) = %q, want %q", name, got, want)
+		}
+	}
+}
