@@ -1,0 +1,112 @@
+package scheduler
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/orchctl/orch/api"
+)
+
+// Refusal says why a replica has no node. Replicas of a group may share Counts:
+// read only.
+type Refusal struct {
+	Key api.ReplicaKey
+	// Reason: "5 nodes: 3 lack 512Mi memory (largest free: 300Mi on n2), 2 unschedulable".
+	Reason string
+	// Counts add up to all nodes, the largest first; each node counts for the
+	// first filter that refuses it.
+	Counts []Count
+}
+
+// Count is how many nodes a filter refused for one cause.
+type Count struct {
+	Filter string
+	Nodes  int
+	// Detail is the cause without the number: "lack 512Mi memory (none free)".
+	Detail string
+}
+
+// NodeExplanation is what one node has to say to one more replica of a service.
+type NodeExplanation struct {
+	Node string
+	Fit  bool
+	// Filter and Reason are who refuses and why; empty if the node is fit.
+	Filter string
+	Reason string
+	// Score is by what fit nodes are compared, more is better; Why words it.
+	Score int64
+	Why   string
+}
+
+// refusal counts who refuses; it is called only when all nodes do.
+func (f *Fleet) refusal(a *ask) *Refusal {
+	var tallies []tally
+	for _, n := range f.index.ring {
+		filter, item := refusedBy(a, n)
+		i := slices.IndexFunc(tallies, func(t tally) bool { return t.filter == filter && t.item == item })
+		if i < 0 {
+			i = len(tallies)
+			tallies = append(tallies, tally{filter: filter, item: item})
+		}
+		t := &tallies[i]
+		t.nodes++
+		if filter == filterCapacity {
+			if free := n.free(a.needs[item].id); t.mostOn == "" || free > t.most || free == t.most && n.name < t.mostOn {
+				t.most, t.mostOn = free, n.name
+			}
+		}
+	}
+	slices.SortFunc(tallies, func(x, y tally) int {
+		return cmp.Or(cmp.Compare(y.nodes, x.nodes), cmp.Compare(x.filter, y.filter), cmp.Compare(x.item, y.item))
+	})
+	r := &Refusal{Reason: "no nodes"}
+	var parts []string
+	for _, t := range tallies {
+		c := Count{filters[t.filter].name, t.nodes, filters[t.filter].many(a, t)}
+		r.Counts = append(r.Counts, c)
+		parts = append(parts, fmt.Sprintf("%d %s", c.Nodes, c.Detail))
+	}
+	switch n := len(f.index.ring); n {
+	case 0:
+	case 1:
+		r.Reason = "1 node: " + parts[0]
+	default:
+		r.Reason = fmt.Sprintf("%d nodes: %s", n, strings.Join(parts, ", "))
+	}
+	return r
+}
+
+// refusedBy gives the first filter that refuses the node and its cause, or -1.
+func refusedBy(a *ask, n *node) (filter, item int) {
+	for i := range filters {
+		if item := filters[i].refuse(a, n); item >= 0 {
+			return i, item
+		}
+	}
+	return -1, -1
+}
+
+// Explain asks every node, in the order of names, about one more replica of the
+// service. It changes nothing in what Place would do.
+func Explain(f *Fleet, s *Shape, service api.Key) []NodeExplanation {
+	f.settle()
+	if s == nil {
+		s = &Shape{}
+	}
+	a := &ask{shape: s, needs: f.needs(nil, s)}
+	on := f.serviceOf(service).on
+	out := make([]NodeExplanation, 0, len(f.index.ring))
+	for _, n := range f.index.ring {
+		e := NodeExplanation{Node: n.name}
+		if filter, item := refusedBy(a, n); filter >= 0 {
+			e.Filter, e.Reason = filters[filter].name, filters[filter].one(a, n, item)
+		} else {
+			e.Fit, e.Score, e.Why = true, score(on[n], n.load), why(service, on[n], n.load)
+		}
+		out = append(out, e)
+	}
+	slices.SortFunc(out, func(a, b NodeExplanation) int { return cmp.Compare(a.Node, b.Node) })
+	return out
+}
