@@ -1,0 +1,226 @@
+package core
+
+import (
+	"cmp"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/liveness"
+	"github.com/orchctl/orch/internal/store"
+	"github.com/orchctl/orch/scheduler"
+)
+
+// Errors that answers carry; the API turns them into status codes.
+var (
+	ErrNotFound = errors.New("not found")
+	// ErrChanged: the object is not what the caller thinks it is.
+	ErrChanged = errors.New("changed since")
+	// ErrInvalid: what was asked can never work as it stands.
+	ErrInvalid = errors.New("invalid")
+	// ErrBusy: it cannot be done now, but later.
+	ErrBusy = errors.New("not now")
+)
+
+// Config is what a term starts with.
+type Config struct {
+	// Incarnation of the store, and the leader's term.
+	Incarnation string
+	Term        uint64
+	// Limits of one transaction.
+	Limits   store.Limits
+	Liveness liveness.Limits
+	// RevisionHistory is how many revisions of a service are kept; 0 means 10.
+	RevisionHistory int
+	// EventHistory is how many events of a namespace are kept; 0 means 1,000.
+	EventHistory int
+}
+
+// Core is the leader's picture and mind for one term. Not safe for concurrent use.
+type Core struct {
+	cfg      Config
+	services map[api.Key]*service
+	nodes    map[string]*node
+	fillings map[api.ReplicaKey]*filling
+	fleet    *scheduler.Fleet
+	live     *liveness.Machine
+	history  *history
+
+	dirty   map[api.Key]bool // to be planned by the next Turn
+	blocked map[api.Key]bool // hold replicas that found no node; see roomMade
+	wakes   map[api.Key]time.Time
+
+	counters, written counters
+	batches           []*batch
+	inflight          bool
+	failed            bool
+	seq               uint64
+	rev               int64
+
+	back  map[string]bool // nodes whose return is not settled
+	fresh map[string]bool // nodes whose session has no endpoint set yet
+	whole bool            // see settled
+	ends  endpoints
+	view  view
+	now   time.Time
+	out   []Effect
+}
+
+// New makes the core of a new term; Load gives it its picture, Begin starts it.
+func New(cfg Config) *Core {
+	cfg.RevisionHistory = cmp.Or(cfg.RevisionHistory, 10)
+	cfg.EventHistory = cmp.Or(cfg.EventHistory, 1000)
+	if cfg.Limits == (store.Limits{}) {
+		cfg.Limits = store.EmbeddedLimits
+	}
+	return &Core{
+		cfg: cfg, services: map[api.Key]*service{}, nodes: map[string]*node{}, fillings: map[api.ReplicaKey]*filling{},
+		fleet: scheduler.NewFleet(), live: liveness.New(cfg.Liveness), history: newHistory(cfg.EventHistory),
+		dirty: map[api.Key]bool{}, blocked: map[api.Key]bool{}, wakes: map[api.Key]time.Time{},
+		back: map[string]bool{}, fresh: map[string]bool{}, ends: newEndpoints(), view: newView(),
+	}
+}
+
+// Begin starts the term: every node has a grace to return.
+func (c *Core) Begin(now time.Time) []Effect {
+	c.now = now
+	for _, n := range c.sortedNodes() {
+		c.liveStep(liveness.NodeAdded{Node: n.name, Verdict: verdictIn(n.obj.Status.Verdict), BootID: n.obj.Status.BootID})
+	}
+	c.liveStep(liveness.LeaderStarted{})
+	for _, n := range c.sortedNodes() {
+		c.fleet.SetNode(n.forScheduler())
+	}
+	return c.take()
+}
+
+// Step takes one event. Planning waits for Turn, so that a burst of events is
+// planned for once.
+func (c *Core) Step(ev Event, now time.Time) []Effect {
+	if c.failed {
+		return nil
+	}
+	c.now = now
+	switch ev := ev.(type) {
+	case Apply:
+		c.apply(ev)
+	case Scale:
+		c.scale(ev)
+	case Delete:
+		c.deleteServices(ev)
+	case NodeWord:
+		c.nodeWord(ev)
+	case Write:
+		c.write(ev.Ops...)
+		c.emit(Reply{Ticket: ev.Ticket})
+	case Explain:
+		c.explain(ev)
+	case SessionOpened:
+		c.sessionOpened(ev)
+	case SessionClosed:
+		c.sessionClosed(ev)
+	case Status:
+		c.status(ev)
+	case Beat:
+		if n := c.current(ev.Node, ev.Session); n != nil {
+			c.liveStep(liveness.Beat{Node: ev.Node, Seq: ev.Seq, SelfCheckAge: ev.SelfCheckAge})
+		}
+	case Witnessed:
+		c.liveStep(liveness.WitnessReport{Observer: ev.Observer, Target: ev.Target, AskID: ev.AskID, HostAnswers: ev.HostAnswers,
+			PortsAsked: ev.PortsAsked, PortsAnswered: ev.PortsAnswered, How: ev.How})
+	case Gossip:
+		c.liveStep(liveness.GossipHint{Node: ev.Node, Alive: ev.Alive})
+	case Stalled:
+		c.liveStep(liveness.LeaderStalled{For: ev.For})
+	case Committed:
+		c.committed(ev)
+	case Tick:
+		c.tick()
+	}
+	return c.take()
+}
+
+// Turn plans for everything that is dirty, publishes what changed and sends the
+// next transaction. The driver calls it when its inbox is empty.
+func (c *Core) Turn(now time.Time) []Effect {
+	if c.failed {
+		return nil
+	}
+	c.now = now
+	c.planDirty()
+	c.settleBack()
+	c.sendEndpoints()
+	c.publish()
+	c.flush()
+	return c.take()
+}
+
+// Failed tells whether a commit failed: this core is to be dropped.
+func (c *Core) Failed() bool { return c.failed }
+
+// NextWake is when Tick is due; false means never.
+func (c *Core) NextWake() (time.Time, bool) {
+	at, ok := c.live.NextWake()
+	for _, w := range c.wakes {
+		if !ok || w.Before(at) {
+			at, ok = w, true
+		}
+	}
+	return at, ok
+}
+
+func (c *Core) tick() {
+	if at, ok := c.live.NextWake(); ok && !at.After(c.now) {
+		c.liveStep(liveness.Tick{})
+	}
+	for key, at := range c.wakes {
+		if !at.After(c.now) {
+			delete(c.wakes, key)
+			if s := c.services[key]; s != nil {
+				c.markDirty(s)
+			}
+		}
+	}
+}
+
+func (c *Core) take() []Effect {
+	out := c.out
+	c.out = nil
+	return out
+}
+
+func (c *Core) markDirty(s *service) { c.dirty[s.key] = true }
+
+// roomMade gives services that lack a node for some replica another try.
+func (c *Core) roomMade() {
+	for key := range c.blocked {
+		c.dirty[key] = true
+	}
+}
+
+func (c *Core) sortedServices() []*service {
+	out := make([]*service, 0, len(c.services))
+	for _, s := range c.services {
+		out = append(out, s)
+	}
+	slices.SortFunc(out, func(a, b *service) int { return compareKeys(a.key, b.key) })
+	return out
+}
+
+func (c *Core) sortedNodes() []*node {
+	out := make([]*node, 0, len(c.nodes))
+	for _, n := range c.nodes {
+		out = append(out, n)
+	}
+	slices.SortFunc(out, func(a, b *node) int { return cmp.Compare(a.name, b.name) })
+	return out
+}
+
+func compareKeys(a, b api.Key) int {
+	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+}
+
+func compareReplicas(a, b api.ReplicaKey) int {
+	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Service, b.Service), cmp.Compare(a.Slot, b.Slot), cmp.Compare(a.Epoch, b.Epoch))
+}

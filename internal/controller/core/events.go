@@ -1,0 +1,209 @@
+package core
+
+import (
+	"time"
+
+	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/store"
+	"github.com/orchctl/orch/internal/wire"
+)
+
+// Event is something that the core is told.
+type Event interface{ event() }
+
+type (
+	// Apply creates or changes all services, or none. Answered by a Reply with
+	// an ApplyResult.
+	Apply struct {
+		Ticket    uint64
+		Services  []*api.Service
+		DryRun    bool
+		RequestID string
+		By        string
+	}
+	// Scale changes the number of replicas only. Current below 0 means any.
+	Scale struct {
+		Ticket    uint64
+		Key       api.Key
+		Replicas  int
+		Current   int
+		RequestID string
+		By        string
+	}
+	// Delete removes services; answered with a DeleteResult.
+	Delete struct {
+		Ticket        uint64
+		Keys          []api.Key
+		IgnoreMissing bool
+		By            string
+	}
+	// NodeWord is an operator's word: "dead", "cordon", "uncordon" or "remove".
+	NodeWord struct {
+		Ticket uint64
+		Node   string
+		Word   string
+		By     string
+	}
+	// Write stores what other parts of the controller own (tokens, names bound
+	// to keys), fenced and ordered like everything else. Answered with nil.
+	Write struct {
+		Ticket uint64
+		Ops    []store.Op
+	}
+	// Explain asks how each node fits a service; answered with
+	// []scheduler.NodeExplanation.
+	Explain struct {
+		Ticket uint64
+		Key    api.Key
+	}
+
+	// SessionOpened: an agent's stream is up. Session rises with each.
+	SessionOpened struct {
+		Node    string
+		Session uint64
+		Hello   wire.Hello
+	}
+	// SessionClosed: the stream ended. Ignored unless it is the current one.
+	SessionClosed struct {
+		Node     string
+		Session  uint64
+		Graceful bool
+	}
+	// Status is an agent's report over its current session.
+	Status struct {
+		Node    string
+		Session uint64
+		Report  wire.StatusReport
+	}
+	// Beat: see liveness.Beat.
+	Beat struct {
+		Node         string
+		Session      uint64
+		Seq          uint64
+		SelfCheckAge time.Duration
+	}
+	// Witnessed is what an observer saw; Observer is liveness.LeaderObserver for
+	// the leader's own look.
+	Witnessed struct {
+		Observer      string
+		Target        string
+		AskID         uint64
+		HostAnswers   bool
+		PortsAsked    int
+		PortsAnswered int
+		How           string
+	}
+	// Gossip is a hint.
+	Gossip struct {
+		Node  string
+		Alive bool
+	}
+	// Stalled: the leader itself did not run for so long.
+	Stalled struct{ For time.Duration }
+	// Committed is the result of a Commit. Err means that this leader must
+	// resign: nothing held will ever be released.
+	Committed struct {
+		Seq uint64
+		Rev int64
+		Err error
+	}
+	// Tick lets time act; due at NextWake.
+	Tick struct{}
+)
+
+func (Apply) event()         {}
+func (Scale) event()         {}
+func (Delete) event()        {}
+func (NodeWord) event()      {}
+func (Write) event()         {}
+func (Explain) event()       {}
+func (SessionOpened) event() {}
+func (SessionClosed) event() {}
+func (Status) event()        {}
+func (Beat) event()          {}
+func (Witnessed) event()     {}
+func (Gossip) event()        {}
+func (Stalled) event()       {}
+func (Committed) event()     {}
+func (Tick) event()          {}
+
+// Effect is something that the core wants done.
+type Effect interface{ effect() }
+
+type (
+	// Commit wants one atomic, fenced transaction. One is out at a time.
+	Commit struct {
+		Seq uint64
+		Ops []store.Op
+	}
+	// Reply answers the event that carried Ticket.
+	Reply struct {
+		Ticket uint64
+		Value  any
+		Err    error
+	}
+	// SendAssignments and SendEndpoints go down a session, in order.
+	SendAssignments struct {
+		Node    string
+		Session uint64
+		Set     wire.AssignmentSet
+	}
+	SendEndpoints struct {
+		Node    string
+		Session uint64
+		Set     wire.EndpointSet
+	}
+	// AskWitness wants an observer to look at a target; Session is 0 for the
+	// leader's own look (Observer is liveness.LeaderObserver).
+	AskWitness struct {
+		Observer string
+		Session  uint64
+		Ask      wire.Ask
+	}
+	// CloseSession ends a session that may not go on.
+	CloseSession struct {
+		Node    string
+		Session uint64
+		Why     string
+	}
+	// Publish changes the view that reads are served from.
+	Publish struct {
+		Put  []Entry
+		Gone []ViewKey
+	}
+)
+
+func (Commit) effect()          {}
+func (Reply) effect()           {}
+func (SendAssignments) effect() {}
+func (SendEndpoints) effect()   {}
+func (AskWitness) effect()      {}
+func (CloseSession) effect()    {}
+func (Publish) effect()         {}
+
+// ViewKey is a published object's place in the view. Name is unique within kind
+// and namespace: for replicas "web-0@17" ("web-0" while pending), for events
+// the sequence number.
+type ViewKey struct{ Kind, Namespace, Name string }
+
+// Entry is one published object: an *api.Service, *api.Replica, *api.Node,
+// *api.Event or *api.Revision, never changed after it was published.
+type Entry struct {
+	Key    ViewKey
+	Object any
+}
+
+// Applied says what an apply did to one service.
+type Applied struct {
+	Service *api.Service
+	// Outcome is "created", "configured" or "unchanged".
+	Outcome string
+	// Plan says in words what the first pass will do; only for dry runs.
+	Plan []string
+}
+
+// ApplyResult answers Apply and Scale.
+type ApplyResult struct{ Applied []Applied }
+
+// DeleteResult answers Delete.
+type DeleteResult struct{ Deleted, Missing []api.Key }

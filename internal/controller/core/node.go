@@ -1,0 +1,370 @@
+package core
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/liveness"
+	"github.com/orchctl/orch/internal/store"
+	"github.com/orchctl/orch/internal/wire"
+	"github.com/orchctl/orch/scheduler"
+)
+
+// node is one server: its durable record, its verdict and its session.
+type node struct {
+	name     string
+	obj      api.Node // durable: metadata, spec; of status what Hello said and verdict Dead
+	verdict  api.Verdict
+	why      string
+	since    time.Time
+	fillings map[api.ReplicaKey]*filling
+
+	session  uint64 // 0: none
+	sequence uint64 // of assignment sets in this session
+	reported bool   // a complete report came in this session
+	orphans  []string
+}
+
+var verdicts = map[liveness.Verdict]api.Verdict{
+	liveness.Unknown: api.VerdictUnknown, liveness.Healthy: api.VerdictHealthy, liveness.AgentLost: api.VerdictAgentLost,
+	liveness.Suspect: api.VerdictSuspect, liveness.Dead: api.VerdictDead, liveness.Back: api.VerdictBack,
+}
+
+// verdictIn reads a stored verdict; only Dead is ever stored.
+func verdictIn(v api.Verdict) liveness.Verdict {
+	if v == api.VerdictDead {
+		return liveness.Dead
+	}
+	return liveness.Unknown
+}
+
+func (c *Core) loadNode(obj *api.Node) {
+	n := c.nodeOf(obj.Metadata.Name)
+	n.obj = *obj
+	if obj.Status.Verdict == api.VerdictDead {
+		n.verdict, n.why, n.since = api.VerdictDead, obj.Status.VerdictWhy, obj.Status.VerdictSince
+	}
+	c.view.touchNode(n)
+}
+
+// nodeOf gives the node, making room for one whose record was not read yet.
+func (c *Core) nodeOf(name string) *node {
+	n := c.nodes[name]
+	if n == nil {
+		n = &node{name: name, verdict: api.VerdictUnknown, fillings: map[api.ReplicaKey]*filling{}}
+		n.obj.TypeMeta = api.TypeMeta{APIVersion: api.Version, Kind: api.KindNode}
+		n.obj.Metadata.Name = name
+		c.nodes[name] = n
+	}
+	return n
+}
+
+// current gives the node if the session is its current one.
+func (c *Core) current(name string, session uint64) *node {
+	if n := c.nodes[name]; n != nil && n.session == session && session != 0 {
+		return n
+	}
+	return nil
+}
+
+func (n *node) forScheduler() scheduler.Node {
+	return scheduler.Node{Name: n.name, Labels: n.obj.Metadata.Labels, Capacity: n.obj.Status.Capacity,
+		Verdict: n.verdict, Unschedulable: n.obj.Spec.Unschedulable}
+}
+
+func (n *node) sortedFillings() []*filling {
+	return slices.SortedFunc(maps.Values(n.fillings), func(a, b *filling) int { return compareReplicas(a.key, b.key) })
+}
+
+func (c *Core) putNode(n *node) {
+	n.obj.Metadata.ResourceVersion++
+	c.write(store.Put(nodeKey(n.name), object(api.KindNode, &n.obj, "")))
+	c.view.touchNode(n)
+}
+
+func (c *Core) sessionOpened(ev SessionOpened) {
+	known := c.nodes[ev.Node] != nil
+	n := c.nodeOf(ev.Node)
+	wasDead := n.verdict == api.VerdictDead
+	n.session, n.sequence, n.reported = ev.Session, 0, false
+	c.fresh[n.name] = true
+	for _, f := range n.fillings {
+		f.reported = false
+	}
+	if !known {
+		n.obj.Metadata.CreatedAt = c.now
+		c.liveStep(liveness.NodeAdded{Node: n.name, BootID: ev.Hello.BootID})
+		c.event("", api.KindNode, n.name, api.EventNormal, "Joined", fmt.Sprintf("from %s, orch %s, %s", ev.Hello.Address, ev.Hello.Version, ev.Hello.Runtime))
+	}
+	c.liveStep(liveness.SessionOpened{Node: n.name, BootID: ev.Hello.BootID, WasDead: wasDead})
+
+	before := object(api.KindNode, &n.obj, "")
+	h := ev.Hello
+	n.obj.Metadata.Labels = h.Labels
+	s := &n.obj.Status
+	s.BootID, s.Address, s.Capacity, s.Version, s.OS, s.Kernel, s.Runtime = h.BootID, h.Address, h.Capacity, h.Version, h.OS, h.Kernel, h.Runtime
+	s.Verdict, s.VerdictWhy, s.VerdictSince = "", "", time.Time{} // Dead is over: it has a session
+	if !known || string(before) != string(object(api.KindNode, &n.obj, "")) {
+		c.putNode(n)
+	}
+	c.fleet.SetNode(n.forScheduler())
+	c.view.touchNode(n)
+	c.roomMade()
+	c.sendToNode(n.name, wire.AssignmentSet{Complete: true, Put: c.assignmentsOf(n)})
+}
+
+func (c *Core) sessionClosed(ev SessionClosed) {
+	n := c.current(ev.Node, ev.Session)
+	if n == nil {
+		return
+	}
+	n.session = 0
+	c.liveStep(liveness.SessionClosed{Node: n.name, Graceful: ev.Graceful})
+}
+
+// liveStep tells the verdict machine and does what it says.
+func (c *Core) liveStep(ev liveness.Event) {
+	for _, e := range c.live.Step(ev, c.now) {
+		switch e := e.(type) {
+		case liveness.SetVerdict:
+			c.setVerdict(e)
+		case liveness.NewLife:
+			c.event("", api.KindNode, e.Node, api.EventWarning, "Rebooted", "its boot id is a new one: everything placed on its life before is lost")
+			c.voidAll(c.nodes[e.Node])
+		case liveness.AskWitnesses:
+			c.askWitnesses(e)
+		}
+	}
+}
+
+func (c *Core) setVerdict(e liveness.SetVerdict) {
+	n := c.nodes[e.Node]
+	if n == nil {
+		return
+	}
+	n.verdict, n.why, n.since = verdicts[e.To], e.Why, c.now
+	if e.To == liveness.Back {
+		c.back[n.name] = true
+	}
+	kind := api.EventNormal
+	switch e.To {
+	case liveness.AgentLost, liveness.Suspect, liveness.Dead:
+		kind = api.EventWarning
+	}
+	message := e.Why
+	for _, line := range e.Evidence {
+		message += "; " + line
+	}
+	c.event("", api.KindNode, n.name, kind, string(n.verdict), message)
+	if e.To == liveness.Dead || e.From == liveness.Dead && e.To == liveness.Back {
+		c.voidAll(n)
+	}
+	if e.To == liveness.Dead {
+		n.obj.Status.Verdict, n.obj.Status.VerdictWhy, n.obj.Status.VerdictSince = n.verdict, n.why, n.since
+		c.putNode(n)
+	}
+	c.fleet.SetNode(n.forScheduler())
+	for _, f := range n.sortedFillings() {
+		c.settleEndpoint(f)
+		c.markDirty(c.services[f.key.ServiceKey()])
+	}
+	c.view.touchNode(n)
+	if e.To == liveness.Healthy {
+		c.roomMade()
+	}
+}
+
+// voidAll marks everything placed on the node's life as over.
+func (c *Core) voidAll(n *node) {
+	for _, f := range n.sortedFillings() {
+		f.void = true
+		c.settleEndpoint(f)
+		c.markDirty(c.services[f.key.ServiceKey()])
+	}
+}
+
+func (c *Core) askWitnesses(e liveness.AskWitnesses) {
+	target := c.nodes[e.Target]
+	ask := wire.Ask{ID: e.AskID, Target: e.Target, Address: target.obj.Status.Address, Timeout: e.Timeout, Ports: portsToAsk(target)}
+	for _, o := range e.Observers {
+		effect := AskWitness{Observer: o, Ask: ask}
+		if o != liveness.LeaderObserver {
+			effect.Session = c.nodes[o].session
+		}
+		c.out = append(c.out, effect) // waits for nothing: it only asks
+	}
+}
+
+// portsAskedMax bounds what one witness tries: a handful answer the question
+// whether the node's replicas are alive, more would only load it.
+const portsAskedMax = 4
+
+// portsToAsk gives TCP ports that a living node answers: those published on its
+// own address. Replica addresses are reachable from other nodes only once there
+// are routes between nodes.
+func portsToAsk(n *node) []string {
+	addr, err := netip.ParseAddr(n.obj.Status.Address)
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, f := range n.sortedFillings() {
+		if !f.status.Ready || f.stopping || f.void {
+			continue
+		}
+		for _, p := range f.ports {
+			if p.Publish != 0 && p.Protocol != api.UDP && len(out) < portsAskedMax {
+				out = append(out, netip.AddrPortFrom(addr, uint16(p.Publish)).String())
+			}
+		}
+	}
+	return out
+}
+
+// status takes an agent's report.
+func (c *Core) status(ev Status) {
+	n := c.current(ev.Node, ev.Session)
+	if n == nil {
+		return
+	}
+	said := map[api.ReplicaKey]bool{}
+	for _, r := range ev.Report.Replicas {
+		said[r.Key] = true
+		if f := n.fillings[r.Key]; f != nil && !f.void {
+			c.report(f, r.Status)
+		}
+	}
+	for _, k := range ev.Report.Gone {
+		c.gone(n.fillings[k])
+	}
+	if !ev.Report.Complete {
+		return
+	}
+	n.orphans = ev.Report.Orphans
+	for _, f := range n.sortedFillings() {
+		f.reported = true
+		if said[f.key] {
+			continue
+		}
+		// It has nothing of it: not begun yet, or nothing left of what was to stop.
+		if f.stopping {
+			c.gone(f)
+		} else if !f.void && f.status.Phase != api.PhaseAssigned {
+			c.report(f, api.ReplicaStatus{Phase: api.PhaseAssigned, Reason: "NotThere", Message: "the node has nothing of it"})
+		}
+		c.markDirty(c.services[f.key.ServiceKey()])
+	}
+	if !n.reported {
+		n.reported = true
+		for _, f := range n.fillings {
+			c.markDirty(c.services[f.key.ServiceKey()])
+		}
+	}
+	c.view.touchNode(n)
+}
+
+func (c *Core) report(f *filling, s api.ReplicaStatus) {
+	was := f.status
+	f.status, f.reported = s, true
+	switch {
+	case !s.Ready:
+		f.readySince = time.Time{}
+	case f.readySince.IsZero():
+		f.readySince = c.now
+	}
+	c.tellChange(f, was, s)
+	c.settleEndpoint(f)
+	c.markDirty(c.services[f.key.ServiceKey()])
+}
+
+// gone: nothing of the replica is left on its node. One that was not told to
+// stop is wanted again; the agent starts it from its next assignment.
+func (c *Core) gone(f *filling) {
+	if f == nil || !f.stopping && !f.void {
+		return
+	}
+	c.drop(c.services[f.key.ServiceKey()], f)
+}
+
+// settleBack ends the return of nodes whose slots have one filling again.
+func (c *Core) settleBack() {
+	for _, n := range c.sortedBack() {
+		if !n.reported || slices.ContainsFunc(n.sortedFillings(), func(f *filling) bool { return f.void || c.rivalOf(f) }) {
+			continue
+		}
+		c.liveStep(liveness.Reconciled{Node: n.name})
+	}
+}
+
+func (c *Core) sortedBack() []*node {
+	var out []*node
+	for _, name := range slices.Sorted(maps.Keys(c.back)) {
+		if n := c.nodes[name]; n != nil && n.verdict == api.VerdictBack {
+			out = append(out, n)
+		} else {
+			delete(c.back, name)
+		}
+	}
+	return out
+}
+
+// rivalOf tells whether another filling wants the slot too while one of them is
+// a spare.
+func (c *Core) rivalOf(f *filling) bool {
+	return !f.stopping && slices.ContainsFunc(c.services[f.key.ServiceKey()].fillings, func(x *filling) bool {
+		return x != f && x.key.Slot == f.key.Slot && !x.stopping && (x.spare || f.spare)
+	})
+}
+
+func (c *Core) nodeWord(ev NodeWord) {
+	n := c.nodes[ev.Node]
+	if n == nil {
+		c.out = append(c.out, Reply{Ticket: ev.Ticket, Err: fmt.Errorf("node %q: %w", ev.Node, ErrNotFound)})
+		return
+	}
+	switch ev.Word {
+	case "dead":
+		if n.session != 0 {
+			c.emit(CloseSession{Node: n.name, Session: n.session, Why: "an operator declared this node dead"})
+			n.session = 0
+		}
+		c.liveStep(liveness.OperatorDead{Node: n.name, By: ev.By})
+	case "cordon", "uncordon":
+		if want := ev.Word == "cordon"; n.obj.Spec.Unschedulable != want {
+			n.obj.Spec.Unschedulable = want
+			c.putNode(n)
+			c.fleet.SetNode(n.forScheduler())
+			c.event("", api.KindNode, n.name, api.EventNormal, map[bool]string{true: "Cordoned", false: "Uncordoned"}[want], "by "+ev.By)
+			c.roomMade()
+		}
+	case "remove":
+		if err := c.removeNode(n, ev.By); err != nil {
+			c.out = append(c.out, Reply{Ticket: ev.Ticket, Err: err})
+			return
+		}
+	default:
+		c.out = append(c.out, Reply{Ticket: ev.Ticket, Err: fmt.Errorf("word %s: %w: want dead, cordon, uncordon or remove", strconv.Quote(ev.Word), ErrInvalid)})
+		return
+	}
+	c.emit(Reply{Ticket: ev.Ticket})
+}
+
+// removeNode forgets a dead node, or one that holds nothing and has no session.
+func (c *Core) removeNode(n *node, by string) error {
+	if n.verdict != api.VerdictDead && (n.session != 0 || len(n.fillings) > 0) {
+		return fmt.Errorf("remove node %s: %w: it is %s and holds %d replicas; stop its agent and say \"orchctl node dead %s\" first", n.name, ErrBusy, n.verdict, len(n.fillings), n.name)
+	}
+	c.voidAll(n)
+	c.liveStep(liveness.NodeRemoved{Node: n.name})
+	c.fleet.RemoveNode(n.name)
+	delete(c.nodes, n.name)
+	c.write(store.Delete(nodeKey(n.name)))
+	c.view.forgetNode(n)
+	c.event("", api.KindNode, n.name, api.EventNormal, "Removed", "by "+by)
+	return nil
+}

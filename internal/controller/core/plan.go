@@ -1,0 +1,203 @@
+package core
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/store"
+	"github.com/orchctl/orch/reconciler"
+	"github.com/orchctl/orch/scheduler"
+)
+
+// planDirty plans every dirty service, then places what they want in one batch,
+// so that the scheduler sees all of it.
+func (c *Core) planDirty() {
+	var groups []scheduler.Group
+	wanted := map[api.ReplicaKey]reconciler.Action{}
+	for _, key := range slices.SortedFunc(maps.Keys(c.dirty), compareKeys) {
+		s := c.services[key]
+		delete(c.dirty, key)
+		if s == nil {
+			continue
+		}
+		c.view.touch(s)
+		if c.removeIfDone(s) {
+			continue
+		}
+		groups = append(groups, c.planService(s, wanted)...)
+	}
+	c.place(groups, wanted)
+}
+
+// planService carries out what needs no node and gives what does.
+func (c *Core) planService(s *service, wanted map[api.ReplicaKey]reconciler.Action) []scheduler.Group {
+	plan := reconciler.Plan(c.viewOf(s), c.now)
+	s.waiting = plan.Waiting
+	if plan.Wake.IsZero() {
+		delete(c.wakes, s.key)
+	} else {
+		c.wakes[s.key] = plan.Wake
+	}
+	s.refusedBefore, s.refused = s.refused, map[int]refusal{}
+	delete(c.blocked, s.key)
+
+	byRevision := map[int64]*scheduler.Group{}
+	unheard := c.unheard(s)
+	for _, a := range plan.Actions {
+		if unheard && !harmless(s, a) {
+			s.waiting = append(s.waiting, "some nodes have not reported to this leader yet")
+			continue
+		}
+		switch a.Op {
+		case reconciler.Create:
+			// Only a placement spends its epoch; see place.
+			a.Key.Epoch = c.counters.epoch + uint64(len(wanted)) + 1
+			wanted[a.Key] = a
+			g := byRevision[a.Revision]
+			if g == nil {
+				g = &scheduler.Group{Service: s.key, Shape: s.revisions[a.Revision].shape}
+				byRevision[a.Revision] = g
+			}
+			g.Slots = append(g.Slots, scheduler.Slot{Key: a.Key, Avoid: a.Avoid})
+		default:
+			c.carryOut(s, c.fillings[a.Key], a)
+		}
+	}
+	var groups []scheduler.Group
+	for _, n := range slices.Sorted(maps.Keys(byRevision)) {
+		groups = append(groups, *byRevision[n])
+	}
+	return groups
+}
+
+// carryOut does what a plan says to an existing filling.
+func (c *Core) carryOut(s *service, f *filling, a reconciler.Action) {
+	if f == nil {
+		return
+	}
+	name := f.key.Name()
+	switch a.Op {
+	case reconciler.Remove:
+		f.stopping, f.why = true, a.Why
+		c.ends.withdraw(f.key)
+		c.write(store.Put(placementKey(f.key), f.record()))
+		c.sendToNode(f.node, c.assignmentOf(f))
+		c.event(f.key.Namespace, api.KindReplica, name, api.EventNormal, "Stopping", fmt.Sprintf("on %s: %s", f.node, a.Why))
+	case reconciler.Void:
+		c.event(f.key.Namespace, api.KindReplica, name, api.EventWarning, "Lost", fmt.Sprintf("on %s: %s", f.node, a.Why))
+		c.drop(s, f)
+	case reconciler.Adopt:
+		f.spare, f.why = false, a.Why
+		c.write(store.Put(placementKey(f.key), f.record()))
+		c.event(f.key.Namespace, api.KindReplica, name, api.EventNormal, "Adopted", fmt.Sprintf("the spare on %s is the replica now: %s", f.node, a.Why))
+		c.markDirty(s)
+	}
+}
+
+// place finds nodes and commits the placements.
+func (c *Core) place(groups []scheduler.Group, wanted map[api.ReplicaKey]reconciler.Action) {
+	if len(groups) == 0 {
+		return
+	}
+	placements, refusals := scheduler.Place(c.fleet, groups)
+	for _, p := range placements {
+		c.counters.epoch = max(c.counters.epoch, p.Key.Epoch)
+		a := wanted[p.Key]
+		s := c.services[p.Key.ServiceKey()]
+		n := c.nodes[p.Node]
+		f := &filling{key: p.Key, node: p.Node, bootID: n.obj.Status.BootID, revision: a.Revision, serviceUID: s.obj.Metadata.UID,
+			spare: a.Spare, why: a.Why, placedAt: c.now}
+		s.insert(f)
+		c.index(f, s.revisions[f.revision])
+		c.write(store.Put(placementKey(f.key), f.record()))
+		c.sendToNode(f.node, c.assignmentOf(f))
+		c.event(f.key.Namespace, api.KindReplica, f.key.Name(), api.EventNormal, "Placed", fmt.Sprintf("on %s: %s", p.Node, a.Why))
+		c.view.touch(s)
+		c.view.touchNode(n)
+	}
+	for _, r := range refusals {
+		s := c.services[r.Key.ServiceKey()]
+		c.refuse(s, r, wanted[r.Key])
+		c.view.touch(s)
+	}
+}
+
+// refuse remembers why a slot has no node; a refusal that only lasts is told once.
+func (c *Core) refuse(s *service, r scheduler.Refusal, a reconciler.Action) {
+	now := refusal{revision: a.Revision, spare: a.Spare, reason: r.Reason, since: c.now}
+	if before, ok := s.refusedBefore[r.Key.Slot]; ok {
+		now.since = before.since
+	}
+	s.refused[r.Key.Slot] = now
+	c.blocked[s.key] = true
+	if s.refusedBefore[r.Key.Slot].reason != r.Reason {
+		c.event(r.Key.Namespace, api.KindReplica, r.Key.Name(), api.EventWarning, "Pending", r.Reason)
+	}
+}
+
+// viewOf gives the reconciler what it needs of a service.
+func (c *Core) viewOf(s *service) reconciler.View {
+	n := s.replicas()
+	v := reconciler.View{Service: s.key, Deleting: s.deleting(), Replicas: n, Revision: s.obj.Status.Revision,
+		MaxSurge: s.obj.Spec.Surge(n), MaxUnavailable: s.obj.Spec.Unavailable(n)}
+	for _, f := range s.fillings {
+		x := reconciler.Filling{Key: f.key, Revision: f.revision, Node: f.node, Verdict: c.verdictOf(f),
+			Phase: f.status.Phase, Ready: f.status.Ready, ReadySince: f.readySince, Stopping: f.stopping, Spare: f.spare}
+		if x.Verdict == api.VerdictBack && !f.reported { // what it last said does not count; it is about to speak
+			x.Phase, x.Ready = api.PhaseAssigned, false
+		}
+		v.Fillings = append(v.Fillings, x)
+	}
+	return v
+}
+
+// verdictOf is the verdict of the filling's node, in the life for which it was placed.
+func (c *Core) verdictOf(f *filling) api.Verdict {
+	n := c.nodes[f.node]
+	if f.void || n == nil {
+		return api.VerdictDead
+	}
+	return n.verdict
+}
+
+// unheard tells whether a node that holds replicas of the service has not
+// reported in this term: what runs there is unknown, and unknown is not absent.
+func (c *Core) unheard(s *service) bool {
+	return slices.ContainsFunc(s.fillings, func(f *filling) bool {
+		switch c.verdictOf(f) {
+		case api.VerdictUnknown:
+			return true
+		case api.VerdictHealthy, api.VerdictAgentLost:
+			return !c.nodes[f.node].reported
+		}
+		return false
+	})
+}
+
+// harmless actions rest on what is durable alone.
+func harmless(s *service, a reconciler.Action) bool {
+	switch a.Op {
+	case reconciler.Create:
+		return !slices.ContainsFunc(s.fillings, func(f *filling) bool { return f.key.Slot == a.Key.Slot && !f.stopping }) || a.Spare
+	case reconciler.Remove:
+		return s.deleting() || a.Key.Slot >= s.replicas()
+	}
+	return true
+}
+
+// dryRun says in words what a first pass over the service would do.
+func dryRun(v reconciler.View, c *Core) []string {
+	var out []string
+	for _, a := range reconciler.Plan(v, c.now).Actions {
+		out = append(out, strings.TrimSpace(a.String()))
+	}
+	return out
+}
+
+// explainNodes tells how each node fits the service's newest revision.
+func (c *Core) explainNodes(s *service) []scheduler.NodeExplanation {
+	return scheduler.Explain(c.fleet, s.newest().shape, s.key)
+}

@@ -1,0 +1,170 @@
+package core
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/store"
+	"github.com/orchctl/orch/internal/wire"
+	orchv1 "github.com/orchctl/orch/proto/orch/v1"
+)
+
+// Where things lie in the store. Everything that the core owns is below Prefix.
+const (
+	Prefix          = "/orch/state/"
+	countersKey     = Prefix + "counters"
+	servicePrefix   = Prefix + "services/"   // <namespace>/<name>
+	revisionPrefix  = Prefix + "revisions/"  // <namespace>/<name>/<number>
+	placementPrefix = Prefix + "placements/" // <namespace>/<service>/<slot>/<epoch>
+	nodePrefix      = Prefix + "nodes/"      // <name>
+	eventPrefix     = Prefix + "events/"     // <namespace>/<sequence>
+)
+
+func serviceKey(k api.Key) string { return servicePrefix + k.Namespace + "/" + k.Name }
+
+func revisionsOf(k api.Key) string { return revisionPrefix + k.Namespace + "/" + k.Name + "/" }
+
+func revisionKey(k api.Key, n int64) string { return fmt.Sprintf("%s%012d", revisionsOf(k), n) }
+
+func placementKey(k api.ReplicaKey) string {
+	return fmt.Sprintf("%s%s/%s/%06d/%020d", placementPrefix, k.Namespace, k.Service, k.Slot, k.Epoch)
+}
+
+func nodeKey(name string) string { return nodePrefix + name }
+
+func eventKey(e *api.Event) string {
+	return fmt.Sprintf("%s%s/%020d", eventPrefix, e.Namespace, e.Seq)
+}
+
+// object wraps one api object for the store.
+func object(kind string, v any, requestID string) []byte {
+	js, err := json.Marshal(v)
+	if err != nil { // the api types hold nothing that JSON cannot
+		panic(fmt.Sprintf("encode %s: %v", kind, err))
+	}
+	return message(&orchv1.Envelope{Kind: kind, ApiVersion: api.Version, Json: js, RequestId: requestID})
+}
+
+func message(m proto.Message) []byte {
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		panic(fmt.Sprintf("encode %T: %v", m, err))
+	}
+	return b
+}
+
+// openEnvelope reads what object wrote into v and gives the request id.
+func openEnvelope(b []byte, v any) (requestID string, err error) {
+	var e orchv1.Envelope
+	if err := proto.Unmarshal(b, &e); err != nil {
+		return "", err
+	}
+	if e.ApiVersion != api.Version {
+		return "", fmt.Errorf("written by another version of orch (%s)", e.ApiVersion)
+	}
+	return e.RequestId, json.Unmarshal(e.Json, v)
+}
+
+func (f *filling) record() []byte {
+	return message(&orchv1.Placement{Node: f.node, BootId: f.bootID, Revision: f.revision, Spare: f.spare, Stopping: f.stopping,
+		Why: f.why, PlacedAt: timestamppb.New(f.placedAt), ServiceUid: f.serviceUID})
+}
+
+// Load makes the picture from everything below Prefix, as the store held it at
+// revision rev. An entry that cannot be read is an error: deciding on half a
+// picture could stop what should run.
+func (c *Core) Load(kvs []store.KV, rev int64) error {
+	c.rev = rev
+	for _, kv := range kvs {
+		if err := c.loadEntry(kv); err != nil {
+			return fmt.Errorf("read %s from the store: %w", kv.Key, err)
+		}
+	}
+	for _, s := range c.sortedServices() {
+		for _, f := range s.fillings {
+			rev, ok := s.revisions[f.revision]
+			if !ok {
+				return fmt.Errorf("placement %s names revision %d, which the store does not hold", f.key, f.revision)
+			}
+			c.index(f, rev)
+		}
+		c.markDirty(s)
+	}
+	return nil
+}
+
+func (c *Core) loadEntry(kv store.KV) error {
+	rest := strings.TrimPrefix(kv.Key, Prefix)
+	kind, path, _ := strings.Cut(rest, "/")
+	parts := strings.Split(path, "/")
+	switch {
+	case kv.Key == countersKey:
+		var n orchv1.Counters
+		if err := proto.Unmarshal(kv.Value, &n); err != nil {
+			return err
+		}
+		c.counters = counters{n.Epoch, n.Event}
+		c.written = c.counters
+	case kind == "services" && len(parts) == 2:
+		s := newService(api.Key{Namespace: parts[0], Name: parts[1]})
+		id, err := openEnvelope(kv.Value, &s.obj)
+		if err != nil {
+			return err
+		}
+		s.requestID = id
+		if old := c.services[s.key]; old != nil { // made by a placement or revision that sorts first
+			s.fillings, s.revisions = old.fillings, old.revisions
+		}
+		c.services[s.key] = s
+	case kind == "revisions" && len(parts) == 3:
+		r := &api.Revision{}
+		if _, err := openEnvelope(kv.Value, r); err != nil {
+			return err
+		}
+		c.serviceOf(api.Key{Namespace: parts[0], Name: parts[1]}).addRevision(r)
+	case kind == "placements" && len(parts) == 4:
+		return c.loadPlacement(parts, kv.Value)
+	case kind == "nodes" && len(parts) == 1:
+		obj := &api.Node{}
+		if _, err := openEnvelope(kv.Value, obj); err != nil {
+			return err
+		}
+		c.loadNode(obj)
+	case kind == "events" && len(parts) == 2:
+		e := &api.Event{}
+		if _, err := openEnvelope(kv.Value, e); err != nil {
+			return err
+		}
+		c.history.load(e)
+		c.publishEvent(e)
+	default:
+		return fmt.Errorf("unknown entry; was it written by a newer version of orch?")
+	}
+	return nil
+}
+
+func (c *Core) loadPlacement(parts []string, value []byte) error {
+	slot, err := strconv.Atoi(parts[2])
+	if err != nil {
+		return err
+	}
+	epoch, err := strconv.ParseUint(parts[3], 10, 64)
+	if err != nil {
+		return err
+	}
+	var p orchv1.Placement
+	if err := proto.Unmarshal(value, &p); err != nil {
+		return err
+	}
+	s := c.serviceOf(api.Key{Namespace: parts[0], Name: parts[1]})
+	s.insert(&filling{key: api.ReplicaKey{Namespace: parts[0], Service: parts[1], Slot: slot, Epoch: epoch},
+		node: p.Node, bootID: p.BootId, revision: p.Revision, spare: p.Spare, stopping: p.Stopping, why: p.Why,
+		placedAt: wire.TimeFromPB(p.PlacedAt), serviceUID: p.ServiceUid})
+	return nil
+}

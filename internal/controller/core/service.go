@@ -1,0 +1,161 @@
+package core
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/store"
+	"github.com/orchctl/orch/scheduler"
+)
+
+// service is one service with its revisions and everything that fills its slots.
+type service struct {
+	key           api.Key
+	obj           api.Service
+	requestID     string
+	fresh         bool // its newest revision is not written yet
+	revisions     map[int64]*revision
+	fillings      []*filling      // sorted by slot, then epoch
+	refused       map[int]refusal // slots that found no node, by slot
+	refusedBefore map[int]refusal // of the plan before, so that news can be told from what lasts
+	waiting       []string        // what a rollout waits for, in words
+}
+
+type revision struct {
+	api.Revision
+	shape *scheduler.Shape
+	ports []api.Port
+}
+
+// refusal is a replica that wants a node and found none.
+type refusal struct {
+	revision int64
+	spare    bool
+	reason   string
+	since    time.Time
+}
+
+// filling is one placement: durable where it is, soft what it does there.
+type filling struct {
+	key        api.ReplicaKey
+	node       string
+	bootID     string
+	revision   int64
+	serviceUID string
+	spare      bool
+	stopping   bool
+	why        string
+	placedAt   time.Time
+
+	ports []api.Port // of all containers, from the revision
+
+	void bool // its node's life is over: nothing is there to stop
+
+	reported   bool // in this term
+	status     api.ReplicaStatus
+	readySince time.Time // zero: not ready
+}
+
+func newService(key api.Key) *service {
+	return &service{key: key, revisions: map[int64]*revision{}, refused: map[int]refusal{}}
+}
+
+// serviceOf gives the service, making room for one whose object was not read yet.
+func (c *Core) serviceOf(key api.Key) *service {
+	s := c.services[key]
+	if s == nil {
+		s = newService(key)
+		c.services[key] = s
+	}
+	return s
+}
+
+func (s *service) replicas() int {
+	if s.obj.Spec.Replicas == nil {
+		return 1
+	}
+	return *s.obj.Spec.Replicas
+}
+
+func (s *service) deleting() bool { return !s.obj.Metadata.DeletedAt.IsZero() }
+
+func (s *service) newest() *revision { return s.revisions[s.obj.Status.Revision] }
+
+func (s *service) addRevision(r *api.Revision) {
+	rev := &revision{Revision: *r, shape: scheduler.NewShape(r.Template)}
+	for _, ct := range r.Template.Containers {
+		rev.ports = append(rev.ports, ct.Ports...)
+	}
+	s.revisions[r.Number] = rev
+}
+
+func (s *service) insert(f *filling) {
+	i, _ := slices.BinarySearchFunc(s.fillings, f, func(a, b *filling) int { return compareReplicas(a.key, b.key) })
+	s.fillings = slices.Insert(s.fillings, i, f)
+}
+
+// index makes a filling known to everything that looks things up by it.
+func (c *Core) index(f *filling, r *revision) {
+	c.fillings[f.key] = f
+	f.ports = r.ports
+	c.fleet.Bind(f.key, f.node, r.shape)
+	c.nodeOf(f.node).fillings[f.key] = f
+	if f.status.Phase == "" {
+		f.status.Phase = api.PhaseAssigned
+	}
+}
+
+// drop forgets a filling whose record goes.
+func (c *Core) drop(s *service, f *filling) {
+	s.fillings = slices.DeleteFunc(s.fillings, func(x *filling) bool { return x == f })
+	delete(c.fillings, f.key)
+	if n := c.nodes[f.node]; n != nil {
+		delete(n.fillings, f.key)
+	}
+	c.fleet.Unbind(f.key)
+	c.ends.withdraw(f.key)
+	c.write(store.Delete(placementKey(f.key)))
+	c.sendToNode(f.node, dropOf(f.key))
+	c.markDirty(s)
+	c.roomMade()
+}
+
+// pruneRevisions keeps the newest RevisionHistory revisions and all that a
+// filling still runs.
+func (c *Core) pruneRevisions(s *service) {
+	if len(s.revisions) <= c.cfg.RevisionHistory {
+		return
+	}
+	used := map[int64]bool{s.obj.Status.Revision: true}
+	for _, f := range s.fillings {
+		used[f.revision] = true
+	}
+	numbers := make([]int64, 0, len(s.revisions))
+	for n := range s.revisions {
+		numbers = append(numbers, n)
+	}
+	slices.SortFunc(numbers, func(a, b int64) int { return cmp.Compare(b, a) })
+	for _, n := range numbers[c.cfg.RevisionHistory:] {
+		if !used[n] {
+			delete(s.revisions, n)
+			c.write(store.Delete(revisionKey(s.key, n)))
+		}
+	}
+}
+
+// removeIfDone forgets a deleted service once nothing fills its slots.
+func (c *Core) removeIfDone(s *service) bool {
+	if !s.deleting() || len(s.fillings) > 0 {
+		return false
+	}
+	c.write(store.Delete(serviceKey(s.key)), store.DeletePrefix(revisionsOf(s.key)))
+	delete(c.services, s.key)
+	delete(c.dirty, s.key)
+	delete(c.blocked, s.key)
+	delete(c.wakes, s.key)
+	c.event(s.key.Namespace, api.KindService, s.key.Name, api.EventNormal, "Deleted", "every replica is gone")
+	c.view.forget(s)
+	return true
+}

@@ -1,0 +1,207 @@
+package core
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strconv"
+
+	"github.com/orchctl/orch/api"
+)
+
+// view knows what is published, so that only changes are.
+type view struct {
+	services map[api.Key]*service
+	nodes    map[string]*node
+	known    map[ViewKey]any
+	replicas map[api.Key]map[ViewKey]bool // published replicas of each service
+	out      Publish
+}
+
+func newView() view {
+	return view{services: map[api.Key]*service{}, nodes: map[string]*node{}, known: map[ViewKey]any{}, replicas: map[api.Key]map[ViewKey]bool{}}
+}
+
+func (v *view) touch(s *service)  { v.services[s.key] = s }
+func (v *view) touchNode(n *node) { v.nodes[n.name] = n }
+
+func (v *view) put(k ViewKey, object any) {
+	if old, ok := v.known[k]; ok && reflect.DeepEqual(old, object) {
+		return
+	}
+	v.known[k] = object
+	v.out.Put = append(v.out.Put, Entry{k, object})
+}
+
+func (v *view) gone(k ViewKey) {
+	if _, ok := v.known[k]; ok {
+		delete(v.known, k)
+		v.out.Gone = append(v.out.Gone, k)
+	}
+}
+
+func (v *view) forget(s *service) {
+	delete(v.services, s.key)
+	for _, k := range slices.SortedFunc(maps.Keys(v.replicas[s.key]), compareViewKeys) {
+		v.gone(k)
+	}
+	delete(v.replicas, s.key)
+	v.gone(ViewKey{api.KindService, s.key.Namespace, s.key.Name})
+}
+
+func (v *view) forgetNode(n *node) {
+	delete(v.nodes, n.name)
+	v.gone(ViewKey{Kind: api.KindNode, Name: n.name})
+}
+
+func eventViewKey(e *api.Event) ViewKey {
+	return ViewKey{api.KindEvent, e.Namespace, strconv.FormatUint(e.Seq, 10)}
+}
+
+// Events are published without being kept here: the history has them.
+func (v *view) forgetEvent(e *api.Event) { v.out.Gone = append(v.out.Gone, eventViewKey(e)) }
+
+func (c *Core) publishEvent(e *api.Event) {
+	c.view.out.Put = append(c.view.out.Put, Entry{eventViewKey(e), e})
+}
+
+// publish emits what changed since the last time.
+func (c *Core) publish() {
+	for _, key := range slices.SortedFunc(maps.Keys(c.view.services), compareKeys) {
+		if s := c.services[key]; s != nil {
+			c.publishService(s)
+			for _, f := range s.fillings {
+				if n := c.nodes[f.node]; n != nil {
+					c.view.touchNode(n) // its counts may have changed
+				}
+			}
+		}
+	}
+	clear(c.view.services)
+	for _, name := range slices.Sorted(maps.Keys(c.view.nodes)) {
+		if n := c.nodes[name]; n != nil {
+			c.view.put(ViewKey{Kind: api.KindNode, Name: name}, c.publicNode(n))
+		}
+	}
+	clear(c.view.nodes)
+	if len(c.view.out.Put)+len(c.view.out.Gone) > 0 {
+		c.emit(c.view.out)
+		c.view.out = Publish{}
+	}
+}
+
+func (c *Core) publishService(s *service) {
+	now := map[ViewKey]bool{}
+	for _, f := range s.fillings {
+		k := ViewKey{api.KindReplica, s.key.Namespace, fmt.Sprintf("%s@%d", f.key.Name(), f.key.Epoch)}
+		now[k] = true
+		c.view.put(k, c.publicReplica(s, f))
+	}
+	for _, slot := range slices.Sorted(maps.Keys(s.refused)) {
+		r := s.refused[slot]
+		key := api.ReplicaKey{Namespace: s.key.Namespace, Service: s.key.Name, Slot: slot}
+		k := ViewKey{api.KindReplica, s.key.Namespace, key.Name()}
+		now[k] = true
+		c.view.put(k, &api.Replica{TypeMeta: api.TypeMeta{APIVersion: api.Version, Kind: api.KindReplica},
+			Metadata: api.Metadata{Name: key.Name(), Namespace: s.key.Namespace, Labels: s.obj.Metadata.Labels, CreatedAt: r.since},
+			Spec:     api.ReplicaSpec{Service: s.key.Name, Slot: slot, Revision: r.revision, Spare: r.spare},
+			Status:   api.ReplicaStatus{Phase: api.PhasePending, Reason: api.ReasonNoNode, Message: r.reason}})
+	}
+	for _, k := range slices.SortedFunc(maps.Keys(c.view.replicas[s.key]), compareViewKeys) {
+		if !now[k] {
+			c.view.gone(k)
+		}
+	}
+	c.view.replicas[s.key] = now
+	c.view.put(ViewKey{api.KindService, s.key.Namespace, s.key.Name}, c.publicService(s))
+}
+
+func compareViewKeys(a, b ViewKey) int {
+	return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+}
+
+func (c *Core) publicReplica(s *service, f *filling) *api.Replica {
+	r := &api.Replica{TypeMeta: api.TypeMeta{APIVersion: api.Version, Kind: api.KindReplica},
+		Metadata: api.Metadata{Name: f.key.Name(), Namespace: f.key.Namespace, Labels: s.obj.Metadata.Labels, CreatedAt: f.placedAt},
+		Spec:     api.ReplicaSpec{Service: s.key.Name, Slot: f.key.Slot, Epoch: f.key.Epoch, Revision: f.revision, Node: f.node, Spare: f.spare},
+		Status:   f.status}
+	switch v := c.verdictOf(f); v {
+	case api.VerdictHealthy:
+		r.Status.LastKnown = !f.reported
+	case api.VerdictSuspect, api.VerdictDead:
+		r.Status.Ready, r.Status.LastKnown = false, true
+		r.Status.Reason, r.Status.Message = "Node"+string(v), fmt.Sprintf("node %s is %s: %s", f.node, v, c.nodes[f.node].why)
+	default:
+		r.Status.LastKnown = true
+		r.Status.Message = fmt.Sprintf("node %s is %s: this is what it last said", f.node, v)
+	}
+	if f.stopping && r.Status.Phase.Before(api.PhaseStopping) {
+		r.Status.Phase, r.Status.Message = api.PhaseStopping, f.why
+	}
+	return r
+}
+
+func (c *Core) publicService(s *service) *api.Service {
+	out := s.obj
+	st := api.ServiceStatus{Revision: s.obj.Status.Revision}
+	ready, updatedReady := map[int]bool{}, map[int]bool{}
+	for _, f := range s.fillings {
+		if f.stopping || f.void {
+			continue
+		}
+		st.Replicas++
+		updated := f.revision == st.Revision
+		if updated {
+			st.Updated++
+		}
+		if _, ok := c.ends.live[f.key]; ok && f.key.Slot < s.replicas() {
+			ready[f.key.Slot] = true
+			updatedReady[f.key.Slot] = updatedReady[f.key.Slot] || updated
+		}
+	}
+	st.Ready = len(ready)
+	for _, ok := range updatedReady {
+		if ok {
+			st.UpdatedReady++
+		}
+	}
+	st.Reasons = c.reasons(s)
+	out.Status = st
+	return &out
+}
+
+// reasons say in words what a service still lacks.
+func (c *Core) reasons(s *service) []string {
+	var out []string
+	if s.deleting() {
+		return []string{fmt.Sprintf("being deleted: %d replicas are left", len(s.fillings))}
+	}
+	for _, slot := range slices.Sorted(maps.Keys(s.refused)) {
+		out = append(out, fmt.Sprintf("%s-%d pending: %s", s.key.Name, slot, s.refused[slot].reason))
+	}
+	for _, f := range s.fillings {
+		if f.stopping || f.status.Ready {
+			continue
+		}
+		for _, ct := range f.status.Containers {
+			if ct.State != api.ContainerRunning && ct.Reason != "" {
+				out = append(out, fmt.Sprintf("%s on %s: %s: %s", f.key.Name(), f.node, ct.Reason, ct.Message))
+			}
+		}
+		if f.status.Reason != "" && len(f.status.Containers) == 0 {
+			out = append(out, fmt.Sprintf("%s on %s: %s: %s", f.key.Name(), f.node, f.status.Reason, f.status.Message))
+		}
+	}
+	return append(out, s.waiting...)
+}
+
+func (c *Core) publicNode(n *node) *api.Node {
+	out := n.obj
+	out.Status.Verdict, out.Status.VerdictWhy, out.Status.VerdictSince = n.verdict, n.why, n.since
+	out.Status.Requested = c.fleet.Requested(n.name)
+	out.Status.Replicas = len(n.fillings)
+	out.Status.Orphans = n.orphans
+	return &out
+}
