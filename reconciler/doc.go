@@ -9,9 +9,9 @@
 // planning what has been applied plans nothing (I10); beyond one filling for
 // each slot there are never more than MaxSurge by its doing, spares apart.
 //
-//	View ──► void ──► unwanted ──► spares ──► prune ──► stop-first ──► fill ──► start-first ──► Decision
-//	         dead     deleted,     adopt,     old and    within the     empty    within the
-//	         nodes    scaled down  or drop    double     floor          slots    surge
+//	View ─► void ─► unwanted ─► contest ─► prune ─► spare ─► stop-first ─► fill ─► start-first ─► Decision
+//	        dead    deleted,    spare or   old and  for      within the    empty   within the
+//	        nodes   scaled away incumbent  double   suspect  floor         slots   surge
 //
 // Three words for what is known of a filling's node:
 //

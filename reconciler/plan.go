@@ -18,10 +18,10 @@ func Plan(v View, now time.Time) Decision {
 	p.removeUnwanted()
 	proven := p.proven()
 	for _, s := range p.wanted() {
-		p.settle(s, proven)
-	}
-	for _, s := range p.wanted() {
+		p.adoptOrphan(s)
+		p.contest(s)
 		p.prune(s)
+		p.standIn(s, proven)
 	}
 	p.stopFirst()
 	p.fill()
@@ -93,12 +93,22 @@ func (s *slot) spares() []*Filling {
 	return s.filter(func(f *Filling) bool { return !f.Stopping && f.Spare })
 }
 
+// filter asks keep once for each filling. Most slots have one filling, which is
+// why the whole is returned without a copy: nobody writes to what is returned,
+// and its capacity is cut so that an append cannot either.
 func (s *slot) filter(keep func(*Filling) bool) []*Filling {
 	var out []*Filling
-	for _, f := range s.fillings {
-		if keep(f) {
+	all := true
+	for i, f := range s.fillings {
+		switch k := keep(f); {
+		case k && !all:
 			out = append(out, f)
+		case !k && all:
+			out, all = slices.Clone(s.fillings[:i]), false
 		}
+	}
+	if all {
+		return slices.Clip(s.fillings)
 	}
 	return out
 }

@@ -7,11 +7,9 @@ import (
 	"github.com/orchctl/orch/api"
 )
 
-// settle sees to it that a slot whose incumbent cannot be reached has a spare,
-// and that of an incumbent and a spare which both can be heard one stays.
-func (p *planner) settle(s *slot, proven bool) {
-	p.adoptOrphan(s)
-	p.contest(s)
+// standIn sees to it that a slot in which nothing but suspect incumbents lives
+// has a spare. It comes after prune, which may have left it so.
+func (p *planner) standIn(s *slot, proven bool) {
 	if !allSuspect(s.incumbents()) {
 		return
 	}

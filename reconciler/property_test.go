@@ -1,0 +1,205 @@
+package reconciler
+
+import (
+	"flag"
+	"os"
+	"slices"
+	"testing"
+
+	"github.com/orchctl/orch/api"
+	"pgregory.net/rapid"
+)
+
+// TestProperties lets users and faults at a service at random and checks every
+// plan (checkPlan) and that an applied one plans nothing (I10). Then the faults
+// stop, and within a bound each slot has exactly one filling: of the wanted
+// revision and ready.
+func TestProperties(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := newFleet(rapid.IntRange(0, 5).Draw(t, "replicas"), rapid.IntRange(0, 3).Draw(t, "surge"),
+			rapid.IntRange(0, 3).Draw(t, "unavailable"), "n1", "n2", "n3", "n4", "n5")
+		w.bound()
+		steps := rapid.IntRange(1, 60).Draw(t, "steps")
+		for range steps {
+			w.disturb(t)
+			if rapid.IntRange(0, 3).Draw(t, "plan") > 0 {
+				w.step(t)
+			}
+		}
+		w.calm(rapid.Bool().Draw(t, "return"))
+		w.mustConverge(t)
+		w.mustEmpty(t)
+	})
+}
+
+// TestMain has rapid check more than its default of 100, which is too few for
+// what takes three faults to meet.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	set := false
+	flag.Visit(func(f *flag.Flag) { set = set || f.Name == "rapid.checks" })
+	if !set {
+		if err := flag.Set("rapid.checks", "1000"); err != nil {
+			panic(err)
+		}
+	}
+	os.Exit(m.Run())
+}
+
+// bound keeps surge and unavailable as api's validation does.
+func (w *fleet) bound() {
+	if w.view.MaxSurge == 0 && w.view.MaxUnavailable == 0 {
+		w.view.MaxUnavailable = 1
+	}
+}
+
+func (w *fleet) step(t checker) Decision {
+	d := w.checkPlan(t)
+	checkIdle(t, w.applied(d))
+	w.apply(d)
+	return d
+}
+
+// disturb does one thing that users, agents or nodes may do.
+func (w *fleet) disturb(t *rapid.T) {
+	node := func() string { return rapid.SampledFrom(w.nodes).Draw(t, "node") }
+	filling := func(do func(f *Filling)) {
+		if len(w.view.Fillings) > 0 {
+			do(&w.view.Fillings[rapid.IntRange(0, len(w.view.Fillings)-1).Draw(t, "filling")])
+		}
+	}
+	switch rapid.SampledFrom([]string{"ready", "ready", "allReady", "unready", "preparing", "fail", "gone", "verdict", "verdict",
+		"revision", "scale", "budget", "refuse", "silence"}).Draw(t, "event") {
+	case "ready":
+		filling(func(f *Filling) { f.report(api.PhaseRunning, true) })
+	case "allReady":
+		w.allReady()
+	case "unready":
+		filling(func(f *Filling) { f.report(api.PhaseRunning, false) })
+	case "preparing":
+		filling(func(f *Filling) { f.report(api.PhasePreparing, false) })
+	case "fail":
+		filling(func(f *Filling) {
+			f.report(rapid.SampledFrom([]api.Phase{api.PhaseFailed, api.PhaseStopped}).Draw(t, "end"), false)
+		})
+	case "gone":
+		w.gone()
+	case "verdict":
+		w.judgeRandom(t, node())
+	case "revision":
+		w.view.Revision = rapid.Int64Range(1, 4).Draw(t, "revision")
+	case "scale":
+		w.view.Replicas = rapid.IntRange(0, 5).Draw(t, "replicas")
+	case "budget":
+		w.view.MaxSurge, w.view.MaxUnavailable = rapid.IntRange(0, 3).Draw(t, "surge"), rapid.IntRange(0, 3).Draw(t, "unavailable")
+		w.bound()
+	case "refuse":
+		w.refuse = !w.refuse
+	case "silence": // a new leader knows nothing of a node yet
+		n := node()
+		w.judge(n, api.VerdictUnknown)
+		for i := range w.view.Fillings {
+			if f := &w.view.Fillings[i]; f.Node == n && !f.Phase.Ended() {
+				f.Phase = ""
+			}
+		}
+	}
+}
+
+func (w *fleet) judgeRandom(t *rapid.T, node string) {
+	w.judge(node, rapid.SampledFrom([]api.Verdict{api.VerdictUnknown, api.VerdictHealthy, api.VerdictHealthy, api.VerdictAgentLost,
+		api.VerdictSuspect, api.VerdictSuspect, api.VerdictDead, api.VerdictBack, api.VerdictBack}).Draw(t, "verdict"))
+}
+
+// calm ends all faults: every node that is not dead comes back or is found
+// dead, and a last revision replaces what failed for good.
+func (w *fleet) calm(comeBack bool) {
+	w.refuse = false
+	for i, n := range w.nodes {
+		switch v := w.verdict[n]; {
+		case v == api.VerdictHealthy:
+		case v == api.VerdictSuspect && !comeBack && i > 0:
+			w.judge(n, api.VerdictDead)
+		default:
+			w.judge(n, api.VerdictBack)
+		}
+	}
+	w.judge(w.nodes[0], api.VerdictBack)
+	w.judge(w.nodes[0], api.VerdictHealthy)
+	if slices.ContainsFunc(w.view.Fillings, func(f Filling) bool { return f.Phase.Ended() && !f.Stopping }) {
+		w.view.Revision = 5
+	}
+}
+
+// mustConverge plans, and lets agents do what they are told, until nothing is
+// left to do. A slot takes three rounds at most (remove, create, ready), and
+// with the least budget slots take their turns one after the other.
+func (w *fleet) mustConverge(t checker) {
+	rounds := 10 + 4*w.view.Replicas
+	for range rounds {
+		w.step(t)
+		w.gone()
+		w.allReady()
+	}
+	d := w.step(t)
+	if len(d.Actions) > 0 || len(d.Waiting) > 0 {
+		t.Fatalf("after %d rounds without faults: %v, waiting for %q\n%s", rounds, d.Actions, d.Waiting, w.text())
+	}
+	if len(w.view.Fillings) != w.view.Replicas {
+		t.Fatalf("%d fillings for %d replicas\n%s", len(w.view.Fillings), w.view.Replicas, w.text())
+	}
+	for i, f := range w.view.Fillings {
+		if f.Key.Slot != i || f.Revision != w.view.Revision || !f.Ready || f.Stopping || f.Spare {
+			t.Fatalf("slot %d wants revision %d and one ready filling\n%s", i, w.view.Revision, w.text())
+		}
+	}
+}
+
+// mustEmpty deletes the service: one plan removes all there is.
+func (w *fleet) mustEmpty(t checker) {
+	w.view.Deleting = true
+	w.step(t)
+	w.gone()
+	if d := w.step(t); len(d.Actions) > 0 || len(d.Waiting) > 0 || len(w.view.Fillings) > 0 {
+		t.Fatalf("deleted, but %v, waiting for %q\n%s", d.Actions, d.Waiting, w.text())
+	}
+}
+
+// FuzzPlan is the same with inputs from the fuzzer.
+func FuzzPlan(f *testing.F) {
+	f.Fuzz(rapid.MakeFuzz(func(t *rapid.T) {
+		w := newFleet(rapid.IntRange(0, 5).Draw(t, "replicas"), 1, 1, "n1", "n2", "n3")
+		for range rapid.IntRange(1, 30).Draw(t, "steps") {
+			w.disturb(t)
+			w.step(t)
+		}
+	}))
+}
+
+// TestAnyView plans views that no history need have led to: the checks of a
+// single plan hold for them too, and the service still converges.
+func TestAnyView(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := newFleet(rapid.IntRange(0, 4).Draw(t, "replicas"), rapid.IntRange(0, 2).Draw(t, "surge"),
+			rapid.IntRange(0, 2).Draw(t, "unavailable"), "n1", "n2", "n3", "n4")
+		w.bound()
+		w.view.Revision = rapid.Int64Range(1, 3).Draw(t, "revision")
+		for _, n := range w.nodes {
+			w.judgeRandom(t, n)
+		}
+		phases := []api.Phase{"", api.PhaseAssigned, api.PhasePreparing, api.PhaseRunning, api.PhaseRunning, api.PhaseRunning, api.PhaseFailed}
+		for range rapid.IntRange(0, 10).Draw(t, "fillings") {
+			w.epoch++
+			node := rapid.SampledFrom(w.nodes).Draw(t, "node")
+			w.view.Fillings = append(w.view.Fillings, Filling{
+				Key:      api.ReplicaKey{Namespace: "default", Service: "web", Slot: rapid.IntRange(0, 5).Draw(t, "slot"), Epoch: w.epoch},
+				Revision: rapid.Int64Range(1, 3).Draw(t, "revision"), Node: node, Verdict: w.verdict[node],
+				Phase: rapid.SampledFrom(phases).Draw(t, "phase"), Ready: rapid.Bool().Draw(t, "ready"),
+				Stopping: rapid.IntRange(0, 4).Draw(t, "stopping") == 0, Spare: rapid.IntRange(0, 3).Draw(t, "spare") == 0})
+		}
+		w.apply(Decision{}) // sorts
+		w.step(t)
+		w.calm(rapid.Bool().Draw(t, "return"))
+		w.mustConverge(t)
+	})
+}
