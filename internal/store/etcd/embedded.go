@@ -16,7 +16,9 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"go.etcd.io/etcd/server/v3/storage/wal"
@@ -41,6 +43,10 @@ const (
 	// progressEvery is how often a quiet watch learns the revision: well within
 	// keepHistoryDefault, so that it can resume.
 	progressEvery = time.Minute
+	// soleElectionMs is the election timeout of a sole member, which has nobody to
+	// disturb: half of etcd's default halves the wait after a restart. Five ticks
+	// are the least that etcd takes.
+	soleElectionMs = 500
 	// defragAtStart gives free pages back to the disk at start when it would
 	// free at least so much, in MB.
 	defragAtStart = 100
@@ -208,6 +214,9 @@ func (c EmbeddedConfig) embedConfig() (*embed.Config, error) {
 	conf.SnapshotCatchUpEntries = raftCatchUp
 	conf.WatchProgressNotifyInterval = progressEvery
 	conf.BootstrapDefragThresholdMegabytes = defragAtStart
+	if len(c.Members) <= 1 && !c.Join {
+		conf.ElectionMs = soleElectionMs
+	}
 	conf.EnableGRPCGateway = false
 	conf.LogLevel = "warn"
 	conf.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zapLogger(orDiscard(c.Log)))
@@ -318,6 +327,28 @@ func (e *EmbeddedServer) Done() <-chan struct{} { return e.etcd.Server.StopNotif
 // compaction freed inside the file does not count.
 func (e *EmbeddedServer) Usage() (used, quota int64) {
 	return e.etcd.Server.Backend().SizeInUse(), e.quota
+}
+
+// Reclaim makes room again in a store that reported store.ErrNoSpace, after keys
+// were deleted: it drops all history, gives the freed pages back and lifts
+// etcd's alarm, which would otherwise refuse writes for ever. Transactions wait
+// while it runs (seconds for a full quota). It frees this member's file only.
+func (e *EmbeddedServer) Reclaim(ctx context.Context) error {
+	_, rev, err := e.store.Range(ctx, "\x00")
+	if err != nil {
+		return fmt.Errorf("reclaim space in %s: %w", e.etcd.Config().Dir, err)
+	}
+	_, err = e.store.client.Compact(ctx, rev, clientv3.WithCompactPhysical())
+	if err != nil && !errors.Is(err, rpctypes.ErrCompacted) {
+		return fmt.Errorf("reclaim space in %s: compact: %w", e.etcd.Config().Dir, err)
+	}
+	if err := e.etcd.Server.Backend().Defrag(); err != nil {
+		return fmt.Errorf("reclaim space in %s: defragment: %w", e.etcd.Config().Dir, err)
+	}
+	if _, err := e.store.client.AlarmDisarm(ctx, &clientv3.AlarmMember{}); err != nil {
+		return fmt.Errorf("reclaim space in %s: lift alarm: %w", e.etcd.Config().Dir, err)
+	}
+	return nil
 }
 
 // Close stops etcd after what is under way, and frees the folder. Closing twice

@@ -212,7 +212,7 @@ func TestDamagedLog(t *testing.T) {
 	}
 }
 
-func TestNoSpaceIsSaid(t *testing.T) {
+func TestNoSpaceIsSaidAndReclaimed(t *testing.T) {
 	e := open(t, EmbeddedConfig{Dir: t.TempDir(), QuotaBytes: 1 << 20})
 	value := make([]byte, 256<<10)
 	for i := range 64 {
@@ -224,8 +224,19 @@ func TestNoSpaceIsSaid(t *testing.T) {
 			t.Fatalf("got %v, want no space, outcome unknown", err)
 		}
 		// Deletions still go through: that is the way out.
-		if _, err := e.Store().Txn(t.Context(), store.Txn{Then: []store.Op{store.DeletePrefix("a")}}); err != nil {
-			t.Fatalf("delete in a full store: %v", err)
+		for k := range i + 1 {
+			if _, err := e.Store().Txn(t.Context(), store.Txn{Then: []store.Op{store.Delete(string(rune('a' + k)))}}); err != nil {
+				t.Fatalf("delete in a full store: %v", err)
+			}
+		}
+		if err := e.Reclaim(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := e.Store().Txn(t.Context(), store.Txn{Then: []store.Op{store.Put("a", value)}}); err != nil {
+			t.Fatalf("write after reclaiming: %v", err)
+		}
+		if used, quota := e.Usage(); used >= quota {
+			t.Errorf("usage %d of %d after reclaiming", used, quota)
 		}
 		return
 	}
