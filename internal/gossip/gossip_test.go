@@ -223,8 +223,7 @@ func TestSlowReaderGetsTheLatest(t *testing.T) {
 			h := <-g.Hints()
 			got[fmt.Sprint(h)]++
 		}
-		// The pump holds one hint in its hand; of everything behind it only the
-		// latest is left.
+		// c was alive and is not: the first is not told any more.
 		if got["{a true}"] != 1 || got["{c false}"] != 1 {
 			t.Errorf("hints: %v", got)
 		}

@@ -13,7 +13,7 @@ type latest struct {
 	mu    sync.Mutex
 	alive map[string]bool
 	order []string      // nodes with an unread opinion, oldest first
-	some  chan struct{} // has an element when order is not empty
+	some  chan struct{} // has an element when something was put
 }
 
 func newLatest() *latest {
@@ -33,32 +33,41 @@ func (l *latest) put(h Hint) {
 	}
 }
 
-func (l *latest) take() (Hint, bool) {
+// head is the hint to hand on next.
+func (l *latest) head() (Hint, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.order) == 0 {
 		return Hint{}, false
 	}
-	h := Hint{Node: l.order[0], Alive: l.alive[l.order[0]]}
-	l.order = l.order[1:]
-	delete(l.alive, h.Node)
-	return h, true
+	return Hint{Node: l.order[0], Alive: l.alive[l.order[0]]}, true
 }
 
-// pump hands hints on until ctx ends.
+// read takes the head away, unless the opinion changed while it was handed on.
+func (l *latest) read(h Hint) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.alive[h.Node] == h.Alive {
+		l.order = l.order[1:]
+		delete(l.alive, h.Node)
+	}
+}
+
+// pump hands hints on until ctx ends. It holds none in its hand: what is offered
+// follows every change.
 func (l *latest) pump(ctx context.Context, out chan<- Hint) {
 	for {
+		h, ok := l.head()
+		offer := out
+		if !ok {
+			offer = nil
+		}
 		select {
+		case offer <- h:
+			l.read(h)
+		case <-l.some:
 		case <-ctx.Done():
 			return
-		case <-l.some:
-		}
-		for h, ok := l.take(); ok; h, ok = l.take() {
-			select {
-			case out <- h:
-			case <-ctx.Done():
-				return
-			}
 		}
 	}
 }
