@@ -228,6 +228,9 @@ func TestPlan(t *testing.T) {
 			w.bound()
 			d := w.checkPlan(t)
 			checkIdle(t, w.applied(d))
+			if raw := Plan(c.view, t0); !reflect.DeepEqual(raw, d) {
+				t.Errorf("with both budgets zero %+v, with one unavailable %+v", raw, d)
+			}
 			var got []string
 			for _, a := range d.Actions {
 				got = append(got, a.String())
