@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -32,7 +33,17 @@ var built struct {
 	err error
 }
 
+// TestMain also plays the controller and the agent: the lab starts them by
+// path, and what it must get right is how.
 func TestMain(m *testing.M) {
+	switch filepath.Base(os.Args[0]) {
+	case "controller", "agent":
+		if err := standIn(filepath.Base(os.Args[0]), os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	code := m.Run()
 	if built.dir != "" {
 		os.RemoveAll(built.dir)
@@ -60,6 +71,89 @@ func binaries(t *testing.T) string {
 		t.Fatal(built.err)
 	}
 	return built.dir
+}
+
+// standIns puts copies of this test beside the built binaries, under the
+// names of the programs that they play.
+func standIns(t *testing.T) {
+	t.Helper()
+	self, err := os.Executable()
+	must(t, err)
+	program, err := os.ReadFile(self)
+	must(t, err)
+	for _, name := range []string{"controller", "agent"} {
+		must(t, os.WriteFile(filepath.Join(binaries(t), name), program, 0o755))
+	}
+}
+
+// standIn is a controller that writes its files and tells its agents' names to
+// whoever asks on its socket, or an agent that tells its name to it.
+func standIn(role string, args []string) error {
+	flags := map[string]string{}
+	for i := 0; i+1 < len(args); i += 2 {
+		flags[args[i]] = args[i+1]
+	}
+	if role == "agent" {
+		token, err := os.ReadFile(flags["--token-file"])
+		if err != nil {
+			return err
+		}
+		bootID, err := os.ReadFile(flags["--boot-id-file"])
+		if err != nil {
+			return err
+		}
+		containerd, err := net.Dial("unix", flags["--containerd"])
+		if err != nil {
+			return err
+		}
+		containerd.Close()
+		conn, err := net.Dial("tcp", flags["--join"])
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(conn, "%s %s %s %s\n", flags["--name"], conn.LocalAddr().(*net.TCPAddr).IP, token, strings.TrimSpace(string(bootID)))
+		select {}
+	}
+	var mu sync.Mutex
+	var joined []string
+	l, err := net.Listen("tcp", flags["--listen"])
+	if err != nil {
+		return err
+	}
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				line, _ := bufio.NewReader(conn).ReadString('\n')
+				mu.Lock()
+				defer mu.Unlock()
+				joined = append(joined, strings.TrimSpace(line))
+			}()
+		}
+	}()
+	for _, flag := range []string{"--node-token-file", "--write-admin-context"} {
+		if err := os.WriteFile(flags[flag], []byte("secret"), 0o600); err != nil {
+			return err
+		}
+	}
+	os.Remove(flags["--socket"]) // of an earlier life
+	s, err := net.Listen("unix", flags["--socket"])
+	if err != nil {
+		return err
+	}
+	for {
+		conn, err := s.Accept()
+		if err != nil {
+			return err
+		}
+		mu.Lock()
+		fmt.Fprintln(conn, strings.Join(joined, "\n"))
+		mu.Unlock()
+		conn.Close()
+	}
 }
 
 func needRoot(t *testing.T) {
@@ -618,4 +712,57 @@ func TestLabUpFails(t *testing.T) {
 	for _, trace := range traces(t, c) {
 		t.Errorf("left behind: %s", trace)
 	}
+}
+
+// TestLabAll makes a lab with controller and agents, and sees them reach each
+// other, with the programs of TestMain in their place.
+func TestLabAll(t *testing.T) {
+	t.Parallel()
+	c := config(t, "all")
+	standIns(t)
+	c.Nodes = 3
+	c.Daemons = All
+	began := time.Now()
+	l := up(t, c)
+	t.Logf("up in %s", time.Since(began))
+	ctx := testContext(t)
+
+	joined := func() []string {
+		conn, err := net.Dial("unix", l.ControllerSocket())
+		must(t, err)
+		defer conn.Close()
+		answer, err := io.ReadAll(conn)
+		must(t, err)
+		lines := strings.Split(strings.TrimSpace(string(answer)), "\n")
+		slices.Sort(lines)
+		return lines
+	}
+	var want []string
+	for _, node := range []string{"n1", "n2", "n3"} {
+		s := status(t, l, node)
+		want = append(want, fmt.Sprintf("%s %s secret %s", node, s.Address, s.BootID))
+	}
+	await(t, "wait for the agents to join", func() bool { return slices.Equal(joined(), want) })
+
+	s, err := l.Status(ctx)
+	must(t, err)
+	if s.Controller == nil || s.Controller.Power != On || s.Controller.Processes[0].Pid == 0 {
+		t.Errorf("controller: %+v", s.Controller)
+	}
+	if len(s.Nodes[0].Processes) != 2 || s.Nodes[0].Processes[1].Name != "agent" || s.Nodes[0].Processes[1].Pid == 0 {
+		t.Errorf("processes of n1: %+v", s.Nodes[0].Processes)
+	}
+	must(t, l.StopController(ctx, unix.SIGKILL))
+	if _, err := net.Dial("unix", l.ControllerSocket()); err == nil {
+		t.Error("the controller answers after its end")
+	}
+	must(t, l.StartController(ctx))
+	must(t, l.KillProcess(ctx, "n2", "agent", unix.SIGKILL))
+	must(t, l.StartProcess(ctx, "n2", "agent"))
+	must(t, l.KillNode(ctx, "n3"))
+	must(t, l.StartNode(ctx, "n3"))
+	n3 := status(t, l, "n3")
+	await(t, "wait for the agents to join again", func() bool {
+		return slices.Equal(joined(), []string{want[1], "n3 10.200.0.13 secret " + n3.BootID})
+	})
 }
