@@ -129,7 +129,8 @@ func (k ReplicaKey) ContainerName(container string) string {
 	if len(plain) <= maxContainerdID && containerdID.MatchString(plain) && strings.Count(plain, ".") == 3 {
 		return plain
 	}
-	sum := sha256.Sum256([]byte(plain))
+	// NUL between the parts: unlike the dots, it stands in none of them.
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%s\x00%d\x00%d\x00%s", k.Namespace, k.Service, k.Slot, k.Epoch, container))
 	hash := hex.EncodeToString(sum[:8])
 	words := strings.FieldsFunc(plain, func(r rune) bool {
 		return (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')

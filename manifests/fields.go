@@ -98,11 +98,15 @@ func nearest(name string, known []string) string {
 	if len(name) > longestCompared {
 		return ""
 	}
-	best, near := 2+len(name)/4, ""
+	best, near := 2+len(name)/3, ""
 	for _, k := range known {
-		d := distance(strings.ToLower(name), strings.ToLower(k))
+		a, b := strings.ToLower(name), strings.ToLower(k)
+		d := distance(a, b)
+		if len(a) >= 4 && strings.HasPrefix(b, a) {
+			d = min(d, 1) // cut short
+		}
 		// Half of the word must be right: "to" is not a slip for "cpu".
-		if d < best && 2*d <= max(len(name), len(k)) {
+		if d < best && 2*d <= max(len(a), len(b)) {
 			best, near = d, k
 		}
 	}

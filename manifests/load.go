@@ -152,7 +152,15 @@ func syntax(err error, data []byte) (line int, why string) {
 		return 0, "cannot be read as YAML: " + err.Error()
 	}
 	line, _ = strconv.Atoi(m[1])
-	line = max(line, 1)
+	if line > 0 && strings.HasPrefix(m[2], "did not find expected") {
+		line++ // the library counts these from 0
+	}
+	if name, ok := strings.CutPrefix(m[2], "unknown anchor '"); ok { // it gives no line
+		name, _, _ = strings.Cut(name, "'")
+		before, _, _ := strings.Cut(string(data), "*"+name)
+		line = 1 + strings.Count(before, "\n")
+	}
+	line = min(max(line, 1), 1+strings.Count(strings.TrimRight(string(data), "\n"), "\n"))
 	if tab := tabIndent(data, line); tab > 0 {
 		return tab, "a tab stands in the indentation: YAML wants spaces there"
 	}

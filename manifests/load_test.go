@@ -131,7 +131,7 @@ func TestNamespace(t *testing.T) {
 	}
 	named := strings.Replace(small, "{name: web}", "{name: web, namespace: prod}", 1)
 	_, err = Load([]Source{{"a", []byte(named)}}, InNamespace("shop"))
-	want := `a:3:28: document 1: metadata.namespace: is "prod", but namespace "shop" was asked for: change one of them`
+	want := `a:3:34: document 1: metadata.namespace: is "prod", but namespace "shop" was asked for: change one of them`
 	if err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
@@ -228,8 +228,8 @@ spec:
 func TestAllOrNothing(t *testing.T) {
 	bad := strings.Replace(small, "image", "imgae", 1)
 	docs, err := Load([]Source{
-		{"z.yaml", []byte(bad)},
 		{"a.yaml", []byte(small + "---\n" + small + "---\n" + strings.Replace(bad, "name: web", "name: Web", 1))},
+		{"z.yaml", []byte(bad)},
 		{"b.yaml", []byte("a: [")},
 	})
 	want := `a.yaml:10:18: document 2: metadata.name: Service default/web is declared in a.yaml:1 (document 1) already: remove one of them
@@ -304,9 +304,9 @@ func TestFromPaths(t *testing.T) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 	_, err = FromPaths([]string{filepath.Join(dir, "none"), filepath.Join(dir, "sub.yaml"), "-", "-"}, strings.NewReader(""))
-	want := "<stdin>: is named twice: standard input can be read only once\n" +
-		dir + "/none: cannot be read: no such file or directory\n" +
-		dir + "/sub.yaml: this folder has no *.yaml, *.yml or *.json (sub-folders are not searched)"
+	want := dir + "/none: cannot be read: no such file or directory\n" +
+		dir + "/sub.yaml: this folder has no *.yaml, *.yml or *.json (sub-folders are not searched)\n" +
+		"<stdin>: is named twice: standard input can be read only once"
 	if err == nil || err.Error() != want {
 		t.Errorf("got\n%v\nwant\n%s", err, want)
 	}

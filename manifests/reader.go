@@ -164,11 +164,12 @@ func (r *reader) table(n *yaml.Node, t reflect.Type, at place, path string) *yam
 		return r.wrong(n, wanted(t), at, path)
 	}
 	out := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}
-	for _, e := range r.entries(n, path) {
-		here := path + "[" + clip(e.key.Value) + "]"
-		if t.Elem() == quantityType {
-			here = path + "." + clip(e.key.Value)
-		}
+	name := func(key string) string { return path + "[" + clip(key) + "]" }
+	if t.Elem() == quantityType { // resources read as fields do: limits.cpu
+		name = func(key string) string { return join(path, clip(key)) }
+	}
+	for _, e := range r.entries(n, path, name) {
+		here := name(e.key.Value)
 		r.places[here] = placeAt(e.value)
 		if tag := e.key.ShortTag(); tag != "!!str" && tag != "!!timestamp" {
 			r.refuse(placeAt(e.key), here, "want a string as key, but found %s: put it in quotes", found(e.key))
@@ -196,8 +197,9 @@ func (r *reader) object(n *yaml.Node, t reflect.Type, at place, path string) *ya
 	}
 	fields := fieldsOf(t)
 	out := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}
-	for _, e := range r.entries(n, path) {
-		here := join(path, clip(e.key.Value))
+	name := func(key string) string { return join(path, clip(key)) }
+	for _, e := range r.entries(n, path, name) {
+		here := name(e.key.Value)
 		field, known := fields[e.key.Value]
 		if !known || e.key.Kind != yaml.ScalarNode {
 			r.unknown(e.key, t, path, here)
@@ -227,6 +229,10 @@ func (r *reader) unknown(key *yaml.Node, t reflect.Type, path, here string) {
 	}
 	if right, ok := otherNames[t][key.Value]; ok {
 		r.refuse(at, here, "unknown field %q; %s", name, right)
+		if _, ours, ok := strings.Cut(right, `use "`); ok { // so that ours is not called missing too
+			ours, _, _ = strings.Cut(ours, `"`)
+			r.blamed = append(r.blamed, join(path, ours))
+		}
 		return
 	}
 	if near := nearest(key.Value, keys(fieldsOf(t))); near != "" {
@@ -244,8 +250,8 @@ func (r *reader) unknown(key *yaml.Node, t reflect.Type, path, here string) {
 type entry struct{ key, value *yaml.Node }
 
 // entries gives a mapping's pairs with merges ("<<: *base") followed, and
-// refuses keys that stand twice.
-func (r *reader) entries(n *yaml.Node, path string) []entry {
+// refuses keys that stand twice. name gives the path of a key.
+func (r *reader) entries(n *yaml.Node, path string, name func(key string) string) []entry {
 	var list []entry
 	first := map[string]int{}
 	var merges []*yaml.Node
@@ -256,7 +262,7 @@ func (r *reader) entries(n *yaml.Node, path string) []entry {
 			continue
 		}
 		if line, twice := first[key.Value]; twice && key.Kind == yaml.ScalarNode {
-			r.refuse(placeAt(n.Content[i]), join(path, clip(key.Value)), "duplicate key %q: it stands on line %d already", clip(key.Value), line)
+			r.refuse(placeAt(n.Content[i]), name(key.Value), "duplicate key %q: it stands on line %d already", clip(key.Value), line)
 			continue
 		}
 		first[key.Value] = key.Line

@@ -15,7 +15,8 @@ import (
 )
 
 var standardTags = map[string]bool{"!!str": true, "!!int": true, "!!float": true, "!!bool": true, "!!null": true,
-	"!!map": true, "!!seq": true, "!!timestamp": true}
+	"!!map": true, "!!seq": true, "!!timestamp": true,
+	"!!merge": true} // a plain << as a value; as a key it is followed before
 
 var (
 	quantityType = reflect.TypeFor[api.Quantity]()
@@ -77,13 +78,14 @@ func (r *reader) scalar(n *yaml.Node, t reflect.Type, at place, path string) *ya
 	}
 	switch t.Kind() {
 	case reflect.String:
-		if tag == "!!str" || tag == "!!timestamp" {
+		if tag == "!!str" || tag == "!!timestamp" || tag == "!!merge" {
 			return text(n.Value)
 		}
 		r.refuse(at, path, "want a string, but found %s: put it in quotes, as %q", found(n), clip(n.Value))
 		return nil
 	case reflect.Int, reflect.Int64:
-		if tag != "!!int" || !wholeNumber.MatchString(n.Value) {
+		// What does not fit an integer has become a float for the YAML library.
+		if (tag != "!!int" && tag != "!!float") || !wholeNumber.MatchString(n.Value) {
 			return r.wrong(n, wanted(t), at, path)
 		}
 		if _, err := strconv.ParseInt(n.Value, 10, t.Bits()); err != nil {

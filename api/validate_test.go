@@ -1,0 +1,152 @@
+package api
+
+import (
+	"encoding/json"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+// good is a service with every field set.
+func good() *Service {
+	second := Duration(time.Second)
+	return &Service{
+		Metadata: Metadata{Name: "web", Labels: map[string]string{"app": "web", "example.com/tier": ""}},
+		Spec: ServiceSpec{
+			Rollout: Rollout{MaxSurge: Count(1), MaxUnavailable: Percent(0)},
+			Template: Template{
+				Containers: []Container{{
+					Name: "main", Image: "orch.local/web:1.0", Command: []string{"/web"}, Args: []string{""},
+					Env: []EnvVar{{"A", "1"}}, WorkingDir: "/srv",
+					Ports:          []Port{{Name: "http", Port: 80, Publish: 8080, Mode: PublishHost}},
+					Resources:      Resources{Requests: ResourceList{CPU: 100, "gpus": 1000}, Limits: ResourceList{CPU: 200, Memory: Whole(64 << 20)}},
+					ReadinessProbe: &Probe{HTTP: &HTTPProbe{Port: "http"}, Interval: &second},
+					LivenessProbe:  &Probe{Exec: &ExecProbe{Command: []string{"true"}}},
+				}, {Name: "two", Image: "busybox"}},
+				NodeSelector:  map[string]string{"disk": "ssd"},
+				Constraints:   []Constraint{{"zone", OpIn, []string{"a"}}, {"old", OpDoesNotExist, nil}},
+				RestartPolicy: RestartPolicy{Condition: RestartOnFailure},
+			},
+		},
+	}
+}
+
+func TestDefault(t *testing.T) {
+	s := good()
+	if v := Validate(s); v != nil {
+		t.Fatalf("before: %v", v)
+	}
+	s.Default()
+	if v := Validate(s); v != nil {
+		t.Fatalf("after: %v", v)
+	}
+	once, err := json.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Default()
+	if twice, _ := json.Marshal(s); string(twice) != string(once) {
+		t.Errorf("not idempotent:\n%s\n%s", once, twice)
+	}
+	c := s.Spec.Containers[0]
+	if want := (ResourceList{CPU: 100, Memory: Whole(64 << 20), "gpus": 1000}); !reflect.DeepEqual(c.Resources.Requests, want) {
+		t.Errorf("requests %v, want %v", c.Resources.Requests, want)
+	}
+	if want := (ResourceList{CPU: 200, Memory: Whole(64 << 20), "gpus": 1000, Pids: Whole(2000)}); !reflect.DeepEqual(c.Resources.Limits, want) {
+		t.Errorf("limits %v, want %v", c.Resources.Limits, want)
+	}
+	if s.Metadata.Namespace != "default" || *s.Spec.Replicas != 1 || c.Ports[0].Protocol != TCP || c.ReadinessProbe.HTTP.Path != "/" ||
+		c.ReadinessProbe.FailureThreshold != 3 || c.LivenessProbe.Interval != nil || *s.Spec.TerminationGracePeriod != Duration(10*time.Second) {
+		t.Errorf("defaults: %s", once)
+	}
+	var back Service
+	if err := json.Unmarshal(once, &back); err != nil || !reflect.DeepEqual(&back, s) {
+		t.Errorf("over the wire: %v\n%+v\n%+v", err, &back, s)
+	}
+	slow := Service{Spec: ServiceSpec{Template: Template{RestartPolicy: RestartPolicy{BackOff: durationOf(2 * time.Minute)}}}}
+	slow.Default()
+	if *slow.Spec.RestartPolicy.MaxBackOff != Duration(2*time.Minute) {
+		t.Errorf("maxBackOff %s below backOff", slow.Spec.RestartPolicy.MaxBackOff)
+	}
+}
+
+func durationOf(d time.Duration) *Duration { x := Duration(d); return &x }
+
+// TestDefaultShares: a revision's maps are not changed through a copy of it.
+func TestDefaultShares(t *testing.T) {
+	s := good()
+	copied := *s
+	copied.Spec.Containers = append([]Container(nil), s.Spec.Containers...)
+	copied.Default()
+	if _, leaked := s.Spec.Containers[0].Resources.Limits[Pids]; leaked {
+		t.Error("Default wrote into the other's map")
+	}
+}
+
+// TestValidate covers what a manifest's own table (manifests/testdata/broken)
+// cannot write down; there stand the messages of the rest.
+func TestValidate(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*Service)
+		want   string
+	}{
+		"kind":          {func(s *Service) { s.Kind = "Node" }, `kind: want "Service", but found "Node"`},
+		"version":       {func(s *Service) { s.APIVersion = "v1" }, `apiVersion: want "orch/v1", but found "v1"`},
+		"nul in arg":    {func(s *Service) { s.Spec.Containers[0].Args = []string{"a\x00"} }, `spec.containers[0].args[0]: has a NUL character: remove it, for no process can receive it`},
+		"nul in env":    {func(s *Service) { s.Spec.Containers[0].Env[0].Value = "\x00" }, `spec.containers[0].env[0].value: has a NUL character: remove it, for no process can receive it`},
+		"quantity":      {func(s *Service) { s.Spec.Containers[0].Resources.Requests[CPU] = -1 }, `spec.containers[0].resources.requests.cpu: is negative: want 0 or more`},
+		"many":          {func(s *Service) { s.Spec.Containers = make([]Container, 21) }, `spec.containers: lists 21: at most 20 are allowed in one service`},
+		"large":         {func(s *Service) { s.Spec.Containers[0].Env[0].Value = strings.Repeat("x", MaxServiceBytes) }, `at most 262144 are allowed; move large values out of env and args`},
+		"long duration": {func(s *Service) { s.Spec.TerminationGracePeriod = durationOf(25 * time.Hour) }, `spec.terminationGracePeriod: 25h is too long: at most 24h is allowed`},
+		"version below": {func(s *Service) { s.Metadata.ResourceVersion = -1 }, `metadata.resourceVersion: is negative`},
+		"annotation":    {func(s *Service) { s.Metadata.Annotations = map[string]string{"a b": ""} }, `metadata.annotations[a b]: "a b" is not a label key`},
+		"long label":    {func(s *Service) { s.Metadata.Labels["app"] = strings.Repeat("x", 64) }, `metadata.labels[app]: "` + strings.Repeat("x", 64) + `" has 64 characters: at most 63`},
+		"empty word":    {func(s *Service) { s.Spec.Containers[0].Command = []string{""} }, `spec.containers[0].command[0]: is empty: the first word is the program to run`},
+		"image IPv6":    {func(s *Service) { s.Spec.Containers[0].Image = "[::1]:5000/web" }, ""},
+		"image port":    {func(s *Service) { s.Spec.Containers[0].Image = "localhost:5000/a/b_c/d--e:V1" }, ""},
+		"image nested":  {func(s *Service) { s.Spec.Containers[0].Image = "a//b" }, "a part of its path is empty"},
+		"image name":    {func(s *Service) { s.Spec.Containers[0].Image = ":1.0" }, "it has no name"},
+		"image long":    {func(s *Service) { s.Spec.Containers[0].Image = strings.Repeat("a", 300) }, "at most 255 are allowed"},
+		"image both":    {func(s *Service) { s.Spec.Containers[0].Image = "a:1@sha256:" + strings.Repeat("0", 64) }, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := good()
+			c.change(s)
+			got := Validate(s)
+			if c.want == "" {
+				if got.Err() != nil {
+					t.Errorf("refused: %v", got)
+				}
+			} else if got.Err() == nil || !strings.Contains(got.Error(), c.want) {
+				t.Errorf("got %v, want %s", got, c.want)
+			}
+		})
+	}
+}
+
+// TestValidateNothing: an empty object is refused, not a crash.
+func TestValidateNothing(t *testing.T) {
+	s := &Service{Spec: ServiceSpec{Template: Template{Containers: []Container{{ReadinessProbe: &Probe{}, LivenessProbe: &Probe{HTTP: &HTTPProbe{}, TCP: &TCPProbe{}, Exec: &ExecProbe{}}}}}}}
+	want := []string{"metadata.name", "spec.containers[0].name", "spec.containers[0].image", "spec.containers[0].readinessProbe", "spec.containers[0].livenessProbe",
+		"spec.containers[0].livenessProbe.http.port", "spec.containers[0].livenessProbe.tcp.port", "spec.containers[0].livenessProbe.exec.command"}
+	var got []string
+	for _, v := range Validate(s) {
+		got = append(got, v.Path)
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v\nwant %v", got, want)
+	}
+}
+
+// FuzzImage: what is taken has no blank, a name, and parts that a path may have.
+func FuzzImage(f *testing.F) {
+	for _, s := range []string{"web", "orch.local/web:1.0", "a/b@sha256:x", "[::1]/x", ":", "@", "a:b/c"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, ref string) {
+		if imageProblem(ref) == "" && (ref == "" || strings.ContainsAny(ref, " \n\t\"'\\;$") || strings.Contains(ref, "//")) {
+			t.Errorf("%q was taken", ref)
+		}
+	})
+}
