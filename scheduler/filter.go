@@ -12,7 +12,10 @@ import (
 type ask struct {
 	shape *Shape
 	needs []need
-	avoid []string
+	// avoid are the nodes not to use, those left out which no replica of the
+	// shape may use anyway: mostly such a node is suspect, and then slots that
+	// avoid different nodes ask the same.
+	avoid []*node
 }
 
 // tally is how many nodes one filter refused for one cause.
@@ -99,7 +102,7 @@ func oneVerdict(_ *ask, _ *node, item int) string { return verdictWords[item].wo
 func manyUnschedulable(*ask, tally) string        { return "unschedulable" }
 func oneUnschedulable(*ask, *node, int) string    { return "unschedulable" }
 func refuseUnschedulable(_ *ask, n *node) int     { return refusedIf(n.unschedulable) }
-func refuseAvoid(a *ask, n *node) int             { return refusedIf(slices.Contains(a.avoid, n.name)) }
+func refuseAvoid(a *ask, n *node) int             { return refusedIf(slices.Contains(a.avoid, n)) }
 func manyAvoid(_ *ask, t tally) string            { return "avoided" }
 func oneAvoid(*ask, *node, int) string            { return "avoided" }
 

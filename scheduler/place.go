@@ -57,14 +57,13 @@ func (f *Fleet) placeGroup(g *Group, placed []Placement, refused []Refusal) ([]P
 		count, load int
 		why         string
 	}
-	for i, slot := range g.Slots {
+	for _, slot := range g.Slots {
 		if b := f.bindings[slot.Key]; b != nil {
 			count, load := b.service.on[b.node]-1, b.node.load
 			placed = append(placed, Placement{slot.Key, b.node.name, score(count, load), "bound there already"})
 			continue
 		}
-		if i == 0 || !w.begun || !slices.Equal(slot.Avoid, w.ask.avoid) {
-			w.begin(slot.Avoid)
+		if w.begin(slot.Avoid) {
 			ended = nil
 		}
 		var n *node
@@ -95,6 +94,7 @@ type walk struct {
 	service *service
 	ask     ask
 	begun   bool
+	avoid   []*node // scratch of begin
 	// fit holds the nodes that were not found unfit in this group, whatever is
 	// to be avoided.
 	fit bitset
@@ -114,21 +114,30 @@ func (w *walk) enter(f *Fleet, g *Group) {
 		shape = &Shape{}
 	}
 	w.fleet, w.service, w.begun = f, f.serviceOf(g.Service), false
-	w.ask = ask{shape: shape, needs: f.needs(w.ask.needs[:0], shape)}
+	w.ask = ask{shape: shape, needs: f.needs(w.ask.needs[:0], shape), avoid: w.ask.avoid[:0]}
 	w.fit = append(w.fit[:0], f.index.open...)
 	for i, word := range f.index.meeting(shape) {
 		w.fit[i] &= word
 	}
 }
 
-// begin starts with the nodes that have no replica of the service.
-func (w *walk) begin(avoid []string) {
-	w.begun, w.ask.avoid, w.level = true, avoid, 0
-	w.at = append(w.at[:0], w.fit...)
+// begin starts with the nodes that have no replica of the service, unless the
+// walk is on its way with the same nodes to avoid. It tells whether it did.
+func (w *walk) begin(avoid []string) bool {
+	w.avoid = w.avoid[:0]
 	for _, name := range avoid {
-		if n := w.fleet.nodes[name]; n != nil && n.pos >= 0 {
-			w.at.clear(n.pos)
+		if n := w.fleet.nodes[name]; n != nil && n.known && takesReplicas(n) && meetsRule(n, w.ask.shape) {
+			w.avoid = append(w.avoid, n)
 		}
+	}
+	if w.begun && slices.Equal(w.avoid, w.ask.avoid) {
+		return false
+	}
+	w.begun, w.level = true, 0
+	w.avoid, w.ask.avoid = w.ask.avoid, w.avoid
+	w.at = append(w.at[:0], w.fit...)
+	for _, n := range w.ask.avoid {
+		w.at.clear(n.pos)
 	}
 	for n := range w.service.on {
 		if n.pos >= 0 {
@@ -137,6 +146,7 @@ func (w *walk) begin(avoid []string) {
 	}
 	w.loads = append(w.loads[:0], w.fleet.index.filled...)
 	w.load = w.loads.next(0)
+	return true
 }
 
 // next gives the best node that fits for a slot whose point on the ring is start,
@@ -189,5 +199,5 @@ func (w *walk) rise() bool {
 }
 
 func (w *walk) may(n *node) bool {
-	return n.pos >= 0 && w.fit.has(n.pos) && !slices.Contains(w.ask.avoid, n.name)
+	return n.pos >= 0 && w.fit.has(n.pos) && !slices.Contains(w.ask.avoid, n)
 }
