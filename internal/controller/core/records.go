@@ -28,9 +28,9 @@ const (
 
 func serviceKey(k api.Key) string { return servicePrefix + k.Namespace + "/" + k.Name }
 
-func revisionsOf(k api.Key) string { return revisionPrefix + k.Namespace + "/" + k.Name + "/" }
-
-func revisionKey(k api.Key, n int64) string { return fmt.Sprintf("%s%012d", revisionsOf(k), n) }
+func revisionKey(k api.Key, n int64) string {
+	return fmt.Sprintf("%s%s/%s/%012d", revisionPrefix, k.Namespace, k.Name, n)
+}
 
 func placementKey(k api.ReplicaKey) string {
 	return fmt.Sprintf("%s%s/%s/%06d/%020d", placementPrefix, k.Namespace, k.Service, k.Slot, k.Epoch)

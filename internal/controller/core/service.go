@@ -2,6 +2,7 @@ package core
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -150,7 +151,13 @@ func (c *Core) removeIfDone(s *service) bool {
 	if !s.deleting() || len(s.fillings) > 0 {
 		return false
 	}
-	c.write(store.Delete(serviceKey(s.key)), store.DeletePrefix(revisionsOf(s.key)))
+	ops := []store.Op{store.Delete(serviceKey(s.key))}
+	for _, n := range slices.Sorted(maps.Keys(s.revisions)) {
+		// Key by key: a prefix may not be deleted beside a put below it, and one
+		// may still be gathering in this batch.
+		ops = append(ops, store.Delete(revisionKey(s.key, n)))
+	}
+	c.write(ops...)
 	delete(c.services, s.key)
 	delete(c.dirty, s.key)
 	delete(c.blocked, s.key)

@@ -1,0 +1,310 @@
+package core
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/store"
+	"github.com/orchctl/orch/internal/wire"
+)
+
+var start = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
+
+// fleet drives a core with a store that is a map and agents that do what they
+// are told, at once. commits = false holds every transaction back.
+type fleet struct {
+	t       *testing.T
+	core    *Core
+	now     time.Time
+	kv      map[string][]byte
+	rev     int64
+	commits bool
+	out     []Commit
+	agents  map[string]*agent
+	session uint64
+	ticket  uint64
+	replies map[uint64]Reply
+	seen    map[ViewKey]any
+	asks    []AskWitness
+	log     []string // effects in words, since the last drain
+}
+
+type agent struct {
+	name, boot string
+	session    uint64
+	seq        uint64
+	silent     bool // does not report nor beat
+	hostUp     bool // though silent, its host answers
+	holds      map[api.ReplicaKey]wire.Assignment
+	unready    map[string]bool // by slot name
+	ends       map[api.ReplicaKey]wire.Endpoint
+	ended      uint64
+}
+
+func newFleet(t *testing.T) *fleet {
+	f := &fleet{t: t, now: start, kv: map[string][]byte{}, commits: true, agents: map[string]*agent{}, replies: map[uint64]Reply{}, seen: map[ViewKey]any{}}
+	f.elect()
+	return f
+}
+
+// elect begins a new term on what the store holds.
+func (f *fleet) elect() {
+	f.t.Helper()
+	f.core = New(Config{Incarnation: "incarnation", Term: 1})
+	f.seen, f.out = map[ViewKey]any{}, nil
+	var kvs []store.KV
+	for _, k := range slices.Sorted(maps.Keys(f.kv)) {
+		kvs = append(kvs, store.KV{Key: k, Value: f.kv[k]})
+	}
+	if err := f.core.Load(kvs, f.rev); err != nil {
+		f.t.Fatal(err)
+	}
+	for _, a := range f.agents {
+		a.session = 0
+	}
+	f.do(f.core.Begin(f.now))
+	f.turn()
+}
+
+func (f *fleet) step(ev Event) {
+	f.t.Helper()
+	f.do(f.core.Step(ev, f.now))
+}
+
+// turn runs until nothing moves any more.
+func (f *fleet) turn() {
+	f.t.Helper()
+	for range 100 {
+		effects := f.core.Turn(f.now)
+		f.do(effects)
+		if len(effects) == 0 {
+			return
+		}
+	}
+	f.t.Fatalf("the core does not come to rest; last: %v", f.log)
+}
+
+func (f *fleet) do(effects []Effect) {
+	f.t.Helper()
+	for _, e := range effects {
+		switch e := e.(type) {
+		case Commit:
+			if f.commits {
+				f.commit(e)
+			} else {
+				f.out = append(f.out, e)
+			}
+		case Reply:
+			f.replies[e.Ticket] = e
+		case SendAssignments:
+			f.assign(e)
+		case SendEndpoints:
+			f.endpoints(e)
+		case AskWitness:
+			f.asks = append(f.asks, e)
+		case CloseSession:
+			f.log = append(f.log, fmt.Sprintf("close session of %s", e.Node))
+		case Publish:
+			for _, x := range e.Put {
+				f.seen[x.Key] = x.Object
+			}
+			for _, k := range e.Gone {
+				if _, ok := f.seen[k]; !ok {
+					f.t.Errorf("%v is said to be gone but was never published", k)
+				}
+				delete(f.seen, k)
+			}
+		}
+	}
+}
+
+func (f *fleet) commit(e Commit) {
+	f.t.Helper()
+	if err := (store.Txn{Then: e.Ops}).Check(store.EmbeddedLimits); err != nil {
+		f.t.Fatalf("transaction %d: %v", e.Seq, err)
+	}
+	for _, op := range e.Ops {
+		switch op.Kind {
+		case store.OpPut:
+			f.kv[op.Key] = op.Value
+		case store.OpDelete:
+			delete(f.kv, op.Key)
+		case store.OpDeletePrefix:
+			maps.DeleteFunc(f.kv, func(k string, _ []byte) bool { return strings.HasPrefix(k, op.Key) })
+		}
+	}
+	f.rev++
+	f.step(Committed{Seq: e.Seq, Rev: f.rev})
+}
+
+// node powers a node on, or makes its agent dial again.
+func (f *fleet) node(name, boot string) *agent {
+	f.t.Helper()
+	a := f.agents[name]
+	if a == nil {
+		a = &agent{name: name, unready: map[string]bool{}}
+		f.agents[name] = a
+	}
+	if a.boot != boot {
+		a.boot, a.holds, a.ends = boot, map[api.ReplicaKey]wire.Assignment{}, map[api.ReplicaKey]wire.Endpoint{}
+	}
+	f.session++
+	a.session, a.seq, a.silent = f.session, 0, false
+	f.step(SessionOpened{Node: name, Session: a.session, Hello: wire.Hello{BootID: boot, Address: "10.0.0." + name[1:],
+		Capacity: api.ResourceList{api.CPU: api.Whole(4), api.Memory: api.Whole(8 << 30)}}})
+	f.turn()
+	f.reportAll(a)
+	return a
+}
+
+func (f *fleet) assign(e SendAssignments) {
+	f.t.Helper()
+	a := f.agents[e.Node]
+	if a == nil || a.session != e.Session {
+		return
+	}
+	if e.Set.StoreRevision > f.rev {
+		f.t.Errorf("assignment set of %s claims revision %d, the store is at %d", e.Node, e.Set.StoreRevision, f.rev)
+	}
+	if e.Set.Complete {
+		for k := range a.holds {
+			if !slices.ContainsFunc(e.Set.Put, func(x wire.Assignment) bool { return x.Key == k }) {
+				f.log = append(f.log, fmt.Sprintf("%s prunes %s", a.name, k))
+				delete(a.holds, k)
+			}
+		}
+	}
+	var gone []api.ReplicaKey
+	for _, x := range e.Set.Put {
+		if _, ok := f.kv[placementKey(x.Key)]; !ok {
+			f.t.Errorf("%s was told of %s before it was committed", e.Node, x.Key)
+		}
+		f.log = append(f.log, fmt.Sprintf("%s runs %s revision %d%s", a.name, x.Key, x.Revision, map[bool]string{true: " stopping"}[x.Stopping]))
+		a.holds[x.Key] = x
+		if x.Stopping && !a.silent {
+			delete(a.holds, x.Key)
+			gone = append(gone, x.Key)
+		}
+	}
+	for _, k := range e.Set.Drop {
+		delete(a.holds, k)
+	}
+	if a.silent {
+		return
+	}
+	f.step(Status{Node: a.name, Session: a.session, Report: wire.StatusReport{Replicas: a.reports(), Gone: gone}})
+}
+
+func (a *agent) reports() []wire.Report {
+	var out []wire.Report
+	for _, k := range slices.SortedFunc(maps.Keys(a.holds), compareReplicas) {
+		out = append(out, wire.Report{Key: k, Revision: a.holds[k].Revision, Status: api.ReplicaStatus{Phase: api.PhaseRunning, Ready: !a.unready[k.Name()], IP: "10.64.0.9"}})
+	}
+	return out
+}
+
+func (f *fleet) reportAll(a *agent) {
+	f.t.Helper()
+	f.step(Status{Node: a.name, Session: a.session, Report: wire.StatusReport{Complete: true, Replicas: a.reports()}})
+	f.turn()
+}
+
+func (f *fleet) endpoints(e SendEndpoints) {
+	a := f.agents[e.Node]
+	if a == nil || a.session != e.Session {
+		return
+	}
+	if e.Set.Complete {
+		a.ends = map[api.ReplicaKey]wire.Endpoint{}
+	}
+	for _, x := range e.Set.Put {
+		a.ends[x.Replica] = x
+	}
+	for _, k := range e.Set.Drop {
+		delete(a.ends, k)
+	}
+}
+
+// pass lets time go by in beats; dead nodes do not answer witnesses.
+func (f *fleet) pass(d time.Duration) {
+	f.t.Helper()
+	for end := f.now.Add(d); f.now.Before(end); {
+		f.now = f.now.Add(50 * time.Millisecond)
+		for _, name := range slices.Sorted(maps.Keys(f.agents)) {
+			if a := f.agents[name]; !a.silent && a.session != 0 {
+				a.seq++
+				f.step(Beat{Node: name, Session: a.session, Seq: a.seq})
+			}
+		}
+		f.answerAsks()
+		if at, ok := f.core.NextWake(); ok && !at.After(f.now) {
+			f.step(Tick{})
+		}
+		f.answerAsks()
+		f.turn()
+	}
+}
+
+// answerAsks answers the core's questions about nodes by what is true.
+func (f *fleet) answerAsks() {
+	for len(f.asks) > 0 {
+		a := f.asks[0]
+		f.asks = f.asks[1:]
+		if o := f.agents[a.Observer]; o != nil && o.silent {
+			continue
+		}
+		target := f.agents[a.Ask.Target]
+		f.step(Witnessed{Observer: a.Observer, Target: a.Ask.Target, AskID: a.Ask.ID, HostAnswers: !target.silent || target.hostUp,
+			PortsAsked: len(a.Ask.Ports), PortsAnswered: len(a.Ask.Ports)})
+	}
+}
+
+func (f *fleet) apply(text string, services ...*api.Service) Reply {
+	f.t.Helper()
+	f.ticket++
+	f.step(Apply{Ticket: f.ticket, Services: services, By: "tester", RequestID: text})
+	f.turn()
+	return f.replies[f.ticket]
+}
+
+func web(replicas int, image string) *api.Service {
+	s := &api.Service{TypeMeta: api.TypeMeta{APIVersion: api.Version, Kind: api.KindService}, Metadata: api.Metadata{Name: "web", Namespace: "default"},
+		Spec: api.ServiceSpec{Replicas: &replicas, Template: api.Template{Containers: []api.Container{{Name: "main", Image: image}}}}}
+	s.Default()
+	return s
+}
+
+func (f *fleet) service(name string) *api.Service {
+	f.t.Helper()
+	s, _ := f.seen[ViewKey{api.KindService, "default", name}].(*api.Service)
+	if s == nil {
+		f.t.Fatalf("service %s is not published", name)
+	}
+	return s
+}
+
+func (f *fleet) mustReady(name string, want int) {
+	f.t.Helper()
+	if s := f.service(name); s.Status.Ready != want {
+		f.t.Fatalf("%s: %d ready, want %d; status %+v", name, s.Status.Ready, want, s.Status)
+	}
+}
+
+// running counts what agents that are alive hold of a service.
+func (f *fleet) running() int {
+	n := 0
+	for _, a := range f.agents {
+		if !a.silent {
+			n += len(a.holds)
+		}
+	}
+	return n
+}
+
+var errLost = errors.New("lost")
