@@ -1,0 +1,82 @@
+# orch: `make demo` shows it, `make test` proves it. Both install what they need.
+
+SHELL := /bin/bash
+GO ?= go
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X github.com/orchctl/orch/internal/version.stamped=$(VERSION)
+export CGO_ENABLED ?= 0
+
+BINARIES := controller agent orchctl shim
+WEB_IMAGE := out/images/web.tar
+
+.PHONY: help
+help: ## say what can be made
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+.PHONY: deps
+deps: ## install the Debian packages that orch runs on (needs root)
+	@tools/install-deps
+
+.PHONY: build
+build: ## build the binaries into bin/
+	@mkdir -p bin
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ $(BINARIES:%=./cmd/%)
+
+.PHONY: images
+images: ## pack the demo's image from the Go program in images/web
+	@mkdir -p out/images bin
+	@$(GO) build -trimpath -ldflags '-s -w' -o bin/web ./images/web
+	@$(GO) run ./images/pack -ref orch.local/web:1.0 -bin bin/web -o $(WEB_IMAGE)
+	@$(GO) run ./images/pack -ref orch.local/web:2.0 -bin bin/web -env VERSION=2.0 -o out/images/web2.tar
+
+.PHONY: demo
+demo: deps build images ## run the demo: apply, pull a node's plug, watch (KEEP=1 leaves it up)
+	@$(GO) run ./e2e/demo $(if $(KEEP),-keep)
+
+.PHONY: test
+test: deps unit e2e ## all tests
+
+.PHONY: unit
+unit: ## unit tests under the race detector
+	CGO_ENABLED=1 $(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v /e2e)
+
+.PHONY: e2e
+e2e: build images ## end-to-end tests: real etcd, real containerd, several nodes, real faults
+	$(GO) test -count=1 -timeout 15m -v ./e2e
+
+.PHONY: sim
+sim: ## the seeded simulator: 500 seeds, or one told as a story with SEED=n
+	@$(GO) run ./internal/sim/run $(if $(SEED),-seed $(SEED),-seeds 500) $(if $(STEPS),-steps $(STEPS))
+
+.PHONY: sim-long
+sim-long: ## an hour of seeds that nobody has tried yet
+	@$(GO) run ./internal/sim/run -for 1h
+
+.PHONY: bench
+bench: deps build images ## measure; prints and writes out/bench/*.jsonl
+	@mkdir -p out/bench
+	@$(GO) run ./internal/bench/sched | tee out/bench/sched.jsonl
+	@$(GO) run ./e2e/bench
+
+.PHONY: lint
+lint: ## gofmt, vet, staticcheck
+	@bad=$$(git ls-files '*.go' | xargs gofmt -l); if [ -n "$$bad" ]; then echo "not gofmt-ed:"; echo "$$bad"; exit 1; fi
+	$(GO) vet ./...
+	cd tools && $(GO) build -o ../bin/ honnef.co/go/tools/cmd/staticcheck
+	bin/staticcheck ./...
+
+PROTOGEN := buf protoc-gen-go protoc-gen-go-grpc
+
+.PHONY: generate
+generate: ## write the code generated from proto/
+	@mkdir -p bin
+	cd tools && $(GO) build -o ../bin/ github.com/bufbuild/buf/cmd/buf google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
+	cd proto && PATH="$(CURDIR)/bin:$$PATH" buf lint && PATH="$(CURDIR)/bin:$$PATH" buf generate
+
+.PHONY: generate-check
+generate-check: generate ## fail if generated code is not current
+	@git diff --exit-code --stat -- proto || { echo "generated code is not current: run 'make generate' and commit"; exit 1; }
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin out
