@@ -38,6 +38,8 @@ func (s *Service) Default() {
 	if s.Metadata.Namespace == "" {
 		s.Metadata.Namespace = DefaultNamespace
 	}
+	noneIfEmpty(&s.Metadata.Labels)
+	noneIfEmpty(&s.Metadata.Annotations)
 	setDefault(&s.Spec.Replicas, DefaultReplicas)
 	setDefault(&s.Spec.Rollout.MaxSurge, *Percent(DefaultSurge))
 	setDefault(&s.Spec.Rollout.MaxUnavailable, *Percent(DefaultUnready))
@@ -47,6 +49,11 @@ func (s *Service) Default() {
 // Default fills in what the template leaves out; see Service.Default.
 func (t *Template) Default() {
 	setDefault(&t.TerminationGracePeriod, Duration(DefaultGrace))
+	noneIfEmpty(&t.NodeSelector)
+	nilIfEmpty(&t.Constraints)
+	for i := range t.Constraints {
+		nilIfEmpty(&t.Constraints[i].Values)
+	}
 	t.RestartPolicy.fill()
 	for i := range t.Containers {
 		t.Containers[i].fill()
@@ -65,6 +72,9 @@ func (p *RestartPolicy) fill() {
 }
 
 func (c *Container) fill() {
+	nilIfEmpty(&c.Args)
+	nilIfEmpty(&c.Env)
+	nilIfEmpty(&c.Ports)
 	for i := range c.Ports {
 		if c.Ports[i].Protocol == "" {
 			c.Ports[i].Protocol = TCP
@@ -97,9 +107,7 @@ func (r *Resources) fill() {
 			limits[name] = q
 		}
 	}
-	if len(requests) == 0 {
-		requests = nil // as JSON leaves it, so that a copy over the wire is equal
-	}
+	noneIfEmpty(&requests)
 	r.Requests, r.Limits = requests, limits
 }
 
@@ -127,5 +135,19 @@ func IsExtended(resource string) bool {
 func setDefault[T any](p **T, v T) {
 	if *p == nil {
 		*p = &v
+	}
+}
+
+// nilIfEmpty and noneIfEmpty leave a list or map as it comes back from JSON, so
+// that an object equals its own copy over the wire.
+func nilIfEmpty[T any](list *[]T) {
+	if len(*list) == 0 {
+		*list = nil
+	}
+}
+
+func noneIfEmpty[M ~map[string]V, V any](m *M) {
+	if len(*m) == 0 {
+		*m = nil
 	}
 }

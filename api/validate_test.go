@@ -64,6 +64,13 @@ func TestDefault(t *testing.T) {
 	if err := json.Unmarshal(once, &back); err != nil || !reflect.DeepEqual(&back, s) {
 		t.Errorf("over the wire: %v\n%+v\n%+v", err, &back, s)
 	}
+	bare := &Service{Metadata: Metadata{Labels: map[string]string{}}, Spec: ServiceSpec{Template: Template{
+		Containers: []Container{{Args: []string{}, Env: []EnvVar{}, Ports: []Port{}}}, Constraints: []Constraint{{Values: []string{}}}, NodeSelector: map[string]string{}}}}
+	bare.Default()
+	var copied Service
+	if b, _ := json.Marshal(bare); json.Unmarshal(b, &copied) != nil || !reflect.DeepEqual(&copied, bare) {
+		t.Errorf("empty lists over the wire:\n%+v\n%+v", &copied, bare)
+	}
 	slow := Service{Spec: ServiceSpec{Template: Template{RestartPolicy: RestartPolicy{BackOff: durationOf(2 * time.Minute)}}}}
 	slow.Default()
 	if *slow.Spec.RestartPolicy.MaxBackOff != Duration(2*time.Minute) {
