@@ -44,7 +44,8 @@ func TestShrinkingFleet(t *testing.T) {
 			t.Fatalf("asked at %s", now.Sub(epoch))
 		}
 	}
-	step(Beat{Node: "n1", Seq: 4})
+	now = now.Add(50 * time.Millisecond)
+	step(Beat{Node: "n1", Seq: 4}) // at the new pace
 	now = now.Add(349 * time.Millisecond)
 	if step(Tick{}) > 0 {
 		t.Error("asked too early")

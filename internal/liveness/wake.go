@@ -105,7 +105,7 @@ func (m *Machine) fleetChanged() {
 	case want >= m.beat:
 		m.beat, m.beatLowerAt = want, time.Time{}
 	case m.beatLowerAt.IsZero():
-		m.beatLowerAt = m.now.Add(time.Duration(m.limits.BeatMiss) * m.beat)
+		m.beatLowerAt = m.now.Add(time.Duration(m.limits.BeatMiss)*m.beat + m.limits.BeatJitter)
 	}
 }
 
