@@ -44,19 +44,18 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
-	if err := run(ctx, port); err != nil {
+	l, err := net.Listen("tcp", net.JoinHostPort("", port))
+	if err == nil {
+		err = run(ctx, l, newWeb())
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "web:", err)
 		os.Exit(1)
 	}
 }
 
-// run serves until ctx ends, then drains.
-func run(ctx context.Context, port string) error {
-	l, err := net.Listen("tcp", net.JoinHostPort("", port))
-	if err != nil {
-		return err
-	}
-	w := newWeb()
+// run serves until ctx ends, then drains. It closes the listener.
+func run(ctx context.Context, l net.Listener, w *web) error {
 	server := &http.Server{Handler: w.handler(), ReadHeaderTimeout: 10 * time.Second}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
@@ -70,7 +69,7 @@ func run(ctx context.Context, port string) error {
 	w.failing.Store(true)
 	drain, cancel := context.WithTimeout(context.Background(), drainMax)
 	defer cancel()
-	err = server.Shutdown(drain)
+	err := server.Shutdown(drain)
 	if end := <-served; !errors.Is(end, http.ErrServerClosed) {
 		err = errors.Join(err, end)
 	}

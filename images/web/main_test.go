@@ -1,7 +1,10 @@
 package main
 
 import (
+	"context"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -54,5 +57,46 @@ func TestCrash(t *testing.T) {
 	get(t, w.handler(), "/crash")
 	if code != 3 {
 		t.Errorf("exit code %d, want 3", code)
+	}
+}
+
+// TestDrain ends the server while a request is under way: its client must get
+// the whole answer, and the server must then end without an error.
+func TestDrain(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	w := newWeb()
+	go func() { ended <- run(ctx, l, w) }()
+
+	conn, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	// The crash handler is the one that calls back: it holds its request
+	// until the drain has begun.
+	entered, release := make(chan struct{}), make(chan struct{})
+	w.exit = func(int) { close(entered); <-release }
+	fmt.Fprint(conn, "GET /crash HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+	<-entered
+	cancel()
+	for !w.failing.Load() {
+		select {
+		case err := <-ended:
+			t.Fatalf("ended with a request under way: %v", err)
+		default:
+		}
+	}
+	close(release)
+	answer, err := io.ReadAll(conn)
+	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 200") {
+		t.Errorf("answer %q, %v", answer, err)
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("ended: %v", err)
 	}
 }

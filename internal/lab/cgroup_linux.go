@@ -40,8 +40,25 @@ func hierarchies() ([]hierarchy, error) {
 	if err != nil {
 		return nil, err
 	}
+	all := parseHierarchies(string(info))
+	if len(all) == 0 {
+		return nil, errors.New("no cgroup tree is mounted under /sys/fs/cgroup")
+	}
+	for i, h := range all {
+		if h.v2 {
+			if offers, err := os.ReadFile(filepath.Join(h.dir, "cgroup.controllers")); err == nil {
+				all[i].controllers = strings.Fields(string(offers))
+			}
+		}
+	}
+	return all, nil
+}
+
+// parseHierarchies finds the cgroup trees in the text of a mountinfo file. A
+// v2 tree's controllers are not in it.
+func parseHierarchies(info string) []hierarchy {
 	var all []hierarchy
-	for line := range strings.Lines(string(info)) {
+	for line := range strings.Lines(info) {
 		mount, rest, ok := strings.Cut(line, " - ")
 		m, r := strings.Fields(mount), strings.Fields(rest)
 		if !ok || len(m) < 5 || len(r) < 3 || !strings.HasPrefix(m[4], "/sys/fs/cgroup") {
@@ -51,9 +68,6 @@ func hierarchies() ([]hierarchy, error) {
 		switch r[0] {
 		case "cgroup2":
 			h.v2 = true
-			if offers, err := os.ReadFile(filepath.Join(h.dir, "cgroup.controllers")); err == nil {
-				h.controllers = strings.Fields(string(offers))
-			}
 		case "cgroup":
 			h.controllers = strings.Split(r[2], ",")
 		default:
@@ -61,10 +75,7 @@ func hierarchies() ([]hierarchy, error) {
 		}
 		all = append(all, h)
 	}
-	if len(all) == 0 {
-		return nil, errors.New("no cgroup tree is mounted under /sys/fs/cgroup")
-	}
-	return all, nil
+	return all
 }
 
 func (h hierarchy) has(controller string) bool { return slices.Contains(h.controllers, controller) }

@@ -243,6 +243,9 @@ func (l *Lab) Pause(ctx context.Context, node, program string, d time.Duration) 
 	if err := h.signal(ctx, program, unix.SIGSTOP); err != nil {
 		return err
 	}
+	if err := h.awaitStopped(ctx, program); err != nil {
+		return errors.Join(err, h.signal(context.WithoutCancel(ctx), program, unix.SIGCONT))
+	}
 	if d == 0 {
 		return nil
 	}

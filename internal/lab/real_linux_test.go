@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -37,6 +38,12 @@ var built struct {
 // path, and what it must get right is how.
 func TestMain(m *testing.M) {
 	switch filepath.Base(os.Args[0]) {
+	case "maker":
+		if err := makeFrom(os.Args[1]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
 	case "controller", "agent":
 		if err := standIn(filepath.Base(os.Args[0]), os.Args[1:]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -75,15 +82,30 @@ func binaries(t *testing.T) string {
 
 // standIns puts copies of this test beside the built binaries, under the
 // names of the programs that they play.
-func standIns(t *testing.T) {
+func standIns(t *testing.T, names ...string) {
 	t.Helper()
 	self, err := os.Executable()
 	must(t, err)
 	program, err := os.ReadFile(self)
 	must(t, err)
-	for _, name := range []string{"controller", "agent"} {
+	for _, name := range names {
 		must(t, os.WriteFile(filepath.Join(binaries(t), name), program, 0o755))
 	}
+}
+
+// makeFrom makes the lab that a file of JSON describes, as `orchctl lab up`
+// does in a process of its own.
+func makeFrom(file string) error {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	var c Config
+	if err := json.Unmarshal(data, &c); err != nil {
+		return err
+	}
+	_, err = Up(context.Background(), c)
+	return err
 }
 
 // standIn is a controller that writes its files and tells its agents' names to
@@ -370,6 +392,13 @@ func TestLabKillAndStart(t *testing.T) {
 
 	if out := mustRun(t, l, "n1", "hostname"); out != "n1\n" {
 		t.Errorf("hostname %q", out)
+	}
+	// A host sees itself alone, and holds nobody's network.
+	if out := mustRun(t, l, "n1", "cat", "/proc/1/cmdline"); !strings.Contains(out, "n1/spec.json") {
+		t.Errorf("PID 1 of n1 is %q", out)
+	}
+	if out := mustRun(t, l, "n1", "cat", "/proc/1/mountinfo"); strings.Contains(out, "nsfs") || !strings.Contains(out, " /sys/fs/cgroup") {
+		t.Errorf("mounts of n1: want cgroups and no named namespace:\n%s", out)
 	}
 	serveWeb(t, l, c, "n1")
 	var body string
@@ -719,7 +748,7 @@ func TestLabUpFails(t *testing.T) {
 func TestLabAll(t *testing.T) {
 	t.Parallel()
 	c := config(t, "all")
-	standIns(t)
+	standIns(t, "controller", "agent")
 	c.Nodes = 3
 	c.Daemons = All
 	began := time.Now()
@@ -765,4 +794,48 @@ func TestLabAll(t *testing.T) {
 	await(t, "wait for the agents to join again", func() bool {
 		return slices.Equal(joined(), []string{want[1], "n3 10.200.0.13 secret " + n3.BootID})
 	})
+}
+
+// TestLabOutlivesItsMaker makes labs in processes of their own: what one made
+// stays when it ends, and can be removed when it is killed half-way.
+func TestLabOutlivesItsMaker(t *testing.T) {
+	t.Parallel()
+	c := config(t, "maker")
+	c.Nodes = 2
+	standIns(t, "maker")
+	t.Cleanup(func() { Remove(context.Background(), c.Name, c.Dir) })
+	ctx := testContext(t)
+	file := filepath.Join(t.TempDir(), "config.json")
+	data, err := json.Marshal(c)
+	must(t, err)
+	must(t, os.WriteFile(file, data, 0o600))
+
+	if out, err := exec.Command(filepath.Join(c.BinDir, "maker"), file).CombinedOutput(); err != nil {
+		t.Fatalf("maker: %v: %s", err, out)
+	}
+	l, err := Open(c.Dir)
+	must(t, err)
+	if s := status(t, l, "n2"); s.Power != On || s.Processes[0].Pid == 0 || !pings(t, l, "n1", "n2") {
+		t.Errorf("n2 after its maker's end: %+v", s)
+	}
+	must(t, l.KillNode(ctx, "n1"))
+	must(t, l.Down(ctx))
+	for _, trace := range traces(t, c) {
+		t.Errorf("left behind: %s", trace)
+	}
+
+	for _, stage := range []string{"lab.json", "nodes/n1/spec.json", "nodes/n2/containerd.log"} {
+		maker := exec.Command(filepath.Join(c.BinDir, "maker"), file)
+		must(t, maker.Start())
+		await(t, "wait for "+stage, func() bool {
+			_, err := os.Stat(filepath.Join(c.Dir, stage))
+			return err == nil
+		})
+		must(t, maker.Process.Kill())
+		maker.Wait()
+		must(t, Remove(ctx, c.Name, c.Dir))
+		for _, trace := range traces(t, c) {
+			t.Errorf("maker killed at %s: left behind: %s", stage, trace)
+		}
+	}
 }

@@ -109,8 +109,7 @@ func hostStatus(ctx context.Context, h host, init process) (HostStatus, error) {
 		p := ProcessStatus{Name: s.Name, Ended: s.Ended}
 		if s.Running() {
 			p.Pid = pids[s.Pid]
-			mode, _, err := procStat(p.Pid)
-			p.Paused = err == nil && mode == 'T'
+			p.Paused = stopped(p.Pid)
 		}
 		out.Processes = append(out.Processes, p)
 	}
@@ -140,4 +139,39 @@ func outerPids(cgroup string) (map[int]int, error) {
 		}
 	}
 	return out, nil
+}
+
+// awaitStopped waits until a program that was sent SIGSTOP has come to rest:
+// the kernel stops its threads one by one, and not in the middle of a write.
+func (h host) awaitStopped(ctx context.Context, program string) error {
+	return poll(ctx, cgroupWait, fmt.Sprintf("pause %s on %s", program, h.name), func() (bool, error) {
+		s, err := h.program(ctx, program)
+		if err != nil {
+			return false, err
+		}
+		if !s.Running() {
+			return false, fmt.Errorf("pause %s on %s: it ended (%s)", program, h.name, s.Ended)
+		}
+		pids, err := outerPids(h.daemonsCgroup())
+		return err == nil && stopped(pids[s.Pid]), err
+	})
+}
+
+// stopped says whether every thread of a process is stopped by a signal.
+func stopped(pid int) bool {
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		return false
+	}
+	for _, t := range threads {
+		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/stat", pid, t.Name()))
+		if err != nil {
+			return false
+		}
+		text := string(data) // the state's letter follows the name, which may hold anything
+		if !strings.HasPrefix(text[strings.LastIndexByte(text, ')')+1:], " T ") {
+			return false
+		}
+	}
+	return true
 }
