@@ -32,6 +32,17 @@ func CheckName(s string, max int) error {
 	return nil
 }
 
+// CheckLabel tells whether key and value can be a label.
+func CheckLabel(key, value string) error {
+	if why := labelKeyProblem(key); why != "" {
+		return fmt.Errorf("label key %s", why)
+	}
+	if why := labelValueProblem(value); why != "" {
+		return fmt.Errorf("label value %s", why)
+	}
+	return nil
+}
+
 func nameProblem(s string, max int) string {
 	switch {
 	case s == "":

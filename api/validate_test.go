@@ -157,3 +157,16 @@ func FuzzImage(f *testing.F) {
 		}
 	})
 }
+
+func TestCheckNameAndLabel(t *testing.T) {
+	for name, good := range map[string]bool{"n1": true, "a-b": true, "0": true, "": false, "-a": false, "a-": false, "A": false, "a.b": false, "a_b": false, "abcdefghijk": false, "ä": false, "a\n": false} {
+		if err := CheckName(name, 10); (err == nil) != good {
+			t.Errorf("name %q: %v", name, err)
+		}
+	}
+	for label, good := range map[[2]string]bool{{"zone", "eu"}: true, {"a.b/c_D", ""}: true, {"", "x"}: false, {"/a", "x"}: false, {"a/", "x"}: false, {"a/b/c", "x"}: false, {"a", "b c"}: false, {"a\n", "b"}: false, {"a", "b\n"}: false} {
+		if err := CheckLabel(label[0], label[1]); (err == nil) != good {
+			t.Errorf("label %q: %v", label, err)
+		}
+	}
+}

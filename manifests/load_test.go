@@ -203,6 +203,47 @@ func TestJSON(t *testing.T) {
 	}
 }
 
+// TestEmptyDocuments: separators without content, a byte order mark and
+// Windows' line ends are no fault, and documents keep their numbers.
+func TestEmptyDocuments(t *testing.T) {
+	text := "\ufeff---\n---\n# nothing\n---\n" + small + "---\n---\n" + strings.Replace(small, "web}", "api}", 1) + "...\n"
+	docs, err := Load([]Source{{"a", []byte(strings.ReplaceAll(text, "\n", "\r\n"))}})
+	if err != nil || len(docs) != 2 || docs[0].Key().Name != "web" || docs[1].Key().Name != "api" {
+		t.Fatalf("got %v, %v", docs, err)
+	}
+	if docs[0].Index != 3 || docs[0].Line != 5 || docs[1].Index != 5 || docs[1].Line != 13 {
+		t.Errorf("got document %d on line %d and %d on %d", docs[0].Index, docs[0].Line, docs[1].Index, docs[1].Line)
+	}
+}
+
+// TestMarshalNode: objects that no manifest holds are written too, in the order
+// of their types.
+func TestMarshalNode(t *testing.T) {
+	node := api.Node{TypeMeta: api.TypeMeta{APIVersion: api.Version, Kind: api.KindNode}, Metadata: api.Metadata{Name: "n1"},
+		Status: api.NodeStatus{Verdict: api.VerdictHealthy, VerdictSince: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Capacity: api.ResourceList{"cpu": 1500}, Orphans: []string{"yes", "1", "a: b"}}}
+	got, err := Marshal(node, node.Status.Capacity)
+	want := `apiVersion: orch/v1
+kind: Node
+metadata:
+  name: n1
+status:
+  verdict: Healthy
+  verdictSince: "2026-01-02T03:04:05Z"
+  capacity:
+    cpu: 1500m
+  replicas: 0
+  orphans:
+  - "yes"
+  - "1"
+  - 'a: b'
+---
+cpu: 1500m
+`
+	if err != nil || string(got) != want {
+		t.Errorf("got %v\n%s\nwant\n%s", err, got, want)
+	}
+}
+
 func TestMerge(t *testing.T) {
 	text := `apiVersion: orch/v1
 kind: Service

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"regexp"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -82,11 +83,16 @@ func collection(dec *json.Decoder, open json.Delim) (*yaml.Node, error) {
 	return out, nil
 }
 
-// plain makes a string that is quoted only where YAML needs it.
+// otherwiseRead are strings that readers of YAML 1.1, such as Python's, take
+// for truth values or for numbers to base 60.
+var otherwiseRead = regexp.MustCompile(`^(?i:y|n|yes|no|on|off|[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)$`)
+
+// plain makes a string that is quoted only where a reader of YAML needs it.
 func plain(s string) *yaml.Node {
 	n := &yaml.Node{}
 	n.SetString(s)
-	if n.Tag != "!!str" { // SetString takes text that is no UTF-8 for binary; JSON has none
+	// SetString takes text that is no UTF-8 for binary; JSON has none.
+	if n.Tag != "!!str" || otherwiseRead.MatchString(s) {
 		return text(s)
 	}
 	return n
