@@ -54,8 +54,6 @@ var filters = []filter{
 	{"ports", refusePorts, manyPorts, onePorts},
 }
 
-const filterCapacity = 5 // in filters
-
 // takesReplicas, meetsRule and fits are the same filters by how long their answer
 // holds; the index keeps the first two as sets.
 func takesReplicas(n *node) bool {
