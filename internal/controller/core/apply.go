@@ -52,7 +52,7 @@ func (c *Core) apply(ev Apply) {
 		if results[i].Outcome != "unchanged" {
 			c.services[s.key] = s
 			c.event(s.key.Namespace, api.KindService, s.key.Name, api.EventNormal, map[string]string{"created": "Created", "configured": "Configured"}[results[i].Outcome],
-				fmt.Sprintf("revision %d, %d replicas, by %s", s.obj.Status.Revision, s.replicas(), orElse(ev.By, "unknown")))
+				fmt.Sprintf("revision %d, %d replicas, by %s", s.obj.Status.Revision, s.obj.Spec.Want(), orElse(ev.By, "unknown")))
 			c.pruneRevisions(s)
 			c.markDirty(s)
 		}
@@ -142,8 +142,8 @@ func (c *Core) scale(ev Scale) {
 		err = fmt.Errorf("service %s is being deleted: %w", ev.Key, ErrBusy)
 	case ev.Replicas < 0:
 		err = fmt.Errorf("scale service %s to %d: %w: want 0 or more", ev.Key, ev.Replicas, ErrInvalid)
-	case ev.Current >= 0 && s.replicas() != ev.Current && s.requestID != ev.RequestID:
-		err = fmt.Errorf("service %s: %w: it has %d replicas, not %d", ev.Key, ErrChanged, s.replicas(), ev.Current)
+	case ev.Current >= 0 && s.obj.Spec.Want() != ev.Current && s.requestID != ev.RequestID:
+		err = fmt.Errorf("service %s: %w: it has %d replicas, not %d", ev.Key, ErrChanged, s.obj.Spec.Want(), ev.Current)
 	}
 	if err != nil {
 		c.out = append(c.out, Reply{Ticket: ev.Ticket, Err: err})

@@ -85,14 +85,40 @@ func New(cfg Config) *Core {
 // Begin starts the term: every node has a grace to return.
 func (c *Core) Begin(now time.Time) []Effect {
 	c.now = now
+	unreached := c.unreached()
 	for _, n := range c.sortedNodes() {
-		c.liveStep(liveness.NodeAdded{Node: n.name, Verdict: verdictIn(n.obj.Status.Verdict), BootID: n.obj.Status.BootID})
+		last := liveness.Unknown
+		switch {
+		case n.obj.Status.Verdict == api.VerdictDead:
+			last = liveness.Dead
+		case unreached[n.name]:
+			last = liveness.Suspect
+		}
+		c.liveStep(liveness.NodeAdded{Node: n.name, Verdict: last, BootID: n.obj.Status.BootID})
 	}
 	c.liveStep(liveness.LeaderStarted{})
 	for _, n := range c.sortedNodes() {
 		c.fleet.SetNode(n.forScheduler())
 	}
 	return c.take()
+}
+
+// unreached are nodes whose replicas have spares: the term before took them for
+// suspect, and they must come back by way of Back so that one of the two goes.
+func (c *Core) unreached() map[string]bool {
+	out := map[string]bool{}
+	for _, s := range c.services {
+		spared := map[int]bool{}
+		for _, f := range s.fillings {
+			spared[f.key.Slot] = spared[f.key.Slot] || f.spare
+		}
+		for _, f := range s.fillings {
+			if spared[f.key.Slot] && !f.spare {
+				out[f.node] = true
+			}
+		}
+	}
+	return out
 }
 
 // Step takes one event. Planning waits for Turn, so that a burst of events is

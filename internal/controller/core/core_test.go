@@ -186,6 +186,23 @@ func TestPowerCutIsReplacedByASpareAndSettled(t *testing.T) {
 	}
 }
 
+func TestNewLeaderSettlesSparesOfTheOneBefore(t *testing.T) {
+	f := threeNodes(t)
+	f.apply("1", web(3, "a:1"))
+	f.silence("n2")
+	f.pass(time.Second)
+	f.elect()
+	f.node("n1", "boot1")
+	f.node("n3", "boot1")
+	f.pass(3 * time.Second)
+	f.node("n2", "boot1")
+	f.pass(time.Second)
+	f.mustReady("web", 3)
+	if len(f.core.fillings) != 3 || f.running() != 3 {
+		t.Errorf("%d fillings, %d running", len(f.core.fillings), f.running())
+	}
+}
+
 func TestRebootVoidsWhatWasPlaced(t *testing.T) {
 	f := threeNodes(t)
 	f.apply("1", web(3, "a:1"))

@@ -35,14 +35,6 @@ var verdicts = map[liveness.Verdict]api.Verdict{
 	liveness.Suspect: api.VerdictSuspect, liveness.Dead: api.VerdictDead, liveness.Back: api.VerdictBack,
 }
 
-// verdictIn reads a stored verdict; only Dead is ever stored.
-func verdictIn(v api.Verdict) liveness.Verdict {
-	if v == api.VerdictDead {
-		return liveness.Dead
-	}
-	return liveness.Unknown
-}
-
 func (c *Core) loadNode(obj *api.Node) {
 	n := c.nodeOf(obj.Metadata.Name)
 	n.obj = *obj

@@ -140,7 +140,7 @@ func (c *Core) refuse(s *service, r scheduler.Refusal, a reconciler.Action) {
 
 // viewOf gives the reconciler what it needs of a service.
 func (c *Core) viewOf(s *service) reconciler.View {
-	n := s.replicas()
+	n := s.obj.Spec.Want()
 	v := reconciler.View{Service: s.key, Deleting: s.deleting(), Replicas: n, Revision: s.obj.Status.Revision,
 		MaxSurge: s.obj.Spec.Surge(n), MaxUnavailable: s.obj.Spec.Unavailable(n)}
 	for _, f := range s.fillings {
@@ -183,7 +183,7 @@ func harmless(s *service, a reconciler.Action) bool {
 	case reconciler.Create:
 		return !slices.ContainsFunc(s.fillings, func(f *filling) bool { return f.key.Slot == a.Key.Slot && !f.stopping }) || a.Spare
 	case reconciler.Remove:
-		return s.deleting() || a.Key.Slot >= s.replicas()
+		return s.deleting() || a.Key.Slot >= s.obj.Spec.Want()
 	}
 	return true
 }

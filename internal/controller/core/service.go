@@ -73,13 +73,6 @@ func (c *Core) serviceOf(key api.Key) *service {
 	return s
 }
 
-func (s *service) replicas() int {
-	if s.obj.Spec.Replicas == nil {
-		return 1
-	}
-	return *s.obj.Spec.Replicas
-}
-
 func (s *service) deleting() bool { return !s.obj.Metadata.DeletedAt.IsZero() }
 
 func (s *service) newest() *revision { return s.revisions[s.obj.Status.Revision] }

@@ -156,7 +156,7 @@ func (c *Core) publicService(s *service) *api.Service {
 		if updated {
 			st.Updated++
 		}
-		if _, ok := c.ends.live[f.key]; ok && f.key.Slot < s.replicas() {
+		if _, ok := c.ends.live[f.key]; ok && f.key.Slot < s.obj.Spec.Want() {
 			ready[f.key.Slot] = true
 			updatedReady[f.key.Slot] = updatedReady[f.key.Slot] || updated
 		}
