@@ -5,7 +5,11 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
+	"unicode/utf8"
+
+	"github.com/orchctl/orch/api"
 )
 
 // FuzzLoad: any text either gives problems or documents that are defaulted,
@@ -48,5 +52,22 @@ func FuzzLoad(f *testing.F) {
 		if !reflect.DeepEqual(again.Services(), docs.Services()) {
 			t.Fatalf("came back different:\n%s", text)
 		}
+	})
+}
+
+// FuzzText: any text in a string field comes back from its own YAML unchanged.
+func FuzzText(f *testing.F) {
+	for _, s := range []string{"", "yes", "1:30", "a: b", " x\n y\n", "\n\n", "#", "\tx", "a\r\nb", "\u2028", "\u0085", "\ufeff", "- a", "|", "'\"", "<<", "\x7f", "a \nb", "2001-01-01", "\U0001F600"} {
+		f.Add(s, s)
+	}
+	f.Fuzz(func(t *testing.T, value, arg string) {
+		if !utf8.ValidString(value) || !utf8.ValidString(arg) || strings.ContainsRune(value+arg, 0) || len(value+arg) > 1000 {
+			return // cannot stand in an object
+		}
+		s := &api.Service{Metadata: api.Metadata{Name: "web", Annotations: map[string]string{"a": value}},
+			Spec: api.ServiceSpec{Template: api.Template{Containers: []api.Container{{Name: "main", Image: "web", Args: []string{arg, value},
+				Env: []api.EnvVar{{Name: "A", Value: value}}}}}}}
+		s.Default()
+		roundTrip(t, s)
 	})
 }
