@@ -1,0 +1,245 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"os/exec"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/e2e/rig"
+)
+
+const sigkill = syscall.SIGKILL
+
+// TestReasonsAreTold: what went wrong is said in get and in describe.
+func TestReasonsAreTold(t *testing.T) {
+	cases := []struct {
+		name, yaml string
+		get        string   // in the replica's row
+		describe   []string // in its description
+	}{
+		{"oom", service("oom", 1, "", `      ports: [{name: http, port: 8080, publish: 8082, mode: host}]
+      resources: {limits: {memory: 64Mi}}`), "OutOfMemory", []string{"64Mi"}},
+		{"missing", strings.Replace(service("missing", 1, "", ""), "orch.local/web:1.0", "127.0.0.1:1/nothing:1", 1), "ImageMissing", []string{"127.0.0.1:1/nothing:1"}},
+		{"exits", service("exits", 1, "", `      command: ["/no/such/program"]`), "StartFailed", []string{"/no/such/program"}},
+		{"huge", service("huge", 1, "", `      resources: {requests: {memory: 900Gi}}`), "Pending", []string{"lack 900Gi memory"}},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			deleteLater(t, c.name)
+			must(t, fleet.ApplyText(t.Context(), c.yaml, false))
+			if c.name == "oom" {
+				must(t, fleet.WaitReady(t.Context(), "oom", 1, 10*time.Second))
+				_, _ = fleet.Get(t.Context(), replicas(t, "oom")[0].Spec.Node, 8082, "/oom") // its connection dies with it
+			}
+			must(t, rig.Until(t.Context(), 15*time.Second, "the reason to be told", func() error {
+				out, _, _ := fleet.Orchctl(t.Context(), "get", "replicas", "-o", "wide")
+				row := ""
+				for _, line := range strings.Split(out, "\n") {
+					if strings.HasPrefix(line, c.name+"-0") {
+						row = line
+					}
+				}
+				desc, errs, code := fleet.Orchctl(t.Context(), "describe", "replica", c.name+"-0")
+				if code != 0 {
+					return fmt.Errorf("describe: exit %d: %s", code, errs)
+				}
+				if !strings.Contains(row, c.get) && !strings.Contains(desc, c.get) {
+					return fmt.Errorf("neither get nor describe say %s:\n%s\n%s", c.get, row, desc)
+				}
+				for _, want := range c.describe {
+					if !strings.Contains(desc, want) {
+						return fmt.Errorf("describe does not say %q:\n%s", want, desc)
+					}
+				}
+				return nil
+			}))
+		})
+	}
+}
+
+// TestRollingUpdateUnderRequests: every node's port is asked all the while; a
+// port may be closed while its replica is replaced, but never two at once.
+func TestRollingUpdateUnderRequests(t *testing.T) {
+	rollout := "  rollout: {maxSurge: 0, maxUnavailable: 1}"
+	first := service("web", 3, rollout, hostPort(8083))
+	apply(t, "web", first)
+	ctx := t.Context()
+	addrs := map[string]string{}
+	for _, n := range nodes {
+		a, err := fleet.Address(ctx, n)
+		must(t, err)
+		addrs[n] = a
+	}
+	var stop atomic.Bool
+	var asked, worst atomic.Int64
+	var group sync.WaitGroup
+	group.Go(func() {
+		client := fleet.HTTP(time.Second)
+		for !stop.Load() {
+			down := int64(0)
+			for _, n := range nodes {
+				resp, err := client.Get("http://" + addrs[n] + ":8083/")
+				if err == nil {
+					resp.Body.Close()
+				}
+				if err != nil || resp.StatusCode != http.StatusOK {
+					down++
+				}
+				asked.Add(1)
+			}
+			worst.Store(max(worst.Load(), down))
+		}
+	})
+	err := fleet.ApplyText(ctx, strings.Replace(first, "web:1.0", "web:2.0", 1), true)
+	stop.Store(true)
+	group.Wait()
+	must(t, err)
+	must(t, fleet.WaitReady(ctx, "web", 3, 10*time.Second))
+	if asked.Load() < 30 {
+		t.Errorf("only %d requests were made: too few to tell anything", asked.Load())
+	}
+	if worst.Load() > 1 {
+		t.Errorf("%d of 3 nodes did not answer at the same time, want at most 1", worst.Load())
+	}
+	for _, n := range nodes {
+		body, err := fleet.Get(ctx, n, 8083, "/")
+		must(t, err)
+		if !strings.Contains(body, "2.0") {
+			t.Errorf("%s answers %q, not the new version", n, body)
+		}
+	}
+	t.Logf("%d requests, at most %d nodes down at a time", asked.Load(), worst.Load())
+}
+
+func TestFiftyReplicas(t *testing.T) {
+	start := time.Now()
+	apply(t, "many", service("many", 50, "", ""))
+	t.Logf("50 replicas were running %s after the apply", time.Since(start).Round(time.Millisecond))
+	if got := len(containers(t)); got != 50 {
+		t.Errorf("%d containers run", got)
+	}
+	must(t, fleet.Must(t.Context(), "delete", "service", "many"))
+	nothingLeft(t)
+	for _, n := range nodes {
+		kernelIsClean(t, n)
+	}
+}
+
+// kernelIsClean: no network namespace, address, link, rule or cgroup of a
+// replica is left on the node.
+func kernelIsClean(t *testing.T, node string) {
+	t.Helper()
+	for _, look := range []struct{ what, script, not string }{
+		{"network namespaces", "ls /run/orch/netns /run/netns /var/run/netns 2>/dev/null; true", "many"},
+		{"links of replicas", "ip -o link show type veth | grep -v eth0 || true", "veth"},
+		{"routes to replicas", "ip route show | grep 10.64 || true", "10.64."},
+		{"dnat rules", "nft list ruleset 2>/dev/null | grep -i dnat || true", "10.64."},
+		{"iptables rules", "iptables-save 2>/dev/null | grep 10.64 | grep -i dnat || true", "DNAT"},
+		{"cgroups", "find /sys/fs/cgroup/ -type d -path '*orchlab/e2e/" + node + "/replicas/*' 2>/dev/null; true", "many"},
+	} {
+		must(t, rig.Until(t.Context(), 5*time.Second, look.what+" on "+node+" to be gone", func() error {
+			cmd, err := fleet.Lab.Command(t.Context(), node, "sh", "-c", look.script)
+			if err != nil {
+				return err
+			}
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				return fmt.Errorf("%s: %w: %s", look.script, err, out)
+			}
+			if strings.Contains(string(out), look.not) {
+				return fmt.Errorf("left: %s", out)
+			}
+			return nil
+		}))
+	}
+}
+
+func TestLogsAndExec(t *testing.T) {
+	apply(t, "web", service("web", 2, "", hostPort(8084)))
+	ctx := t.Context()
+	for _, r := range replicas(t, "web") {
+		_, err := fleet.Get(ctx, r.Spec.Node, 8084, "/headers")
+		must(t, err)
+	}
+	must(t, rig.Until(ctx, 5*time.Second, "the requests to be in the logs", func() error {
+		out, errs, code := fleet.Orchctl(ctx, "logs", "service/web", "--timestamps")
+		if code != 0 || strings.Count(out, "/headers") != 2 || !strings.Contains(out, "web-0") || !strings.Contains(out, "web-1") {
+			return fmt.Errorf("logs: exit %d\n%s%s", code, out, errs)
+		}
+		return nil
+	}))
+	// Output survives the agent.
+	r := replicas(t, "web")[0]
+	must(t, fleet.Lab.KillProcess(ctx, r.Spec.Node, "agent", sigkill))
+	_, err := fleet.Get(ctx, r.Spec.Node, 8084, "/while-away")
+	if err != nil && !strings.Contains(err.Error(), "404") {
+		t.Fatal(err)
+	}
+	must(t, fleet.Lab.StartProcess(ctx, r.Spec.Node, "agent"))
+	must(t, rig.Until(ctx, 10*time.Second, "the log of the time without an agent", func() error {
+		out, errs, code := fleet.Orchctl(ctx, "logs", "web-0")
+		if code != 0 || !strings.Contains(out, "/while-away") {
+			return fmt.Errorf("exit %d\n%s%s", code, out, errs)
+		}
+		return nil
+	}))
+	out, errs, code := fleet.Orchctl(ctx, "exec", "web-0", "--", "/web", "-h")
+	if !strings.Contains(out+errs, "port to listen on") {
+		t.Errorf("exec: exit %d\n%s%s", code, out, errs)
+	}
+	if _, errs, code = fleet.Orchctl(ctx, "exec", "web-0", "--", "/no/such"); code == 0 {
+		t.Errorf("exec of a missing program: exit %d: %s", code, errs)
+	}
+}
+
+func TestEveryExampleIsRefusedOrRuns(t *testing.T) {
+	out, errs, code := fleet.Orchctl(t.Context(), "apply", "-f", rig.Root()+"/manifests/examples", "--dry-run")
+	if code != 0 {
+		t.Fatalf("apply --dry-run of the examples: exit %d\n%s%s", code, out, errs)
+	}
+	_, errs, code = fleet.OrchctlIn(t.Context(), strings.NewReader("apiVersion: orch/v1\nkind: Service\nmetadata: {name: x}\nspec: {replcas: 1}\n"), "apply", "-f", "-")
+	if code != 2 || !strings.Contains(errs, `did you mean "replicas"`) {
+		t.Errorf("broken manifest: exit %d: %s", code, errs)
+	}
+}
+
+func TestStrangersAreRefused(t *testing.T) {
+	cmd, err := fleet.Lab.Command(t.Context(), "", "true")
+	must(t, err)
+	must(t, cmd.Run())
+	// Garbage on the controller's port harms nobody.
+	conn, err := fleet.Lab.Dial(t.Context(), "tcp", "10.200.0.1:7070")
+	must(t, err)
+	_, _ = conn.Write([]byte(strings.Repeat("garbage\r\n", 1000)))
+	defer conn.Close()
+	silent, err := fleet.Lab.Dial(t.Context(), "tcp", "10.200.0.1:7070")
+	must(t, err)
+	defer silent.Close() // connects and never says a word
+	apply(t, "web", service("web", 1, "", httpProbe))
+	if err := fleet.Must(t.Context(), "get", "nodes"); err != nil {
+		t.Error(err)
+	}
+	// A foreign certificate and none at all, over the unix socket.
+	for _, args := range [][]string{{"--config", "/dev/null"}} {
+		c := exec.CommandContext(t.Context(), rig.Root()+"/bin/orchctl", append(args, "get", "services")...)
+		out, err := c.CombinedOutput()
+		if err == nil {
+			t.Errorf("orchctl without a context succeeded:\n%s", out)
+		}
+	}
+}
+
+func TestVerdictWordsExist(t *testing.T) {
+	out, _, code := fleet.Orchctl(t.Context(), "get", "nodes", "-o", "wide")
+	if code != 0 || strings.Count(out, "Ready") < len(nodes) {
+		t.Errorf("get nodes: exit %d\n%s", code, out)
+	}
+	_ = api.VerdictHealthy
+}
