@@ -156,11 +156,13 @@ func headers(rw http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// hoard keeps what exhaust took from the garbage collector.
+var hoard [][]byte
+
 // exhaust takes memory and touches each page, since untouched ones cost
 // nothing.
 func exhaust() {
 	fmt.Println("taking all memory as asked")
-	var hoard [][]byte
 	for {
 		block := make([]byte, oomStep)
 		for i := 0; i < len(block); i += 4096 {

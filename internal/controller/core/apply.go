@@ -55,6 +55,9 @@ func (c *Core) apply(ev Apply) {
 				fmt.Sprintf("revision %d, %d replicas, by %s", s.obj.Status.Revision, s.obj.Spec.Want(), orElse(ev.By, "unknown")))
 			c.pruneRevisions(s)
 			c.markDirty(s)
+			for _, f := range s.fillings {
+				c.view.touchFilling(f) // replicas show their service's labels
+			}
 		}
 		results[i].Service = c.publicService(s)
 	}

@@ -218,6 +218,12 @@ func (c *Core) take() []Effect {
 
 func (c *Core) markDirty(s *service) { c.dirty[s.key] = true }
 
+// touch has the filling's service planned, and the filling published anew.
+func (c *Core) touch(f *filling) {
+	c.view.touchFilling(f)
+	c.markDirty(c.services[f.key.ServiceKey()])
+}
+
 // roomMade gives services that lack a node for some replica another try.
 func (c *Core) roomMade() {
 	for key := range c.blocked {

@@ -44,7 +44,6 @@ type agent struct {
 	holds      map[api.ReplicaKey]wire.Assignment
 	unready    map[string]bool // by slot name
 	ends       map[api.ReplicaKey]wire.Endpoint
-	ended      uint64
 }
 
 func newFleet(t *testing.T) *fleet {

@@ -87,6 +87,7 @@ func (c *Core) sessionOpened(ev SessionOpened) {
 	c.fresh[n.name] = true
 	for _, f := range n.fillings {
 		f.reported = false
+		c.view.touchFilling(f)
 	}
 	if !known {
 		n.obj.Metadata.CreatedAt = c.now
@@ -163,7 +164,7 @@ func (c *Core) setVerdict(e liveness.SetVerdict) {
 	c.fleet.SetNode(n.forScheduler())
 	for _, f := range n.sortedFillings() {
 		c.settleEndpoint(f)
-		c.markDirty(c.services[f.key.ServiceKey()])
+		c.touch(f)
 	}
 	c.view.touchNode(n)
 	if e.To == liveness.Healthy {
@@ -176,7 +177,7 @@ func (c *Core) voidAll(n *node) {
 	for _, f := range n.sortedFillings() {
 		f.void = true
 		c.settleEndpoint(f)
-		c.markDirty(c.services[f.key.ServiceKey()])
+		c.touch(f)
 	}
 }
 
@@ -249,14 +250,9 @@ func (c *Core) status(ev Status) {
 		} else if !f.void && f.status.Phase != api.PhaseAssigned {
 			c.report(f, api.ReplicaStatus{Phase: api.PhaseAssigned, Reason: "NotThere", Message: "the node has nothing of it"})
 		}
-		c.markDirty(c.services[f.key.ServiceKey()])
+		c.touch(f)
 	}
-	if !n.reported {
-		n.reported = true
-		for _, f := range n.fillings {
-			c.markDirty(c.services[f.key.ServiceKey()])
-		}
-	}
+	n.reported = true
 	c.view.touchNode(n)
 }
 
@@ -271,7 +267,7 @@ func (c *Core) report(f *filling, s api.ReplicaStatus) {
 	}
 	c.tellChange(f, was, s)
 	c.settleEndpoint(f)
-	c.markDirty(c.services[f.key.ServiceKey()])
+	c.touch(f)
 }
 
 // gone: nothing of the replica is left on its node. One that was not told to

@@ -79,6 +79,7 @@ func (c *Core) carryOut(s *service, f *filling, a reconciler.Action) {
 		return
 	}
 	name := f.key.Name()
+	c.view.touchFilling(f)
 	switch a.Op {
 	case reconciler.Remove:
 		f.stopping, f.why = true, a.Why
@@ -116,7 +117,6 @@ func (c *Core) place(groups []scheduler.Group, wanted map[api.ReplicaKey]reconci
 		c.sendToNode(f.node, c.assignmentOf(f))
 		c.event(f.key.Namespace, api.KindReplica, f.key.Name(), api.EventNormal, "Placed", fmt.Sprintf("on %s: %s", p.Node, a.Why))
 		c.view.touch(s)
-		c.view.touchNode(n)
 	}
 	for _, r := range refusals {
 		s := c.services[r.Key.ServiceKey()]

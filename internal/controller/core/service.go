@@ -96,6 +96,8 @@ func (c *Core) index(f *filling, r *revision) {
 	f.ports = r.ports
 	c.fleet.Bind(f.key, f.node, r.shape)
 	c.nodeOf(f.node).fillings[f.key] = f
+	c.view.touchFilling(f)
+	c.view.touchNode(c.nodes[f.node])
 	if f.status.Phase == "" {
 		f.status.Phase = api.PhaseAssigned
 	}
@@ -107,9 +109,11 @@ func (c *Core) drop(s *service, f *filling) {
 	delete(c.fillings, f.key)
 	if n := c.nodes[f.node]; n != nil {
 		delete(n.fillings, f.key)
+		c.view.touchNode(n)
 	}
 	c.fleet.Unbind(f.key)
 	c.ends.withdraw(f.key)
+	c.view.forgetFilling(f)
 	c.write(store.Delete(placementKey(f.key)))
 	c.sendToNode(f.node, dropOf(f.key))
 	c.markDirty(s)

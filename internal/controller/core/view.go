@@ -14,18 +14,21 @@ import (
 // view knows what is published, so that only changes are.
 type view struct {
 	services map[api.Key]*service
+	fillings map[api.ReplicaKey]*filling
 	nodes    map[string]*node
 	known    map[ViewKey]any
-	replicas map[api.Key]map[ViewKey]bool // published replicas of each service
+	pending  map[api.Key]map[ViewKey]bool // published replicas without a node
 	out      Publish
 }
 
 func newView() view {
-	return view{services: map[api.Key]*service{}, nodes: map[string]*node{}, known: map[ViewKey]any{}, replicas: map[api.Key]map[ViewKey]bool{}}
+	return view{services: map[api.Key]*service{}, fillings: map[api.ReplicaKey]*filling{}, nodes: map[string]*node{},
+		known: map[ViewKey]any{}, pending: map[api.Key]map[ViewKey]bool{}}
 }
 
-func (v *view) touch(s *service)  { v.services[s.key] = s }
-func (v *view) touchNode(n *node) { v.nodes[n.name] = n }
+func (v *view) touch(s *service)        { v.services[s.key] = s }
+func (v *view) touchFilling(f *filling) { v.fillings[f.key] = f }
+func (v *view) touchNode(n *node)       { v.nodes[n.name] = n }
 
 func (v *view) put(k ViewKey, object any) {
 	if old, ok := v.known[k]; ok && reflect.DeepEqual(old, object) {
@@ -42,13 +45,23 @@ func (v *view) gone(k ViewKey) {
 	}
 }
 
+// forget is for a service whose fillings are gone already.
 func (v *view) forget(s *service) {
 	delete(v.services, s.key)
-	for _, k := range slices.SortedFunc(maps.Keys(v.replicas[s.key]), compareViewKeys) {
+	for _, k := range slices.SortedFunc(maps.Keys(v.pending[s.key]), compareViewKeys) {
 		v.gone(k)
 	}
-	delete(v.replicas, s.key)
+	delete(v.pending, s.key)
 	v.gone(ViewKey{api.KindService, s.key.Namespace, s.key.Name})
+}
+
+func (v *view) forgetFilling(f *filling) {
+	delete(v.fillings, f.key)
+	v.gone(fillingKey(f))
+}
+
+func fillingKey(f *filling) ViewKey {
+	return ViewKey{api.KindReplica, f.key.Namespace, fmt.Sprintf("%s@%d", f.key.Name(), f.key.Epoch)}
 }
 
 func (v *view) forgetNode(n *node) {
@@ -69,14 +82,15 @@ func (c *Core) publishEvent(e *api.Event) {
 
 // publish emits what changed since the last time.
 func (c *Core) publish() {
+	for _, key := range slices.SortedFunc(maps.Keys(c.view.fillings), compareReplicas) {
+		f := c.view.fillings[key]
+		c.view.put(fillingKey(f), c.publicReplica(c.services[key.ServiceKey()], f))
+	}
+	clear(c.view.fillings)
 	for _, key := range slices.SortedFunc(maps.Keys(c.view.services), compareKeys) {
 		if s := c.services[key]; s != nil {
-			c.publishService(s)
-			for _, f := range s.fillings {
-				if n := c.nodes[f.node]; n != nil {
-					c.view.touchNode(n) // its counts may have changed
-				}
-			}
+			c.publishPending(s)
+			c.view.put(ViewKey{api.KindService, key.Namespace, key.Name}, c.publicService(s))
 		}
 	}
 	clear(c.view.services)
@@ -92,13 +106,9 @@ func (c *Core) publish() {
 	}
 }
 
-func (c *Core) publishService(s *service) {
+// publishPending shows the replicas that want a node and have none.
+func (c *Core) publishPending(s *service) {
 	now := map[ViewKey]bool{}
-	for _, f := range s.fillings {
-		k := ViewKey{api.KindReplica, s.key.Namespace, fmt.Sprintf("%s@%d", f.key.Name(), f.key.Epoch)}
-		now[k] = true
-		c.view.put(k, c.publicReplica(s, f))
-	}
 	for _, slot := range slices.Sorted(maps.Keys(s.refused)) {
 		r := s.refused[slot]
 		key := api.ReplicaKey{Namespace: s.key.Namespace, Service: s.key.Name, Slot: slot}
@@ -109,13 +119,12 @@ func (c *Core) publishService(s *service) {
 			Spec:     api.ReplicaSpec{Service: s.key.Name, Slot: slot, Revision: r.revision, Spare: r.spare},
 			Status:   api.ReplicaStatus{Phase: api.PhasePending, Reason: api.ReasonNoNode, Message: r.reason}})
 	}
-	for _, k := range slices.SortedFunc(maps.Keys(c.view.replicas[s.key]), compareViewKeys) {
+	for _, k := range slices.SortedFunc(maps.Keys(c.view.pending[s.key]), compareViewKeys) {
 		if !now[k] {
 			c.view.gone(k)
 		}
 	}
-	c.view.replicas[s.key] = now
-	c.view.put(ViewKey{api.KindService, s.key.Namespace, s.key.Name}, c.publicService(s))
+	c.view.pending[s.key] = now
 }
 
 func compareViewKeys(a, b ViewKey) int {
