@@ -54,8 +54,7 @@ sim-long: ## an hour of seeds that nobody has tried yet
 
 .PHONY: bench
 bench: deps build images ## measure; prints and writes out/bench/*.jsonl
-	@mkdir -p out/bench
-	@$(GO) run ./internal/bench/sched | tee out/bench/sched.jsonl
+	@$(GO) run ./internal/bench/sched
 	@$(GO) run ./e2e/bench
 
 .PHONY: lint

@@ -1,51 +1,40 @@
 package main
 
 import (
-	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"runtime"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/bench/report"
 	"github.com/orchctl/orch/scheduler"
 )
-
-// figure is a line of out/bench: see README. Load is the first value of
-// /proc/loadavg before the runs.
-type figure struct {
-	Name   string  `json:"name"`
-	Unit   string  `json:"unit"`
-	N      int     `json:"n"`
-	Median float64 `json:"median"`
-	P99    float64 `json:"p99"`
-	Max    float64 `json:"max"`
-	Load   float64 `json:"load"`
-}
 
 func main() {
 	nodes := flag.Int("nodes", 5000, "nodes in the fleet")
 	services := flag.Int("services", 500, "services, each of its own shape")
 	replicas := flag.Int("replicas", 50000, "replicas of all services together")
 	runs := flag.Int("runs", 20, "runs, each on a new fleet")
+	dir := flag.String("out", "out/bench", "folder for the figures")
 	flag.Parse()
 	if *nodes < 1 || *services < 1 || *replicas < *services || *runs < 1 {
 		fmt.Fprintln(os.Stderr, "sched: want at least one node, service and run, and a replica for each service")
 		os.Exit(2)
 	}
-	if err := bench(*nodes, *services, *replicas, *runs); err != nil {
+	if err := bench(*nodes, *services, *replicas, *runs, *dir); err != nil {
 		fmt.Fprintln(os.Stderr, "sched:", err)
 		os.Exit(1)
 	}
 }
 
-func bench(nodes, services, replicas, runs int) error {
+func bench(nodes, services, replicas, runs int, dir string) error {
 	runtime.GOMAXPROCS(1) // the figure is for one core, collecting garbage included
-	load, err := loadNow()
+	load, err := report.Load()
 	if err != nil {
 		return err
 	}
@@ -67,11 +56,16 @@ func bench(nodes, services, replicas, runs int) error {
 			return fmt.Errorf("run %d placed otherwise than run 0", i)
 		}
 	}
-	slices.Sort(rates)
-	return json.NewEncoder(os.Stdout).Encode(figure{
-		Name: "sched.basic", Unit: "1/s", N: runs,
-		Median: rank(rates, 50), P99: rank(rates, 99), Max: rates[runs-1], Load: load,
-	})
+	figure, err := report.Of("sched.basic", "1/s", rates, load)
+	if err != nil {
+		return err
+	}
+	book, err := report.Open(dir, "sched", os.Stdout)
+	if err != nil {
+		return err
+	}
+	aim := report.AtLeast(100_000, "Nomad 5,200, kube-scheduler with its API server 260")
+	return errors.Join(book.Header(), book.Add(figure, aim), book.Close())
 }
 
 // makeFleet gives nodes of three sizes, so that loads differ.
@@ -107,22 +101,4 @@ func makeGroups(services, replicas int) []scheduler.Group {
 		g.Slots = append(g.Slots, scheduler.Slot{Key: api.ReplicaKey{Namespace: g.Service.Namespace, Service: g.Service.Name, Slot: i / services, Epoch: uint64(i) + 1}})
 	}
 	return groups
-}
-
-// rank gives the value that the share p of the sorted values does not exceed.
-func rank(sorted []float64, p int) float64 {
-	return sorted[max(0, (len(sorted)*p+99)/100-1)]
-}
-
-func loadNow() (float64, error) {
-	b, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return 0, fmt.Errorf("read the machine's load: %w", err)
-	}
-	first, _, _ := strings.Cut(string(b), " ")
-	load, err := strconv.ParseFloat(first, 64)
-	if err != nil {
-		return 0, fmt.Errorf("read the machine's load: %w", err)
-	}
-	return load, nil
 }
