@@ -58,14 +58,32 @@ func Up(ctx context.Context, c lab.Config) (*Fleet, error) {
 	if err != nil {
 		return nil, err
 	}
+	f, err := open(ctx, l, c.Nodes)
+	if err != nil {
+		return nil, errors.Join(err, l.Down(context.WithoutCancel(ctx)))
+	}
+	return f, nil
+}
+
+// Open takes a lab that is up already and waits until so many nodes are
+// healthy. Unlike Up it leaves the lab as it is when it fails.
+func Open(ctx context.Context, name string, nodes int) (*Fleet, error) {
+	l, err := lab.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	return open(ctx, l, nodes)
+}
+
+func open(ctx context.Context, l *lab.Lab, nodes int) (*Fleet, error) {
 	f := &Fleet{Lab: l, root: Root()}
 	if err := f.connect(ctx); err != nil {
-		return nil, errors.Join(err, f.Down(context.WithoutCancel(ctx)))
+		return nil, err
 	}
-	if err := f.WaitNodes(ctx, c.Nodes); err != nil {
+	if err := f.WaitNodes(ctx, nodes); err != nil {
 		var dump bytes.Buffer
 		f.Dump(context.WithoutCancel(ctx), &dump)
-		return nil, errors.Join(err, errors.New(dump.String()), f.Down(context.WithoutCancel(ctx)))
+		return nil, errors.Join(err, errors.New(dump.String()), f.conn.Close())
 	}
 	return f, nil
 }
@@ -75,7 +93,7 @@ func (f *Fleet) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c, err := file.Current()
+	c, err := file.Context("")
 	if err != nil {
 		return err
 	}
@@ -266,23 +284,7 @@ func (f *Fleet) Get(ctx context.Context, node string, port int, path string) (st
 	if err != nil {
 		return "", err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://%s:%d%s", addr, port, path), nil)
-	if err != nil {
-		return "", err
-	}
-	resp, err := f.HTTP(2 * time.Second).Do(req)
-	if err != nil {
-		return "", err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
-	if err != nil {
-		return "", err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("%s%s on %s: %s", addr, path, node, resp.Status)
-	}
-	return string(body), nil
+	return f.Fetch(ctx, fmt.Sprintf("http://%s:%d%s", addr, port, path))
 }
 
 // Address is a node's own address in the lab.
@@ -298,6 +300,50 @@ func (f *Fleet) Address(ctx context.Context, node string) (string, error) {
 	}
 	return "", fmt.Errorf("the lab has no node %s", node)
 }
+
+// RouteReplicas tells the lab's outer network, where HTTP connects from, the way
+// to each node's replicas, as a router in front of a fleet would be told.
+func (f *Fleet) RouteReplicas(ctx context.Context) error {
+	s, err := f.Lab.Status(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range s.Nodes {
+		cmd, err := f.Lab.Command(ctx, "", "ip", "route", "replace", n.ReplicaCIDR.String(), "via", n.Address.String())
+		if err != nil {
+			return err
+		}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("route %s by %s: %w: %s", n.ReplicaCIDR, n.Name, err, out)
+		}
+	}
+	return nil
+}
+
+// Fetch asks a URL with a numeric address from inside the lab's network and
+// gives the body of a 200.
+func (f *Fleet) Fetch(ctx context.Context, url string) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return "", err
+	}
+	resp, err := f.HTTP(fetchTimeout).Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return "", err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("get %s: %s", url, resp.Status)
+	}
+	return string(body), nil
+}
+
+// fetchTimeout of one request: a web server beside us answers in milliseconds.
+const fetchTimeout = 2 * time.Second
 
 // Dump prints what is needed to understand a failure.
 func (f *Fleet) Dump(ctx context.Context, w io.Writer) {
