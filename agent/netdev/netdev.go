@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/invoke"
 
 	"github.com/orchctl/orch/api"
 )
@@ -124,7 +125,10 @@ func New(cfg Config) (*Network, error) {
 	cfg.Subnet, cfg.Cluster = cfg.Subnet.Masked(), cfg.Cluster.Masked()
 	n := &Network{
 		cfg: cfg, log: cfg.Logger,
-		cni:     libcni.NewCNIConfigWithCacheDir([]string{cfg.CNIBin}, filepath.Join(cfg.StateDir, "cache"), nil),
+		// The executor is given, since the library would make one at the first
+		// use, without a lock.
+		cni: libcni.NewCNIConfigWithCacheDir([]string{cfg.CNIBin}, filepath.Join(cfg.StateDir, "cache"),
+			&invoke.DefaultExec{RawExec: &invoke.RawExec{Stderr: os.Stderr}}),
 		records: map[string]*record{},
 		rules:   rules{subnet: cfg.Subnet, cluster: cfg.Cluster},
 	}

@@ -1,0 +1,17 @@
+// Package ctrd runs containers through containerd. It alone imports
+// containerd's client.
+//
+// It owns what orch keeps in containerd: the containers of its namespace with
+// our label, their snapshots, cgroups and small files (/etc/hosts and the
+// like). Everything that adoption needs lies in labels on the container, so
+// that nothing here has to survive: a new Runtime over the same containerd
+// knows what the old one knew, and neither a kill -9 of the agent nor one of
+// containerd touches a container.
+//
+// Invariant: Start, Stop and Remove may be called again at any time with the
+// same arguments, and a container that runs is never stopped but by Stop and
+// Remove. What is not known is never taken for ended (Observed.Uncertain).
+//
+//	agent ──Start/Stop/Exec──► Runtime ──gRPC──► containerd ──► shim ──► runc
+//	      ◄──── Events ───────          ◄─events─               └──► shim log ─► file
+package ctrd

@@ -1,0 +1,286 @@
+package ctrd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/containerd/errdefs"
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// The limits of pulling.
+const (
+	pullLayers    = 3                      // layers fetched at once, per image
+	progressEvery = 500 * time.Millisecond // between two reports
+)
+
+// imageMeta is what starting a container needs to know of an image.
+type imageMeta struct {
+	id      string
+	parent  string // the snapshot of its topmost layer
+	config  ocispec.ImageConfig
+	present client.Image
+}
+
+// EnsureImage finds the image on this node, by reference or by digest, or
+// pulls and unpacks it. Concurrent calls for one reference share one pull.
+// progress, which may be nil, is told how far the pull is. Errors are
+// ErrImageMissing and ErrImageError.
+func (r *Runtime) EnsureImage(ctx context.Context, ref string, progress func(string)) (ImageInfo, error) {
+	ctx = r.in(ctx)
+	img, err := r.find(ctx, ref)
+	if errors.Is(err, ErrImageMissing) && !isDigest(ref) {
+		img, err = r.pull(ctx, ref, progress)
+	}
+	if err != nil {
+		return ImageInfo{}, err
+	}
+	if err := r.unpack(ctx, img); err != nil {
+		return ImageInfo{}, err
+	}
+	return ImageInfo{ID: img.Target().Digest.String(), Ref: img.Name(), CreatedAt: img.Metadata().CreatedAt}, nil
+}
+
+// ImportImage reads an OCI or docker archive and unpacks this platform's image
+// of it. It returns the references under which the images are now known.
+func (r *Runtime) ImportImage(ctx context.Context, rd io.Reader) ([]string, error) {
+	ctx = r.in(ctx)
+	// The lease keeps the blobs until an image refers to them.
+	ctx, done, err := r.client.WithLease(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("import image: %w", err)
+	}
+	defer done(context.WithoutCancel(ctx))
+	imported, err := r.client.Import(ctx, rd, client.WithImageRefTranslator(normalizeOrEmpty))
+	if err != nil {
+		return nil, fmt.Errorf("import image: %w: %w", ErrImageError, err)
+	}
+	var refs []string
+	for _, i := range imported {
+		img := client.NewImage(r.client, i)
+		if err := r.unpack(ctx, img); err != nil {
+			return refs, err
+		}
+		refs = append(refs, i.Name)
+	}
+	if len(refs) == 0 {
+		return nil, fmt.Errorf("import image: %w: the archive names no image", ErrImageError)
+	}
+	slices.Sort(refs)
+	return slices.Compact(refs), nil
+}
+
+// Images lists the images on this node, by reference.
+func (r *Runtime) Images(ctx context.Context) ([]ImageInfo, error) {
+	ctx = r.in(ctx)
+	list, err := r.client.ListImages(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list images: %w", err)
+	}
+	var infos []ImageInfo
+	for _, img := range list {
+		size, err := img.Size(ctx)
+		if err != nil && !errdefs.IsNotFound(err) { // other platforms' parts are absent
+			return nil, fmt.Errorf("size of image %s: %w", img.Name(), err)
+		}
+		infos = append(infos, ImageInfo{ID: img.Target().Digest.String(), Ref: img.Name(), Size: size, CreatedAt: img.Metadata().CreatedAt})
+	}
+	slices.SortFunc(infos, func(a, b ImageInfo) int { return strings.Compare(a.Ref, b.Ref) })
+	return infos, nil
+}
+
+// normalize gives the full form of a reference: registry, path and tag are
+// filled in as everyone's tools do, so that "web:1" is found however it came.
+func normalize(ref string) (string, error) {
+	named, err := reference.ParseDockerRef(ref)
+	if err != nil {
+		return "", fmt.Errorf("image %q: %w: %w", ref, ErrImageError, err)
+	}
+	return named.String(), nil
+}
+
+// normalizeOrEmpty leaves out names that are none, such as a bare digest.
+func normalizeOrEmpty(ref string) string {
+	full, err := normalize(ref)
+	if err != nil {
+		return ""
+	}
+	return full
+}
+
+func isDigest(ref string) bool {
+	_, err := digest.Parse(ref)
+	return err == nil
+}
+
+// find looks on this node only. A reference with a digest is also found under
+// any other name of the same digest.
+func (r *Runtime) find(ctx context.Context, ref string) (client.Image, error) {
+	dgst := ""
+	if isDigest(ref) {
+		dgst = ref
+	} else {
+		full, err := normalize(ref)
+		if err != nil {
+			return nil, err
+		}
+		img, err := r.client.GetImage(ctx, full)
+		if err == nil {
+			return img, nil
+		}
+		if !errdefs.IsNotFound(err) {
+			return nil, fmt.Errorf("look up image %s: %w", ref, err)
+		}
+		if named, err := reference.ParseDockerRef(ref); err == nil {
+			if d, ok := named.(reference.Digested); ok {
+				dgst = d.Digest().String()
+			}
+		}
+	}
+	if dgst != "" {
+		list, err := r.client.ListImages(ctx, "target.digest=="+dgst)
+		if err != nil {
+			return nil, fmt.Errorf("look up image %s: %w", ref, err)
+		}
+		if len(list) > 0 {
+			return list[0], nil
+		}
+	}
+	return nil, fmt.Errorf("%w: %s is not on this node", ErrImageMissing, ref)
+}
+
+// pull fetches the image from its registry.
+func (r *Runtime) pull(ctx context.Context, ref string, progress func(string)) (client.Image, error) {
+	full, err := normalize(ref)
+	if err != nil {
+		return nil, err
+	}
+	if progress == nil {
+		progress = func(string) {}
+	}
+	stop := r.reportProgress(ctx, full, progress)
+	defer stop()
+	// The shared pull must not end with the first caller's context.
+	shared := r.pulls.DoChan(full, func() (any, error) {
+		return r.client.Pull(context.WithoutCancel(ctx), full, client.WithPullUnpack,
+			client.WithPullSnapshotter(r.cfg.Snapshotter), client.WithMaxConcurrentDownloads(pullLayers),
+			client.WithResolver(r.resolver()))
+	})
+	select {
+	case <-ctx.Done():
+		return nil, fmt.Errorf("pull %s: %w", full, ctx.Err())
+	case res := <-shared:
+		if res.Err != nil {
+			return nil, pullError(full, res.Err)
+		}
+		return res.Val.(client.Image), nil
+	}
+}
+
+// pullError says whether the image is missing or something is wrong with it.
+func pullError(full string, err error) error {
+	host := reference.Domain(mustNamed(full))
+	var unreachable net.Error
+	switch {
+	case errdefs.IsNotFound(err):
+		return fmt.Errorf("%w: %s is not on this node, and registry %s does not have it", ErrImageMissing, full, host)
+	case errors.Is(err, docker.ErrInvalidAuthorization) || errdefs.IsUnauthorized(err) || errdefs.IsPermissionDenied(err):
+		return fmt.Errorf("%w: %s is not on this node, and registry %s does not give it without a login, or does not have it: %w", ErrImageMissing, full, host, err)
+	case errors.As(err, &unreachable):
+		return fmt.Errorf("%w: %s is not on this node, and registry %s cannot be asked: %w", ErrImageMissing, full, host, err)
+	}
+	return fmt.Errorf("%w: pull %s: %w", ErrImageError, full, err)
+}
+
+func mustNamed(full string) reference.Named {
+	named, err := reference.ParseDockerRef(full)
+	if err != nil {
+		panic(err) // full came from normalize
+	}
+	return named
+}
+
+// reportProgress tells every now and then what is being fetched, until the
+// returned function is called; it returns after the last report.
+func (r *Runtime) reportProgress(ctx context.Context, full string, progress func(string)) func() {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	progress("pulling " + full)
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(progressEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			statuses, err := r.client.ContentStore().ListStatuses(ctx)
+			if err != nil || len(statuses) == 0 {
+				continue
+			}
+			var have, total int64
+			for _, s := range statuses {
+				have, total = have+s.Offset, total+s.Total
+			}
+			progress(fmt.Sprintf("pulling %s: %d of %d MiB in %d layers under way", full, have>>20, total>>20, len(statuses)))
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
+// unpack makes the image's snapshots, unless they are there.
+func (r *Runtime) unpack(ctx context.Context, img client.Image) error {
+	ok, err := img.IsUnpacked(ctx, r.cfg.Snapshotter)
+	if err == nil && !ok {
+		err = img.Unpack(ctx, r.cfg.Snapshotter)
+	}
+	if err != nil {
+		return imageError(img.Name(), "unpack", err)
+	}
+	return nil
+}
+
+// imageError keeps a containerd that is away apart from an image that is bad.
+func imageError(name, verb string, err error) error {
+	if errdefs.IsUnavailable(err) || errdefs.IsCanceled(err) || errdefs.IsDeadlineExceeded(err) {
+		return fmt.Errorf("%s image %s: %w", verb, name, err)
+	}
+	if errdefs.IsNotFound(err) {
+		return fmt.Errorf("%w: %s image %s: parts of it are missing, or it has none for this platform: %w", ErrImageError, verb, name, err)
+	}
+	return fmt.Errorf("%w: %s image %s: %w", ErrImageError, verb, name, err)
+}
+
+// meta reads what the image holds, once per digest.
+func (r *Runtime) meta(ctx context.Context, img client.Image) (imageMeta, error) {
+	id := img.Target().Digest.String()
+	r.mu.Lock()
+	m, ok := r.metas[id]
+	r.mu.Unlock()
+	if ok {
+		m.present = img
+		return m, nil
+	}
+	spec, err := img.Spec(ctx)
+	if err != nil {
+		return imageMeta{}, imageError(img.Name(), "read", err)
+	}
+	m = imageMeta{id: id, parent: identity.ChainID(spec.RootFS.DiffIDs).String(), config: spec.Config, present: img}
+	r.mu.Lock()
+	r.metas[id] = m
+	r.mu.Unlock()
+	return m, nil
+}

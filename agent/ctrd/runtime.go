@@ -1,0 +1,164 @@
+package ctrd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/log"
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sync/singleflight"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+)
+
+// The limits of talking to containerd.
+const (
+	dialTimeout = 10 * time.Second // until Dial gives up; containerd starts in 0.3 s
+	// A socket on the same machine may be tried often: a restarted containerd
+	// is to be found at once.
+	reconnectMin = 20 * time.Millisecond
+	reconnectMax = 250 * time.Millisecond
+	// cleanupTimeout bounds the clearing away after a failure, which must
+	// also happen when the caller's context is over.
+	cleanupTimeout = 15 * time.Second
+)
+
+// Runtime runs containers. Its methods may be called concurrently.
+type Runtime struct {
+	cfg    Config
+	log    *slog.Logger
+	client *client.Client
+	pulls  singleflight.Group
+	locks  keyedMutex
+
+	mu sync.Mutex
+	// metas remembers what images hold; digests never change their meaning.
+	metas map[string]imageMeta
+}
+
+// Dial connects to containerd and waits until it answers. From then on the
+// Runtime reconnects by itself; calls made while containerd is away fail.
+func Dial(ctx context.Context, cfg Config) (*Runtime, error) {
+	for _, p := range []struct{ name, path string }{{"shim", cfg.ShimPath}, {"log folder", cfg.LogDir}} {
+		if !filepath.IsAbs(p.path) {
+			return nil, fmt.Errorf("dial containerd: path of the %s is not absolute: %q", p.name, p.path)
+		}
+	}
+	cfg.Namespace = orDefault(cfg.Namespace, "orch")
+	cfg.StateDir = orDefault(cfg.StateDir, "/run/orch/containers")
+	cfg.CgroupParent = orDefault(cfg.CgroupParent, "/orch")
+	cfg.Snapshotter = orDefault(cfg.Snapshotter, "overlayfs")
+	cfg.RegistryCertDir = orDefault(cfg.RegistryCertDir, "/etc/docker/certs.d")
+	if !filepath.IsAbs(cfg.CgroupParent) {
+		return nil, fmt.Errorf("dial containerd: cgroup parent is not absolute: %q", cfg.CgroupParent)
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	c, err := client.New(cfg.Address, client.WithDefaultNamespace(cfg.Namespace),
+		client.WithExtraDialOpts([]grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: reconnectMin, Multiplier: 1.6, Jitter: 0.2, MaxDelay: reconnectMax},
+			MinConnectTimeout: time.Second,
+		})}))
+	if err != nil {
+		return nil, fmt.Errorf("dial containerd at %s: %w", cfg.Address, err)
+	}
+	r := &Runtime{cfg: cfg, log: cfg.Logger, client: c, metas: map[string]imageMeta{}}
+	wait, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	for {
+		err := r.Ping(wait)
+		if err == nil {
+			return r, nil
+		}
+		select {
+		case <-wait.Done():
+			return nil, errors.Join(fmt.Errorf("dial containerd at %s: %w", cfg.Address, err), c.Close())
+		case <-time.After(reconnectMin):
+		}
+	}
+}
+
+// Close ends the connection. No container is touched.
+func (r *Runtime) Close() error { return r.client.Close() }
+
+// Ping asks containerd for a sign of life.
+func (r *Runtime) Ping(ctx context.Context) error {
+	_, err := r.client.Version(r.in(ctx))
+	if err != nil {
+		return fmt.Errorf("ask containerd: %w", err)
+	}
+	return nil
+}
+
+// Version gives "containerd 1.6.20".
+func (r *Runtime) Version(ctx context.Context) (string, error) {
+	v, err := r.client.Version(r.in(ctx))
+	if err != nil {
+		return "", fmt.Errorf("ask containerd for its version: %w", err)
+	}
+	return "containerd " + v.Version, nil
+}
+
+// in puts the call into our namespace of containerd, and silences the client
+// library's own log: what it says there comes back as errors, too.
+func (r *Runtime) in(ctx context.Context) context.Context {
+	return log.WithLogger(namespaces.WithNamespace(ctx, r.cfg.Namespace), silent)
+}
+
+var silent = logrus.NewEntry(&logrus.Logger{Out: io.Discard, Formatter: &logrus.TextFormatter{}, Hooks: logrus.LevelHooks{}, Level: logrus.PanicLevel})
+
+// cleanup gives a context that outlives the caller's.
+func (r *Runtime) cleanup(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(r.in(context.WithoutCancel(ctx)), cleanupTimeout)
+}
+
+func orDefault(s, def string) string {
+	if s == "" {
+		return def
+	}
+	return s
+}
+
+// keyedMutex is one mutex per container id.
+type keyedMutex struct {
+	mu   sync.Mutex
+	held map[string]*heldMutex
+}
+
+type heldMutex struct {
+	sync.Mutex
+	users int
+}
+
+// lock takes the key's mutex and returns its unlock.
+func (k *keyedMutex) lock(key string) func() {
+	k.mu.Lock()
+	if k.held == nil {
+		k.held = map[string]*heldMutex{}
+	}
+	m := k.held[key]
+	if m == nil {
+		m = &heldMutex{}
+		k.held[key] = m
+	}
+	m.users++
+	k.mu.Unlock()
+	m.Lock()
+	return func() {
+		m.Unlock()
+		k.mu.Lock()
+		if m.users--; m.users == 0 {
+			delete(k.held, key)
+		}
+		k.mu.Unlock()
+	}
+}

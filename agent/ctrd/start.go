@@ -1,0 +1,179 @@
+package ctrd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/containerd/v2/pkg/cio"
+	"github.com/containerd/errdefs"
+
+	"github.com/orchctl/orch/agent/logs"
+	"github.com/orchctl/orch/api"
+)
+
+// startFailedCode is the exit code of a container whose command could not be
+// run, as shells and other runtimes have it.
+const startFailedCode = 128
+
+// Start creates and starts the container, unless it exists: one that runs is
+// returned as it is (adoption), and so is one that ran and ended, for a run
+// must not happen twice. A half-made leftover is removed first. When the
+// container itself is at fault, the error is a *StartError.
+func (r *Runtime) Start(ctx context.Context, s ContainerSpec) (Observed, error) {
+	ctx = r.in(ctx)
+	id := s.ID()
+	defer r.locks.lock(id)()
+	if s.Incarnation == "" {
+		s.Incarnation = r.cfg.Incarnation
+	}
+	o, err := r.observe(ctx, id)
+	switch {
+	case err == nil && (o.Running || !o.StartedAt.IsZero()):
+		return o, nil
+	case err == nil || errors.Is(err, errUnreadable):
+		if err := r.remove(ctx, id); err != nil {
+			return Observed{}, fmt.Errorf("start %s: %w", id, err)
+		}
+	case !errors.Is(err, ErrNotFound):
+		return Observed{}, fmt.Errorf("start %s: %w", id, err)
+	}
+	o, err = r.create(ctx, id, s)
+	if err != nil {
+		// Half of it may be there, and the caller's context may be over.
+		c, cancel := r.cleanup(ctx)
+		defer cancel()
+		if e := r.remove(c, id); e != nil {
+			r.log.Warn("cannot clear away a container that did not start", "id", id, "err", e)
+		}
+		return Observed{}, err
+	}
+	return o, nil
+}
+
+// create makes container and first process and starts it.
+func (r *Runtime) create(ctx context.Context, id string, s ContainerSpec) (Observed, error) {
+	ref := s.ImageID
+	if ref == "" {
+		ref = s.Container.Image
+	}
+	img, err := r.find(ctx, ref)
+	if err != nil {
+		return Observed{}, fmt.Errorf("start %s: %w", id, err)
+	}
+	m, err := r.meta(ctx, img)
+	if err != nil {
+		return Observed{}, fmt.Errorf("start %s: %w", id, err)
+	}
+	// Made here and not by the shim program only: if it cannot be made, this
+	// can be told.
+	logFile := logs.File(r.cfg.LogDir, s.Replica, s.Container.Name)
+	if err := os.MkdirAll(filepath.Dir(logFile), 0o750); err != nil {
+		return Observed{}, fmt.Errorf("start %s: make log folder: %w", id, err)
+	}
+	files, err := r.writeFiles(id, s)
+	if err != nil {
+		return Observed{}, err
+	}
+	cgroup := r.cgroupOf(id)
+	opts, err := r.specOpts(s, m, cgroup, files)
+	if err != nil {
+		return Observed{}, startError(id, err)
+	}
+	labels := labelsOf(s, m.id, cgroup, m.config.StopSignal)
+	container, err := r.client.NewContainer(ctx, id,
+		client.WithContainerLabels(labels),
+		r.withRootFS(id, m),
+		client.WithRuntime("io.containerd.runc.v2", nil),
+		client.WithNewSpec(opts...))
+	if err != nil {
+		if strings.Contains(err.Error(), "no users found") || strings.Contains(err.Error(), "no groups found") {
+			return Observed{}, startError(id, fmt.Errorf("image's user %q: %w", m.config.User, err))
+		}
+		return Observed{}, fmt.Errorf("start %s: create container: %w", id, err)
+	}
+	// One argument only: containerd passes several in random order.
+	t, err := container.NewTask(ctx, cio.BinaryIO(r.cfg.ShimPath, map[string]string{"log": logFile}))
+	if err != nil {
+		return Observed{}, classifyStart(ctx, id, err)
+	}
+	started := time.Now().UTC()
+	labelled := make(chan error, 1)
+	go func() { // beside the start, as it costs containerd a write to disk
+		_, err := container.SetLabels(ctx, map[string]string{labelStarted: started.Format(time.RFC3339Nano)})
+		labelled <- err
+	}()
+	err = t.Start(ctx)
+	labelErr := <-labelled
+	if err != nil {
+		return Observed{}, classifyStart(ctx, id, err)
+	}
+	if labelErr != nil {
+		return Observed{}, fmt.Errorf("start %s: label: %w", id, labelErr)
+	}
+	o, err := observedOf(id, m.present.Name(), labels)
+	if err != nil {
+		return Observed{}, err
+	}
+	o.Running, o.Pid, o.StartedAt = true, t.Pid(), started
+	return o, nil
+}
+
+// withRootFS makes the container's writable layer on top of the image's
+// snapshots, which are unpacked anew if they are gone.
+func (r *Runtime) withRootFS(id string, m imageMeta) client.NewContainerOpts {
+	return func(ctx context.Context, cl *client.Client, c *containers.Container) error {
+		sn := cl.SnapshotService(r.cfg.Snapshotter)
+		_, err := sn.Prepare(ctx, id, m.parent)
+		switch {
+		case errdefs.IsNotFound(err):
+			if err := r.unpack(ctx, m.present); err != nil {
+				return err
+			}
+			_, err = sn.Prepare(ctx, id, m.parent)
+		case errdefs.IsAlreadyExists(err): // left by a crash between snapshot and container
+			if err := sn.Remove(ctx, id); err != nil {
+				return err
+			}
+			_, err = sn.Prepare(ctx, id, m.parent)
+		}
+		if err != nil {
+			return fmt.Errorf("make file system: %w", err)
+		}
+		c.Snapshotter, c.SnapshotKey, c.Image = r.cfg.Snapshotter, id, m.present.Name()
+		return nil
+	}
+}
+
+// classifyStart keeps a containerd that is away or a caller that gave up apart
+// from a container that cannot be started.
+func classifyStart(ctx context.Context, id string, err error) error {
+	if ctx.Err() != nil || errdefs.IsUnavailable(err) || errdefs.IsCanceled(err) || errdefs.IsDeadlineExceeded(err) {
+		return fmt.Errorf("start %s: %w", id, err)
+	}
+	return startError(id, err)
+}
+
+func startError(id string, err error) *StartError {
+	return &StartError{ID: id, err: err, Exit: api.Exit{
+		Code: startFailedCode, Reason: api.ExitStartFailed, Message: plainWords(err.Error()), FinishedAt: time.Now().UTC(),
+	}}
+}
+
+// plainWords cuts the wrappings off runc's words: what is left begins with
+// what failed.
+func plainWords(s string) string {
+	for _, before := range []string{"unable to start container process: ", "OCI runtime create failed: ", "OCI runtime start failed: "} {
+		if i := strings.LastIndex(s, before); i >= 0 {
+			s = s[i+len(before):]
+			break
+		}
+	}
+	return strings.TrimSuffix(s, ": unknown")
+}

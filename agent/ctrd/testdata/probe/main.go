@@ -1,0 +1,135 @@
+// Command probe is what the tests' containers run: each argument is a step.
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func main() {
+	for _, step := range os.Args[1:] {
+		verb, arg, _ := strings.Cut(step, "=")
+		switch verb {
+		case "out":
+			fmt.Println(arg)
+		case "err":
+			fmt.Fprintln(os.Stderr, arg)
+		case "env":
+			fmt.Println(os.Getenv(arg))
+		case "cat":
+			b, err := os.ReadFile(arg)
+			fmt.Print(string(b))
+			if err != nil {
+				fmt.Println(err)
+			}
+		case "cwd":
+			d, _ := os.Getwd()
+			fmt.Println(d)
+		case "host":
+			h, _ := os.Hostname()
+			fmt.Println(h)
+		case "touch":
+			if err := os.WriteFile(arg, []byte("x"), 0o644); err != nil {
+				fmt.Println(err)
+			}
+		case "exit":
+			n, _ := strconv.Atoi(arg)
+			os.Exit(n)
+		case "signal":
+			n, _ := strconv.Atoi(arg)
+			signal.Reset()
+			syscall.Kill(os.Getpid(), syscall.Signal(n))
+			select {}
+		case "wait": // until SIGTERM, then exit with arg
+			c := make(chan os.Signal, 1)
+			signal.Notify(c, syscall.SIGTERM, syscall.SIGQUIT)
+			fmt.Println("waiting")
+			s := <-c
+			fmt.Println("got", s)
+			n, _ := strconv.Atoi(arg)
+			os.Exit(n)
+		case "deaf":
+			signal.Ignore(syscall.SIGTERM)
+			fmt.Println("waiting")
+			for {
+				time.Sleep(time.Hour)
+			}
+		case "eat": // MiB of memory
+			n, _ := strconv.Atoi(arg)
+			var hold [][]byte
+			for range n {
+				b := make([]byte, 1<<20)
+				for i := 0; i < len(b); i += 4096 {
+					b[i] = 1
+				}
+				hold = append(hold, b)
+			}
+			fmt.Println("ate", len(hold))
+		case "tty":
+			ws, err := unix.IoctlGetWinsize(0, unix.TIOCGWINSZ)
+			if err != nil {
+				fmt.Println("no tty:", err)
+				break
+			}
+			for range 200 { // a resize may come later than the start
+				if ws.Row != 0 {
+					break
+				}
+				time.Sleep(10 * time.Millisecond)
+				ws, _ = unix.IoctlGetWinsize(0, unix.TIOCGWINSZ)
+			}
+			fmt.Printf("tty %dx%d\n", ws.Col, ws.Row)
+		case "echo": // standard input to its end
+			n := 0
+			for s := bufio.NewScanner(os.Stdin); s.Scan(); n++ {
+				fmt.Println("<" + s.Text() + ">")
+			}
+			fmt.Fprintln(os.Stderr, n, "lines")
+		case "long":
+			n, _ := strconv.Atoi(arg)
+			io.WriteString(os.Stdout, strings.Repeat("x", n)+"\n")
+		case "caps":
+			b, _ := os.ReadFile("/proc/self/status")
+			for _, l := range strings.Split(string(b), "\n") {
+				if strings.HasPrefix(l, "CapEff") || strings.HasPrefix(l, "NoNewPrivs") || strings.HasPrefix(l, "Seccomp:") {
+					fmt.Println(l)
+				}
+			}
+		case "serve": // its host name to every connection, for ever
+			l, err := net.Listen("tcp", ":"+arg)
+			if err != nil {
+				fmt.Println(err)
+				os.Exit(98)
+			}
+			fmt.Println("serving")
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					os.Exit(97)
+				}
+				h, _ := os.Hostname()
+				fmt.Fprint(c, h)
+				c.Close()
+			}
+		case "tick":
+			d, _ := time.ParseDuration(arg)
+			for i := 0; ; i++ {
+				fmt.Println("tick", i)
+				time.Sleep(d)
+			}
+		default:
+			fmt.Println("unknown step", step)
+			os.Exit(99)
+		}
+	}
+}

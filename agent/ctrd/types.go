@@ -1,0 +1,201 @@
+package ctrd
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"log/slog"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/orchctl/orch/api"
+)
+
+// Config says where containerd is and where things lie. Address, ShimPath and
+// LogDir are required.
+type Config struct {
+	// Address is containerd's socket; Namespace defaults to "orch".
+	Address   string
+	Namespace string
+	// ShimPath is the absolute path of the shim program (subcommand log).
+	ShimPath string
+	// LogDir gets the containers' output; see the logs package for its layout.
+	LogDir string
+	// StateDir holds the small files mounted into containers; it may vanish at
+	// a reboot. It defaults to /run/orch/containers.
+	StateDir string
+	// CgroupParent is the cgroup under which each container gets its own; it
+	// defaults to "/orch".
+	CgroupParent string
+	// Snapshotter defaults to "overlayfs".
+	Snapshotter string
+	// Incarnation is the cluster's; it is only used where a ContainerSpec has none.
+	Incarnation string
+	// InsecureRegistries (host or host:port) are spoken to over plain HTTP, as
+	// loopback always is.
+	InsecureRegistries []string
+	// RegistryCertDir holds one folder per registry (host or host:port), laid
+	// out as docker does: *.crt are certificate authorities trusted for it,
+	// NAME.cert and NAME.key a client certificate. It defaults to
+	// /etc/docker/certs.d and need not exist.
+	RegistryCertDir string
+	// Logger gets what no caller can be told; nil discards.
+	Logger *slog.Logger
+}
+
+// ContainerSpec is one run of one container of a replica.
+type ContainerSpec struct {
+	Replica  api.ReplicaKey
+	Revision int64
+	// Incarnation of the cluster that wants it.
+	Incarnation string
+	// Attempt counts the restarts in place before this run, from 0.
+	Attempt   int
+	Container api.Container
+	// ImageID pins the image to what EnsureImage gave; empty means whatever
+	// Container.Image names on this node.
+	ImageID string
+	// NetNS is the path of the network namespace to join; empty gives the
+	// container an empty one of its own.
+	NetNS string
+	// IP is the replica's; it goes into the label and /etc/hosts.
+	IP string
+	// Hostname defaults to the replica's name.
+	Hostname string
+	// Hosts and ResolvConf are the contents of those files. Empty Hosts means
+	// localhost and the replica's own name; empty ResolvConf a copy of the node's.
+	Hosts      string
+	ResolvConf string
+	// Env is set on top of the image's environment and below Container.Env.
+	Env []api.EnvVar
+	// Grace is kept for whoever stops the container without knowing the service.
+	Grace time.Duration
+	// SpecHash lets the caller see whether a container is the one it means.
+	SpecHash string
+}
+
+// maxID is the longest id that containerd takes.
+const maxID = 76
+
+// ID is the container's id in containerd: that of the replica's container, and
+// from the first restart on "_1", "_2" and so on. It is what Start uses.
+func (s ContainerSpec) ID() string {
+	base := s.Replica.ContainerName(s.Container.Name)
+	if s.Attempt == 0 {
+		return base
+	}
+	// No other id ends so: names in orch hold no underscore.
+	suffix := "_" + strconv.Itoa(s.Attempt)
+	if len(base)+len(suffix) > maxID {
+		sum := sha256.Sum256([]byte(base))
+		hash := "." + hex.EncodeToString(sum[:8])
+		base = strings.TrimRight(base[:maxID-len(hash)-len(suffix)], "-._") + hash
+	}
+	return base + suffix
+}
+
+// Observed is a container of ours as containerd has it.
+type Observed struct {
+	ID          string
+	Replica     api.ReplicaKey
+	Container   string
+	Revision    int64
+	Incarnation string
+	Attempt     int
+	SpecHash    string
+	// Image is the reference it was made from, ImageID that image's digest.
+	Image   string
+	ImageID string
+	NetNS   string
+	IP      string
+	Grace   time.Duration
+
+	// Running is set while its first process lives.
+	Running bool
+	// Uncertain is set when containerd did not tell; Running is then true, for
+	// a container must not be taken for ended without evidence.
+	Uncertain bool
+	Pid       uint32
+	// StartedAt is zero if it never started.
+	StartedAt time.Time
+	// Exit is how the run ended; nil while it runs, and nil together with
+	// Running == false for a leftover that never started.
+	Exit *api.Exit
+}
+
+// Event is Exited, OOM or Reconnected.
+type Event interface{ event() }
+
+// Exited tells that a container's first process ended. Evidence is taken
+// before it is told, so Exit is final.
+type Exited struct {
+	ID   string
+	Exit api.Exit
+}
+
+// OOM tells that the kernel killed a process in the container for want of
+// memory; the container may go on.
+type OOM struct{ ID string }
+
+// Reconnected tells that events arrive from now on. It is the first event, and
+// comes again after every break: what happened before must be listed.
+type Reconnected struct{}
+
+func (Exited) event()      {}
+func (OOM) event()         {}
+func (Reconnected) event() {}
+
+// ImageInfo is an image on this node.
+type ImageInfo struct {
+	// ID is the digest of what the reference names (an index or a manifest).
+	ID string
+	// Ref is the full reference: with registry, path and tag or digest.
+	Ref string
+	// Size is in bytes, as stored; 0 where it was not asked for.
+	Size      int64
+	CreatedAt time.Time
+}
+
+// Size is a terminal's, in characters.
+type Size struct{ Width, Height uint16 }
+
+// ExecSpec is a command to run in a container that runs.
+type ExecSpec struct {
+	Args []string
+	// TTY gives it a terminal; Stderr is unused then.
+	TTY bool
+	// Nil readers and writers are an empty input and a discarded output.
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	// Resize tells the terminal's size; nil for none.
+	Resize <-chan Size
+	// Env is set on top of the container's.
+	Env []api.EnvVar
+	// WorkDir defaults to the container's.
+	WorkDir string
+}
+
+// Errors for decisions.
+var (
+	// ErrImageMissing: the image is not on this node, and no registry gave it.
+	ErrImageMissing = errors.New("image missing")
+	// ErrImageError: the image is there but cannot be fetched or unpacked.
+	ErrImageError = errors.New("image error")
+	// ErrNotFound: there is no such container.
+	ErrNotFound = errors.New("no such container")
+	// ErrNotRunning: the container does not run.
+	ErrNotRunning = errors.New("container is not running")
+)
+
+// StartError says that the container itself could not be started, as its image
+// or command does not allow it; nothing of it is left.
+type StartError struct {
+	ID   string
+	Exit api.Exit // Reason is StartFailed, Message the runtime's own words
+	err  error
+}
+
+func (e *StartError) Error() string { return "start " + e.ID + ": " + e.Exit.Message }
+func (e *StartError) Unwrap() error { return e.err }
