@@ -10,11 +10,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
-	"unsafe"
 
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -23,7 +23,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/orchctl/orch/agent/logs"
 	"github.com/orchctl/orch/api"
@@ -68,7 +67,8 @@ func TestMain(m *testing.M) {
 		cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 		cmd.Env = append(os.Environ(), inside+"="+dir)
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL}
+		runtime.LockOSThread() // the signal comes when this thread ends
 		if err := cmd.Run(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			code = 1
@@ -96,8 +96,11 @@ func runInside(m *testing.M, dir string) int {
 			panic(err)
 		}
 	}
-	check(syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""))
-	check(syscall.Mount("proc", "/proc", "proc", 0, ""))
+	if os.Getpid() == 1 {
+		check(syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""))
+		check(syscall.Mount("proc", "/proc", "proc", 0, ""))
+		return runAsInit()
+	}
 	lo, err := netlink.LinkByName("lo")
 	check(err)
 	check(netlink.LinkSetUp(lo))
@@ -115,7 +118,6 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.b
 [grpc]
 address = %q
 `, dir+"/root", dir+"/state", env.socket), 0o644))
-	go reap()
 	startContainerd()
 	env.r, err = Dial(context.Background(), testConfig())
 	check(err)
@@ -142,23 +144,24 @@ address = %q
 	return code
 }
 
-// reap takes in orphans, as the first process of a pid namespace must: a dead
-// container without a shim would else hold its cgroup.
-func reap() {
+// runAsInit is the pid namespace's first process: it runs the tests as its
+// child and takes in orphans, for a dead container without a shim would else
+// hold its cgroup.
+func runAsInit() int {
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	if err := cmd.Start(); err != nil {
+		panic(err)
+	}
 	for {
-		var info unix.Siginfo
-		err := unix.Waitid(unix.P_ALL, 0, &info, unix.WEXITED|unix.WNOWAIT, nil)
-		if err != nil {
-			time.Sleep(20 * time.Millisecond) // no children
-			continue
+		var status syscall.WaitStatus
+		pid, err := syscall.Wait4(-1, &status, 0, nil)
+		if err == nil && pid == cmd.Process.Pid {
+			if !status.Exited() {
+				return 1
+			}
+			return status.ExitStatus()
 		}
-		// The pid lies behind signo, errno, code and padding.
-		pid := *(*int32)(unsafe.Add(unsafe.Pointer(&info), 16))
-		if b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); strings.TrimSpace(string(b)) == "containerd" {
-			time.Sleep(20 * time.Millisecond) // the tests wait for that one themselves
-			continue
-		}
-		unix.Wait4(int(pid), nil, unix.WNOHANG, nil)
 	}
 }
 
@@ -250,7 +253,7 @@ func start(t *testing.T, s ContainerSpec) Observed {
 }
 
 // remove removes a container and checks that nothing is left of it.
-func remove(t *testing.T, id string) {
+func remove(t testing.TB, id string) {
 	t.Helper()
 	ctx := env.r.in(context.Background())
 	if err := env.r.Remove(ctx, id); err != nil {
