@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -137,10 +138,8 @@ func TestEnds(t *testing.T) {
 			if got != c.want {
 				t.Errorf("listed  %+v\nwant    %+v", got, c.want)
 			}
-			oom := false
 			for e := range events {
-				if _, ok := e.(OOM); ok {
-					oom = true
+				if _, ok := e.(OOM); ok { // before the exit or after it
 					continue
 				}
 				x := e.(Exited)
@@ -150,7 +149,6 @@ func TestEnds(t *testing.T) {
 				}
 				break
 			}
-			_ = oom // it may come after the exit: the cgroup's count is the evidence
 		})
 	}
 }
@@ -436,7 +434,7 @@ func TestImages(t *testing.T) {
 		}
 	}
 	list, err := env.r.Images(ctx)
-	if err != nil || len(list) != 1 || list[0].Ref != testImage || list[0].Size < 100<<10 {
+	if err != nil || !slices.ContainsFunc(list, func(i ImageInfo) bool { return i.Ref == testImage && i.ID == local.ID && i.Size > 100<<10 }) {
 		t.Errorf("Images: %+v, %v", list, err)
 	}
 
