@@ -1,0 +1,131 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"github.com/orchctl/orch/agent/ctrd"
+	"github.com/orchctl/orch/agent/netdev"
+	"github.com/orchctl/orch/agent/plan"
+	"github.com/orchctl/orch/agent/session"
+	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/wire"
+)
+
+// Runtime is what the agent needs of containerd.
+type Runtime interface {
+	Ping(ctx context.Context) error
+	List(ctx context.Context) ([]ctrd.Observed, error)
+	Events(ctx context.Context) <-chan ctrd.Event
+	EnsureImage(ctx context.Context, ref string, progress func(string)) (ctrd.ImageInfo, error)
+	ImportImage(ctx context.Context, r io.Reader) ([]string, error)
+	Start(ctx context.Context, s ctrd.ContainerSpec) (ctrd.Observed, error)
+	Stop(ctx context.Context, id string, grace time.Duration, why string) error
+	Remove(ctx context.Context, id string) error
+	Exec(ctx context.Context, id string, e ctrd.ExecSpec) (int, error)
+}
+
+// Network is what the agent needs of the kernel's network.
+type Network interface {
+	Setup(ctx context.Context, key api.ReplicaKey, hostPorts []netdev.PortMapping) (netdev.Attachment, error)
+	Teardown(ctx context.Context, key api.ReplicaKey) error
+	Prune(ctx context.Context, keep func(api.ReplicaKey) bool) error
+}
+
+// Config is a node's agent. All fields but Gossip and DialOptions are required.
+type Config struct {
+	Name string
+	// Data is the agent's own folder; it must exist.
+	Data string
+	// LogDir holds the containers' output.
+	LogDir string
+	// Address is the node's own IP.
+	Address netip.Addr
+	// Controllers are where the leader may be found, as "host:port".
+	Controllers []string
+	Credentials func() (credentials.TransportCredentials, error)
+	Runtime     Runtime
+	Network     Network
+	Host        Host
+	Labels      map[string]string
+	// Capacity is what replicas may use of the node.
+	Capacity api.ResourceList
+	// Version is orch's, RuntimeVersion containerd's.
+	Version, RuntimeVersion string
+	// GossipPort is the port of UDP and TCP on Address; 0 means no gossip.
+	GossipPort int
+	Logger     *slog.Logger
+	// DialOptions are for tests.
+	DialOptions []grpc.DialOption
+}
+
+// Run drives the node until ctx ends; then it says goodbye to the leader and
+// leaves every container running. Errors are of the start only.
+func Run(ctx context.Context, cfg Config) error {
+	unlock, err := lockFolder(cfg.Data)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	terms, err := session.OpenTerms(cfg.Data)
+	if err != nil {
+		return err
+	}
+	saved, err := loadSaved(cfg.Data)
+	if err != nil {
+		// Containers are found by their labels; what is lost is only the right
+		// to start them without a session.
+		cfg.Logger.Warn("cannot read the last assignment: nothing is started before a session", "err", err)
+	}
+	d := newDriver(cfg, plan.New(plan.Config{BootID: cfg.Host.BootID, Saved: saved}))
+	d.gossip = &gossiper{cfg: cfg}
+	d.session = session.New(session.Config{
+		Controllers: cfg.Controllers, Credentials: cfg.Credentials, Hello: d.hello, SelfCheckAge: d.check.age,
+		Terms: terms, Handler: d, Logger: cfg.Logger, DialOptions: cfg.DialOptions,
+	})
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return d.run(ctx) })
+	g.Go(func() error { return d.session.Run(ctx) })
+	g.Go(func() error { return d.check.run(ctx) })
+	g.Go(func() error { return d.saver.run(ctx) })
+	g.Go(func() error { return d.gossip.run(ctx) })
+	g.Go(func() error { return d.watchRuntime(ctx) })
+	g.Go(func() error { return sweepLogs(ctx, cfg.LogDir, cfg.Logger) })
+	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// hello is how the node introduces itself.
+func (d *driver) hello() wire.Hello {
+	c := d.cfg
+	return wire.Hello{BootID: c.Host.BootID, Address: c.Address.String(), Labels: c.Labels, Capacity: c.Capacity, Version: c.Version,
+		OS: c.Host.OS, Kernel: c.Host.Kernel, Runtime: c.RuntimeVersion, StoreRevision: d.storeRevision.Load()}
+}
+
+// lockFolder keeps two agents from driving one node.
+func lockFolder(dir string) (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock data folder: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock data folder %s: another agent uses it: %w", dir, err), f.Close())
+	}
+	var once sync.Once
+	return func() { once.Do(func() { _ = f.Close() }) }, nil // the lock goes with the file
+}

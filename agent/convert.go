@@ -1,0 +1,68 @@
+package agent
+
+import (
+	"errors"
+	"strconv"
+
+	"github.com/orchctl/orch/agent/ctrd"
+	"github.com/orchctl/orch/agent/netdev"
+	"github.com/orchctl/orch/agent/plan"
+	"github.com/orchctl/orch/api"
+)
+
+// Reasons of what goes wrong on the way out.
+const (
+	reasonStopError   = "StopError"
+	reasonRemoveError = "RemoveError"
+)
+
+// failure says what went wrong in plan's words; other is the reason where the
+// error names none.
+func failure(err error, other string) *plan.Failure {
+	if err == nil {
+		return nil
+	}
+	f := &plan.Failure{Reason: other, Message: err.Error()}
+	var start *ctrd.StartError
+	switch {
+	case errors.As(err, &start):
+		exit := start.Exit
+		f.Reason, f.Exit = api.ExitStartFailed, &exit
+	case errors.Is(err, ctrd.ErrImageMissing):
+		f.Reason = api.ReasonImageMissing
+	case errors.Is(err, ctrd.ErrImageError):
+		f.Reason = api.ReasonImageError
+	}
+	return f
+}
+
+func containerOf(o ctrd.Observed) plan.Container {
+	return plan.Container{ID: o.ID, Replica: o.Replica, Name: o.Container, Revision: o.Revision, Incarnation: o.Incarnation, Attempt: o.Attempt,
+		Hash: o.SpecHash, ImageID: o.ImageID, NetNS: o.NetNS, IP: o.IP, Grace: o.Grace, Running: o.Running, Uncertain: o.Uncertain,
+		StartedAt: o.StartedAt, Exit: o.Exit}
+}
+
+func specOf(e plan.StartContainer, cfg Config) ctrd.ContainerSpec {
+	return ctrd.ContainerSpec{Replica: e.Replica, Revision: e.Revision, Incarnation: e.Incarnation, Attempt: e.Attempt, Container: e.Container,
+		ImageID: e.ImageID, NetNS: e.Network.NetNS, IP: e.Network.IP, Env: environment(e, cfg), Grace: e.Grace, SpecHash: e.Hash}
+}
+
+func portMappings(ports []api.Port) []netdev.PortMapping {
+	return netdev.PortMappings([]api.Container{{Ports: ports}})
+}
+
+// environment tells a container who it is.
+func environment(e plan.StartContainer, cfg Config) []api.EnvVar {
+	k := e.Replica
+	return []api.EnvVar{
+		{Name: "ORCH_NAMESPACE", Value: k.Namespace},
+		{Name: "ORCH_SERVICE", Value: k.Service},
+		{Name: "ORCH_REPLICA", Value: k.Name()},
+		{Name: "ORCH_SLOT", Value: strconv.Itoa(k.Slot)},
+		{Name: "ORCH_EPOCH", Value: strconv.FormatUint(k.Epoch, 10)},
+		{Name: "ORCH_REVISION", Value: strconv.FormatInt(e.Revision, 10)},
+		{Name: "ORCH_NODE", Value: cfg.Name},
+		{Name: "ORCH_NODE_IP", Value: cfg.Address.String()},
+		{Name: "ORCH_IP", Value: e.Network.IP},
+	}
+}

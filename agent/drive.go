@@ -1,0 +1,272 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/orchctl/orch/agent/ctrd"
+	"github.com/orchctl/orch/agent/plan"
+	"github.com/orchctl/orch/agent/session"
+	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/wire"
+)
+
+// inboxMax is how many events may wait; beyond, their senders do.
+const inboxMax = 1024
+
+// The longest that effects may take. They bound a runtime that hangs, not one
+// that is slow.
+const (
+	listMax    = 30 * time.Second
+	pullMax    = 30 * time.Minute
+	startMax   = 2 * time.Minute
+	removeMax  = 2 * time.Minute
+	networkMax = time.Minute
+	// stopSlack is the time above the grace in which SIGKILL must have worked; a
+	// restart of containerd fits in.
+	stopSlack = time.Minute
+)
+
+// driver owns the plan.
+type driver struct {
+	cfg     Config
+	core    *plan.Core
+	session *session.Session
+	gossip  *gossiper
+	check   *selfCheck
+	saver   *saver
+
+	inbox   chan any      // plan.Event, connected, or func() to run beside the plan
+	stopped chan struct{} // nobody reads the inbox any more
+	gen     uint64        // the session that reports go to; the loop's own
+	timer   *time.Timer
+
+	// storeRevision as of the last step: sessions begin by telling it.
+	storeRevision atomic.Int64
+
+	work   sync.WaitGroup
+	probes map[probeKey]context.CancelFunc
+}
+
+type probeKey struct {
+	container string
+	kind      plan.ProbeKind
+}
+
+// connected is the driver's own event: it brings the session's number.
+type connected struct{ gen uint64 }
+
+func newDriver(cfg Config, core *plan.Core) *driver {
+	d := &driver{cfg: cfg, core: core, inbox: make(chan any, inboxMax), stopped: make(chan struct{}), probes: map[probeKey]context.CancelFunc{},
+		check: newSelfCheck(cfg), saver: newSaver(cfg)}
+	d.storeRevision.Store(core.StoreRevision())
+	return d
+}
+
+// run is the one goroutine that drives the plan.
+func (d *driver) run(ctx context.Context) error {
+	defer d.work.Wait()
+	defer close(d.stopped)
+	// Effects under way end with the agent; containers do not.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	d.timer = time.NewTimer(time.Hour)
+	defer d.timer.Stop()
+	d.step(ctx, plan.Started{})
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case ev := <-d.inbox:
+			d.handle(ctx, ev)
+		case <-d.timer.C:
+			d.step(ctx, plan.Tick{})
+		}
+	}
+}
+
+func (d *driver) handle(ctx context.Context, ev any) {
+	switch ev := ev.(type) {
+	case plan.Event:
+		d.step(ctx, ev)
+	case connected:
+		d.gen = ev.gen
+		d.step(ctx, plan.Connected{})
+	case func():
+		ev()
+	}
+}
+
+func (d *driver) step(ctx context.Context, ev plan.Event) {
+	effects := d.core.Step(ev, time.Now())
+	d.storeRevision.Store(d.core.StoreRevision())
+	for _, e := range effects {
+		d.do(ctx, e)
+	}
+}
+
+// tell puts an event into the inbox.
+func (d *driver) tell(ctx context.Context, ev any) {
+	select {
+	case d.inbox <- ev:
+	case <-ctx.Done():
+	}
+}
+
+// do carries out one effect, without waiting for it.
+func (d *driver) do(ctx context.Context, e plan.Effect) {
+	switch e := e.(type) {
+	case plan.Wake:
+		d.timer.Reset(time.Until(e.At))
+	case plan.Report:
+		d.session.SendReport(d.gen, e.Report)
+	case plan.Ack:
+		d.session.SendAck(d.gen, e.AssignmentSequence, e.EndpointVersion)
+	case plan.SaveAssignment:
+		d.saver.save(e.Saved)
+	case plan.Resync:
+		d.session.Resync(e.Why)
+	case plan.StartProbe:
+		d.startProbe(ctx, e)
+	case plan.StopProbe:
+		key := probeKey{e.ContainerID, e.Kind}
+		if cancel := d.probes[key]; cancel != nil {
+			cancel()
+			delete(d.probes, key)
+		}
+	case plan.ForgetReplica:
+		d.work.Go(func() { forgetLogs(d.cfg.LogDir, e.Replica, d.cfg.Logger) })
+	default:
+		d.cfg.Logger.Debug("do", "effect", describe(e))
+		d.work.Go(func() {
+			if ev := d.carryOut(ctx, e); ctx.Err() == nil {
+				d.tell(ctx, ev)
+			}
+		})
+	}
+}
+
+// carryOut does an effect that takes time and gives the event that answers it.
+func (d *driver) carryOut(ctx context.Context, e plan.Effect) plan.Event {
+	switch e := e.(type) {
+	case plan.Observe:
+		return d.observe(ctx, e)
+	case plan.EnsureImage:
+		ctx, cancel := context.WithTimeout(ctx, pullMax)
+		defer cancel()
+		info, err := d.cfg.Runtime.EnsureImage(ctx, e.Ref, func(message string) { d.tell(ctx, plan.Progress{Ref: e.Ref, Message: message}) })
+		return plan.Done{ID: e.ID, ImageID: info.ID, Failure: failure(err, api.ReasonImageError)}
+	case plan.SetupNetwork:
+		ctx, cancel := context.WithTimeout(ctx, networkMax)
+		defer cancel()
+		a, err := d.cfg.Network.Setup(ctx, e.Replica, portMappings(e.Ports))
+		done := plan.Done{ID: e.ID, Failure: failure(err, api.ReasonNetworkError)}
+		if err == nil {
+			done.Network = plan.Network{NetNS: a.NetNS, IP: a.IP.String()}
+		}
+		return done
+	case plan.TeardownNetwork:
+		ctx, cancel := context.WithTimeout(ctx, networkMax)
+		defer cancel()
+		return plan.Done{ID: e.ID, Failure: failure(d.cfg.Network.Teardown(ctx, e.Replica), api.ReasonNetworkError)}
+	case plan.PruneNetworks:
+		ctx, cancel := context.WithTimeout(ctx, networkMax)
+		defer cancel()
+		keep := make(map[api.ReplicaKey]bool, len(e.Keep))
+		for _, k := range e.Keep {
+			keep[k] = true
+		}
+		err := d.cfg.Network.Prune(ctx, func(k api.ReplicaKey) bool { return keep[k] })
+		if err != nil {
+			d.cfg.Logger.Warn("cannot clear away networks that nobody needs", "err", err)
+		}
+		return plan.Done{ID: e.ID, Failure: failure(err, api.ReasonNetworkError)}
+	case plan.StartContainer:
+		ctx, cancel := context.WithTimeout(ctx, startMax)
+		defer cancel()
+		o, err := d.cfg.Runtime.Start(ctx, specOf(e, d.cfg))
+		return plan.Done{ID: e.ID, Container: containerOf(o), Failure: failure(err, api.ReasonCreateError)}
+	case plan.StopContainer:
+		ctx, cancel := context.WithTimeout(ctx, e.Grace+stopSlack)
+		defer cancel()
+		return plan.Done{ID: e.ID, Failure: failure(d.cfg.Runtime.Stop(ctx, e.ContainerID, e.Grace, e.Cause), reasonStopError)}
+	case plan.RemoveContainer:
+		ctx, cancel := context.WithTimeout(ctx, removeMax)
+		defer cancel()
+		return plan.Done{ID: e.ID, Failure: failure(d.cfg.Runtime.Remove(ctx, e.ContainerID), reasonRemoveError)}
+	}
+	panic(fmt.Sprintf("effect %T has nobody who carries it out", e))
+}
+
+func (d *driver) observe(ctx context.Context, e plan.Observe) plan.Event {
+	ctx, cancel := context.WithTimeout(ctx, listMax)
+	defer cancel()
+	list, err := d.cfg.Runtime.List(ctx)
+	if err != nil {
+		d.cfg.Logger.Warn("cannot list containers; trying again", "err", err)
+		return plan.Observed{ID: e.ID, Err: err.Error()}
+	}
+	ev := plan.Observed{ID: e.ID}
+	for _, o := range list {
+		ev.Containers = append(ev.Containers, containerOf(o))
+	}
+	return ev
+}
+
+// watchRuntime hands on the runtime's events.
+func (d *driver) watchRuntime(ctx context.Context) error {
+	for ev := range d.cfg.Runtime.Events(ctx) {
+		switch ev := ev.(type) {
+		case ctrd.Exited:
+			d.tell(ctx, plan.Exited{ContainerID: ev.ID, Exit: ev.Exit})
+		case ctrd.Reconnected:
+			d.tell(ctx, plan.RuntimeBack{})
+		case ctrd.OOM:
+			// Its end, if it ends, carries the evidence.
+			d.cfg.Logger.Warn("the kernel killed a process of a container: out of memory", "container", ev.ID)
+		}
+	}
+	return nil
+}
+
+// describe is an effect in a line, for the log. A spec may hold what users put
+// into its environment, so it is left out.
+func describe(e plan.Effect) string {
+	switch e := e.(type) {
+	case plan.StartContainer:
+		return fmt.Sprintf("StartContainer %s %s attempt %d: %s", e.Replica, e.Container.Name, e.Attempt, e.Why)
+	case plan.SetupNetwork:
+		return fmt.Sprintf("SetupNetwork %s: %s", e.Replica, e.Why)
+	}
+	return strings.TrimPrefix(fmt.Sprintf("%T%+v", e, e), "plan.")
+}
+
+// The session's words, as its Handler.
+
+// Connected implements session.Handler.
+func (d *driver) Connected(gen uint64, w session.Welcome) {
+	d.gossip.welcome(w)
+	d.fromSession(connected{gen})
+}
+
+func (d *driver) fromSession(ev any) {
+	select {
+	case d.inbox <- ev:
+	case <-d.stopped:
+	}
+}
+
+// Disconnected implements session.Handler.
+func (d *driver) Disconnected(uint64) { d.fromSession(plan.Disconnected{}) }
+
+// Assignments implements session.Handler.
+func (d *driver) Assignments(incarnation string, set wire.AssignmentSet) {
+	d.fromSession(plan.Assigned{Incarnation: incarnation, Set: set})
+}
+
+// Endpoints implements session.Handler.
+func (d *driver) Endpoints(set wire.EndpointSet) { d.fromSession(plan.Endpoints{Set: set}) }

@@ -1,0 +1,210 @@
+package plan
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/wire"
+)
+
+// assigned takes a set of the leader's.
+func (c *Core) assigned(ev Assigned) {
+	set := ev.Set
+	if !c.connected {
+		return // of a session that has ended
+	}
+	if !set.Complete && (!c.whole || ev.Incarnation != c.incarnation || set.Sequence != c.sequence+1) {
+		c.emit(Resync{Why: fmt.Sprintf("set %d came after set %d", set.Sequence, c.sequence)})
+		c.whole = false
+		return
+	}
+	if ev.Incarnation != c.incarnation {
+		c.newIncarnation(ev.Incarnation)
+	}
+	c.sequence = set.Sequence
+	c.ack.AssignmentSequence, c.ackDue, c.saveDue = set.Sequence, true, true
+	for _, a := range set.Put {
+		c.put(a)
+	}
+	for _, k := range set.Drop {
+		c.drop(k)
+	}
+	if set.Complete {
+		c.whole, c.allDue = true, true
+		c.keepOnly(set)
+	}
+	c.prune()
+}
+
+// keepOnly ends what a complete set does not name, if the set may say so.
+func (c *Core) keepOnly(set wire.AssignmentSet) {
+	c.mayPrune = set.StoreRevision >= c.storeRevision
+	if !c.mayPrune {
+		return
+	}
+	c.storeRevision = set.StoreRevision
+	named := make(map[api.ReplicaKey]bool, len(set.Put))
+	for _, a := range set.Put {
+		named[a.Key] = true
+	}
+	for _, k := range c.sortedKeys() {
+		if !named[k] {
+			c.drop(k)
+		}
+	}
+	c.pruneNetsDue = true
+}
+
+func (c *Core) put(a wire.Assignment) {
+	r := c.replicas[a.Key]
+	if r != nil && r.gone && !a.Stopping {
+		r = nil // assigned anew after it was gone
+	}
+	if r == nil {
+		r = newReplica(a)
+		c.replicas[a.Key] = r
+		for _, id := range slices.Sorted(maps.Keys(c.strays)) {
+			if o := c.strays[id]; o.Replica == a.Key {
+				delete(c.strays, id)
+				c.place(o)
+			}
+		}
+	} else {
+		r.assigned, r.held = true, false
+		for _, x := range r.become(a) {
+			c.abandon(x)
+		}
+	}
+	c.mark(r)
+	if !a.Stopping {
+		return
+	}
+	r.stopOrdered = true
+	if r.gone {
+		c.gone[a.Key] = true
+		return
+	}
+	c.leave(r, "the leader wants it stopped")
+}
+
+// drop: there is no placement any more.
+func (c *Core) drop(k api.ReplicaKey) {
+	r := c.replicas[k]
+	if r == nil {
+		return
+	}
+	if r.gone {
+		delete(c.replicas, k)
+		return
+	}
+	r.assigned = false
+	c.leave(r, "it is no longer assigned to this node")
+}
+
+// abandon makes a leftover of a run that is not of the replica's revision.
+func (c *Core) abandon(x *run) {
+	c.leaveImage(x)
+	c.stopProbes(x)
+	if x.op != 0 || x.id == "" {
+		// What is under way ends as nobody's; the next look finds the rest.
+		c.observe(x.what() + " is of an older revision")
+	}
+	if x.id == "" {
+		return
+	}
+	delete(c.byID, x.id)
+	x.r.leftovers = append(x.r.leftovers, &leftover{Container: Container{ID: x.id, Replica: x.r.key, Name: x.spec.Name, Grace: x.r.grace(),
+		Running: x.state == running || x.state == stopping || x.state == stopped}})
+}
+
+// newIncarnation: the store that speaks now is not the one that spoke before.
+// What is known is forgotten and looked at again, so that containers which the
+// new one names are adopted and the others are nobody's.
+func (c *Core) newIncarnation(id string) {
+	if c.incarnation != "" {
+		for _, k := range c.sortedKeys() {
+			for _, x := range c.replicas[k].runs {
+				c.stopProbes(x)
+			}
+		}
+		clear(c.replicas)
+		clear(c.images)
+		c.storeRevision, c.mayPrune = 0, false
+		c.forget()
+		c.observe("the store has a new incarnation")
+	}
+	c.incarnation = id
+}
+
+// prune takes up containers of this incarnation that nobody wants. It needs a
+// complete set: unknown is not unwanted.
+func (c *Core) prune() {
+	if !c.mayPrune || !c.observed {
+		return
+	}
+	for _, id := range slices.Sorted(maps.Keys(c.strays)) {
+		o := c.strays[id]
+		if o.Incarnation != c.incarnation {
+			continue
+		}
+		delete(c.strays, id)
+		r := c.replicas[o.Replica]
+		if r == nil || r.gone {
+			r = &replica{key: o.Replica, revision: o.Revision, template: &api.Template{}, phase: api.PhaseAssigned}
+			r.net.Network = Network{NetNS: o.NetNS, IP: o.IP}
+			c.replicas[o.Replica] = r
+		}
+		r.leftovers = append(r.leftovers, &leftover{Container: o})
+		c.leave(r, "nobody wants it")
+	}
+	c.pruneNetworks()
+}
+
+// pruneNetworks clears away networks of nobody, once per complete set. No
+// network is set up meanwhile: it would not be among those to keep.
+func (c *Core) pruneNetworks() {
+	if !c.pruneNetsDue || c.pruning != 0 {
+		return
+	}
+	c.pruneNetsDue = false
+	keep := map[api.ReplicaKey]bool{}
+	for k, r := range c.replicas {
+		keep[k] = !r.gone
+	}
+	for _, o := range c.strays {
+		keep[o.Replica] = true
+	}
+	maps.DeleteFunc(keep, func(_ api.ReplicaKey, k bool) bool { return !k })
+	c.pruning = c.id()
+	c.emit(PruneNetworks{ID: c.pruning, Keep: slices.SortedFunc(maps.Keys(keep), compareKeys), Why: "a complete set was taken up"})
+}
+
+// takeEndpoints keeps who gets traffic. Increments before a complete set of the
+// session are of no use; the set of before stays until then.
+func (c *Core) takeEndpoints(set wire.EndpointSet) {
+	if !c.connected || (!set.Complete && !c.endsWhole) {
+		return
+	}
+	if set.Complete {
+		c.endsWhole = true
+		clear(c.endpoints)
+	}
+	for _, e := range set.Put {
+		c.endpoints[e.Replica] = e
+	}
+	for _, k := range set.Drop {
+		delete(c.endpoints, k)
+	}
+	c.ack.EndpointVersion, c.ackDue = set.Version, true
+}
+
+// Endpoints gives who gets traffic, sorted by replica.
+func (c *Core) Endpoints() []wire.Endpoint {
+	out := make([]wire.Endpoint, 0, len(c.endpoints))
+	for _, k := range slices.SortedFunc(maps.Keys(c.endpoints), compareKeys) {
+		out = append(out, c.endpoints[k])
+	}
+	return out
+}

@@ -1,0 +1,26 @@
+// Package plan decides what an agent does: which images, networks, containers
+// and probes its replicas need now, what is left to clear away, and what there
+// is to report.
+//
+// It is a pure, deterministic state machine: Step(event, now) gives effects,
+// which are data with a reason; a driver carries them out and tells the results
+// as events. It reads no clock, draws no chance, starts no goroutine and does no
+// I/O. It owns the agent's picture: what is assigned, what was observed, how far
+// each replica is.
+//
+// Invariant: a container that runs and is as assigned is never stopped, but by
+// the leader's word or its own liveness probe; nothing is started that is not
+// assigned, in this life of the node; no replica has two containers of one
+// name; planning what was carried out plans nothing.
+//
+//	             +------------------------- Core --------------------------+
+//	Assigned --> | assigned --+                                            |
+//	Observed --> | observed --+--> per replica: what is missing, one step  | --> effects
+//	Done ------> | results ---+    further: image, network, start, probe   |
+//	Exited ----> |                 or: stop, remove, teardown, gone        | --> Report
+//	Probed ----> |                                                         |
+//	             +---------------------------------------------------------+
+//
+// It is level-triggered: an event only corrects the picture and marks replicas;
+// then each marked replica is compared with what it should be.
+package plan

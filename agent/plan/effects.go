@@ -1,0 +1,141 @@
+package plan
+
+import (
+	"time"
+
+	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/wire"
+)
+
+// Effect is something that the core wants done. Those with an ID are answered
+// by Done (Observe by Observed); each may be carried out more than once, over
+// restarts of the agent.
+type Effect interface{ effect() }
+
+type (
+	// Observe wants all containers of ours listed, those of other incarnations too.
+	Observe struct {
+		ID  uint64
+		Why string
+	}
+	// EnsureImage wants the image on this node.
+	EnsureImage struct {
+		ID  uint64
+		Ref string
+		Why string
+	}
+	// SetupNetwork wants a network for the replica; Ports are those published
+	// on the node. One that is there already is given as it is.
+	SetupNetwork struct {
+		ID      uint64
+		Replica api.ReplicaKey
+		Ports   []api.Port
+		Why     string
+	}
+	// StartContainer wants one run of a container.
+	StartContainer struct {
+		ID          uint64
+		Replica     api.ReplicaKey
+		Revision    int64
+		Incarnation string
+		Attempt     int
+		Container   api.Container
+		ImageID     string
+		Network     Network
+		Grace       time.Duration
+		Hash        string
+		Why         string
+	}
+	// StopContainer ends a container: SIGTERM, after Grace SIGKILL. Cause goes
+	// into its exit: api.ExitLivenessFailed, or words.
+	StopContainer struct {
+		ID          uint64
+		ContainerID string
+		Grace       time.Duration
+		Cause       string
+		Why         string
+	}
+	// RemoveContainer removes what is left of a container that does not run.
+	RemoveContainer struct {
+		ID          uint64
+		ContainerID string
+		Why         string
+	}
+	// TeardownNetwork removes the replica's network; one that is not there is
+	// no failure.
+	TeardownNetwork struct {
+		ID      uint64
+		Replica api.ReplicaKey
+		Why     string
+	}
+	// PruneNetworks removes all replica networks but these. Answered by Done; a
+	// failure is left to the next complete set.
+	PruneNetworks struct {
+		ID   uint64
+		Keep []api.ReplicaKey
+		Why  string
+	}
+	// ForgetReplica: nothing of it is left; files that were kept for it (its
+	// output) may go by their own limits.
+	ForgetReplica struct{ Replica api.ReplicaKey }
+	// StartProbe wants a container probed until StopProbe. Every try is told as
+	// Probed; tries never overlap.
+	StartProbe struct {
+		ContainerID string
+		Kind        ProbeKind
+		Probe       api.Probe
+		IP          string
+		// Port is the number for HTTP and TCP.
+		Port int
+		// First is the delay before the first try, Until the interval until the
+		// first success, Interval the one afterwards.
+		First, Until, Interval, Timeout time.Duration
+		Why                             string
+	}
+	// StopProbe ends it; results that come later are ignored.
+	StopProbe struct {
+		ContainerID string
+		Kind        ProbeKind
+	}
+	// Report goes up the session.
+	Report struct{ Report wire.StatusReport }
+	// Ack goes up the session.
+	Ack struct {
+		AssignmentSequence uint64
+		EndpointVersion    uint64
+	}
+	// SaveAssignment wants this on disk; a later one replaces it.
+	SaveAssignment struct{ Saved Saved }
+	// Resync wants the session ended and dialled again, for a complete set.
+	Resync struct{ Why string }
+	// Wake wants a Tick at this time; it replaces the one wanted before.
+	Wake struct{ At time.Time }
+)
+
+func (Observe) effect()         {}
+func (EnsureImage) effect()     {}
+func (SetupNetwork) effect()    {}
+func (StartContainer) effect()  {}
+func (StopContainer) effect()   {}
+func (RemoveContainer) effect() {}
+func (TeardownNetwork) effect() {}
+func (PruneNetworks) effect()   {}
+func (ForgetReplica) effect()   {}
+func (StartProbe) effect()      {}
+func (StopProbe) effect()       {}
+func (Report) effect()          {}
+func (Ack) effect()             {}
+func (SaveAssignment) effect()  {}
+func (Resync) effect()          {}
+func (Wake) effect()            {}
+
+// Saved is the last assignment, as it lies on disk: enough to go on without a
+// controller. It never holds secrets.
+type Saved struct {
+	Incarnation string `json:"incarnation"`
+	// StoreRevision is that of the last complete set that was kept.
+	StoreRevision int64 `json:"storeRevision"`
+	// BootID is the node's life in which the assignment was given.
+	BootID      string            `json:"bootID"`
+	Assignments []wire.Assignment `json:"assignments"`
+}

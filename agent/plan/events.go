@@ -1,0 +1,125 @@
+package plan
+
+import (
+	"time"
+
+	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/wire"
+)
+
+// Event is something that the core is told.
+type Event interface{ event() }
+
+type (
+	// Started is the first event of an agent's life.
+	Started struct{}
+	// Connected: a session with the leader is up. Disconnected: it ended.
+	Connected    struct{}
+	Disconnected struct{}
+	// Assigned is a set from the session. Incarnation is its message's.
+	Assigned struct {
+		Incarnation string
+		Set         wire.AssignmentSet
+	}
+	// Endpoints is a set from the session.
+	Endpoints struct{ Set wire.EndpointSet }
+	// RuntimeBack: the runtime's events arrive (again); what happened before
+	// may have been missed.
+	RuntimeBack struct{}
+	// Observed answers Observe with all containers of ours, or says why it
+	// could not be done.
+	Observed struct {
+		ID         uint64
+		Containers []Container
+		Err        string
+	}
+	// Exited: a container's first process ended.
+	Exited struct {
+		ContainerID string
+		Exit        api.Exit
+	}
+	// Done answers an effect by its ID. Failure is nil on success.
+	Done struct {
+		ID      uint64
+		Failure *Failure
+		// ImageID answers EnsureImage, Network SetupNetwork, Container StartContainer.
+		ImageID   string
+		Network   Network
+		Container Container
+	}
+	// Progress tells how far the pull of an image is.
+	Progress struct{ Ref, Message string }
+	// ImagesChanged: an image was brought to the node; missing ones may be there now.
+	ImagesChanged struct{}
+	// Probed is one try of a probe.
+	Probed struct {
+		ContainerID string
+		Kind        ProbeKind
+		OK          bool
+		Message     string
+	}
+	// Tick lets time act. It is due at NextWake; one too many does no harm.
+	Tick struct{}
+)
+
+func (Started) event()       {}
+func (Connected) event()     {}
+func (Disconnected) event()  {}
+func (Assigned) event()      {}
+func (Endpoints) event()     {}
+func (RuntimeBack) event()   {}
+func (Observed) event()      {}
+func (Exited) event()        {}
+func (Done) event()          {}
+func (Progress) event()      {}
+func (ImagesChanged) event() {}
+func (Probed) event()        {}
+func (Tick) event()          {}
+
+// Container is a container as the runtime has it.
+type Container struct {
+	ID          string
+	Replica     api.ReplicaKey
+	Name        string
+	Revision    int64
+	Incarnation string
+	// Attempt counts the restarts in place before this run, from 0.
+	Attempt int
+	// Hash is that of StartContainer.
+	Hash    string
+	ImageID string
+	NetNS   string
+	IP      string
+	Grace   time.Duration
+	Running bool
+	// Uncertain: the runtime did not tell; Running is true then.
+	Uncertain bool
+	StartedAt time.Time
+	// Exit is nil while it runs, and for a leftover that never started.
+	Exit *api.Exit
+}
+
+// Network is a replica's network on this node.
+type Network struct {
+	// NetNS is the path of its namespace.
+	NetNS string
+	IP    string
+}
+
+// Failure is why an effect could not be carried out.
+type Failure struct {
+	// Reason is one of api's words for waiting; Message is the runtime's.
+	Reason, Message string
+	// Exit is set by StartContainer where the container itself is at fault: it
+	// counts as a run that ended so.
+	Exit *api.Exit
+}
+
+// ProbeKind says which of a container's probes is meant.
+type ProbeKind string
+
+// The probes.
+const (
+	Readiness ProbeKind = "readiness"
+	Liveness  ProbeKind = "liveness"
+)

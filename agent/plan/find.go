@@ -1,0 +1,41 @@
+package plan
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/orchctl/orch/api"
+)
+
+// Found is a container as a user means it.
+type Found struct {
+	Name        string
+	ContainerID string
+	Running     bool
+	// Why says what it does instead of running.
+	Why string
+}
+
+// Find looks up a replica's container by name; an empty name means the first.
+func (c *Core) Find(key api.ReplicaKey, name string) (Found, error) {
+	r := c.replicas[key]
+	if r == nil || r.gone || len(r.runs) == 0 {
+		return Found{}, fmt.Errorf("replica %s is not on this node", key)
+	}
+	x := r.runs[0]
+	if name != "" {
+		if x = r.find(name); x == nil {
+			var names []string
+			for _, x := range r.runs {
+				names = append(names, x.spec.Name)
+			}
+			return Found{}, fmt.Errorf("replica %s has no container %q: it has %s", key, name, strings.Join(names, ", "))
+		}
+	}
+	cs := x.told()
+	f := Found{Name: x.spec.Name, ContainerID: x.id, Running: x.state == running || x.state == stopping}
+	if !f.Running {
+		f.Why = strings.TrimSuffix(strings.TrimSpace(fmt.Sprintf("%s %s: %s", cs.State, cs.Reason, cs.Message)), ":")
+	}
+	return f, nil
+}

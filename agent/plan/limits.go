@@ -1,0 +1,44 @@
+package plan
+
+import "time"
+
+// The limits of what happens at once and of when it is tried again.
+const (
+	// startsAtOnceMax: beyond 8, more starts only queue in containerd and on the disk.
+	startsAtOnceMax = 8
+	// networksAtOnceMax: CNI plugins are processes, and serialise on the kernel's
+	// network lock.
+	networksAtOnceMax = 8
+	// pullsAtOnceMax: a pull fetches several layers already.
+	pullsAtOnceMax = 4
+	// stopsAtOnceMax: a stop mostly waits for its grace, so many may; the bound
+	// is for memory.
+	stopsAtOnceMax = 256
+	// removesAtOnceMax: as for starts.
+	removesAtOnceMax = 8
+
+	// retryFirst and retryMax bound the doubling delay after something failed
+	// that is not the container's own fault: long enough to burn nothing, short
+	// enough that a repaired registry is noticed.
+	retryFirst = 200 * time.Millisecond
+	retryMax   = 30 * time.Second
+
+	// reportEvery is the least time between two reports: fifty replicas that
+	// start together cost a few messages, and nobody sees 20 ms.
+	reportEvery = 20 * time.Millisecond
+	// adoptMax is how long the first report waits for the first answers of
+	// adopted containers' readiness probes, so that a restart of the agent is no
+	// dip of the service. The probes' own timeout is 1 s by default.
+	adoptMax = 500 * time.Millisecond
+
+	// observeEvery is the time between two full looks at the runtime: events can
+	// be lost, so level follows edge. A listing costs milliseconds.
+	observeEvery = time.Minute
+	// observeAgain is when to look again after the runtime could not tell.
+	observeAgain = time.Second
+
+	// fastProbe is the interval of a readiness probe until its first success,
+	// and slowProbe that of any probe afterwards, where the manifest has none.
+	fastProbe = 100 * time.Millisecond
+	slowProbe = 5 * time.Second
+)

@@ -1,0 +1,352 @@
+package plan
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/wire"
+)
+
+// replica is one filling of a slot on this node: what it should be and how far
+// it is. One that is no longer assigned stays until nothing is left of it.
+type replica struct {
+	key      api.ReplicaKey
+	revision int64
+	template *api.Template
+	uid      string
+	spare    bool
+
+	assigned    bool // the leader's placement exists
+	stopOrdered bool // the leader wants it stopped
+	going       bool // it is being stopped and cleared away; there is no way back
+	why         string
+	held        bool // from another life of the node: waits for a session's word
+	gone        bool // nothing is left of it
+
+	phase     api.Phase
+	startedAt time.Time
+	net       network
+	runs      []*run // as in the template
+	leftovers []*leftover
+
+	wake time.Time // when time alone changes something; zero: never
+	sent *wire.Report
+}
+
+type netState int
+
+const (
+	netNone netState = iota
+	netSettingUp
+	netUp
+	netTearingDown
+	netGone
+)
+
+type network struct {
+	state netState
+	op    uint64
+	Network
+	retry retry
+}
+
+// leftover is a container that is none of the replica's runs and has to go.
+type leftover struct {
+	Container
+	op    uint64
+	retry retry
+}
+
+func newReplica(a wire.Assignment) *replica {
+	r := &replica{key: a.Key, assigned: true, phase: api.PhaseAssigned}
+	r.become(a)
+	return r
+}
+
+// become takes over what the leader says of the replica. It gives the runs that
+// are not of this revision.
+func (r *replica) become(a wire.Assignment) (old []*run) {
+	r.uid, r.spare = a.ServiceUID, a.Spare
+	if r.template != nil && r.revision == a.Revision {
+		return nil
+	}
+	old = r.runs
+	r.revision, r.template, r.runs = a.Revision, a.Template, nil
+	if r.template == nil {
+		r.template = &api.Template{}
+	}
+	for _, spec := range r.template.Containers {
+		r.runs = append(r.runs, &run{r: r, spec: spec, hash: hashOf(spec)})
+	}
+	return old
+}
+
+func (r *replica) assignment() wire.Assignment {
+	return wire.Assignment{Key: r.key, ServiceUID: r.uid, Revision: r.revision, Template: r.template, Stopping: r.stopOrdered, Spare: r.spare}
+}
+
+// advance moves the phase, forwards only.
+func (r *replica) advance(p api.Phase) {
+	if r.phase.Before(p) {
+		r.phase = p
+	}
+}
+
+func (r *replica) wakeBy(at time.Time) { r.wake = earliest(r.wake, at) }
+
+func (r *replica) grace() time.Duration {
+	return r.template.TerminationGracePeriod.Or(api.DefaultGrace)
+}
+
+func (r *replica) find(name string) *run {
+	for _, x := range r.runs {
+		if x.spec.Name == name {
+			return x
+		}
+	}
+	return nil
+}
+
+func (r *replica) findLeftover(id string) *leftover {
+	for _, l := range r.leftovers {
+		if l.ID == id {
+			return l
+		}
+	}
+	return nil
+}
+
+func (r *replica) removeLeftover(l *leftover) {
+	for i, have := range r.leftovers {
+		if have == l {
+			r.leftovers = append(r.leftovers[:i:i], r.leftovers[i+1:]...)
+			return
+		}
+	}
+}
+
+func (r *replica) leftoverNamed(name string) bool {
+	for _, l := range r.leftovers {
+		if l.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *replica) anyRun(f func(*run) bool) bool {
+	for _, x := range r.runs {
+		if f(x) {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *replica) waitsForImage() bool {
+	return r.anyRun(func(x *run) bool { return x.image != nil })
+}
+
+// published gives the ports that the node's own address is to have.
+func (r *replica) published() []api.Port {
+	var ports []api.Port
+	for _, x := range r.runs {
+		for _, p := range x.spec.Ports {
+			if p.Publish != 0 {
+				ports = append(ports, p)
+			}
+		}
+	}
+	return ports
+}
+
+// settle brings one replica as far as it can go now.
+func (c *Core) settle(r *replica) {
+	r.wake = time.Time{}
+	c.changed[r.key] = true
+	switch {
+	case r.gone:
+	case r.going:
+		c.settleGoing(r)
+	case r.held:
+	default:
+		c.settleWanted(r)
+	}
+}
+
+func (c *Core) settleWanted(r *replica) {
+	r.advance(api.PhasePreparing)
+	c.clearLeftovers(r)
+	if r.anyRun((*run).wantsStart) {
+		c.wantNetwork(r)
+	}
+	for _, x := range r.runs {
+		c.settleRun(x)
+	}
+	if len(r.runs) == 0 {
+		return
+	}
+	if r.phase.Before(api.PhaseRunning) && !r.anyRun(func(x *run) bool { return x.startedAt.IsZero() }) {
+		r.advance(api.PhaseRunning)
+		for _, x := range r.runs {
+			if x.startedAt.After(r.startedAt) {
+				r.startedAt = x.startedAt
+			}
+		}
+	}
+	if !r.anyRun(func(x *run) bool { return !x.final }) {
+		r.advance(api.PhaseFailed)
+	}
+}
+
+// settleGoing stops what runs, removes what is left, then the network.
+func (c *Core) settleGoing(r *replica) {
+	c.clearLeftovers(r)
+	busy := len(r.leftovers) > 0
+	for _, x := range r.runs {
+		switch x.state {
+		case absent:
+			continue
+		case running:
+			c.stopRun(x, r.why, r.why)
+		case stopped, ended:
+			c.removeRun(x, r.why)
+		}
+		busy = true
+	}
+	if busy || r.net.op != 0 {
+		return
+	}
+	if r.net.state == netGone {
+		c.finish(r)
+		return
+	}
+	if r.net.retry.waiting(c.now) {
+		r.wakeBy(r.net.retry.at)
+		return
+	}
+	id, ok := c.begin(op{class: networks, replica: r, network: true})
+	if !ok {
+		return
+	}
+	r.net.op, r.net.state = id, netTearingDown
+	c.emit(TeardownNetwork{ID: id, Replica: r.key, Why: r.why})
+}
+
+// leave begins the ordered end of a replica.
+func (c *Core) leave(r *replica, why string) {
+	c.mark(r)
+	if r.going {
+		return
+	}
+	r.going, r.held, r.why = true, false, why
+	r.advance(api.PhaseStopping)
+	for _, x := range r.runs {
+		c.leaveImage(x)
+		c.stopProbes(x)
+		x.failing.ok() // what failed so far was its start
+	}
+}
+
+// finish: nothing is left.
+func (c *Core) finish(r *replica) {
+	c.gone[r.key] = true
+	c.emit(ForgetReplica{Replica: r.key})
+	r.gone = true
+	r.advance(api.PhaseStopped)
+	switch {
+	case !r.assigned:
+		delete(c.replicas, r.key)
+	case r.stopOrdered: // stays known as gone until the leader drops it
+		c.saveDue = true
+	default: // it was dropped and assigned again meanwhile
+		c.replicas[r.key] = newReplica(r.assignment())
+		c.markKey(r.key)
+	}
+}
+
+func (c *Core) wantNetwork(r *replica) {
+	if r.net.state != netNone || r.net.op != 0 {
+		return
+	}
+	if r.net.retry.waiting(c.now) {
+		r.wakeBy(r.net.retry.at)
+		return
+	}
+	id, ok := c.begin(op{class: networks, replica: r, network: true})
+	if !ok {
+		return
+	}
+	r.net.op, r.net.state = id, netSettingUp
+	c.emit(SetupNetwork{ID: id, Replica: r.key, Ports: r.published(), Why: "it is to run here"})
+}
+
+func (c *Core) networkDone(r *replica, ev Done) {
+	r.net.op = 0
+	if ev.Failure != nil {
+		r.net.retry.failed(ev.Failure, c.now)
+		r.net.state = netNone
+		return
+	}
+	r.net.retry.ok()
+	if r.net.state == netTearingDown {
+		r.net.state = netGone
+		return
+	}
+	r.net.state, r.net.Network = netUp, ev.Network
+}
+
+// doubtNetwork has the network set up again before the next start, where no
+// container lives in it: what a start stumbled over may be the network's loss.
+func (c *Core) doubtNetwork(r *replica) {
+	if r.net.state == netUp && !r.anyRun(func(x *run) bool { return x.state == running || x.state == stopping || x.state == stopped }) {
+		r.net.state = netNone
+	}
+}
+
+// clearLeftovers stops and removes containers that are none of the runs.
+func (c *Core) clearLeftovers(r *replica) {
+	for _, l := range r.leftovers {
+		if l.op != 0 {
+			continue
+		}
+		if l.retry.waiting(c.now) {
+			r.wakeBy(l.retry.at)
+			continue
+		}
+		class := removes
+		if l.Running {
+			class = stops
+		}
+		id, ok := c.begin(op{class: class, replica: r, leftover: l})
+		if !ok {
+			continue
+		}
+		l.op = id
+		why := r.why
+		if !r.going {
+			why = fmt.Sprintf("it is not %s as assigned", r.key)
+		}
+		if l.Running {
+			c.emit(StopContainer{ID: id, ContainerID: l.ID, Grace: l.Grace, Cause: why, Why: why})
+		} else {
+			c.emit(RemoveContainer{ID: id, ContainerID: l.ID, Why: why})
+		}
+	}
+}
+
+func (c *Core) leftoverDone(r *replica, o op, ev Done) {
+	l := o.leftover
+	l.op = 0
+	switch {
+	case ev.Failure != nil:
+		l.retry.failed(ev.Failure, c.now)
+	case o.class == stops:
+		l.retry.ok()
+		l.Running = false
+	default:
+		c.noteRemoved(l.ID)
+		r.removeLeftover(l)
+	}
+}

@@ -1,0 +1,330 @@
+package plan
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/orchctl/orch/api"
+)
+
+// run is one container of a replica through its restarts in place: at most one
+// container of the runtime at a time.
+type run struct {
+	r    *replica
+	spec api.Container
+	hash string
+
+	state     runState
+	op        uint64 // under way; 0: none
+	changed   uint64 // the step in which state last changed
+	id        string // the runtime's, while there is a container
+	attempt   int    // restarts in place before this container, or the next
+	startedAt time.Time
+	imageID   string
+	uncertain bool // the runtime could not tell whether it runs
+	adopted   bool
+
+	image   *image // waits for it
+	pulling string
+	failing retry // start, stop or removal, whichever was last
+
+	lastExit  *api.Exit
+	final     bool      // ended, and not to be started again
+	endedAt   time.Time // of the last end
+	inRow     int       // ends since the last good run
+	nextStart time.Time // the back-off; zero: at once
+	// sick is the liveness probe's message once it asks for a restart.
+	sick string
+
+	readiness, liveness probe
+}
+
+type runState int
+
+const (
+	absent   runState = iota // no container
+	starting                 // StartContainer is out
+	running
+	stopping // StopContainer is out
+	stopped  // it was stopped; how it ended is not known yet
+	ended    // its process ended, its remains are there
+	removing // RemoveContainer is out
+)
+
+// hashOf tells containers of different specs apart. It is stored with the
+// container.
+func hashOf(spec api.Container) string {
+	js, err := json.Marshal(spec)
+	if err != nil { // api types hold nothing that JSON cannot
+		panic(fmt.Sprintf("encode container %s: %v", spec.Name, err))
+	}
+	sum := sha256.Sum256(js)
+	return hex.EncodeToString(sum[:12])
+}
+
+func (x *run) what() string { return fmt.Sprintf("%s %s", x.r.key, x.spec.Name) }
+
+func (x *run) wantsStart() bool {
+	return !x.final && (x.state == absent || x.state == ended || x.state == removing)
+}
+
+func (c *Core) setState(x *run, s runState) { x.state, x.changed = s, c.steps }
+
+// settleRun brings a wanted run a step further.
+func (c *Core) settleRun(x *run) {
+	switch x.state {
+	case absent:
+		c.startRun(x)
+	case running:
+		if x.sick != "" {
+			c.stopRun(x, api.ExitLivenessFailed, x.sick)
+		}
+	case ended:
+		if x.final {
+			return
+		}
+		if c.now.Before(x.nextStart) {
+			x.r.wakeBy(x.nextStart)
+			return
+		}
+		// Its remains were kept until now: they carry the count of restarts
+		// over a restart of the agent.
+		c.removeRun(x, "it is started again")
+	}
+}
+
+func (c *Core) startRun(x *run) {
+	r := x.r
+	if x.final {
+		return
+	}
+	if c.now.Before(x.nextStart) {
+		r.wakeBy(x.nextStart)
+		return
+	}
+	if x.imageID == "" {
+		c.wantImage(x)
+		return
+	}
+	if r.net.state != netUp || r.leftoverNamed(x.spec.Name) {
+		return
+	}
+	if x.failing.waiting(c.now) {
+		r.wakeBy(x.failing.at)
+		return
+	}
+	id, ok := c.begin(op{class: starts, replica: r, run: x})
+	if !ok {
+		return
+	}
+	x.op = id
+	c.setState(x, starting)
+	why := "it is assigned"
+	if x.lastExit != nil {
+		why = fmt.Sprintf("its last run ended: %s", x.lastExit.Reason)
+	}
+	c.emit(StartContainer{ID: id, Replica: r.key, Revision: r.revision, Incarnation: c.incarnation, Attempt: x.attempt, Container: x.spec,
+		ImageID: x.imageID, Network: r.net.Network, Grace: r.grace(), Hash: x.hash, Why: why})
+}
+
+func (c *Core) startDone(x *run, ev Done) {
+	if x.op != ev.ID {
+		return
+	}
+	x.op = 0
+	c.setState(x, absent)
+	got := ev.Container
+	switch f := ev.Failure; {
+	case f != nil && f.Exit != nil:
+		c.doubtNetwork(x.r)
+		x.startedAt = time.Time{}
+		c.judgeEnd(x, *f.Exit)
+	case f != nil:
+		c.doubtNetwork(x.r)
+		if f.Reason == api.ReasonImageMissing {
+			x.imageID = ""
+		}
+		x.failing.failed(f, c.now)
+	case got.Hash != x.hash:
+		x.failing.failed(&Failure{Reason: api.ReasonCreateError, Message: fmt.Sprintf("container %s exists with another specification", got.ID)}, c.now)
+	default:
+		x.failing.ok()
+		c.take(x, got)
+		if exit, ok := c.early[got.ID]; ok && x.state == running {
+			c.endRun(x, exit)
+		}
+	}
+	if c.busy[starts] == 0 {
+		clear(c.early)
+	}
+}
+
+// take makes a container of the runtime the run's own.
+func (c *Core) take(x *run, o Container) {
+	x.id, x.attempt, x.startedAt, x.uncertain, x.sick = o.ID, o.Attempt, o.StartedAt, o.Uncertain, ""
+	if x.startedAt.IsZero() {
+		x.startedAt = c.now
+	}
+	if o.ImageID != "" {
+		x.imageID = o.ImageID
+	}
+	c.leaveImage(x)
+	c.byID[o.ID] = x
+	if !o.Running {
+		exit := api.Exit{Code: lostCode, Reason: api.ExitError, Message: "how it ended is not known", FinishedAt: c.now}
+		if o.Exit != nil {
+			exit = *o.Exit
+		}
+		c.endRun(x, exit)
+		return
+	}
+	c.setState(x, running)
+	if n := &x.r.net; n.op == 0 && (n.state == netNone) && o.NetNS != "" {
+		n.state, n.Network = netUp, Network{NetNS: o.NetNS, IP: o.IP}
+	}
+	if !x.r.going {
+		c.startProbes(x)
+	}
+}
+
+// lostCode is the exit code of a container that nobody saw end.
+const lostCode = 255
+
+// stopRun stops a container that runs. cause goes into its exit.
+func (c *Core) stopRun(x *run, cause, why string) {
+	if x.failing.waiting(c.now) {
+		x.r.wakeBy(x.failing.at)
+		return
+	}
+	id, ok := c.begin(op{class: stops, replica: x.r, run: x})
+	if !ok {
+		return
+	}
+	x.op = id
+	c.setState(x, stopping)
+	c.stopProbes(x)
+	c.emit(StopContainer{ID: id, ContainerID: x.id, Grace: x.r.grace(), Cause: cause, Why: why})
+}
+
+func (c *Core) stopDone(x *run, ev Done) {
+	if x.op != ev.ID { // its end was seen before
+		return
+	}
+	x.op = 0
+	if ev.Failure != nil {
+		x.failing.failed(ev.Failure, c.now)
+		c.setState(x, running)
+		return
+	}
+	x.failing.ok()
+	c.setState(x, stopped)
+	if !x.r.going {
+		c.observe("how " + x.what() + " ended is not known yet")
+	}
+}
+
+// removeRun removes the remains of a container that ended.
+func (c *Core) removeRun(x *run, why string) {
+	if x.failing.waiting(c.now) {
+		x.r.wakeBy(x.failing.at)
+		return
+	}
+	id, ok := c.begin(op{class: removes, replica: x.r, run: x})
+	if !ok {
+		return
+	}
+	x.op = id
+	c.setState(x, removing)
+	c.emit(RemoveContainer{ID: id, ContainerID: x.id, Why: why})
+}
+
+func (c *Core) removeDone(x *run, ev Done) {
+	if x.op != ev.ID {
+		return
+	}
+	x.op = 0
+	if ev.Failure != nil {
+		x.failing.failed(ev.Failure, c.now)
+		c.setState(x, ended)
+		return
+	}
+	x.failing.ok()
+	c.noteRemoved(x.id)
+	c.forgetContainer(x)
+}
+
+// forgetContainer: the runtime has nothing of this run any more.
+func (c *Core) forgetContainer(x *run) {
+	delete(c.byID, x.id)
+	x.id, x.uncertain, x.adopted = "", false, false
+	x.attempt++
+	c.setState(x, absent)
+}
+
+// exited takes the runtime's word that a process ended.
+func (c *Core) exited(ev Exited) {
+	if x := c.byID[ev.ContainerID]; x != nil {
+		if x.state == running || x.state == stopping || x.state == stopped {
+			x.op = 0
+			c.endRun(x, ev.Exit)
+			c.mark(x.r)
+		}
+		return
+	}
+	if o, ok := c.strays[ev.ContainerID]; ok {
+		o.Running, o.Exit = false, &ev.Exit
+		c.strays[ev.ContainerID] = o
+		return
+	}
+	if c.busy[starts] > 0 {
+		c.early[ev.ContainerID] = ev.Exit
+	}
+}
+
+// endRun: the container's process ended.
+func (c *Core) endRun(x *run, exit api.Exit) {
+	c.stopProbes(x)
+	c.setState(x, ended)
+	x.uncertain = false
+	if x.sick != "" {
+		exit.Reason = api.ExitLivenessFailed
+		exit.Message = join(x.sick, exit.Message)
+		x.sick = ""
+	}
+	c.judgeEnd(x, exit)
+}
+
+// judgeEnd decides what follows from an end: a restart and when, or none.
+func (c *Core) judgeEnd(x *run, exit api.Exit) {
+	x.lastExit = &exit
+	at := c.now
+	if !exit.FinishedAt.IsZero() && exit.FinishedAt.Before(at) {
+		at = exit.FinishedAt
+	}
+	x.endedAt = at
+	policy := x.r.template.RestartPolicy
+	failed := exit.Code != 0 || exit.Signal != 0 || exit.OOM || exit.Reason == api.ExitLivenessFailed
+	if policy.Condition == api.RestartNever || (policy.Condition == api.RestartOnFailure && !failed) {
+		x.final = true
+		return
+	}
+	if !x.startedAt.IsZero() && at.Sub(x.startedAt) >= policy.ResetAfter.Or(api.DefaultResetAfter) {
+		x.inRow = 0
+	}
+	first := policy.BackOff.Or(api.DefaultBackOff)
+	x.nextStart = at
+	if x.inRow > 0 {
+		x.nextStart = at.Add(doubled(first, max(first, policy.MaxBackOff.Or(api.DefaultMaxBackOff)), x.inRow-1))
+	}
+	x.inRow++
+}
+
+func join(a, b string) string {
+	if a == "" || b == "" {
+		return a + b
+	}
+	return a + "; " + b
+}

@@ -1,0 +1,54 @@
+package agent
+
+import (
+	"context"
+	"sync"
+
+	"github.com/orchctl/orch/agent/ctrd"
+	"github.com/orchctl/orch/agent/plan"
+	"github.com/orchctl/orch/agent/probes"
+)
+
+// probeOutputMax is how much of a command's output is kept, in bytes.
+const probeOutputMax = 1 << 10
+
+func (d *driver) startProbe(ctx context.Context, e plan.StartProbe) {
+	key := probeKey{e.ContainerID, e.Kind}
+	if cancel := d.probes[key]; cancel != nil {
+		cancel()
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	d.probes[key] = cancel
+	target := probes.Target{Probe: e.Probe, IP: e.IP, Port: e.Port, First: e.First, Until: e.Until, Interval: e.Interval, Timeout: e.Timeout,
+		Exec: func(ctx context.Context, command []string) (int, string, error) {
+			var out head
+			code, err := d.cfg.Runtime.Exec(ctx, e.ContainerID, ctrd.ExecSpec{Args: command, Stdout: &out, Stderr: &out})
+			return code, out.String(), err
+		}}
+	d.work.Go(func() {
+		defer cancel()
+		probes.Run(ctx, target, func(ok bool, message string) {
+			d.tell(ctx, plan.Probed{ContainerID: e.ContainerID, Kind: e.Kind, OK: ok, Message: message})
+		})
+	})
+}
+
+// head keeps the beginning of what is written to it. Standard output and error
+// are copied by two goroutines, hence the lock.
+type head struct {
+	mu sync.Mutex
+	b  []byte
+}
+
+func (h *head) Write(p []byte) (int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.b = append(h.b, p[:min(len(p), probeOutputMax-len(h.b))]...)
+	return len(p), nil
+}
+
+func (h *head) String() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return string(h.b)
+}

@@ -1,0 +1,172 @@
+package probes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/orchctl/orch/api"
+)
+
+const (
+	// bodyMax is how much of an HTTP answer is read: its status is what counts,
+	// the rest only lets the server end in peace.
+	bodyMax = 10 << 10
+	// messageMax bounds a command's output in a message.
+	messageMax = 200
+)
+
+// Exec runs a command in the container and gives its exit code and the
+// beginning of what it printed. It ends with ctx.
+type Exec func(ctx context.Context, command []string) (code int, output string, err error)
+
+// Target is what is asked, and how often.
+type Target struct {
+	Probe api.Probe
+	// IP is the replica's, Port the number for HTTP and TCP.
+	IP   string
+	Port int
+	// Exec is needed for a command only.
+	Exec Exec
+	// First is the delay before the first try, Until the interval until the
+	// first success, Interval the one afterwards, each from the begin of a try
+	// to the begin of the next.
+	First, Until, Interval time.Duration
+	// Timeout of one try.
+	Timeout time.Duration
+}
+
+// Run tries until ctx ends and tells every answer; message says in words what
+// failed, and is empty on success. A try that ctx cut short is not told.
+func Run(ctx context.Context, t Target, tell func(ok bool, message string)) {
+	timer := time.NewTimer(t.First)
+	defer timer.Stop()
+	interval := t.Until
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		began := time.Now()
+		ok, message := Try(ctx, t)
+		if ctx.Err() != nil {
+			return
+		}
+		if ok {
+			interval = t.Interval
+		}
+		tell(ok, message)
+		timer.Reset(max(0, interval-time.Since(began)))
+	}
+}
+
+// Try asks once.
+func Try(ctx context.Context, t Target) (ok bool, message string) {
+	ctx, cancel := context.WithTimeout(ctx, t.Timeout)
+	defer cancel()
+	var err error
+	switch {
+	case t.Probe.HTTP != nil:
+		err = tryHTTP(ctx, t)
+	case t.Probe.TCP != nil:
+		err = tryTCP(ctx, t)
+	case t.Probe.Exec != nil:
+		err = tryExec(ctx, t)
+	default:
+		err = errors.New("the probe asks nothing")
+	}
+	if err == nil {
+		return true, ""
+	}
+	return false, inWords(err, ctx, t)
+}
+
+// client keeps no connections: a probe is to find out whether a new one works.
+// Redirects are answers, not places to go.
+var client = &http.Client{
+	Transport:     &http.Transport{DisableKeepAlives: true, MaxResponseHeaderBytes: 64 << 10},
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+}
+
+func (t Target) address() string { return net.JoinHostPort(t.IP, strconv.Itoa(t.Port)) }
+
+func tryHTTP(ctx context.Context, t Target) error {
+	path := t.Probe.HTTP.Path
+	if path == "" {
+		path = "/"
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+t.address()+path, nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("User-Agent", "orch-probe")
+	res, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, bodyMax)) // the status has come already
+	if res.StatusCode < 200 || res.StatusCode > 399 {
+		return fmt.Errorf("GET %s on port %d: HTTP %s", path, t.Port, res.Status)
+	}
+	return nil
+}
+
+func tryTCP(ctx context.Context, t Target) error {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "tcp", t.address())
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
+func tryExec(ctx context.Context, t Target) error {
+	if t.Exec == nil {
+		return errors.New("no way to run a command")
+	}
+	code, output, err := t.Exec(ctx, t.Probe.Exec.Command)
+	if err != nil {
+		return err
+	}
+	if code != 0 {
+		if len(output) > messageMax {
+			output = output[:messageMax] + "..."
+		}
+		if output = strings.TrimSpace(output); output != "" {
+			output = ": " + strings.ToValidUTF8(output, "?")
+		}
+		return fmt.Errorf("%s: exit code %d%s", t.Probe.Exec.Command[0], code, output)
+	}
+	return nil
+}
+
+// inWords says what failed without ports and addresses that differ from try to
+// try, so that equal failures have equal words.
+func inWords(err error, ctx context.Context, t Target) string {
+	var timeout net.Error
+	switch {
+	case errors.Is(ctx.Err(), context.DeadlineExceeded) || (errors.As(err, &timeout) && timeout.Timeout()):
+		if t.Probe.Exec != nil {
+			return fmt.Sprintf("%s: no end within %s", t.Probe.Exec.Command[0], t.Timeout)
+		}
+		return fmt.Sprintf("port %d: no answer within %s", t.Port, t.Timeout)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Sprintf("port %d: connection refused", t.Port)
+	case errors.Is(err, syscall.ECONNRESET):
+		return fmt.Sprintf("port %d: connection reset", t.Port)
+	case errors.Is(err, syscall.EHOSTUNREACH):
+		return fmt.Sprintf("port %d: no route to %s", t.Port, t.IP)
+	case errors.Is(err, io.EOF):
+		return fmt.Sprintf("port %d: connection closed without an answer", t.Port)
+	}
+	return err.Error()
+}

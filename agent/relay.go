@@ -1,0 +1,223 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/orchctl/orch/agent/ctrd"
+	"github.com/orchctl/orch/agent/logs"
+	"github.com/orchctl/orch/agent/plan"
+	"github.com/orchctl/orch/agent/session"
+	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/wire"
+	orchv1 "github.com/orchctl/orch/proto/orch/v1"
+)
+
+// resizesMax is how many sizes of a terminal may wait; older ones are of no use.
+const resizesMax = 4
+
+// Relay implements session.Handler: it serves logs, exec and images.
+func (d *driver) Relay(ctx context.Context, open *orchv1.OpenRelay, r session.Relay) {
+	var end *orchv1.End
+	switch req := open.GetRequest().(type) {
+	case *orchv1.OpenRelay_Logs:
+		end = d.relayLogs(ctx, req.Logs, r)
+	case *orchv1.OpenRelay_Exec:
+		end = d.relayExec(ctx, req.Exec, r)
+	case *orchv1.OpenRelay_Image:
+		end = d.relayImage(ctx, r)
+	default:
+		end = &orchv1.End{ExitCode: -1, Error: "this node's agent does not know what was asked: it may be older than the controller"}
+	}
+	if err := r.Send(&orchv1.Frame{Frame: &orchv1.Frame_End{End: end}}); err != nil && ctx.Err() == nil {
+		d.cfg.Logger.Debug("a relay's end was not heard", "relay", open.GetId(), "err", err)
+	}
+}
+
+func failed(err error) *orchv1.End { return &orchv1.End{ExitCode: -1, Error: err.Error()} }
+
+// ask runs f beside the plan, which only that goroutine may read.
+func (d *driver) ask(ctx context.Context, f func(*plan.Core)) error {
+	done := make(chan struct{})
+	select {
+	case d.inbox <- func() { f(d.core); close(done) }:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-d.stopped:
+		return errors.New("the agent ends")
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-d.stopped:
+		return errors.New("the agent ends")
+	}
+}
+
+// container finds what a user means: with an empty name, the replica's first.
+func (d *driver) container(ctx context.Context, key api.ReplicaKey, name string) (found plan.Found, err error) {
+	if e := d.ask(ctx, func(c *plan.Core) { found, err = c.Find(key, name) }); e != nil {
+		return found, e
+	}
+	return found, err
+}
+
+func (d *driver) relayLogs(ctx context.Context, req *orchv1.LogsOpen, r session.Relay) *orchv1.End {
+	key := wire.KeyFromPB(req.GetReplica())
+	name := req.GetContainer()
+	if found, err := d.container(ctx, key, name); err == nil {
+		name = found.Name
+	} else if name == "" {
+		name = firstLog(d.cfg.LogDir, key) // it is gone, its output is not
+	}
+	if name == "" || strings.ContainsAny(name+key.Namespace+key.Service, "/\x00") {
+		return failed(fmt.Errorf("logs of %s: this node has none", key))
+	}
+	opts := logs.Options{Tail: int(req.GetTail()), Since: wire.TimeFromPB(req.GetSince()), Follow: req.GetFollow()}
+	if opts.Tail == 0 {
+		if !opts.Follow {
+			return &orchv1.End{}
+		}
+		opts.Since = time.Now()
+	}
+	err := logs.Read(ctx, logs.File(d.cfg.LogDir, key, name), opts, func(l logs.Line) error {
+		return r.Send(&orchv1.Frame{Frame: &orchv1.Frame_Log{Log: &orchv1.LogLine{Time: wire.TimeToPB(l.Time), Stream: l.Stream, Text: []byte(l.Text),
+			Replica: req.GetReplica(), Container: name}}})
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return failed(fmt.Errorf("logs of %s %s: it has not written anything", key, name))
+	}
+	if err != nil {
+		return failed(err)
+	}
+	return &orchv1.End{}
+}
+
+// firstLog is the first container, by name, whose output lies there.
+func firstLog(logDir string, k api.ReplicaKey) string {
+	files, err := filepath.Glob(filepath.Join(logs.Dir(logDir, k), "*.log"))
+	if err != nil || len(files) == 0 {
+		return ""
+	}
+	slices.Sort(files)
+	return strings.TrimSuffix(filepath.Base(files[0]), ".log")
+}
+
+func (d *driver) relayExec(ctx context.Context, req *orchv1.ExecOpen, r session.Relay) *orchv1.End {
+	found, err := d.container(ctx, wire.KeyFromPB(req.GetReplica()), req.GetContainer())
+	if err != nil {
+		return failed(err)
+	}
+	if !found.Running {
+		return failed(fmt.Errorf("container %s does not run: %s", found.Name, found.Why))
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	resizes := make(chan ctrd.Size, resizesMax)
+	if req.GetWidth() > 0 {
+		resizes <- ctrd.Size{Width: uint16(req.GetWidth()), Height: uint16(req.GetHeight())}
+	}
+	in, feed := io.Pipe()
+	defer in.Close()
+	go func() {
+		defer cancel()
+		feedExec(r, feed, resizes)
+	}()
+	out := &frameWriter{r: r}
+	spec := ctrd.ExecSpec{Args: req.GetCommand(), TTY: req.GetTty(), Resize: resizes,
+		Stdout: out.stream(func(b []byte) *orchv1.Frame { return &orchv1.Frame{Frame: &orchv1.Frame_Stdout{Stdout: b}} }),
+		Stderr: out.stream(func(b []byte) *orchv1.Frame { return &orchv1.Frame{Frame: &orchv1.Frame_Stderr{Stderr: b}} })}
+	if req.GetStdin() {
+		spec.Stdin = in
+	}
+	code, err := d.cfg.Runtime.Exec(ctx, found.ContainerID, spec)
+	if err != nil {
+		return failed(err)
+	}
+	return &orchv1.End{ExitCode: int32(code)}
+}
+
+// feedExec hands what the user types to the command, until the stream ends.
+func feedExec(r session.Relay, feed *io.PipeWriter, resizes chan ctrd.Size) {
+	for {
+		f, err := r.Recv()
+		if err != nil {
+			_ = feed.CloseWithError(io.EOF) // a pipe's close never fails
+			return
+		}
+		switch x := f.GetFrame().(type) {
+		case *orchv1.Frame_Stdin:
+			_, _ = feed.Write(x.Stdin) // fails when the command ended: nobody reads on
+		case *orchv1.Frame_StdinClosed:
+			_ = feed.Close()
+		case *orchv1.Frame_Resize:
+			size := ctrd.Size{Width: uint16(x.Resize.GetWidth()), Height: uint16(x.Resize.GetHeight())}
+			select {
+			case resizes <- size:
+			default:
+			}
+		}
+	}
+}
+
+// frameWriter sends what two goroutines write.
+type frameWriter struct {
+	mu sync.Mutex
+	r  session.Relay
+}
+
+type streamWriter struct {
+	w    *frameWriter
+	wrap func([]byte) *orchv1.Frame
+}
+
+func (w *frameWriter) stream(wrap func([]byte) *orchv1.Frame) io.Writer { return streamWriter{w, wrap} }
+
+func (s streamWriter) Write(p []byte) (int, error) {
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	if err := s.w.r.Send(s.wrap(slices.Clone(p))); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+func (d *driver) relayImage(ctx context.Context, r session.Relay) *orchv1.End {
+	archive, feed := io.Pipe()
+	defer archive.Close()
+	go feedImage(r, feed)
+	refs, err := d.cfg.Runtime.ImportImage(ctx, archive)
+	if err != nil {
+		return failed(err)
+	}
+	d.fromSession(plan.ImagesChanged{})
+	d.cfg.Logger.Info("image brought", "refs", refs)
+	return &orchv1.End{Refs: refs}
+}
+
+func feedImage(r session.Relay, feed *io.PipeWriter) {
+	for {
+		f, err := r.Recv()
+		switch {
+		case err != nil:
+			_ = feed.CloseWithError(fmt.Errorf("the archive broke off: %w", io.ErrUnexpectedEOF))
+			return
+		case f.GetDataEnd():
+			_ = feed.Close()
+			return
+		}
+		if _, err := feed.Write(f.GetData()); err != nil {
+			return // the import ended and says why
+		}
+	}
+}

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/orchctl/orch/agent"
+	"github.com/orchctl/orch/agent/ctrd"
+	"github.com/orchctl/orch/agent/netdev"
+	"github.com/orchctl/orch/agent/session"
+	"github.com/orchctl/orch/internal/version"
+)
+
+// gcPercent trades a little cpu, of which an idle agent needs next to none, for
+// memory that replicas can use.
+const gcPercent = 50
+
+func run(ctx context.Context, f flags) error {
+	s, err := f.check()
+	if err != nil {
+		return err
+	}
+	debug.SetGCPercent(gcPercent)
+	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: s.level}))
+	if err := agent.ProtectFromOOM(); err != nil {
+		logger.Debug("as it is started without the rights", "err", err)
+	}
+	host, err := agent.DetectHost(s.bootIDFile)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(s.data, 0o700); err != nil {
+		return fmt.Errorf("make data folder: %w", err)
+	}
+	logger.Info("starting", "node", s.name, "version", version.String(), "address", s.addr, "capacity", inWords(s.resources))
+	identity, err := identify(ctx, s, logger)
+	if err != nil {
+		return err
+	}
+	cfg := agent.Config{Name: s.name, Data: s.data, LogDir: filepath.Join(s.data, "logs"), Address: s.addr, Controllers: s.join,
+		Credentials: identity.Credentials, Host: host, Labels: s.nodeLabels, Capacity: s.resources, Version: version.String(),
+		GossipPort: s.gossipPort, Logger: logger}
+	runtime, err := ctrd.Dial(ctx, ctrd.Config{Address: s.containerd, ShimPath: s.shim, LogDir: cfg.LogDir, CgroupParent: s.cgroupParent,
+		InsecureRegistries: s.insecureRegistries, Logger: logger})
+	if err != nil {
+		return fmt.Errorf("%w; is containerd running? --containerd says where its socket is", err)
+	}
+	defer runtime.Close()
+	if cfg.RuntimeVersion, err = runtime.Version(ctx); err != nil {
+		return err
+	}
+	cfg.Runtime = runtime
+	if cfg.Network, err = netdev.New(netdev.Config{CNIBin: s.cniBin, StateDir: filepath.Join(s.data, "net"), Subnet: s.subnet, Cluster: s.cluster, Logger: logger}); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return agent.Run(ctx, cfg) })
+	g.Go(func() error { return identity.Run(ctx, s.join) })
+	err = g.Wait()
+	logger.Info("ended; containers run on")
+	return err
+}
+
+// identify gives the node's certificate, joining the cluster if it has none.
+func identify(ctx context.Context, s settings, logger *slog.Logger) (*session.Identity, error) {
+	identity, joined, err := session.OpenIdentity(filepath.Join(s.data, "pki"), s.name, logger)
+	if err != nil {
+		return nil, err
+	}
+	if !joined {
+		token, err := s.joinToken()
+		if err != nil {
+			return nil, err
+		}
+		if err := identity.Join(ctx, s.join, token); err != nil {
+			return nil, err
+		}
+		logger.Info("joined the cluster", "node", s.name)
+		return identity, nil
+	}
+	if identity.Expired() {
+		if err := identity.Renew(ctx, s.join); err != nil {
+			logger.Warn("this node's certificate has expired and is not renewed: containers run on, but no session is possible; an empty pki folder and a fresh token join anew",
+				"folder", filepath.Join(s.data, "pki"), "err", err)
+		}
+	}
+	return identity, nil
+}
+
+func (s settings) joinToken() (string, error) {
+	if s.token != "" {
+		return s.token, nil
+	}
+	if s.tokenFile == "" {
+		return "", usageError{errors.New("this node is not in a cluster yet: give a join token with --token-file; \"orchctl token create --role node\" prints one")}
+	}
+	b, err := os.ReadFile(s.tokenFile)
+	if err != nil {
+		return "", fmt.Errorf("read join token: %w", err)
+	}
+	return strings.TrimSpace(string(b)), nil
+}
