@@ -2,15 +2,21 @@ package rig
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
+	eventsapi "github.com/containerd/containerd/api/events"
 	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/events"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/typeurl/v2"
 )
 
 // Running is one container that really runs, as containerd says.
@@ -121,4 +127,82 @@ func (f *Fleet) Leftovers(ctx context.Context, node string) ([]string, error) {
 		return nil
 	})
 	return out, err
+}
+
+// Start is one start of a replica's container, as containerd told it.
+type Start struct {
+	At      time.Time // when we heard of it
+	ID      string
+	Service string
+	Slot    int
+	Epoch   uint64
+	Err     error // the last one: nothing follows
+}
+
+// Starts tells of each container that a node starts from now on, until ctx ends.
+func (f *Fleet) Starts(ctx context.Context, node string) (<-chan Start, error) {
+	ctx = namespaces.WithNamespace(ctx, namespace)
+	c, err := f.containerd(node)
+	if err != nil {
+		return nil, err
+	}
+	events, errs := c.Subscribe(ctx, `topic=="/tasks/start"`, `namespace==`+namespace)
+	// The subscription is in force once containerd has answered something that
+	// was asked after it.
+	if _, err := c.Version(ctx); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	out := make(chan Start)
+	go func() {
+		defer close(out)
+		defer c.Close()
+		for {
+			var s Start
+			select {
+			case e := <-events:
+				s = started(ctx, c, e)
+			case err := <-errs:
+				s.Err = fmt.Errorf("listen to containerd of %s: %w", node, err)
+			case <-ctx.Done():
+				return
+			}
+			select {
+			case out <- s:
+			case <-ctx.Done():
+				return
+			}
+			if s.Err != nil {
+				return
+			}
+		}
+	}()
+	return out, nil
+}
+
+// started reads a start event and the labels of its container.
+func started(ctx context.Context, c *containerd.Client, e *events.Envelope) Start {
+	s := Start{At: time.Now()}
+	v, err := typeurl.UnmarshalAny(e.Event)
+	if err != nil {
+		s.Err = fmt.Errorf("read event %s: %w", e.Topic, err)
+		return s
+	}
+	start, ok := v.(*eventsapi.TaskStart)
+	if !ok {
+		s.Err = fmt.Errorf("read event %s: it is a %T", e.Topic, v)
+		return s
+	}
+	s.ID = start.ContainerID
+	ct, err := c.LoadContainer(ctx, s.ID)
+	if err != nil {
+		return s // gone again already
+	}
+	labels, err := ct.Labels(ctx)
+	if err != nil {
+		return s
+	}
+	s.Service = labels["orch/service"]
+	s.Slot, _ = strconv.Atoi(labels["orch/slot"])
+	s.Epoch, _ = strconv.ParseUint(labels["orch/epoch"], 10, 64)
+	return s
 }

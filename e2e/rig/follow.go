@@ -172,3 +172,6 @@ func (w *Follower) Until(ctx context.Context, within time.Duration, what string,
 		}
 	}
 }
+
+// Waiting tells how many changes have arrived and were not yet taken.
+func (w *Follower) Waiting() int { return len(w.events) }
