@@ -1,0 +1,15 @@
+// Package identity decides who may be part of the cluster: it holds the CA,
+// checks join tokens, binds names to keys and signs certificates.
+//
+// It owns the keys below Prefix. The CA is claimed once, by compare-and-swap,
+// by the first controller that starts; its key lies there sealed under a key
+// that is only on controllers' disks. Tokens and names are written through the
+// leader's core like everything else, fenced and in order.
+//
+// Invariant: a node's name belongs to the first key that joined under it, until
+// an admin removes the node; no certificate is handed out before what it rests
+// on is committed.
+//
+//	Join(token, name, csr) ──► token good? ──► name free, or this key's? ──► Writer ──► sign
+//	                                                                          (core.Write)
+package identity

@@ -1,0 +1,194 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/orchctl/orch/internal/controller/commit"
+	"github.com/orchctl/orch/internal/controller/core"
+	"github.com/orchctl/orch/internal/controller/election"
+	"github.com/orchctl/orch/internal/controller/identity"
+)
+
+// lead is one term, from reading the store to closing the last session.
+func (c *Controller) lead(ctx context.Context, lease election.Lease) error {
+	began := time.Now()
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	commits := commit.New(c.cfg.Store, lease.Fence(), commit.Config{Log: c.cfg.Log})
+
+	// Both are read after the leader key was seized: what an older leader may
+	// still have on its way is refused from then on.
+	kvs, rev, err := c.cfg.Store.Range(ctx, core.Prefix)
+	if err != nil {
+		return fmt.Errorf("read the state: %w", err)
+	}
+	book, _, err := c.cfg.Store.Range(ctx, identity.Prefix)
+	if err != nil {
+		return fmt.Errorf("read tokens and names: %w", err)
+	}
+	k := core.New(core.Config{Incarnation: c.incarnation, Term: lease.Term, Limits: commits.Limits(), Liveness: c.cfg.Liveness})
+	if err := k.Load(kvs, rev); err != nil {
+		return err
+	}
+	t := newTerm(c.incarnation, lease, end)
+	if err := c.cfg.Authority.Begin(book, t); err != nil {
+		return err
+	}
+	c.view.Begin()
+	l := &loop{c: c, term: t, core: k, commits: commits, rev: rev, nodes: map[string]bool{}, looks: make(chan struct{}, looksMax)}
+
+	// The driver of commits outlives the loop's context a little: what is under
+	// way at an orderly end is still answered.
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return commits.Run(gctx) })
+	g.Go(func() error { return l.run(gctx) })
+	c.setTerm(t)
+	c.cfg.Log.Info("term began", "term", lease.Term, "entries", len(kvs), "revision", rev, "took", time.Since(began))
+	err = g.Wait()
+
+	c.setTerm(nil)
+	c.view.End(time.Now())
+	c.cfg.Authority.End()
+	close(t.over) // closes sessions and answers who waits
+	l.looking.Wait()
+	if cause := context.Cause(ctx); cause != nil && cause != context.Canceled {
+		return cause
+	}
+	return err
+}
+
+const (
+	// turnMax is how many events are taken in before the core plans, so that a
+	// flood of them cannot put off placements for ever.
+	turnMax = 512
+	// stallMin: a timer that fires later than this means that the process itself
+	// did not run. Shorter delays are what a busy machine does.
+	stallMin = 200 * time.Millisecond
+	// looksMax bounds the leader's own probes at a time; a look that is not made
+	// is a witness less, not a verdict.
+	looksMax = 64
+)
+
+// loop drives the core of one term. Its fields belong to run's goroutine.
+type loop struct {
+	c       *Controller
+	term    *term
+	core    *core.Core
+	commits *commit.Driver
+
+	rev        int64 // of the last commit
+	committing bool
+	begun      bool // the view was published
+	nodes      map[string]bool
+	interval   time.Duration // between beats, as sessions were told
+	wake       time.Time     // when the core wants a Tick; zero: never
+	err        error         // why the term must end
+
+	looks   chan struct{} // one element per probe under way
+	looking sync.WaitGroup
+}
+
+func (l *loop) run(ctx context.Context) error {
+	l.interval = l.c.beatInterval()
+	l.carry(ctx, l.core.Begin(time.Now()))
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		l.turn(ctx)
+		if l.err != nil {
+			return l.err
+		}
+		if l.wake.IsZero() {
+			timer.Stop()
+		} else {
+			timer.Reset(time.Until(l.wake))
+		}
+		select {
+		case ev := <-l.term.inbox:
+			l.step(ctx, ev)
+		case r, ok := <-l.commits.Results():
+			l.committed(ctx, r, ok)
+		case <-timer.C:
+			l.tick(ctx)
+		case <-ctx.Done():
+			l.drain(ctx)
+			return context.Cause(ctx)
+		}
+		for n := 1; n < turnMax && l.err == nil && l.more(ctx); n++ {
+		}
+	}
+}
+
+// more takes one more event if one is there.
+func (l *loop) more(ctx context.Context) bool {
+	select {
+	case ev := <-l.term.inbox:
+		l.step(ctx, ev)
+		return true
+	case r, ok := <-l.commits.Results():
+		l.committed(ctx, r, ok)
+		return true
+	default:
+		return false
+	}
+}
+
+// drain answers what was under way when the term was told to end; nothing new
+// begins.
+func (l *loop) drain(ctx context.Context) {
+	for r := range l.commits.Results() {
+		l.committed(ctx, r, true)
+	}
+}
+
+func (l *loop) step(ctx context.Context, ev core.Event) {
+	l.tick(ctx)
+	l.carry(ctx, l.core.Step(ev, time.Now()))
+}
+
+// tick lets time act where it is due. A leader that did not run itself must not
+// hold the silence against others.
+func (l *loop) tick(ctx context.Context) {
+	now := time.Now()
+	if l.wake.IsZero() || now.Before(l.wake) {
+		return
+	}
+	if late := now.Sub(l.wake); late > stallMin {
+		l.c.cfg.Log.Warn("the leader did not run", "for", late)
+		l.carry(ctx, l.core.Step(core.Stalled{For: late}, now))
+	}
+	l.carry(ctx, l.core.Step(core.Tick{}, now))
+	l.wake, _ = l.core.NextWake()
+}
+
+func (l *loop) turn(ctx context.Context) {
+	l.carry(ctx, l.core.Turn(time.Now()))
+	l.wake, _ = l.core.NextWake()
+	if !l.begun && !l.committing {
+		// All that the term begins with is published by now; if that is nothing,
+		// say so.
+		if !l.c.view.Begun() {
+			l.c.view.Publish(core.Publish{})
+		}
+		l.begun = true
+		close(l.term.published)
+	}
+}
+
+func (l *loop) committed(ctx context.Context, r commit.Result, ok bool) {
+	if !ok {
+		l.err = errEnded
+		return
+	}
+	l.committing = false
+	l.rev = max(l.rev, r.Rev)
+	l.carry(ctx, l.core.Step(core.Committed{Seq: r.Seq, Rev: r.Rev, Err: r.Err}, time.Now()))
+	if l.core.Failed() {
+		l.err = fmt.Errorf("resign: %w", r.Err)
+	}
+}

@@ -1,0 +1,254 @@
+package session
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/orchctl/orch/internal/controller/core"
+	"github.com/orchctl/orch/internal/controller/identity"
+	orchv1 "github.com/orchctl/orch/proto/orch/v1"
+)
+
+const (
+	// queueMax is how many messages may wait for an agent: what a burst of
+	// placements makes while the agent is busy for a second.
+	queueMax = 1024
+	// helloTimeout is how long a new session may stay silent.
+	helloTimeout = 5 * time.Second
+	// messagesPerSecond and messagesBurst bound what one agent can make the
+	// leader do: ten beats a second and batched reports need a tenth of it.
+	messagesPerSecond, messagesBurst = 500, 2000
+	// joinsPerSecond bounds what strangers can make the CA do.
+	joinsPerSecond, joinsBurst = 200, 1000
+)
+
+// Term is one leader's time, as sessions need it.
+type Term interface {
+	Incarnation() string
+	Number() uint64
+	// Tell hands an event to the leader's core; it waits for room there. An
+	// error means that the term is over, or ctx.
+	Tell(ctx context.Context, ev core.Event) error
+	// Over is closed when the term ends.
+	Over() <-chan struct{}
+}
+
+// Leadership is whether this controller leads.
+type Leadership interface {
+	// Term gives the term that this controller leads, or an error if it does not.
+	Term() (Term, error)
+	// Doubt is called when somebody has seen a higher term; it looks into the
+	// store whether ours is over, and if so ends it.
+	Doubt(ctx context.Context, t Term, seen uint64)
+}
+
+// Identities says who may be a node.
+type Identities interface {
+	Join(ctx context.Context, token, name string, csr []byte) ([]byte, error)
+	Renew(ctx context.Context, csr []byte) ([]byte, error)
+	Bound(node string, cert *x509.Certificate) error
+}
+
+// Config is what a Server needs. All but Opened is required.
+type Config struct {
+	Leadership Leadership
+	Identities Identities
+	// CA in PEM goes with every certificate.
+	CA []byte
+	// Welcome gives what a new session is told, but for the beat interval.
+	Welcome func() *orchv1.Welcome
+	// BeatInterval for a fleet as large as it is now.
+	BeatInterval func() time.Duration
+	// Opened is run beside every new session, under a context that ends with it.
+	Opened func(ctx context.Context, node string, cert *x509.Certificate)
+	Log    *slog.Logger
+}
+
+// Server serves orch.v1.Agents. Make it with New.
+type Server struct {
+	orchv1.UnimplementedAgentsServer
+	cfg     Config
+	ids     atomic.Uint64 // of sessions: each is higher than the one before
+	joins   *rate.Limiter
+	running sync.WaitGroup
+
+	mu       sync.Mutex
+	sessions map[string]*session // by node
+	relays   relays
+}
+
+// New makes a server without sessions.
+func New(cfg Config) *Server {
+	return &Server{cfg: cfg, joins: rate.NewLimiter(joinsPerSecond, joinsBurst), sessions: map[string]*session{}, relays: newRelays()}
+}
+
+// Wait returns when every goroutine of every session has ended; to be called
+// once the gRPC server has stopped.
+func (s *Server) Wait() { s.running.Wait() }
+
+// Join implements orch.v1.Agents.
+func (s *Server) Join(ctx context.Context, r *orchv1.JoinRequest) (*orchv1.JoinResponse, error) {
+	if !s.joins.Allow() {
+		return nil, status.Error(codes.ResourceExhausted, "too many joins at once; try again in a second")
+	}
+	cert, err := s.cfg.Identities.Join(ctx, r.GetToken(), r.GetName(), r.GetCsr())
+	if err != nil {
+		s.cfg.Log.Info("join refused", "name", clip(r.GetName()), "why", err)
+		return nil, identityError(err)
+	}
+	return &orchv1.JoinResponse{Certificate: cert, Ca: s.cfg.CA}, nil
+}
+
+// Renew implements orch.v1.Agents.
+func (s *Server) Renew(ctx context.Context, r *orchv1.RenewRequest) (*orchv1.JoinResponse, error) {
+	if !s.joins.Allow() {
+		return nil, status.Error(codes.ResourceExhausted, "too many renewals at once; try again in a second")
+	}
+	cert, err := s.cfg.Identities.Renew(ctx, r.GetCsr())
+	if err != nil {
+		return nil, identityError(err)
+	}
+	return &orchv1.JoinResponse{Certificate: cert, Ca: s.cfg.CA}, nil
+}
+
+// clipBytes is enough of a stranger's text for a log line.
+const clipBytes = 80
+
+func clip(s string) string { return s[:min(len(s), clipBytes)] }
+
+// identityError gives an error its status code.
+func identityError(err error) error {
+	code := codes.Internal
+	switch {
+	case errors.Is(err, identity.ErrNotLeading):
+		code = codes.Unavailable
+	case errors.Is(err, identity.ErrInvalid):
+		code = codes.InvalidArgument
+	case errors.Is(err, identity.ErrNameTaken):
+		code = codes.AlreadyExists
+	case errors.Is(err, identity.ErrRefused):
+		code = codes.PermissionDenied
+	case errors.Is(err, identity.ErrLater):
+		code = codes.Unimplemented
+	default:
+		if st, ok := status.FromError(err); ok {
+			return st.Err()
+		}
+	}
+	return status.Error(code, err.Error())
+}
+
+// Assign, Endpoints and Ask queue what the core wants said; they never wait.
+// What is for a session that is not there any more is dropped: the next one
+// begins with a complete set.
+func (s *Server) Assign(e core.SendAssignments) {
+	s.enqueue(e.Node, e.Session, func() (*orchv1.ControllerMessage, error) {
+		pb, err := e.Set.ToPB()
+		if err != nil {
+			return nil, err
+		}
+		return &orchv1.ControllerMessage{Message: &orchv1.ControllerMessage_Assignments{Assignments: pb}}, nil
+	})
+}
+
+// Endpoints: see Assign.
+func (s *Server) Endpoints(e core.SendEndpoints) {
+	s.enqueue(e.Node, e.Session, func() (*orchv1.ControllerMessage, error) {
+		return &orchv1.ControllerMessage{Message: &orchv1.ControllerMessage_Endpoints{Endpoints: e.Set.ToPB()}}, nil
+	})
+}
+
+// Ask: see Assign.
+func (s *Server) Ask(e core.AskWitness) {
+	s.enqueue(e.Observer, e.Session, func() (*orchv1.ControllerMessage, error) {
+		return &orchv1.ControllerMessage{Message: &orchv1.ControllerMessage_AskWitness{AskWitness: &orchv1.AskWitness{
+			AskId: e.Ask.ID, Target: e.Ask.Target, Address: e.Ask.Address, Ports: e.Ask.Ports}}}, nil
+	})
+}
+
+// Welcome tells every session the beat interval again, after the fleet grew or
+// shrank past a bound.
+func (s *Server) Welcome() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, x := range s.sessions {
+		x.enqueue(s.welcome)
+	}
+}
+
+func (s *Server) welcome() (*orchv1.ControllerMessage, error) {
+	w := s.cfg.Welcome()
+	w.BeatInterval = durationpb.New(s.cfg.BeatInterval())
+	return &orchv1.ControllerMessage{Message: &orchv1.ControllerMessage_Welcome{Welcome: w}}, nil
+}
+
+// Close ends a session.
+func (s *Server) Close(e core.CloseSession) {
+	if x := s.find(e.Node, e.Session); x != nil {
+		x.end(status.Error(codes.FailedPrecondition, e.Why))
+	}
+}
+
+// Has tells whether the node has a session.
+func (s *Server) Has(node string) bool { return s.find(node, 0) != nil }
+
+// find gives the node's session; id 0 is whichever there is.
+func (s *Server) find(node string, id uint64) *session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if x := s.sessions[node]; x != nil && (id == 0 || x.id == id) {
+		return x
+	}
+	return nil
+}
+
+func (s *Server) enqueue(node string, id uint64, message message) {
+	if x := s.find(node, id); x != nil {
+		x.enqueue(message)
+	}
+}
+
+// Nodes are those that have a session, with the certificate that they came with.
+func (s *Server) Nodes() map[string]*x509.Certificate {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make(map[string]*x509.Certificate, len(s.sessions))
+	for name, x := range s.sessions {
+		out[name] = x.caller.Certificate
+	}
+	return out
+}
+
+// register makes x its node's session; one before it ends. False: x itself has
+// ended meanwhile.
+func (s *Server) register(x *session) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if x.ctx.Err() != nil {
+		return false
+	}
+	if old := s.sessions[x.node]; old != nil {
+		old.end(status.Error(codes.Aborted, fmt.Sprintf("node %s opened another session", x.node)))
+	}
+	s.sessions[x.node] = x
+	return true
+}
+
+func (s *Server) unregister(x *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sessions[x.node] == x {
+		delete(s.sessions, x.node)
+	}
+}
