@@ -105,7 +105,7 @@ func (d *demo) next() {
   orchctl get nodes                              # who is there
   orchctl get replicas -o wide -w                # watch, while you do the rest elsewhere
   orchctl describe service hello                 # all that is known of it, and why
-  orchctl logs hello --tail 5                    # of all its replicas
+  orchctl logs service/hello --tail 5            # of all its replicas
 %s
   orchctl scale service/hello --replicas 6
 
