@@ -253,6 +253,9 @@ func (d *driver) Connected(gen uint64, w session.Welcome) {
 	d.fromSession(connected{gen})
 }
 
+// Welcomed implements session.Handler.
+func (d *driver) Welcomed(w session.Welcome) { d.gossip.welcome(w) }
+
 func (d *driver) fromSession(ev any) {
 	select {
 	case d.inbox <- ev:

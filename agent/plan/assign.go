@@ -34,6 +34,8 @@ func (c *Core) assigned(ev Assigned) {
 	if set.Complete {
 		c.whole, c.allDue = true, true
 		c.keepOnly(set)
+	} else if c.mayPrune { // the whole as it is at this revision
+		c.storeRevision = max(c.storeRevision, set.StoreRevision)
 	}
 	c.prune()
 }
@@ -72,9 +74,10 @@ func (c *Core) put(a wire.Assignment) {
 			}
 		}
 	} else {
-		r.assigned, r.held = true, false
-		for _, x := range r.become(a) {
-			c.abandon(x)
+		r.assigned, r.held, r.spare, r.uid = true, false, a.Spare, a.ServiceUID
+		if a.Revision != r.revision { // no leader does so; if one did, all of it is made anew
+			r.next = &a
+			c.leave(r, fmt.Sprintf("it is assigned as revision %d, no longer %d", a.Revision, r.revision))
 		}
 	}
 	c.mark(r)
@@ -86,8 +89,11 @@ func (c *Core) put(a wire.Assignment) {
 		c.gone[a.Key] = true
 		return
 	}
-	c.leave(r, "the leader wants it stopped")
+	c.leave(r, stopOrderedWhy)
 }
+
+// stopOrderedWhy is why a replica goes that the leader wants stopped.
+const stopOrderedWhy = "the leader wants it stopped"
 
 // drop: there is no placement any more.
 func (c *Core) drop(k api.ReplicaKey) {
@@ -101,22 +107,6 @@ func (c *Core) drop(k api.ReplicaKey) {
 	}
 	r.assigned = false
 	c.leave(r, "it is no longer assigned to this node")
-}
-
-// abandon makes a leftover of a run that is not of the replica's revision.
-func (c *Core) abandon(x *run) {
-	c.leaveImage(x)
-	c.stopProbes(x)
-	if x.op != 0 || x.id == "" {
-		// What is under way ends as nobody's; the next look finds the rest.
-		c.observe(x.what() + " is of an older revision")
-	}
-	if x.id == "" {
-		return
-	}
-	delete(c.byID, x.id)
-	x.r.leftovers = append(x.r.leftovers, &leftover{Container: Container{ID: x.id, Replica: x.r.key, Name: x.spec.Name, Grace: x.r.grace(),
-		Running: x.state == running || x.state == stopping || x.state == stopped}})
 }
 
 // newIncarnation: the store that speaks now is not the one that spoke before.

@@ -83,6 +83,10 @@ func New(cfg Config) *Core {
 			// Of another life of the node: its epoch may be void meanwhile.
 			r.held = s.BootID != cfg.BootID
 			c.replicas[a.Key] = r
+			if a.Stopping {
+				r.stopOrdered = true
+				c.leave(r, stopOrderedWhy)
+			}
 		}
 	}
 	return c
@@ -95,7 +99,7 @@ func (c *Core) forget() {
 	c.changed, c.gone, c.unanswered = map[api.ReplicaKey]bool{}, map[api.ReplicaKey]bool{}, map[string]bool{}
 }
 
-// StoreRevision of the last complete set that was kept, 0 if none: for Hello.
+// StoreRevision at which the assigned set was last known whole, 0 if never: for Hello.
 func (c *Core) StoreRevision() int64 { return c.storeRevision }
 
 // Step takes one event and gives what is to be done, in order. Time must not go

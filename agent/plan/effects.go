@@ -133,7 +133,7 @@ func (Wake) effect()            {}
 // controller. It never holds secrets.
 type Saved struct {
 	Incarnation string `json:"incarnation"`
-	// StoreRevision is that of the last complete set that was kept.
+	// StoreRevision at which the set was last known whole.
 	StoreRevision int64 `json:"storeRevision"`
 	// BootID is the node's life in which the assignment was given.
 	BootID      string            `json:"bootID"`

@@ -35,6 +35,9 @@ func (c *Core) takeObserved(ev Observed) {
 		c.observeAt = c.now.Add(observeAgain)
 		return
 	}
+	if !c.observed && c.startsOfBefore() {
+		return // what they start is not in the listing; their end asks for another
+	}
 	first := !c.observed
 	c.observed = true
 	if first {
@@ -75,10 +78,22 @@ func (c *Core) takeObserved(ev Observed) {
 		}
 	}
 	c.missAll(seen)
-	c.prune()
-	if !slices.Equal(orphans, c.orphans()) && c.whole {
-		c.allDue = true
+	if !slices.Equal(orphans, c.orphans()) {
+		c.allDue = c.whole
+		c.pruneNetsDue = true // one may have been removed by hand
 	}
+	c.prune()
+}
+
+// startsOfBefore tells whether starts are under way that a new incarnation left
+// without a replica.
+func (c *Core) startsOfBefore() bool {
+	for _, o := range c.ops {
+		if o.class == starts && c.replicas[o.replica.key] != o.replica {
+			return true
+		}
+	}
+	return false
 }
 
 // missAll takes note of what the runtime no longer has.

@@ -21,8 +21,9 @@ type replica struct {
 	stopOrdered bool // the leader wants it stopped
 	going       bool // it is being stopped and cleared away; there is no way back
 	why         string
-	held        bool // from another life of the node: waits for a session's word
-	gone        bool // nothing is left of it
+	held        bool             // from another life of the node: waits for a session's word
+	gone        bool             // nothing is left of it
+	next        *wire.Assignment // what it is to be made anew as, once it is gone
 
 	phase     api.Phase
 	startedAt time.Time
@@ -59,30 +60,20 @@ type leftover struct {
 }
 
 func newReplica(a wire.Assignment) *replica {
-	r := &replica{key: a.Key, assigned: true, phase: api.PhaseAssigned}
-	r.become(a)
-	return r
-}
-
-// become takes over what the leader says of the replica. It gives the runs that
-// are not of this revision.
-func (r *replica) become(a wire.Assignment) (old []*run) {
-	r.uid, r.spare = a.ServiceUID, a.Spare
-	if r.template != nil && r.revision == a.Revision {
-		return nil
-	}
-	old = r.runs
-	r.revision, r.template, r.runs = a.Revision, a.Template, nil
+	r := &replica{key: a.Key, revision: a.Revision, template: a.Template, uid: a.ServiceUID, spare: a.Spare, assigned: true, phase: api.PhaseAssigned}
 	if r.template == nil {
 		r.template = &api.Template{}
 	}
 	for _, spec := range r.template.Containers {
 		r.runs = append(r.runs, &run{r: r, spec: spec, hash: hashOf(spec)})
 	}
-	return old
+	return r
 }
 
 func (r *replica) assignment() wire.Assignment {
+	if r.next != nil {
+		return *r.next
+	}
 	return wire.Assignment{Key: r.key, ServiceUID: r.uid, Revision: r.revision, Template: r.template, Stopping: r.stopOrdered, Spare: r.spare}
 }
 

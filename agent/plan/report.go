@@ -135,7 +135,9 @@ func (x *run) told() api.ContainerStatus {
 		}
 	case x.final || (x.state == ended && x.r.going):
 		cs.State = api.ContainerExited
-		cs.Reason, cs.Message = x.lastExit.Reason, x.lastExit.Message
+		if x.lastExit != nil { // else it was stopped, and nobody told how it ended
+			cs.Reason, cs.Message = x.lastExit.Reason, x.lastExit.Message
+		}
 	case x.image != nil && x.image.retry.failure != nil && x.pulling == "":
 		cs.Reason, cs.Message = x.image.retry.failure.Reason, x.image.retry.failure.Message
 	case x.pulling != "":
@@ -143,7 +145,7 @@ func (x *run) told() api.ContainerStatus {
 	case x.lastExit != nil:
 		cs.Reason, cs.Message = x.lastExit.Reason, x.lastExit.Message
 		wait := x.nextStart.Sub(x.endedAt)
-		if wait >= backOffMin {
+		if wait >= backOffMin && (x.state == ended || x.state == absent) {
 			cs.Reason = api.ReasonBackOff
 			cs.Message = fmt.Sprintf("restarts %s after its end (%s)", wait.Round(time.Millisecond), join(x.lastExit.Reason, x.lastExit.Message))
 		}

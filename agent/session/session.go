@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -36,6 +37,8 @@ const (
 	// linkMax is how long nothing may be heard from the leader, which answers
 	// every beat, before the link counts as dead.
 	linkMax = time.Second
+	// linkBeats: where beats are rare, so many must go unanswered.
+	linkBeats = 5
 	// linkAgain is a second chance after linkMax: this process may have been
 	// kept from running, and what came meanwhile is still to be read.
 	linkAgain = 200 * time.Millisecond
@@ -53,6 +56,8 @@ const (
 type Handler interface {
 	// Connected: session gen, which rises, is up. Send takes the same number.
 	Connected(gen uint64, w Welcome)
+	// Welcomed: what a welcome brings has changed.
+	Welcomed(w Welcome)
 	// Disconnected: it ended.
 	Disconnected(gen uint64)
 	Assignments(incarnation string, set wire.AssignmentSet)
@@ -230,8 +235,11 @@ type oneSession struct {
 	end    context.CancelCauseFunc
 	stream grpc.BidiStreamingClient[orchv1.AgentMessage, orchv1.ControllerMessage]
 	gen    uint64
+	beat   atomic.Int64 // the interval between beats
 	work   sync.WaitGroup
 }
+
+func (o *oneSession) interval() time.Duration { return time.Duration(o.beat.Load()) }
 
 func (o *oneSession) run(ctx context.Context) (welcomed bool, err error) {
 	o.stream, err = o.client.Session(o.ctx)
@@ -256,17 +264,25 @@ func (o *oneSession) run(ctx context.Context) (welcomed bool, err error) {
 
 	o.open()
 	o.s.cfg.Logger.Info("session is up", "leader", w.GetLeader())
-	o.s.cfg.Handler.Connected(o.gen, Welcome{Leader: w.GetLeader(), GossipKey: w.GetGossipKey(), GossipPeers: w.GetGossipPeers()})
+	o.s.cfg.Handler.Connected(o.gen, welcomeOf(w))
 	defer func() {
 		o.close()
 		o.s.cfg.Handler.Disconnected(o.gen)
 	}()
-	interval := w.GetBeatInterval().AsDuration()
-	if interval <= 0 {
-		interval = defaultBeat
+	o.beat.Store(int64(beatOf(w)))
+	o.work.Go(func() { o.sendLoop(ctx) })
+	return true, o.receiveLoop()
+}
+
+func beatOf(w *orchv1.Welcome) time.Duration {
+	if d := w.GetBeatInterval().AsDuration(); d > 0 {
+		return d
 	}
-	o.work.Go(func() { o.sendLoop(ctx, interval) })
-	return true, o.receiveLoop(interval)
+	return defaultBeat
+}
+
+func welcomeOf(w *orchv1.Welcome) Welcome {
+	return Welcome{Leader: w.GetLeader(), GossipKey: w.GetGossipKey(), GossipPeers: w.GetGossipPeers()}
 }
 
 // open makes this the session that Send speaks to.
@@ -315,7 +331,8 @@ func (o *oneSession) reason(err error) error {
 
 // sendLoop beats, and sends what is in the outbox. It ends with a goodbye when
 // ctx ends.
-func (o *oneSession) sendLoop(ctx context.Context, interval time.Duration) {
+func (o *oneSession) sendLoop(ctx context.Context) {
+	interval := o.interval()
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	beat := &orchv1.Beat{}
@@ -330,6 +347,10 @@ func (o *oneSession) sendLoop(ctx context.Context, interval time.Duration) {
 			}
 			return
 		case <-tick.C:
+			if now := o.interval(); now != interval {
+				interval = now
+				tick.Reset(interval)
+			}
 			beat = &orchv1.Beat{Sequence: beat.Sequence + 1, SelfCheckAge: durationpb.New(o.s.cfg.SelfCheckAge())}
 			err = o.put(&orchv1.AgentMessage{Message: &orchv1.AgentMessage_Beat{Beat: beat}})
 		case <-o.s.notify:
@@ -359,16 +380,15 @@ func (o *oneSession) sendOutbox() error {
 }
 
 // receiveLoop hands on what comes until the stream ends.
-func (o *oneSession) receiveLoop(interval time.Duration) error {
-	silence := max(linkMax, 5*interval)
-	link := newWatchdog(silence, func() { o.end(fmt.Errorf("nothing heard from the leader for %s", silence)) })
+func (o *oneSession) receiveLoop() error {
+	link := newWatchdog(linkMax, func() { o.end(errors.New("nothing is heard from the leader any more")) })
 	defer link.stop()
 	for {
 		m, err := o.get()
 		if err != nil {
 			return err
 		}
-		link.fed()
+		link.fed(max(linkMax, linkBeats*o.interval()))
 		if err := o.take(m); err != nil {
 			return err
 		}
@@ -378,6 +398,9 @@ func (o *oneSession) receiveLoop(interval time.Duration) error {
 func (o *oneSession) take(m *orchv1.ControllerMessage) error {
 	h := o.s.cfg.Handler
 	switch x := m.GetMessage().(type) {
+	case *orchv1.ControllerMessage_Welcome: // the fleet grew or shrank
+		o.beat.Store(int64(beatOf(x.Welcome)))
+		h.Welcomed(welcomeOf(x.Welcome))
 	case *orchv1.ControllerMessage_Assignments:
 		set, err := wire.AssignmentSetFromPB(x.Assignments)
 		if err != nil {
@@ -476,13 +499,12 @@ func (r *relayed) pump() {
 type watchdog struct {
 	mu      sync.Mutex
 	timer   *time.Timer
-	silence time.Duration
 	warned  bool
 	stopped bool
 }
 
 func newWatchdog(silence time.Duration, bite func()) *watchdog {
-	w := &watchdog{silence: silence}
+	w := &watchdog{}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.timer = time.AfterFunc(silence, func() {
@@ -501,11 +523,12 @@ func newWatchdog(silence time.Duration, bite func()) *watchdog {
 	return w
 }
 
-func (w *watchdog) fed() {
+// fed allows the next silence.
+func (w *watchdog) fed(silence time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.warned = false
-	w.timer.Reset(w.silence)
+	w.timer.Reset(silence)
 }
 
 func (w *watchdog) stop() {

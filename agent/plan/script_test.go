@@ -1,0 +1,270 @@
+package plan
+
+import (
+	"bufio"
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/wire"
+)
+
+var update = flag.Bool("update", false, "rewrite testdata")
+
+// TestScripts runs testdata/*.txt. A line is a command; the lines after it that
+// start with "> " are the effects that follow. Commands:
+//
+//	agent                         a new life of the agent begins (kill -9 before)
+//	reboot                        the machine loses power and comes back
+//	connect | disconnect          the session
+//	incarnation B                 the store is another one from now on
+//	stale                         the next complete set holds at an older revision
+//	put web-0@1 [image=i] [readiness] [liveness] [containers=2] [restart=never] [stopping]
+//	drop web-0@1
+//	do [n]                        carry out all that is wanted, or the first n
+//	exit web-0@1/main#0 3         its process ends with that code
+//	vanish web-0@1/main#0         somebody removes it behind our back
+//	ok|fail web-0@1/main#0 readiness [n]    a probe's answer, n times
+//	missing|present image         whether it can be had
+//	broken image                  its command cannot be run
+//	images                        an image was brought
+//	look                          containerd comes back: its events arrive again
+//	tick 2s                       time passes
+//	show                          print what the leader was told
+func TestScripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scripts: %v", err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := runScript(t, want)
+			if *update {
+				if err := os.WriteFile(file, got, 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if !bytes.Equal(got, want) {
+				t.Errorf("got\n%s\nwant\n%s", got, want)
+			}
+		})
+	}
+}
+
+func runScript(t *testing.T, script []byte) []byte {
+	var out bytes.Buffer
+	m := newModel()
+	m.watch = func(e Effect) {
+		if line := inWords(e); line != "" {
+			fmt.Fprintln(&out, "> "+line)
+		}
+	}
+	for sc := bufio.NewScanner(bytes.NewReader(script)); sc.Scan(); {
+		line := sc.Text()
+		if strings.HasPrefix(line, "> ") {
+			continue
+		}
+		fmt.Fprintln(&out, line)
+		if line != "" && !strings.HasPrefix(line, "#") {
+			runCommand(t, m, strings.Fields(line), &out)
+		}
+	}
+	return out.Bytes()
+}
+
+func runCommand(t *testing.T, m *model, f []string, out *bytes.Buffer) {
+	t.Helper()
+	arg := func(i int) string {
+		if i < len(f) {
+			return f[i]
+		}
+		return ""
+	}
+	switch f[0] {
+	case "agent":
+		m.start()
+	case "reboot":
+		m.reboot()
+	case "connect":
+		m.connect()
+	case "disconnect":
+		m.connected = false
+		m.step(Disconnected{})
+	case "incarnation":
+		m.incarnation, m.revision = arg(1), 1
+	case "stale":
+		m.revision = -10
+	case "put":
+		a := assignmentOf(t, f[1:])
+		m.assigned[a.Key] = a
+		m.send(wire.AssignmentSet{Put: []wire.Assignment{a}})
+	case "drop":
+		k := keyOf(t, arg(1))
+		delete(m.assigned, k)
+		m.send(wire.AssignmentSet{Drop: []api.ReplicaKey{k}})
+	case "do":
+		n, err := strconv.Atoi(arg(1))
+		for i := 0; len(m.pending) > 0 && (err != nil || i < n); i++ {
+			m.carryOut(0, false)
+		}
+	case "exit":
+		code, err := strconv.Atoi(arg(2))
+		c := m.containers[arg(1)]
+		if err != nil || c == nil {
+			t.Fatalf("%v: no such container, or no code", f)
+		}
+		exit := api.Exit{Code: code, Reason: api.ExitError, Message: fmt.Sprintf("exit code %d", code)}
+		if code == 0 {
+			exit.Reason, exit.Message = api.ExitCompleted, ""
+		}
+		m.end(c, exit)
+		m.step(Exited{ContainerID: c.ID, Exit: *c.Exit})
+	case "vanish":
+		delete(m.containers, arg(1))
+	case "ok", "fail":
+		n, err := strconv.Atoi(arg(3))
+		for i := 0; i < 1 || (err == nil && i < n); i++ {
+			m.step(Probed{ContainerID: arg(1), Kind: ProbeKind(arg(2)), OK: f[0] == "ok", Message: "HTTP 503"})
+		}
+	case "missing", "present":
+		m.missing[arg(1)] = f[0] == "missing"
+	case "broken":
+		m.broken[arg(1)] = true
+	case "images":
+		m.step(ImagesChanged{})
+	case "look":
+		m.step(RuntimeBack{})
+	case "tick":
+		d, err := time.ParseDuration(arg(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.now = m.now.Add(d)
+		m.step(Tick{})
+	case "show":
+		for _, k := range m.core.sortedKeys() {
+			if r, ok := m.told[k]; ok {
+				fmt.Fprintln(out, "> "+told(r))
+			}
+		}
+		for _, id := range m.orphans {
+			fmt.Fprintln(out, "> orphan "+id)
+		}
+	default:
+		t.Fatalf("unknown command %v", f)
+	}
+}
+
+func keyOf(t *testing.T, s string) api.ReplicaKey {
+	t.Helper()
+	r, err := api.ParseReplicaRef(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return api.ReplicaKey{Namespace: "default", Service: r.Service, Slot: r.Slot, Epoch: r.Epoch}
+}
+
+func assignmentOf(t *testing.T, f []string) wire.Assignment {
+	t.Helper()
+	main := api.Container{Name: "main", Image: "web:1"}
+	tpl := &api.Template{}
+	a := wire.Assignment{Key: keyOf(t, f[0]), Revision: 1, Template: tpl}
+	for _, opt := range f[1:] {
+		k, v, _ := strings.Cut(opt, "=")
+		switch k {
+		case "image":
+			main.Image = v
+		case "readiness":
+			main.ReadinessProbe = &api.Probe{HTTP: &api.HTTPProbe{Path: "/", Port: "8080"}}
+		case "liveness":
+			main.LivenessProbe = &api.Probe{HTTP: &api.HTTPProbe{Path: "/", Port: "8080"}}
+		case "restart":
+			tpl.RestartPolicy.Condition = api.RestartCondition(v)
+		case "revision":
+			a.Revision = 2
+		case "containers":
+			tpl.Containers = append(tpl.Containers, api.Container{Name: "side", Image: "side:1"})
+		case "stopping":
+			a.Stopping = true
+		default:
+			t.Fatalf("unknown option %q", opt)
+		}
+	}
+	tpl.Containers = append([]api.Container{main}, tpl.Containers...)
+	return a
+}
+
+// inWords prints an effect in a line; those without news give none.
+func inWords(e Effect) string {
+	k := func(k api.ReplicaKey) string { return strings.TrimPrefix(k.String(), "default/") }
+	switch e := e.(type) {
+	case Observe:
+		return "Observe: " + e.Why
+	case EnsureImage:
+		return fmt.Sprintf("EnsureImage %s: %s", e.Ref, e.Why)
+	case SetupNetwork:
+		return fmt.Sprintf("SetupNetwork %s: %s", k(e.Replica), e.Why)
+	case StartContainer:
+		return fmt.Sprintf("StartContainer %s#%d %s: %s", shortID(e.Replica, e.Container.Name), e.Attempt, e.ImageID, e.Why)
+	case StopContainer:
+		return fmt.Sprintf("StopContainer %s grace %s cause %q: %s", e.ContainerID, e.Grace, e.Cause, e.Why)
+	case RemoveContainer:
+		return fmt.Sprintf("RemoveContainer %s: %s", e.ContainerID, e.Why)
+	case TeardownNetwork:
+		return fmt.Sprintf("TeardownNetwork %s: %s", k(e.Replica), e.Why)
+	case PruneNetworks:
+		return fmt.Sprintf("PruneNetworks but %d: %s", len(e.Keep), e.Why)
+	case StartProbe:
+		return fmt.Sprintf("StartProbe %s %s at %s:%d first %s, every %s until the first success, then %s: %s", e.ContainerID, e.Kind, e.IP, e.Port, e.First, e.Until, e.Interval, e.Why)
+	case StopProbe:
+		return fmt.Sprintf("StopProbe %s %s", e.ContainerID, e.Kind)
+	case Resync:
+		return "Resync: " + e.Why
+	case Report:
+		return reportInWords(e.Report)
+	}
+	return ""
+}
+
+func reportInWords(r wire.StatusReport) string {
+	words := []string{"Report"}
+	if r.Complete {
+		words = append(words, "all")
+	}
+	for _, x := range r.Replicas {
+		words = append(words, "["+told(x)+"]")
+	}
+	for _, k := range r.Gone {
+		words = append(words, "gone "+strings.TrimPrefix(k.String(), "default/"))
+	}
+	for _, id := range r.Orphans {
+		words = append(words, "orphan "+id)
+	}
+	return strings.Join(words, " ")
+}
+
+func told(x wire.Report) string {
+	s := strings.TrimPrefix(x.Key.String(), "default/") + " " + string(x.Status.Phase)
+	if x.Status.Ready {
+		s += " ready"
+	}
+	if x.Status.Restarts > 0 {
+		s += fmt.Sprintf(" restarts=%d", x.Status.Restarts)
+	}
+	if x.Status.Reason != "" || x.Status.Message != "" {
+		s += fmt.Sprintf(" %s %q", x.Status.Reason, x.Status.Message)
+	}
+	return s
+}
