@@ -185,6 +185,14 @@ func (c *Core) Turn(now time.Time) []Effect {
 // Failed tells whether a commit failed: this core is to be dropped.
 func (c *Core) Failed() bool { return c.failed }
 
+// Verdict is what is held of a node's life now; empty for a node not known.
+func (c *Core) Verdict(node string) api.Verdict {
+	if n := c.nodes[node]; n != nil {
+		return n.verdict
+	}
+	return ""
+}
+
 // NextWake is when Tick is due; false means never.
 func (c *Core) NextWake() (time.Time, bool) {
 	at, ok := c.live.NextWake()

@@ -302,11 +302,19 @@ func (c *Core) sortedBack() []*node {
 }
 
 // rivalOf tells whether another filling wants the slot too while one of them is
-// a spare.
+// a spare, and the next plan will choose. Where neither is ready, or the other
+// cannot be heard, nothing is to be chosen yet: that may last as long as a
+// service that never becomes ready, and may not hold the node's return.
 func (c *Core) rivalOf(f *filling) bool {
 	return !f.stopping && slices.ContainsFunc(c.services[f.key.ServiceKey()].fillings, func(x *filling) bool {
-		return x != f && x.key.Slot == f.key.Slot && !x.stopping && (x.spare || f.spare)
+		return x != f && x.key.Slot == f.key.Slot && !x.stopping && (x.spare || f.spare) &&
+			(x.status.Ready || f.status.Ready) && c.heard(x)
 	})
+}
+
+func (c *Core) heard(f *filling) bool {
+	v := c.verdictOf(f)
+	return v == api.VerdictHealthy || v == api.VerdictBack
 }
 
 func (c *Core) nodeWord(ev NodeWord) {
