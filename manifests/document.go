@@ -25,6 +25,9 @@ func (l *loader) document(file string, i int, root *yaml.Node) {
 	}
 	r.fromSystem(service)
 	r.namespace(service, l.namespace)
+	if service.Metadata.Namespace == "" {
+		service.Metadata.Namespace = l.fallback
+	}
 	l.once(r, service, root.Line)
 	r.validate(service)
 	if len(r.problems) > 0 {

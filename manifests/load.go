@@ -52,8 +52,13 @@ type Option func(*loader)
 // that name another. Empty ns changes nothing.
 func InNamespace(ns string) Option { return func(l *loader) { l.namespace = ns } }
 
+// DefaultNamespace puts objects that name no namespace into ns and leaves the
+// others where they are. Empty ns means api.DefaultNamespace.
+func DefaultNamespace(ns string) Option { return func(l *loader) { l.fallback = ns } }
+
 type loader struct {
 	namespace string
+	fallback  string
 	docs      Docs
 	// seen maps "Service default/web" to where it was declared first.
 	seen     map[string]string

@@ -1,0 +1,227 @@
+package orchctl
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/manifests"
+	orchv1 "github.com/orchctl/orch/proto/orch/v1"
+)
+
+const (
+	// waitTimeout is the default of --timeout: a large image over a slow line.
+	waitTimeout = 5 * time.Minute
+	// firstLook bounds how long an apply waits for the picture before it.
+	firstLook = 2 * time.Second
+)
+
+type applying struct {
+	files   []string
+	dryRun  bool
+	wait    bool
+	timeout time.Duration
+}
+
+func (t *tool) applyCmd() *cobra.Command {
+	var a applying
+	cmd := &cobra.Command{
+		Use:   "apply -f FILE",
+		Short: "Create or change what manifests declare, and wait until it is ready",
+		Long: `Create or change what manifests declare: all of it in one transaction, or nothing.
+
+apply waits until every service is ready and shows how far it is. When it is
+interrupted or its time is over, what was applied stays, and orch goes on with it.`,
+		Example: `  orchctl apply -f web.yaml
+  orchctl apply -f services/ -f extra.yaml     # a folder and a file, all or nothing
+  orchctl apply -f - < web.yaml
+  orchctl apply -f web.yaml --dry-run          # what would change?
+  orchctl apply -f web.yaml --wait=false`,
+		Args: func(cmd *cobra.Command, words []string) error {
+			if len(words) > 0 {
+				return usagef("unexpected argument %q: name manifests with -f, such as `orchctl apply -f %s`", words[0], words[0])
+			}
+			if len(a.files) == 0 {
+				return usagef("name a manifest with -f: a file, a folder, or - for standard input")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return t.apply(cmd.Context(), a) },
+	}
+	f := cmd.Flags()
+	f.StringArrayVarP(&a.files, "filename", "f", nil, "manifest: a file, a folder, or - for standard input; repeatable")
+	f.BoolVar(&a.dryRun, "dry-run", false, "say what would change, change nothing")
+	f.BoolVar(&a.wait, "wait", true, "wait until every service is ready")
+	f.DurationVar(&a.timeout, "timeout", waitTimeout, "how long to wait; 0 for no limit")
+	return cmd
+}
+
+// loadManifests reads and checks files; undone says what a problem prevents.
+func (t *tool) loadManifests(files []string, undone string) (manifests.Docs, error) {
+	bad := func(err error) error {
+		var p manifests.Problems
+		if errors.As(err, &p) {
+			return manifestError{p, undone}
+		}
+		return err
+	}
+	sources, err := manifests.FromPaths(files, t.In)
+	if err != nil {
+		return nil, bad(err)
+	}
+	opts := []manifests.Option{manifests.InNamespace(t.namespace)}
+	if t.namespace == "" {
+		opts = append(opts, manifests.DefaultNamespace(t.space()))
+	}
+	docs, err := manifests.Load(sources, opts...)
+	return docs, bad(err)
+}
+
+func (t *tool) apply(ctx context.Context, a applying) error {
+	docs, err := t.loadManifests(a.files, "nothing was applied")
+	if err != nil {
+		return err
+	}
+	request := &orchv1.ApplyRequest{DryRun: a.dryRun, RequestId: t.RequestID()}
+	for _, d := range docs {
+		text, err := json.Marshal(d.Service)
+		if err != nil {
+			return fmt.Errorf("encode service %s: %w", d.Key(), err)
+		}
+		request.Objects = append(request.Objects, &orchv1.Object{Kind: d.Kind(), Json: text})
+	}
+	client, err := t.connect(ctx, "apply", true)
+	if err != nil {
+		return err
+	}
+	send := func() (*orchv1.ApplyResponse, error) {
+		return change(ctx, t, "apply", operator, func(ctx context.Context) (*orchv1.ApplyResponse, error) { return client.Apply(ctx, request) })
+	}
+	if a.dryRun || !a.wait {
+		answer, err := send()
+		if err != nil {
+			return t.unsure(ctx, err, "apply")
+		}
+		return t.applied(answer, a.dryRun)
+	}
+	var namespaces []string
+	for _, d := range docs {
+		namespaces = append(namespaces, d.Key().Namespace)
+	}
+	return t.applyAndWait(ctx, client, namespaces, a.timeout, send)
+}
+
+// unsure tells, where an interrupt came before the answer, that the change may
+// have been made.
+func (t *tool) unsure(ctx context.Context, err error, doing string) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("%s: interrupted before the controller's answer: whether it was done is not known; see `orchctl get services`", doing)
+	}
+	return err
+}
+
+// applied prints what was, or would be, done at once.
+func (t *tool) applied(answer *orchv1.ApplyResponse, dryRun bool) error {
+	for _, x := range answer.GetApplied() {
+		o, err := decode(x.GetObject())
+		if err != nil {
+			return err
+		}
+		suffix := ""
+		if dryRun {
+			suffix = " (dry run)"
+		}
+		if err := t.printf("%s/%s %s%s\n", word(o.kind), o.name(), x.GetOutcome(), suffix); err != nil {
+			return err
+		}
+		for _, line := range x.GetPlan() {
+			if err := t.printf("  %s\n", cleanText(line)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// applyAndWait looks at what is there, sends the change, and watches it until
+// every service is ready. The watch begins before the change, so that the
+// times of its phases are seen and not guessed.
+func (t *tool) applyAndWait(ctx context.Context, client orchv1.OrchClient, namespaces []string, timeout time.Duration, send func() (*orchv1.ApplyResponse, error)) error {
+	watching, stop := context.WithCancel(ctx)
+	feed := t.feed(watching, client, namespaces)
+	defer feed.wait()
+	defer stop()
+	w := &waiting{t: t, before: map[string]bool{}}
+	if err := w.look(ctx, feed); err != nil {
+		return err
+	}
+	began := t.Now()
+	answer, err := send()
+	if err != nil {
+		return t.unsure(ctx, err, "apply")
+	}
+	if err := w.begin(answer, began, t.Now()); err != nil {
+		return err
+	}
+	return w.run(ctx, feed, timeout)
+}
+
+// sighting is one piece of news from a feed.
+type sighting struct {
+	news news
+	o    object
+	err  error
+}
+
+// feed merges what several watches tell.
+type feed struct {
+	ch   chan sighting
+	n    int // watches
+	done chan struct{}
+}
+
+// wait returns when every watch has ended; end their context first.
+func (f *feed) wait() { <-f.done }
+
+// feed watches the services and replicas of some namespaces.
+func (t *tool) feed(ctx context.Context, client orchv1.OrchClient, namespaces []string) *feed {
+	f := &feed{ch: make(chan sighting), done: make(chan struct{})}
+	ended := make(chan struct{})
+	begun := map[string]bool{}
+	for _, ns := range namespaces {
+		if begun[ns] {
+			continue
+		}
+		begun[ns] = true
+		for _, kind := range []string{api.KindService, api.KindReplica} {
+			f.n++
+			go func() {
+				defer func() { ended <- struct{}{} }()
+				tell := func(s sighting) error {
+					select {
+					case f.ch <- s:
+						return nil
+					case <-ctx.Done():
+						return ctx.Err()
+					}
+				}
+				err := t.follow(ctx, client, &orchv1.ListRequest{Kind: kind, Namespace: ns}, func(n news, o object) error { return tell(sighting{n, o, nil}) })
+				if ctx.Err() == nil {
+					_ = tell(sighting{err: err})
+				}
+			}()
+		}
+	}
+	go func() {
+		for range f.n {
+			<-ended
+		}
+		close(f.done)
+	}()
+	return f
+}

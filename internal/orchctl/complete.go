@@ -1,0 +1,143 @@
+package orchctl
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/orchctl/orch/api"
+	orchv1 "github.com/orchctl/orch/proto/orch/v1"
+)
+
+// completionTimeout bounds what a press of the tab key may wait for.
+const completionTimeout = 2 * time.Second
+
+var allKinds = []string{api.KindService, api.KindReplica, api.KindNode, api.KindEvent}
+
+type completer = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective)
+
+// complete sets a flag's completion. The flag is ours: an error is a slip.
+func (t *tool) complete(cmd *cobra.Command, flag string, f completer) {
+	if err := cmd.RegisterFlagCompletionFunc(flag, f); err != nil {
+		panic(err)
+	}
+}
+
+func without(all, given []string) []string {
+	return slices.DeleteFunc(all, func(s string) bool { return slices.Contains(given, s) })
+}
+
+// names asks for the names of a kind; without an answer there are none.
+func (t *tool) names(cmd *cobra.Command, kind string) []string {
+	ctx, cancel := context.WithTimeout(cmd.Context(), completionTimeout)
+	defer cancel()
+	client, err := t.connect(ctx, "complete", false)
+	if err != nil {
+		return nil
+	}
+	answer, err := client.List(ctx, &orchv1.ListRequest{Kind: kind, Namespace: t.target(kind, "").namespace})
+	if err != nil {
+		return nil
+	}
+	list, err := decodeAll(answer.GetObjects())
+	if err != nil {
+		return nil
+	}
+	slices.SortFunc(list, compareObjects)
+	var out []string
+	for _, o := range list {
+		out = append(out, o.name())
+	}
+	return slices.Compact(out)
+}
+
+// completeNames completes names of one kind.
+func (t *tool) completeNames(kind string) completer {
+	return func(cmd *cobra.Command, given []string, _ string) ([]string, cobra.ShellCompDirective) {
+		return without(t.names(cmd, kind), given), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// completeFirst completes the first argument only.
+func (t *tool) completeFirst(kind string) completer {
+	return func(cmd *cobra.Command, given []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if len(given) > 0 {
+			return nil, cobra.ShellCompDirectiveDefault
+		}
+		return t.names(cmd, kind), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// completeTargets completes `service web` and `service/web`.
+func (t *tool) completeTargets(kinds ...string) completer {
+	return func(cmd *cobra.Command, given []string, part string) ([]string, cobra.ShellCompDirective) {
+		if head, _, ok := strings.Cut(part, "/"); ok {
+			kind, err := parseKind(head)
+			if err != nil {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			return t.slashed(cmd, kind, head), cobra.ShellCompDirectiveNoFileComp
+		}
+		if len(given) == 0 {
+			var out []string
+			for _, k := range kinds {
+				out = append(out, word(k), words(k))
+			}
+			return out, cobra.ShellCompDirectiveNoFileComp
+		}
+		kind, err := parseKind(given[0])
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return without(t.names(cmd, kind), given), cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+func (t *tool) slashed(cmd *cobra.Command, kind, head string) []string {
+	var out []string
+	for _, n := range t.names(cmd, kind) {
+		out = append(out, head+"/"+n)
+	}
+	return out
+}
+
+// completeSlashed completes `service/web` alone.
+func (t *tool) completeSlashed(cmd *cobra.Command, _ []string, part string) ([]string, cobra.ShellCompDirective) {
+	if head, _, ok := strings.Cut(part, "/"); ok {
+		if kind, err := parseKind(head); err == nil {
+			return t.slashed(cmd, kind, head), cobra.ShellCompDirectiveNoFileComp
+		}
+	}
+	var out []string
+	for _, k := range []string{api.KindService, api.KindReplica, api.KindNode} {
+		out = append(out, word(k)+"/")
+	}
+	return out, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+}
+
+// completeReplicaOrService completes the argument of logs.
+func (t *tool) completeReplicaOrService(cmd *cobra.Command, given []string, part string) ([]string, cobra.ShellCompDirective) {
+	if len(given) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	if strings.Contains(part, "/") {
+		return t.completeSlashed(cmd, given, part)
+	}
+	return append(t.names(cmd, api.KindReplica), t.slashed(cmd, api.KindService, "service")...), cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeContexts completes names of contexts.
+func (t *tool) completeContexts(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	file, err := loadConfig(t.config)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	var out []string
+	for _, c := range file.Contexts {
+		out = append(out, c.Name)
+	}
+	return out, cobra.ShellCompDirectiveNoFileComp
+}

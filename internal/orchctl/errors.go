@@ -1,0 +1,203 @@
+package orchctl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/orchctl/orch/manifests"
+)
+
+// The exit codes.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// coded is an error that knows its exit code; labcmd's know theirs too.
+type coded interface {
+	error
+	ExitCode() int
+}
+
+// usageError is a command line that makes no sense.
+type usageError struct{ error }
+
+func (usageError) ExitCode() int   { return exitUsage }
+func (e usageError) Unwrap() error { return e.error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+func flagError(cmd *cobra.Command, err error) error {
+	return usagef("%w; see `%s --help`", err, cmd.CommandPath())
+}
+
+// usageArgs makes a check of arguments answer with a usage error that shows the
+// right form.
+func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, words []string) error {
+		if err := check(cmd, words); err != nil {
+			return usagef("%w\nusage: %s", err, cmd.UseLine())
+		}
+		return nil
+	}
+}
+
+// exitStatus ends orchctl with a code and says nothing: the reason has been
+// told, or is the remote program's own.
+type exitStatus int
+
+func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+func (e exitStatus) ExitCode() int { return int(e) }
+
+// manifestError is a manifest that cannot be used; undone says what did not happen.
+type manifestError struct {
+	manifests.Problems
+	undone string
+}
+
+func (manifestError) ExitCode() int { return exitUsage }
+
+// callError is a call that failed: doing says what, need which role it takes.
+type callError struct {
+	doing, need string
+	cluster     *Cluster
+	err         error
+}
+
+func (e *callError) Error() string { return e.doing + ": " + e.err.Error() }
+func (e *callError) Unwrap() error { return e.err }
+
+// report prints an error and gives the exit code.
+func (t *tool) report(err error) int {
+	if err == nil {
+		return exitDone
+	}
+	code := exitFailed
+	var c coded
+	switch {
+	case errors.As(err, &c):
+		code = c.ExitCode()
+		if code < 0 { // a program of the lab that a signal ended
+			code = exitFailed
+		}
+	case !t.started: // cobra's own: an unknown command
+		code = exitUsage
+	}
+	var silent exitStatus
+	var bad manifestError
+	var call *callError
+	switch {
+	case errors.As(err, &silent):
+	case errors.As(err, &bad):
+		fmt.Fprintln(t.Err, bad.Error())
+		t.warnf("%s in the manifests: %s", count(len(bad.Problems), "problem"), bad.undone)
+	case errors.As(err, &call):
+		text, invalid := call.explain(t)
+		if invalid {
+			code = exitUsage
+		}
+		t.warnf("%s", text)
+	default:
+		t.warnf("%s", strings.TrimPrefix(err.Error(), "orchctl: "))
+	}
+	return code
+}
+
+// explain says what happened and what to do; invalid is set where the request
+// itself was at fault.
+func (e *callError) explain(t *tool) (text string, invalid bool) {
+	s, ok := status.FromError(e.err)
+	if !ok {
+		switch {
+		case errors.Is(e.err, context.Canceled):
+			return e.doing + ": interrupted", false
+		case errors.Is(e.err, context.DeadlineExceeded):
+			return e.late(t), false
+		case transient(e.err):
+			return fmt.Sprintf("%s: %v\n%s", e.doing, e.err, e.whatToCheck()), false
+		}
+		return e.Error(), false
+	}
+	message := cleanText(s.Message())
+	switch s.Code() {
+	case codes.InvalidArgument:
+		return e.doing + ": " + message + violations(s), true
+	case codes.PermissionDenied:
+		return fmt.Sprintf("%s: %s\nit needs the role %s: use another context (`orchctl config get-contexts` shows yours), or ask an admin", e.doing, message, e.need), false
+	case codes.Unauthenticated:
+		return fmt.Sprintf("%s: %s\nthe controller does not accept this context's certificate: get a new context file from an admin", e.doing, message), false
+	case codes.Unavailable:
+		return fmt.Sprintf("%s: %s\n%s", e.doing, message, e.whatToCheck()), false
+	case codes.DeadlineExceeded:
+		return e.late(t), false
+	case codes.Canceled:
+		return e.doing + ": interrupted", false
+	case codes.Unimplemented:
+		return fmt.Sprintf("%s: %s\nthe controller does not know this call: compare the two versions that `orchctl version` shows", e.doing, message), false
+	case codes.ResourceExhausted:
+		return fmt.Sprintf("%s: %s\na limit of the cluster is reached: make the request smaller, or delete what is not needed", e.doing, message), false
+	}
+	return e.doing + ": " + message + violations(s), false
+}
+
+func (e *callError) late(t *tool) string {
+	return fmt.Sprintf("%s: no answer within %s\n%s; --request-timeout allows more time", e.doing, short(t.timeout), e.whatToCheck())
+}
+
+func (e *callError) whatToCheck() string {
+	where := "its addresses"
+	if e.cluster != nil && len(e.cluster.Addresses) > 0 {
+		where = strings.Join(e.cluster.Addresses, ", ")
+	}
+	return fmt.Sprintf("check that a controller runs and that this machine reaches %s (`orchctl config view`); where several controllers run, more than half of them must", where)
+}
+
+// violations gives the fields at fault, a line each.
+func violations(s *status.Status) string {
+	var b strings.Builder
+	for _, d := range s.Details() {
+		bad, ok := d.(*errdetails.BadRequest)
+		if !ok {
+			continue
+		}
+		for _, v := range bad.GetFieldViolations() {
+			field := cleanText(v.GetField())
+			if field != "" {
+				field += ": "
+			}
+			fmt.Fprintf(&b, "\n  %s%s", field, cleanText(v.GetDescription()))
+		}
+	}
+	return b.String()
+}
+
+// notFound tells whether a call failed because the thing is not there.
+func notFound(err error) bool {
+	return status.Code(unwrapCall(err)) == codes.NotFound
+}
+
+func unwrapCall(err error) error {
+	var c *callError
+	if errors.As(err, &c) {
+		return c.err
+	}
+	return err
+}
+
+// fileReason gives the cause without operation and path.
+func fileReason(err error) error {
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		return p.Err
+	}
+	return err
+}

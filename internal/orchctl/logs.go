@@ -1,0 +1,229 @@
+package orchctl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/orchctl/orch/api"
+	orchv1 "github.com/orchctl/orch/proto/orch/v1"
+)
+
+type logging struct {
+	follow, timestamps bool
+	tail               int64
+	since, container   string
+}
+
+func (t *tool) logsCmd() *cobra.Command {
+	var l logging
+	cmd := &cobra.Command{
+		Use:   "logs REPLICA | service/NAME",
+		Short: "Show what replicas print",
+		Example: `  orchctl logs web-0
+  orchctl logs -f --tail 20 service/web       # of all its replicas
+  orchctl logs web-0 --since 10m --timestamps
+  orchctl logs web-0 -c sidecar`,
+		Args:              usageArgs(cobra.ExactArgs(1)),
+		ValidArgsFunction: t.completeReplicaOrService,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			request, err := t.logsRequest(l, args[0])
+			if err != nil {
+				return err
+			}
+			return t.logs(cmd.Context(), l, request)
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVarP(&l.follow, "follow", "f", false, "go on with what is printed from now on")
+	f.Int64Var(&l.tail, "tail", -1, "the last lines of each replica only; -1 for all")
+	f.StringVar(&l.since, "since", "", "nothing older: a duration (10m) or a time (2006-01-02T15:04:05Z)")
+	f.BoolVar(&l.timestamps, "timestamps", false, "put the time before each line")
+	f.StringVarP(&l.container, "container", "c", "", "of this container only")
+	return cmd
+}
+
+// cutKind reads "service/web"; ok is false where no kind stands in front.
+func cutKind(arg string) (kind, name string, ok bool) {
+	head, rest, slash := strings.Cut(arg, "/")
+	if !slash {
+		return "", arg, false
+	}
+	kind, err := parseKind(head)
+	return kind, rest, err == nil
+}
+
+func (t *tool) logsRequest(l logging, arg string) (*orchv1.LogsRequest, error) {
+	kind, name, ok := cutKind(arg)
+	if !ok {
+		kind, name = api.KindReplica, arg
+	}
+	if name == "" {
+		return nil, usagef("%q: the name is missing", arg)
+	}
+	x := t.target(kind, name)
+	r := &orchv1.LogsRequest{Namespace: x.namespace, Container: l.container, Follow: l.follow, Tail: l.tail}
+	switch kind {
+	case api.KindService:
+		r.Service = x.name
+	case api.KindReplica:
+		r.Replica = x.name
+	default:
+		return nil, usagef("a %s prints nothing: want a replica, or service/NAME", word(kind))
+	}
+	if l.tail < -1 {
+		return nil, usagef("--tail %d: want a number of lines, or -1 for all", l.tail)
+	}
+	if l.since != "" {
+		at, err := sinceTime(l.since, t.Now())
+		if err != nil {
+			return nil, err
+		}
+		r.Since = timestamppb.New(at)
+	}
+	return r, nil
+}
+
+func sinceTime(text string, now time.Time) (time.Time, error) {
+	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
+		return now.Add(-d), nil
+	}
+	if at, err := time.Parse(time.RFC3339, text); err == nil {
+		return at, nil
+	}
+	return time.Time{}, usagef("--since %s: want a duration such as 10m, or a time such as %s", text, now.UTC().Format(time.RFC3339))
+}
+
+// logPrinter prints lines; it knows how far each replica's output has come, so
+// that a broken stream goes on where it was.
+type logPrinter struct {
+	t       *tool
+	l       logging
+	prefix  bool
+	newest  map[string]time.Time // by replica and container, of the newest printed line
+	reached map[string]time.Time // newest, when this stream began
+}
+
+func (t *tool) logs(ctx context.Context, l logging, request *orchv1.LogsRequest) error {
+	doing := "logs of " + request.GetReplica()
+	if request.GetService() != "" {
+		doing = "logs of service/" + request.GetService()
+	}
+	client, err := t.connect(ctx, doing, false)
+	if err != nil {
+		return err
+	}
+	p := &logPrinter{t: t, l: l, newest: map[string]time.Time{}}
+	if request.GetService() != "" {
+		if p.prefix, err = t.severalReplicas(ctx, client, request); err != nil {
+			return err
+		}
+	}
+	wait, lastGood := backOffMin, t.Now()
+	for {
+		heard, err := p.once(ctx, client, request)
+		if err == nil {
+			return nil
+		}
+		if heard {
+			wait, lastGood = backOffMin, t.Now()
+		}
+		patience := readPatience
+		if l.follow {
+			patience = streamPatience
+		}
+		if !transient(err) || (heard && !l.follow) || t.Now().Sub(lastGood)+wait > patience {
+			return t.failed(err, doing, viewer)
+		}
+		select {
+		case <-ctx.Done():
+			return t.failed(err, doing, viewer)
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, backOffMax)
+		p.resume(request)
+	}
+}
+
+// severalReplicas tells whether lines need their replica's name before them.
+func (t *tool) severalReplicas(ctx context.Context, client orchv1.OrchClient, r *orchv1.LogsRequest) (bool, error) {
+	found, missing, err := t.fetch(ctx, client, listing{}, []target{{api.KindService, r.GetNamespace(), r.GetService()}})
+	if err != nil || missing != nil {
+		return false, errors.Join(err, missing)
+	}
+	s := found[0].value.(*api.Service)
+	return s.Spec.Want() > 1 || s.Status.Replicas > 1, nil
+}
+
+// resume asks for what came after the oldest of the newest lines.
+func (p *logPrinter) resume(r *orchv1.LogsRequest) {
+	p.reached = map[string]time.Time{}
+	var oldest time.Time
+	for k, at := range p.newest {
+		p.reached[k] = at
+		if oldest.IsZero() || at.Before(oldest) {
+			oldest = at
+		}
+	}
+	if !oldest.IsZero() {
+		r.Since, r.Tail = timestamppb.New(oldest), -1
+	}
+}
+
+func (p *logPrinter) once(ctx context.Context, client orchv1.OrchClient, r *orchv1.LogsRequest) (heard bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := client.Logs(ctx, r)
+	if err != nil {
+		return false, err
+	}
+	for {
+		m, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return heard, nil
+		}
+		if err != nil {
+			return heard, err
+		}
+		heard = true
+		if err := p.print(m); err != nil {
+			return heard, err
+		}
+	}
+}
+
+func (p *logPrinter) print(m *orchv1.LogLine) error {
+	name := m.GetReplica().GetService()
+	if name != "" {
+		name = fmt.Sprintf("%s-%d", name, m.GetReplica().GetSlot())
+	}
+	if m.GetGap() != "" {
+		p.t.warnf("%s: %s", name, cleanText(m.GetGap()))
+		return nil
+	}
+	if at := m.GetTime(); at != nil {
+		key := fmt.Sprintf("%s@%d/%s", name, m.GetReplica().GetEpoch(), m.GetContainer())
+		when := at.AsTime()
+		if old, ok := p.reached[key]; ok && !when.After(old) {
+			return nil // printed before the stream broke
+		}
+		p.newest[key] = when
+	}
+	var b strings.Builder
+	if p.prefix {
+		b.WriteString("[" + name + "] ")
+	}
+	if p.l.timestamps && m.GetTime() != nil {
+		b.WriteString(m.GetTime().AsTime().UTC().Format("2006-01-02T15:04:05.000000Z") + " ")
+	}
+	b.WriteString(strings.TrimSuffix(string(m.GetText()), "\n"))
+	b.WriteString("\n")
+	_, err := io.WriteString(p.t.Out, b.String())
+	return err
+}

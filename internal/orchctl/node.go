@@ -1,0 +1,71 @@
+package orchctl
+
+import (
+	"context"
+	"errors"
+
+	"github.com/spf13/cobra"
+
+	"github.com/orchctl/orch/api"
+	orchv1 "github.com/orchctl/orch/proto/orch/v1"
+)
+
+// nodeWords are the words that an operator may say of a node.
+var nodeWords = map[string]struct{ done, short, long string }{
+	"cordon":   {"cordoned", "Give a node no new replicas", "Give nodes no new replicas; what runs there stays."},
+	"uncordon": {"uncordoned", "Give a node new replicas again", "Let nodes have new replicas again."},
+	"dead": {"is dead", "Declare a node dead, which nobody can be sure of but you", `Declare nodes dead: what was placed on them is void, and its spares are the
+replicas now. Say it only of a node whose power is off or that will not come
+back: orch stops waiting for what may still run there.`},
+	"remove": {"removed", "Forget a node that will not come back", `Forget nodes that are gone for good. A removed node has to join anew, with a
+token.`},
+}
+
+func (t *tool) nodeCmd() *cobra.Command {
+	return group("node", "Take nodes out of scheduling, declare them dead, remove them", `  orchctl node cordon n1 && orchctl node uncordon n1
+  orchctl node dead n2         # its power is off: do not wait any longer
+  orchctl node remove n2`,
+		t.wordCmd("cordon"), t.wordCmd("uncordon"), t.wordCmd("dead"), t.wordCmd("remove"))
+}
+
+func (t *tool) wordCmd(say string) *cobra.Command {
+	about := nodeWords[say]
+	return &cobra.Command{
+		Use:               say + " NODE...",
+		Short:             about.short,
+		Long:              about.long,
+		Example:           "  orchctl node " + say + " n1",
+		Args:              usageArgs(cobra.MinimumNArgs(1)),
+		ValidArgsFunction: t.completeNames(api.KindNode),
+		RunE: func(cmd *cobra.Command, names []string) error {
+			ctx := cmd.Context()
+			client, err := t.connect(ctx, say+" node", true)
+			if err != nil {
+				return err
+			}
+			var failed error
+			for _, name := range names {
+				if kind, rest, ok := cutKind(name); ok {
+					if kind != api.KindNode {
+						return usagef("%q is no node", name)
+					}
+					name = rest
+				}
+				_, err := change(ctx, t, say+" node/"+name, operator, func(ctx context.Context) (*orchv1.NodeWordResponse, error) {
+					return client.NodeWord(ctx, &orchv1.NodeWordRequest{Node: name, Word: say})
+				})
+				switch {
+				case err != nil && ctx.Err() != nil:
+					return err
+				case err != nil: // the others were named as well
+					failed = t.alsoMissing(failed, err)
+				default:
+					if err := t.printf("node/%s %s\n", name, about.done); err != nil {
+						return errors.Join(failed, err)
+					}
+				}
+			}
+			return failed
+		},
+	}
+}

@@ -1,0 +1,162 @@
+package orchctl
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/orchctl/orch/internal/clientconfig"
+	"github.com/orchctl/orch/internal/lab/labcmd"
+	"github.com/orchctl/orch/internal/version"
+)
+
+// requestTimeout is the default of --request-timeout: an election takes about a
+// second, a controller's restart a few.
+const requestTimeout = 30 * time.Second
+
+// tool is one run of orchctl.
+type tool struct {
+	Env
+	config, context, namespace string
+	timeout                    time.Duration
+	// started is set when a command line was understood: what fails after it is
+	// no bad usage.
+	started bool
+	cluster *Cluster
+	close   []func() error
+}
+
+func requestID() string { return "orchctl-" + rand.Text() }
+
+// Run runs one command line and gives the exit code.
+func Run(ctx context.Context, env Env, args []string) int {
+	t := &tool{Env: env}
+	root := t.tree()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	for _, c := range t.close {
+		_ = c() // nothing more is asked of the connection
+	}
+	return t.report(err)
+}
+
+// Main runs the process's own command line; a second interrupt ends it at once.
+func Main() int {
+	ctx, stop := interrupts(context.Background())
+	defer stop()
+	return Run(ctx, FromOS(), os.Args[1:])
+}
+
+// tree makes the commands.
+func (t *tool) tree() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "orchctl",
+		Short: "Run containers on a fleet of servers",
+		Long: `orchctl tells an orch cluster what to run, and shows what runs.
+
+Exit codes: 0 done, 1 failed, 2 bad usage or manifest.`,
+		Example: `  orchctl apply -f web.yaml          # make it so, and wait until it is ready
+  orchctl get services               # what is declared, and how much of it is ready
+  orchctl get replicas -o wide       # what runs where
+  orchctl describe service web       # why something is not ready
+  orchctl logs -f service/web        # what it prints`,
+		Version:       version.String(),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          usageArgs(cobra.NoArgs),
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			t.started = true
+			return nil
+		},
+	}
+	root.SetIn(t.In)
+	root.SetOut(t.Out)
+	root.SetErr(t.Err)
+	root.SetFlagErrorFunc(flagError)
+	f := root.PersistentFlags()
+	f.StringVar(&t.config, "config", "", "context file (default $"+clientconfig.EnvPath+" or ~/.config/orch/config.yaml)")
+	f.StringVar(&t.context, "context", "", "context of that file to use (default: its current one)")
+	f.StringVarP(&t.namespace, "namespace", "n", "", "namespace (default: the context's, else default)")
+	f.DurationVar(&t.timeout, "request-timeout", requestTimeout, "time that one request may take, its repetitions included; 0 for no limit")
+	t.complete(root, "context", t.completeContexts)
+
+	root.AddGroup(&cobra.Group{ID: "use", Title: "Services and what runs:"}, &cobra.Group{ID: "fleet", Title: "The fleet:"}, &cobra.Group{ID: "other", Title: "This program:"})
+	add := func(group string, cmds ...*cobra.Command) {
+		for _, c := range cmds {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	add("use", t.applyCmd(), t.deleteCmd(), t.getCmd(), t.describeCmd(), t.logsCmd(), t.execCmd(), t.scaleCmd(), t.eventsCmd())
+	add("fleet", t.nodeCmd(), t.wordCmd("cordon"), t.wordCmd("uncordon"), t.imageCmd(), t.tokenCmd(), labcmd.New())
+	add("other", t.configCmd(), t.versionCmd())
+	root.SetHelpCommandGroupID("other")
+	root.SetCompletionCommandGroupID("other")
+	return root
+}
+
+// group makes a command that only holds others.
+func group(use, short, example string, subs ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: short, Example: example,
+		Args: func(cmd *cobra.Command, words []string) error {
+			if len(words) == 0 {
+				return nil
+			}
+			hint := ""
+			cmd.SuggestionsMinimumDistance = 2
+			if near := cmd.SuggestionsFor(words[0]); len(near) > 0 {
+				hint = fmt.Sprintf("; did you mean %q?", near[0])
+			}
+			var have []string
+			for _, sub := range cmd.Commands() {
+				if sub.IsAvailableCommand() {
+					have = append(have, sub.Name())
+				}
+			}
+			return usagef("unknown command %q for %q%s (there are %s)", words[0], cmd.CommandPath(), hint, strings.Join(have, ", "))
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	cmd.AddCommand(subs...)
+	return cmd
+}
+
+// useCluster finds the cluster once.
+func (t *tool) useCluster() (*Cluster, error) {
+	if t.cluster != nil {
+		return t.cluster, nil
+	}
+	c, err := t.Cluster(t.config, t.context)
+	if err != nil {
+		return nil, err
+	}
+	t.cluster = &c
+	return t.cluster, nil
+}
+
+// space is the namespace that is meant where an argument names none.
+func (t *tool) space() string {
+	if t.namespace != "" {
+		return t.namespace
+	}
+	if c, err := t.useCluster(); err == nil && c.Namespace != "" {
+		return c.Namespace
+	}
+	return "default"
+}
+
+// printf writes to Out.
+func (t *tool) printf(format string, args ...any) error {
+	_, err := fmt.Fprintf(t.Out, format, args...)
+	return err
+}
+
+// warnf tells on Err what is no failure.
+func (t *tool) warnf(format string, args ...any) {
+	fmt.Fprintf(t.Err, "orchctl: "+format+"\n", args...)
+}

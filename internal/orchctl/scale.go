@@ -1,0 +1,92 @@
+package orchctl
+
+import (
+	"context"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/orchctl/orch/api"
+	orchv1 "github.com/orchctl/orch/proto/orch/v1"
+)
+
+type scaling struct {
+	replicas, current int32
+	wait              bool
+	timeout           time.Duration
+}
+
+func (t *tool) scaleCmd() *cobra.Command {
+	var s scaling
+	cmd := &cobra.Command{
+		Use:   "scale service/NAME --replicas N",
+		Short: "Change how many replicas a service has",
+		Example: `  orchctl scale service/web --replicas 5
+  orchctl scale service/web --replicas 5 --current-replicas 3   # only if it has 3 now
+  orchctl scale service/web --replicas 5 --wait`,
+		ValidArgsFunction: t.completeTargets(api.KindService),
+		Args:              usageArgs(cobra.RangeArgs(1, 2)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				if _, err := parseKind(args[0]); err != nil { // a bare name: only services have replicas
+					if _, _, slash := cutKind(args[0]); !slash {
+						args = []string{"service", args[0]}
+					}
+				}
+			}
+			targets, err := t.parseTargets(args)
+			if err != nil {
+				return err
+			}
+			if targets[0].kind != api.KindService || targets[0].name == "" {
+				return usagef("only a service is scaled: want service/NAME")
+			}
+			if !cmd.Flags().Changed("replicas") {
+				return usagef("say how many with --replicas")
+			}
+			if s.replicas < 0 {
+				return usagef("--replicas %d: want 0 or more", s.replicas)
+			}
+			if cmd.Flags().Changed("current-replicas") && s.current < 0 {
+				return usagef("--current-replicas %d: want 0 or more", s.current)
+			}
+			return t.scale(cmd.Context(), targets[0], s)
+		},
+	}
+	f := cmd.Flags()
+	f.Int32Var(&s.replicas, "replicas", 0, "how many replicas to have")
+	f.Int32Var(&s.current, "current-replicas", -1, "fail unless it has this many now")
+	f.BoolVar(&s.wait, "wait", false, "wait until that many are ready")
+	f.DurationVar(&s.timeout, "timeout", waitTimeout, "how long to wait; 0 for no limit")
+	return cmd
+}
+
+func (t *tool) scale(ctx context.Context, x target, s scaling) error {
+	client, err := t.connect(ctx, "scale "+x.String(), true)
+	if err != nil {
+		return err
+	}
+	request := &orchv1.ScaleRequest{Namespace: x.namespace, Name: x.name, Replicas: s.replicas, CurrentReplicas: s.current, RequestId: t.RequestID()}
+	send := func() (*orchv1.ApplyResponse, error) {
+		answer, err := change(ctx, t, "scale "+x.String(), operator, func(ctx context.Context) (*orchv1.ApplyResponse, error) { return client.Scale(ctx, request) })
+		for _, a := range answer.GetApplied() {
+			if a.Outcome == "configured" {
+				a.Outcome = "scaled"
+			}
+		}
+		return answer, err
+	}
+	if s.wait {
+		return t.applyAndWait(ctx, client, []string{x.namespace}, s.timeout, send)
+	}
+	answer, err := send()
+	if err != nil {
+		return t.unsure(ctx, err, "scale "+x.String())
+	}
+	for _, a := range answer.GetApplied() {
+		if err := t.printf("%s %s to %d replicas\n", x, a.GetOutcome(), s.replicas); err != nil {
+			return err
+		}
+	}
+	return nil
+}

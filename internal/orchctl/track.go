@@ -1,0 +1,238 @@
+package orchctl
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/orchctl/orch/api"
+)
+
+// track is one service on its way to ready, as seen from here.
+type track struct {
+	key            api.Key
+	label, outcome string
+	uid            string
+	version        int64 // the object's resource version after the change
+	service        *api.Service
+	replicas       map[string]*api.Replica
+	before         map[string]bool // replicas from before the change
+
+	began                              time.Time
+	committed, placed, firstRun, ended time.Duration // since began; 0: not seen
+	gone, told                         bool
+	shown                              string
+	standing                           map[string]time.Time // reasons, since when
+	saidReasons                        map[string]bool
+}
+
+func newTrack(s *api.Service, outcome string, began, committed time.Time, before map[string]bool) *track {
+	return &track{key: s.Metadata.Key(), outcome: outcome, uid: s.Metadata.UID, version: s.Metadata.ResourceVersion, service: s,
+		replicas: map[string]*api.Replica{}, before: before, began: began, committed: committed.Sub(began),
+		standing: map[string]time.Time{}, saidReasons: map[string]bool{}}
+}
+
+// see takes in one sighting.
+func (x *track) see(s sighting, now time.Time) {
+	switch v := s.o.value.(type) {
+	case *api.Service:
+		if v.Metadata.Key() != x.key {
+			return
+		}
+		if s.news == gone {
+			x.gone = x.gone || v.Metadata.UID == x.uid
+			return
+		}
+		if v.Metadata.ResourceVersion >= x.version || v.Metadata.UID != x.uid {
+			x.service = v
+			x.gone = !v.Metadata.DeletedAt.IsZero()
+		}
+	case *api.Replica:
+		if v.Metadata.Namespace != x.key.Namespace || v.Spec.Service != x.key.Name {
+			return
+		}
+		if s.news == gone {
+			delete(x.replicas, s.o.key())
+		} else {
+			x.replicas[s.o.key()] = v
+		}
+	default:
+		return
+	}
+	x.clock(now)
+}
+
+// clock notes the phases that are reached.
+func (x *track) clock(now time.Time) {
+	at := max(now.Sub(x.began), time.Nanosecond)
+	placed, fresh := map[int]bool{}, false
+	for key, r := range x.replicas {
+		if !x.counts(r) || r.Spec.Node == "" {
+			continue
+		}
+		placed[r.Spec.Slot] = true
+		if !x.before[key] {
+			fresh = true
+			if r.Status.Phase == api.PhaseRunning && x.firstRun == 0 {
+				x.firstRun = at
+			}
+		}
+	}
+	if x.placed == 0 && fresh && len(placed) >= x.service.Spec.Want() {
+		x.placed = at
+	}
+}
+
+// counts tells whether a replica is one of those that the service is to have.
+func (x *track) counts(r *api.Replica) bool {
+	return r.Spec.Revision == x.service.Status.Revision && r.Spec.Slot < x.service.Spec.Want() &&
+		r.Status.Phase.Before(api.PhaseStopping)
+}
+
+// ready tells whether the service is as its spec wants it: everything of the
+// newest revision ready, nothing else left but spares.
+func (x *track) ready(now time.Time) bool {
+	if x.ended > 0 {
+		return true
+	}
+	st, want := x.service.Status, x.service.Spec.Want()
+	if x.gone || st.UpdatedReady < want || st.Updated < st.Replicas {
+		return false
+	}
+	ready := map[int]bool{}
+	for _, r := range x.replicas {
+		if x.counts(r) {
+			ready[r.Spec.Slot] = ready[r.Spec.Slot] || r.Status.Ready
+		} else if r.Status.Phase.Before(api.PhaseStopping) && !r.Spec.Spare {
+			return false // one too many, not told to stop yet
+		}
+	}
+	for slot := range want {
+		if !ready[slot] {
+			return false
+		}
+	}
+	x.ended = max(now.Sub(x.began), time.Nanosecond)
+	return true
+}
+
+// summary tells how far the service is: "2/3 ready, 1 Pulling".
+func (x *track) summary() string {
+	want := x.service.Spec.Want()
+	best := map[int]string{} // by slot, what its filling does; "" is ready
+	for _, key := range slices.Sorted(maps.Keys(x.replicas)) {
+		r := x.replicas[key]
+		if !x.counts(r) {
+			continue
+		}
+		w := progressWord(r)
+		if have, ok := best[r.Spec.Slot]; !ok || (have != "" && w == "") {
+			best[r.Spec.Slot] = w
+		}
+	}
+	ready, doing := 0, map[string]int{}
+	for slot := range want {
+		w, ok := best[slot]
+		switch {
+		case !ok:
+			doing["placing"]++
+		case w == "":
+			ready++
+		default:
+			doing[w]++
+		}
+	}
+	old := 0
+	for _, r := range x.replicas {
+		if !x.counts(r) && !r.Status.Phase.Ended() {
+			old++
+		}
+	}
+	parts := []string{fmt.Sprintf("%d/%d ready", ready, want)}
+	for _, w := range slices.SortedFunc(maps.Keys(doing), compareProgress) {
+		parts = append(parts, fmt.Sprintf("%d %s", doing[w], w))
+	}
+	if old > 0 {
+		parts = append(parts, fmt.Sprintf("%d to go", old))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// progressOrder is the way of a replica; other words, troubles, come after.
+var progressOrder = []string{"placing", "pending", "pulling", "starting", "not ready yet"}
+
+func compareProgress(a, b string) int {
+	rank := func(w string) int {
+		if i := slices.Index(progressOrder, w); i >= 0 {
+			return i
+		}
+		return len(progressOrder)
+	}
+	return cmp.Or(cmp.Compare(rank(a), rank(b)), strings.Compare(a, b))
+}
+
+// progressWord says what a replica does on its way; "" where it is ready.
+func progressWord(r *api.Replica) string {
+	switch {
+	case r.Status.Ready:
+		return ""
+	case r.Spec.Node == "" || r.Status.Phase == api.PhasePending:
+		return "pending"
+	}
+	switch w := trouble(r); {
+	case w == api.ReasonPulling:
+		return "pulling"
+	case w != "":
+		return cleanText(w)
+	case r.Status.LastKnown:
+		return "not heard of"
+	case r.Status.Phase == api.PhaseRunning:
+		return "not ready yet"
+	}
+	return "starting"
+}
+
+// reasons are what the controller says is missing.
+func (x *track) reasons() []string { return x.service.Status.Reasons }
+
+// newReasons are those that have stood for a while and were not told yet.
+func (x *track) newReasons(now time.Time) []string {
+	var out []string
+	current := map[string]bool{}
+	for _, r := range x.reasons() {
+		current[r] = true
+		since, ok := x.standing[r]
+		if !ok {
+			x.standing[r] = now
+			continue
+		}
+		if now.Sub(since) >= reasonAfter && !x.saidReasons[r] {
+			x.saidReasons[r] = true
+			out = append(out, r)
+		}
+	}
+	maps.DeleteFunc(x.standing, func(r string, _ time.Time) bool { return !current[r] })
+	return out
+}
+
+// conclusion is the last line: "service/web created; 3/3 ready in 0.84s
+// (committed 12ms, placed 15ms, first running 0.5s)", with the phases that were
+// seen.
+func (x *track) conclusion() string {
+	want := x.service.Spec.Want()
+	line := fmt.Sprintf("service/%s %s; %d/%d ready", x.label, x.outcome, want, want)
+	if x.outcome == "unchanged" && x.placed == 0 && x.firstRun == 0 && x.ended <= x.committed {
+		return line
+	}
+	phases := []string{"committed " + short(x.committed)}
+	if x.placed > 0 {
+		phases = append(phases, "placed "+short(x.placed))
+	}
+	if x.firstRun > 0 {
+		phases = append(phases, "first running "+short(x.firstRun))
+	}
+	return fmt.Sprintf("%s in %s (%s)", line, short(max(x.ended, x.committed)), strings.Join(phases, ", "))
+}
