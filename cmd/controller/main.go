@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/orchctl/orch/internal/version"
+)
+
+// envPrefix: --node-token-file is also ORCH_NODE_TOKEN_FILE.
+const envPrefix = "ORCH_"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	if err := command().ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "controller:", err)
+		if errors.As(err, new(usageError)) {
+			os.Exit(2)
+		}
+		os.Exit(1)
+	}
+}
+
+// usageError is a mistake on the command line.
+type usageError struct{ error }
+
+// config is what the flags say.
+type config struct {
+	data, listen, socket, advertise, name, cluster string
+	adminContext, contextName, nodeTokenFile       string
+	gossipAddr, pprofAddr, logLevel                string
+	etcdEndpoints                                  []string
+	etcdCert, etcdKey, etcdCA                      string
+}
+
+func command() *cobra.Command {
+	c := &config{}
+	cmd := &cobra.Command{
+		Use:           "controller",
+		Short:         "Run orch's control plane",
+		Long:          "Run orch's control plane. Every flag can also be given as an environment variable: --node-token-file is " + envPrefix + "NODE_TOKEN_FILE.",
+		Version:       version.String(),
+		Args:          cobra.NoArgs,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := fromEnvironment(cmd.Flags()); err != nil {
+				return err
+			}
+			level := slog.LevelInfo
+			if err := level.UnmarshalText([]byte(c.logLevel)); err != nil {
+				return usageError{fmt.Errorf("--log-level %q: want debug, info, warn or error", c.logLevel)}
+			}
+			log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+			if err := c.complete(); err != nil {
+				return usageError{err}
+			}
+			return run(cmd.Context(), c, cmd.OutOrStdout(), log)
+		},
+	}
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	hostname, _ := os.Hostname()
+	f := cmd.Flags()
+	f.StringVar(&c.data, "data", "/var/lib/orch/controller", "`folder` of etcd's data, keys and images")
+	f.StringVar(&c.listen, "listen", ":7070", "`address` to serve users and agents at")
+	f.StringVar(&c.socket, "socket", "", "also serve at this unix socket `file`")
+	f.StringVar(&c.advertise, "advertise", "", "`host:port` where others reach this controller (default: from --listen and the host's addresses)")
+	f.StringVar(&c.name, "name", strings.ToLower(hostname), "this controller's `name`, unique among controllers")
+	f.StringVar(&c.cluster, "cluster", "orch", "`name` of the cluster, at its first start")
+	f.StringVar(&c.adminContext, "write-admin-context", "", "`file` to write the admin's context to (default ~/.config/orch/config.yaml)")
+	f.StringVar(&c.contextName, "context-name", "", "`name` of that context (default: the cluster's)")
+	f.StringVar(&c.nodeTokenFile, "node-token-file", "", "`file` to write a join token for nodes to (default <data>/node-token)")
+	f.StringVar(&c.gossipAddr, "gossip-addr", "", "`address` for gossip, or \"off\" (default: the advertised host, port 7946)")
+	f.StringSliceVar(&c.etcdEndpoints, "etcd-endpoints", nil, "`URLs` of an external etcd instead of the built-in one")
+	f.StringVar(&c.etcdCert, "etcd-cert", "", "client certificate `file` for the external etcd")
+	f.StringVar(&c.etcdKey, "etcd-key", "", "client key `file` for the external etcd")
+	f.StringVar(&c.etcdCA, "etcd-ca", "", "CA `file` of the external etcd")
+	f.StringVar(&c.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&c.pprofAddr, "pprof-addr", "", "serve profiles at this loopback `address`")
+	return cmd
+}
+
+// fromEnvironment sets flags that the command line leaves out.
+func fromEnvironment(flags *pflag.FlagSet) (err error) {
+	flags.VisitAll(func(f *pflag.Flag) {
+		name := envPrefix + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		value, ok := os.LookupEnv(name)
+		if f.Changed || !ok || err != nil || f.Name == "help" || f.Name == "version" {
+			return
+		}
+		if serr := flags.Set(f.Name, value); serr != nil {
+			err = usageError{fmt.Errorf("environment variable %s: %w", name, serr)}
+		}
+	})
+	return err
+}
+
+// complete checks what flags say together and fills in what they leave out.
+func (c *config) complete() (err error) {
+	if c.data, err = filepath.Abs(c.data); err != nil {
+		return err
+	}
+	if c.socket != "" {
+		if c.socket, err = filepath.Abs(c.socket); err != nil {
+			return err
+		}
+		if len(c.socket) > socketPathMax {
+			return fmt.Errorf("--socket %s: %d bytes, the kernel takes %d: choose a shorter path", c.socket, len(c.socket), socketPathMax)
+		}
+	}
+	if c.nodeTokenFile == "" {
+		c.nodeTokenFile = filepath.Join(c.data, "node-token")
+	}
+	if len(c.etcdEndpoints) == 0 && c.etcdCert+c.etcdKey+c.etcdCA != "" {
+		return errors.New("--etcd-cert, --etcd-key and --etcd-ca are for an external etcd: give --etcd-endpoints too")
+	}
+	return c.completeAddresses()
+}

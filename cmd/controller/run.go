@@ -1,0 +1,269 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/orchctl/orch/internal/controller"
+	"github.com/orchctl/orch/internal/controller/api"
+	"github.com/orchctl/orch/internal/controller/election"
+	"github.com/orchctl/orch/internal/controller/identity"
+	"github.com/orchctl/orch/internal/controller/images"
+	"github.com/orchctl/orch/internal/evidence"
+	"github.com/orchctl/orch/internal/gossip"
+	"github.com/orchctl/orch/internal/pki"
+	"github.com/orchctl/orch/internal/store"
+	"github.com/orchctl/orch/internal/store/etcd"
+	orchv1 "github.com/orchctl/orch/proto/orch/v1"
+)
+
+const (
+	// etcdTimeout bounds the wait for etcd at the start.
+	etcdTimeout = time.Minute
+	// handshakeTimeout ends connections that do not get through TLS.
+	handshakeTimeout = 5 * time.Second
+	// streamsMax per connection: an agent's session and its relays, or a user's
+	// watches.
+	streamsMax = 1000
+	// headerMax is the size of a call's headers, in bytes; ours have some hundred.
+	headerMax = 16 << 10
+	// aliveEvery and aliveTimeout drop connections whose other end lost its power.
+	aliveEvery, aliveTimeout = 10 * time.Second, 5 * time.Second
+	// pingMin is the least time between a client's own pings.
+	pingMin = time.Second
+	// upkeepEvery is how often tokens and contexts in files are looked after;
+	// they are replaced days before they end.
+	upkeepEvery = time.Hour
+)
+
+// run serves until ctx ends, which is no error.
+func run(ctx context.Context, c *config, out io.Writer, log *slog.Logger) error {
+	began := time.Now()
+	if c.pprofAddr != "" && !isLoopback(c.pprofAddr) {
+		return usageError{fmt.Errorf("--pprof-addr %s: profiles tell secrets: want a loopback address", c.pprofAddr)}
+	}
+	// Listening comes first: what is wrong there is known at once, and agents that
+	// dial during a restart wait instead of being refused.
+	listeners, err := c.listenAll()
+	defer func() {
+		for _, l := range listeners {
+			l.Close()
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	st, err := c.openStore(ctx, log)
+	if err != nil {
+		return err
+	}
+	defer st.close()
+	authority, err := identity.Open(ctx, identity.Config{Store: st.Store, Dir: c.data, Cluster: c.cluster, Log: log})
+	if err != nil {
+		return err
+	}
+	shelf, err := images.Open(filepath.Join(c.data, "images"))
+	if err != nil {
+		return err
+	}
+	talk, err := c.newGossip(authority.GossipKey(), log)
+	if err != nil {
+		return err
+	}
+
+	var ctl *controller.Controller
+	sender := images.NewSender(shelf, func() images.Relays { return ctl.Sessions() }, log)
+	conf := controller.Config{Name: c.name, Store: st.Store, Eligible: st.eligible, Authority: authority,
+		Prober: &evidence.Prober{}, NewID: rand.Text, Log: log,
+		SessionOpened: func(ctx context.Context, node string, cert *x509.Certificate) { sender.Offer(ctx, node, cert) }}
+	if talk != nil {
+		conf.Gossip, conf.GossipPeers = talk, func() []string { return peers(talk) }
+	}
+	ctl = controller.New(conf)
+	serving, err := authority.Serve(c.name, allHosts(c.advertise))
+	if err != nil {
+		return err
+	}
+	server := newServer(serving, authority.CA().Pool())
+	orchv1.RegisterAgentsServer(server, ctl.Sessions())
+	orchv1.RegisterOrchServer(server, api.New(api.Config{Leader: ctl, View: ctl.View(), Tokens: authority, Nodes: ctl.Sessions(), Images: sender, Log: log}))
+
+	g, ctx := errgroup.WithContext(ctx)
+	for _, l := range listeners {
+		g.Go(func() error { return server.Serve(l) })
+	}
+	g.Go(func() error {
+		<-ctx.Done()
+		server.Stop()
+		ctl.Sessions().Wait()
+		return nil
+	})
+	g.Go(func() error { return ctl.Run(ctx) })
+	g.Go(func() error { return serving.Run(ctx) })
+	g.Go(func() error { return st.watch(ctx) })
+	if talk != nil {
+		g.Go(func() error { return talk.Run(ctx) })
+	}
+	if c.pprofAddr != "" {
+		g.Go(func() error { return servePprof(ctx, c.pprofAddr) })
+	}
+	g.Go(func() error {
+		if err := ctl.Lead(ctx); err != nil {
+			return err
+		}
+		if err := c.writeFiles(ctx, authority); err != nil {
+			return err
+		}
+		s := ctl.Status()
+		fmt.Fprintf(out, "controller %s is ready: leading term %d, serving at %s%s (%s)\n", c.name, s.Term, c.advertise,
+			cmp.Or(map[bool]string{true: " and " + c.socket}[c.socket != ""]), time.Since(began).Round(time.Millisecond))
+		return c.upkeep(ctx, authority, log)
+	})
+	err = g.Wait()
+	if errors.Is(err, context.Canceled) || errors.Is(err, grpc.ErrServerStopped) {
+		return nil
+	}
+	return err
+}
+
+func (c *config) listenAll() ([]net.Listener, error) {
+	l, err := listenTCP(c.listen)
+	if err != nil {
+		return nil, err
+	}
+	list := []net.Listener{l}
+	if c.socket != "" {
+		if l, err = listenUnix(c.socket); err != nil {
+			return list, err
+		}
+		list = append(list, l)
+	}
+	return list, nil
+}
+
+func newServer(serving pki.CertSource, ca *x509.CertPool) *grpc.Server {
+	gate := &api.Gate{}
+	return grpc.NewServer(
+		grpc.Creds(credentials.NewTLS(pki.ServerTLS(serving, ca, nil))),
+		grpc.InTapHandle(gate.Admit),
+		grpc.MaxRecvMsgSize(api.MessageMax),
+		grpc.MaxConcurrentStreams(streamsMax),
+		grpc.MaxHeaderListSize(headerMax),
+		grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: aliveEvery, Timeout: aliveTimeout}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingMin, PermitWithoutStream: true}),
+	)
+}
+
+// openedStore is the store with what belongs to it.
+type openedStore struct {
+	store.Store
+	eligible election.Eligible
+	close    func()
+	done     <-chan struct{} // nil for an external one
+}
+
+func (c *config) openStore(ctx context.Context, log *slog.Logger) (*openedStore, error) {
+	ctx, cancel := context.WithTimeout(ctx, etcdTimeout)
+	defer cancel()
+	if len(c.etcdEndpoints) > 0 {
+		s, err := etcd.Dial(ctx, etcd.ExternalConfig{Endpoints: c.etcdEndpoints, CertFile: c.etcdCert, KeyFile: c.etcdKey, CAFile: c.etcdCA, Log: log})
+		if err != nil {
+			return nil, fmt.Errorf("%w; check --etcd-endpoints and that etcd runs", err)
+		}
+		return &openedStore{Store: s, eligible: election.Sole(), close: func() { s.Close() }}, nil
+	}
+	e, err := etcd.Embedded(ctx, etcd.EmbeddedConfig{Dir: filepath.Join(c.data, "etcd"), Log: log})
+	switch {
+	case errors.Is(err, etcd.ErrInUse):
+		return nil, fmt.Errorf("%w: stop that one, or choose another folder with --data", err)
+	case err != nil:
+		return nil, err
+	}
+	return &openedStore{Store: e.Store(), eligible: election.WhenEtcdLeads(e), close: func() { e.Close() }, done: e.Done()}, nil
+}
+
+// watch ends with an error when etcd stops by itself.
+func (s *openedStore) watch(ctx context.Context) error {
+	select {
+	case <-s.done:
+		return errors.New("the built-in etcd has stopped; see the log above")
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (c *config) newGossip(key []byte, log *slog.Logger) (*gossip.Gossip, error) {
+	if c.gossipAddr == gossipOff {
+		return nil, nil
+	}
+	host, port, err := splitPort(c.gossipAddr)
+	if err != nil {
+		return nil, err
+	}
+	return gossip.New(gossip.Config{Name: controller.GossipName(c.name), BindAddr: host, Port: port, SecretKey: key, Logger: log})
+}
+
+// peers is where agents join gossip: this member. Through it they meet the rest.
+func peers(g *gossip.Gossip) []string {
+	if a := g.Addr(); a.IsValid() {
+		return []string{a.String()}
+	}
+	return nil // not listening yet; the next Welcome has it
+}
+
+// writeFiles gives the admin and the first nodes what they need to come in.
+func (c *config) writeFiles(ctx context.Context, a *identity.Authority) error {
+	if err := a.WriteAdminContext(c.adminContext, cmp.Or(c.contextName, a.CA().Cluster), c.controllers()); err != nil {
+		return err
+	}
+	if err := a.WriteToken(ctx, filepath.Join(c.data, "controller-token"), pki.JoinController); err != nil {
+		return err
+	}
+	return a.WriteToken(ctx, c.nodeTokenFile, pki.JoinNode)
+}
+
+// upkeep renews what lies in files before it ends.
+func (c *config) upkeep(ctx context.Context, a *identity.Authority, log *slog.Logger) error {
+	t := time.NewTicker(upkeepEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			if err := c.writeFiles(ctx, a); err != nil && ctx.Err() == nil {
+				log.Warn("renew files", "error", err, "retry_in", upkeepEvery)
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func servePprof(ctx context.Context, address string) error {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	s := &http.Server{Addr: address, Handler: mux, ReadHeaderTimeout: handshakeTimeout}
+	context.AfterFunc(ctx, func() { s.Close() })
+	if err := s.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve profiles: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,14 @@
+// Package api serves users: orch.v1.Orch, and the door through which every call
+// to this controller comes.
+//
+// It owns the rules of who may call what, the strict reading of what users send,
+// and the words and codes in which errors go back. Reads come from the published
+// view; changes are events for the leader's core.
+//
+// Invariant: a call without a rule is refused, and so is one whose certificate
+// does not fit its rule; nothing that was sent is taken up in part.
+//
+//	call ──► Gate (certificate, role) ──► Apply, Scale, Delete ──► Leader.Ask ──► core
+//	                                  ├──► Get, List, Watch ◄── view
+//	                                  └──► Logs, Exec, LoadImage ──► relays ──► agents
+package api

@@ -1,0 +1,295 @@
+package api
+
+import (
+	"container/heap"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/controller/core"
+	"github.com/orchctl/orch/internal/controller/session"
+	"github.com/orchctl/orch/internal/controller/view"
+	"github.com/orchctl/orch/internal/wire"
+	orchv1 "github.com/orchctl/orch/proto/orch/v1"
+)
+
+const (
+	// logStreamsMax is how many replicas are read at once; each is a stream.
+	logStreamsMax = 200
+	// logAhead is how many lines of a replica may wait for the others'.
+	logAhead = 64
+)
+
+// Logs implements orch.v1.Orch: one replica, or all of a service, merged by time
+// where they end and as they come where they are followed. A node that is away
+// makes a gap, not a failure.
+func (s *Server) Logs(r *orchv1.LogsRequest, st orchv1.Orch_LogsServer) error {
+	snap, w := s.cfg.View.Watch(api.KindReplica, "")
+	defer w.Close()
+	if snap == nil {
+		_, err := s.snapshot()
+		return err
+	}
+	replicas, err := logged(snap, r)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(st.Context())
+	defer cancel()
+	l := logs{server: s, request: r, ctx: ctx, stream: st}
+	if r.GetFollow() {
+		return statusOf(l.follow(replicas, w))
+	}
+	return statusOf(l.merge(replicas))
+}
+
+// logged gives the replicas that a request means.
+func logged(snap *view.Snapshot, r *orchv1.LogsRequest) ([]*api.Replica, error) {
+	if (r.GetReplica() == "") == (r.GetService() == "") {
+		return nil, invalid("logs: want a replica or a service, one of them")
+	}
+	if r.GetReplica() != "" {
+		x, err := resolve(snap, r.GetNamespace(), r.GetReplica())
+		if err != nil {
+			return nil, err
+		}
+		if x.Spec.Node == "" {
+			return nil, status.Error(codes.FailedPrecondition, fmt.Sprintf("replica %s has no node yet: %s", x.Metadata.Name, x.Status.Message))
+		}
+		return []*api.Replica{x}, nil
+	}
+	key := keyOf(r.GetNamespace(), r.GetService())
+	if _, ok := snap.Get(core.ViewKey{Kind: api.KindService, Namespace: key.Namespace, Name: key.Name}); !ok {
+		return nil, notFound("service %s: not found", key)
+	}
+	var list []*api.Replica
+	snap.All(api.KindReplica, key.Namespace, func(e core.Entry) bool {
+		if x := e.Object.(*api.Replica); x.Spec.Service == key.Name && x.Spec.Node != "" {
+			list = append(list, x)
+		}
+		return true
+	})
+	if len(list) > logStreamsMax {
+		return nil, invalid("service %s has %d replicas: the logs of at most %d can be read at once; name a replica", key, len(list), logStreamsMax)
+	}
+	return list, nil
+}
+
+// logs is one call.
+type logs struct {
+	server  *Server
+	request *orchv1.LogsRequest
+	ctx     context.Context
+	stream  orchv1.Orch_LogsServer
+}
+
+// read sends a replica's lines to out and returns when they have ended.
+func (l *logs) read(x *api.Replica, out chan<- *orchv1.LogLine) {
+	key := api.ReplicaKey{Namespace: x.Metadata.Namespace, Service: x.Spec.Service, Slot: x.Spec.Slot, Epoch: x.Spec.Epoch}
+	send := func(line *orchv1.LogLine) bool {
+		line.Replica = wire.KeyToPB(key)
+		select {
+		case out <- line:
+			return true
+		case <-l.ctx.Done():
+			return false
+		}
+	}
+	if why := l.pump(x, key, send); why != "" {
+		send(&orchv1.LogLine{Gap: why})
+	}
+}
+
+// pump gives in words why lines are missing, "" where none are.
+func (l *logs) pump(x *api.Replica, key api.ReplicaKey, send func(*orchv1.LogLine) bool) string {
+	ctx, cancel := context.WithCancel(l.ctx)
+	defer cancel() // ends the relay
+	relay, err := l.server.cfg.Nodes.Open(ctx, x.Spec.Node, &orchv1.OpenRelay{Request: &orchv1.OpenRelay_Logs{Logs: &orchv1.LogsOpen{
+		Replica: wire.KeyToPB(key), Container: l.request.GetContainer(), Follow: l.request.GetFollow(), Tail: l.request.GetTail(), Since: l.request.GetSince()}}})
+	if errors.Is(err, session.ErrAway) {
+		return fmt.Sprintf("node %s is away: what it has of these lines cannot be had", x.Spec.Node)
+	}
+	if err != nil {
+		return err.Error()
+	}
+	defer relay.Close()
+	for {
+		f, err := relay.Recv()
+		switch {
+		case l.ctx.Err() != nil:
+			return ""
+		case errors.Is(err, io.EOF):
+			return fmt.Sprintf("node %s ended the stream without a word", x.Spec.Node)
+		case err != nil:
+			return fmt.Sprintf("node %s went away: %s", x.Spec.Node, status.Convert(err).Message())
+		case f.GetEnd() != nil:
+			return f.GetEnd().GetError()
+		case f.GetLog() != nil:
+			if !send(f.GetLog()) {
+				return ""
+			}
+		}
+	}
+}
+
+// merge sends lines in the order of their times.
+func (l *logs) merge(replicas []*api.Replica) error {
+	var readers sync.WaitGroup
+	defer readers.Wait()
+	ctx, cancel := context.WithCancel(l.ctx)
+	defer cancel()
+	l.ctx = ctx
+	var heads lines
+	for i, x := range replicas {
+		c := make(chan *orchv1.LogLine, logAhead)
+		readers.Go(func() {
+			defer close(c)
+			l.read(x, c)
+		})
+		heads = append(heads, &head{order: i, from: c})
+	}
+	open := heads[:0]
+	for _, h := range heads {
+		if h.next() {
+			open = append(open, h)
+		}
+	}
+	heads = open
+	heap.Init(&heads)
+	for len(heads) > 0 {
+		h := heads[0]
+		if err := l.stream.Send(h.line); err != nil {
+			return err
+		}
+		if h.next() {
+			heap.Fix(&heads, 0)
+		} else {
+			heap.Pop(&heads)
+		}
+	}
+	return ctx.Err()
+}
+
+// follow sends lines as they come, also of replicas that a service gets meanwhile.
+func (l *logs) follow(replicas []*api.Replica, w *view.Watcher) error {
+	var readers sync.WaitGroup
+	defer readers.Wait()
+	ctx, cancel := context.WithCancel(l.ctx)
+	defer cancel()
+	l.ctx = ctx
+	out := make(chan *orchv1.LogLine, logAhead)
+	seen := map[uint64]bool{} // by epoch
+	start := func(x *api.Replica) {
+		if !seen[x.Spec.Epoch] && len(seen) < logStreamsMax {
+			seen[x.Spec.Epoch] = true
+			readers.Go(func() { l.read(x, out) })
+		}
+	}
+	for _, x := range replicas {
+		start(x)
+	}
+	ended := make(chan error, 1)
+	if l.request.GetService() == "" {
+		go func() { readers.Wait(); ended <- nil }()
+	} else {
+		found := make(chan *api.Replica)
+		readers.Go(func() { ended <- l.find(w, found) })
+		for {
+			select {
+			case x := <-found:
+				start(x)
+			case line := <-out:
+				if err := l.stream.Send(line); err != nil {
+					return err
+				}
+			case err := <-ended:
+				return err
+			}
+		}
+	}
+	for {
+		select {
+		case line := <-out:
+			if err := l.stream.Send(line); err != nil {
+				return err
+			}
+		case err := <-ended:
+			for {
+				select {
+				case line := <-out:
+					if err := l.stream.Send(line); err != nil {
+						return err
+					}
+				default:
+					return errors.Join(err, ctx.Err())
+				}
+			}
+		}
+	}
+}
+
+// find tells of replicas of the service that come while its logs are followed.
+func (l *logs) find(w *view.Watcher, found chan<- *api.Replica) error {
+	key := keyOf(l.request.GetNamespace(), l.request.GetService())
+	for {
+		changes, err := w.Next(l.ctx)
+		if errors.Is(err, view.ErrTooSlow) {
+			return status.Error(codes.ResourceExhausted, err.Error())
+		}
+		if err != nil {
+			return err
+		}
+		for _, c := range changes {
+			x := c.Object.(*api.Replica)
+			if c.Gone || x.Spec.Service != key.Name || x.Metadata.Namespace != key.Namespace || x.Spec.Node == "" {
+				continue
+			}
+			select {
+			case found <- x:
+			case <-l.ctx.Done():
+				return l.ctx.Err()
+			}
+		}
+	}
+}
+
+// head is the next line of one replica.
+type head struct {
+	order int
+	from  <-chan *orchv1.LogLine
+	line  *orchv1.LogLine
+}
+
+func (h *head) next() bool {
+	line, ok := <-h.from
+	h.line = line
+	return ok
+}
+
+// lines is a heap by time; gaps, which have none, come at once.
+type lines []*head
+
+func (l lines) Len() int      { return len(l) }
+func (l lines) Swap(i, j int) { l[i], l[j] = l[j], l[i] }
+func (l lines) Less(i, j int) bool {
+	a, b := wire.TimeFromPB(l[i].line.GetTime()), wire.TimeFromPB(l[j].line.GetTime())
+	if !a.Equal(b) {
+		return a.Before(b)
+	}
+	return l[i].order < l[j].order
+}
+
+// Push and Pop make a heap.Interface.
+func (l *lines) Push(x any) { *l = append(*l, x.(*head)) }
+
+func (l *lines) Pop() any {
+	last := (*l)[len(*l)-1]
+	*l = (*l)[:len(*l)-1]
+	return last
+}

@@ -1,0 +1,220 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/controller/core"
+	"github.com/orchctl/orch/internal/controller/view"
+	orchv1 "github.com/orchctl/orch/proto/orch/v1"
+)
+
+// kinds that can be read.
+var kinds = []string{api.KindService, api.KindReplica, api.KindNode, api.KindEvent}
+
+func checkKind(kind string) error {
+	if !slices.Contains(kinds, kind) {
+		return invalid("unknown kind %.80q: want one of %s", kind, strings.Join(kinds, ", "))
+	}
+	return nil
+}
+
+func (s *Server) snapshot() (*view.Snapshot, error) {
+	if snap := s.cfg.View.Snapshot(); snap != nil {
+		return snap, nil
+	}
+	return nil, status.Error(codes.Unavailable, "this controller knows nothing yet; try again")
+}
+
+// Get implements orch.v1.Orch. Replicas go by name, with or without epoch, or by
+// a prefix that only one has.
+func (s *Server) Get(_ context.Context, r *orchv1.GetRequest) (*orchv1.Object, error) {
+	ref := r.GetRef()
+	if err := checkKind(ref.GetKind()); err != nil {
+		return nil, err
+	}
+	snap, err := s.snapshot()
+	if err != nil {
+		return nil, err
+	}
+	if ref.GetKind() == api.KindReplica {
+		x, err := resolve(snap, ref.GetNamespace(), ref.GetName())
+		if err != nil {
+			return nil, err
+		}
+		return object(api.KindReplica, x)
+	}
+	k := core.ViewKey{Kind: ref.GetKind(), Namespace: ref.GetNamespace(), Name: ref.GetName()}
+	switch k.Kind {
+	case api.KindNode:
+		k.Namespace = ""
+	case api.KindService:
+		k.Namespace = cmp.Or(k.Namespace, api.DefaultNamespace)
+	}
+	x, ok := snap.Get(k)
+	if !ok {
+		return nil, notFound("%s %s: not found", strings.ToLower(k.Kind), api.Key{Namespace: k.Namespace, Name: k.Name})
+	}
+	return object(k.Kind, x)
+}
+
+// filter is which objects a list or watch is about.
+type filter struct {
+	kind, namespace string
+	selector        api.Selector
+	about           *orchv1.Ref
+}
+
+func filterOf(r *orchv1.ListRequest) (filter, error) {
+	f := filter{kind: r.GetKind(), namespace: r.GetNamespace(), about: r.GetAbout()}
+	if err := checkKind(f.kind); err != nil {
+		return f, err
+	}
+	var err error
+	if f.selector, err = api.ParseSelector(r.GetSelector()); err != nil {
+		return f, invalid("%v", err)
+	}
+	switch {
+	case f.kind == api.KindNode:
+		f.namespace = "" // nodes have none
+	case f.kind == api.KindEvent && len(f.selector) > 0:
+		return f, invalid("events have no labels to select by")
+	}
+	if f.about != nil {
+		if f.kind != api.KindEvent {
+			return f, invalid("only events can be listed about something, not kind %s", f.kind)
+		}
+		if err := checkKind(f.about.GetKind()); err != nil {
+			return f, err
+		}
+		f.namespace = "" // node events have none: the reference says it
+	}
+	return f, nil
+}
+
+func (f filter) wants(x any) bool {
+	if f.about != nil {
+		e, ok := x.(*api.Event)
+		return ok && isAbout(e, f.about)
+	}
+	return len(f.selector) == 0 || f.selector.Matches(labelsOf(x))
+}
+
+// isAbout: events of a replica are of its slot, whatever fills it.
+func isAbout(e *api.Event, ref *orchv1.Ref) bool {
+	name, namespace := ref.GetName(), cmp.Or(ref.GetNamespace(), api.DefaultNamespace)
+	switch ref.GetKind() {
+	case api.KindNode:
+		namespace = ""
+	case api.KindReplica:
+		name, _, _ = strings.Cut(name, "@")
+	}
+	return e.Kind == ref.GetKind() && e.Name == name && e.Namespace == namespace
+}
+
+func labelsOf(x any) map[string]string {
+	switch x := x.(type) {
+	case *api.Service:
+		return x.Metadata.Labels
+	case *api.Replica:
+		return x.Metadata.Labels
+	case *api.Node:
+		return x.Metadata.Labels
+	}
+	return nil
+}
+
+// List implements orch.v1.Orch.
+func (s *Server) List(ctx context.Context, r *orchv1.ListRequest) (*orchv1.ListResponse, error) {
+	f, err := filterOf(r)
+	if err != nil {
+		return nil, err
+	}
+	snap, err := s.snapshot()
+	if err != nil {
+		return nil, err
+	}
+	out := &orchv1.ListResponse{}
+	if !snap.StaleSince.IsZero() {
+		out.StaleSince = timestamppb.New(snap.StaleSince)
+	}
+	snap.All(f.kind, f.namespace, func(e core.Entry) bool {
+		if !f.wants(e.Object) {
+			return true
+		}
+		var o *orchv1.Object
+		if o, err = object(e.Key.Kind, e.Object); err == nil {
+			out.Objects = append(out.Objects, o)
+			err = ctx.Err() // nobody waits for it any more
+		}
+		return err == nil
+	})
+	return out, statusOf(err)
+}
+
+// Watch implements orch.v1.Orch.
+func (s *Server) Watch(r *orchv1.WatchRequest, st orchv1.Orch_WatchServer) error {
+	f, err := filterOf(r.GetList())
+	if err != nil {
+		return err
+	}
+	snap, w := s.cfg.View.Watch(f.kind, f.namespace)
+	defer w.Close()
+	if snap == nil {
+		_, err := s.snapshot()
+		return err
+	}
+	x := watch{filter: f, stream: st, shown: map[core.ViewKey]bool{}}
+	snap.All(f.kind, f.namespace, func(e core.Entry) bool {
+		err = x.tell(view.Change{Key: e.Key, Object: e.Object})
+		return err == nil
+	})
+	if err == nil {
+		err = st.Send(&orchv1.WatchEvent{Type: orchv1.WatchEvent_SYNCED})
+	}
+	for err == nil {
+		var changes []view.Change
+		if changes, err = w.Next(st.Context()); errors.Is(err, view.ErrTooSlow) {
+			return status.Error(codes.ResourceExhausted, err.Error())
+		}
+		for i := 0; i < len(changes) && err == nil; i++ {
+			err = x.tell(changes[i])
+		}
+	}
+	return statusOf(err)
+}
+
+// watch knows what it has shown: what does not match the selector any more is
+// gone for this watcher.
+type watch struct {
+	filter filter
+	stream orchv1.Orch_WatchServer
+	shown  map[core.ViewKey]bool
+}
+
+func (x *watch) tell(c view.Change) error {
+	show := !c.Gone && x.filter.wants(c.Object)
+	if !show && !x.shown[c.Key] {
+		return nil
+	}
+	o, err := object(c.Key.Kind, c.Object)
+	if err != nil {
+		return err
+	}
+	typ := orchv1.WatchEvent_PUT
+	if show {
+		x.shown[c.Key] = true
+	} else {
+		delete(x.shown, c.Key)
+		typ = orchv1.WatchEvent_GONE
+	}
+	return x.stream.Send(&orchv1.WatchEvent{Type: typ, Object: o})
+}

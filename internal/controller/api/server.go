@@ -1,0 +1,232 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/controller"
+	"github.com/orchctl/orch/internal/controller/core"
+	"github.com/orchctl/orch/internal/controller/identity"
+	"github.com/orchctl/orch/internal/controller/images"
+	"github.com/orchctl/orch/internal/controller/session"
+	"github.com/orchctl/orch/internal/controller/view"
+	"github.com/orchctl/orch/internal/pki"
+	"github.com/orchctl/orch/internal/version"
+	"github.com/orchctl/orch/scheduler"
+
+	orchv1 "github.com/orchctl/orch/proto/orch/v1"
+)
+
+// MessageMax is the largest message that the controller takes, in bytes: the
+// documents of one apply share one transaction, which is below it.
+const MessageMax = 5 << 20
+
+// Leader carries out changes; see controller.Controller.
+type Leader interface {
+	Ask(ctx context.Context, event func(ticket uint64) core.Event) (controller.Answer, error)
+	Status() controller.Status
+}
+
+// Tokens are the join tokens; see identity.Authority.
+type Tokens interface {
+	CreateToken(ctx context.Context, role pki.JoinRole, expires time.Time) (string, error)
+	Tokens() ([]pki.TokenRecord, error)
+	RevokeToken(ctx context.Context, id string) (known bool, err error)
+	Forget(ctx context.Context, node string) (known bool, err error)
+}
+
+// Config is what a Server needs; all of it is required.
+type Config struct {
+	Leader Leader
+	View   *view.View
+	Tokens Tokens
+	Nodes  *session.Server
+	Images *images.Sender
+	Log    *slog.Logger
+}
+
+// Server serves orch.v1.Orch. Make it with New.
+type Server struct {
+	orchv1.UnimplementedOrchServer
+	cfg Config
+}
+
+// New makes a server.
+func New(cfg Config) *Server { return &Server{cfg: cfg} }
+
+// callerName is who a change is put down to.
+func callerName(ctx context.Context) string {
+	c, err := identity.CallerOf(ctx)
+	if err != nil {
+		return "unknown"
+	}
+	return string(c.Kind) + " " + c.Name
+}
+
+// ask hands a change to the leader.
+func ask[T any](ctx context.Context, s *Server, event func(ticket uint64) core.Event) (T, int64, error) {
+	var zero T
+	a, err := s.cfg.Leader.Ask(ctx, event)
+	if err != nil {
+		return zero, 0, statusOf(err)
+	}
+	if a.Value == nil {
+		return zero, a.Revision, nil
+	}
+	v, ok := a.Value.(T)
+	if !ok {
+		return zero, 0, status.Error(codes.Internal, fmt.Sprintf("the leader answered with %T", a.Value))
+	}
+	return v, a.Revision, nil
+}
+
+// Apply implements orch.v1.Orch.
+func (s *Server) Apply(ctx context.Context, r *orchv1.ApplyRequest) (*orchv1.ApplyResponse, error) {
+	services, err := decodeAll(r.GetObjects())
+	if err != nil {
+		return nil, err
+	}
+	by := callerName(ctx)
+	result, rev, err := ask[core.ApplyResult](ctx, s, func(ticket uint64) core.Event {
+		return core.Apply{Ticket: ticket, Services: services, DryRun: r.GetDryRun(), RequestID: r.GetRequestId(), By: by}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return applied(result, rev)
+}
+
+// Scale implements orch.v1.Orch.
+func (s *Server) Scale(ctx context.Context, r *orchv1.ScaleRequest) (*orchv1.ApplyResponse, error) {
+	if r.GetReplicas() < 0 || r.GetReplicas() > api.MaxReplicas {
+		return nil, invalid("scale service %s to %d: want 0 to %d replicas", r.GetName(), r.GetReplicas(), api.MaxReplicas)
+	}
+	by := callerName(ctx)
+	result, rev, err := ask[core.ApplyResult](ctx, s, func(ticket uint64) core.Event {
+		return core.Scale{Ticket: ticket, Key: keyOf(r.GetNamespace(), r.GetName()), Replicas: int(r.GetReplicas()),
+			Current: int(r.GetCurrentReplicas()), RequestID: r.GetRequestId(), By: by}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return applied(result, rev)
+}
+
+func applied(result core.ApplyResult, rev int64) (*orchv1.ApplyResponse, error) {
+	out := &orchv1.ApplyResponse{StoreRevision: rev}
+	for _, a := range result.Applied {
+		o, err := object(api.KindService, a.Service)
+		if err != nil {
+			return nil, err
+		}
+		out.Applied = append(out.Applied, &orchv1.Applied{Object: o, Outcome: a.Outcome, Plan: a.Plan})
+	}
+	return out, nil
+}
+
+// keyOf fills in the default namespace.
+func keyOf(namespace, name string) api.Key {
+	return api.Key{Namespace: cmp.Or(namespace, api.DefaultNamespace), Name: name}
+}
+
+// Delete implements orch.v1.Orch.
+func (s *Server) Delete(ctx context.Context, r *orchv1.DeleteRequest) (*orchv1.DeleteResponse, error) {
+	if len(r.GetRefs()) == 0 {
+		return nil, invalid("delete: nothing is named")
+	}
+	if n := len(r.GetRefs()); n > objectsMax {
+		return nil, invalid("delete: %d objects, at most %d at once", n, objectsMax)
+	}
+	var keys []api.Key
+	for _, ref := range r.GetRefs() {
+		if ref.GetKind() != api.KindService {
+			return nil, invalid("delete %s %s: only services can be deleted", ref.GetKind(), ref.GetName())
+		}
+		keys = append(keys, keyOf(ref.GetNamespace(), ref.GetName()))
+	}
+	by := callerName(ctx)
+	result, _, err := ask[core.DeleteResult](ctx, s, func(ticket uint64) core.Event {
+		return core.Delete{Ticket: ticket, Keys: keys, IgnoreMissing: r.GetIgnoreMissing(), By: by}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &orchv1.DeleteResponse{Deleted: refs(result.Deleted), Missing: refs(result.Missing)}, nil
+}
+
+func refs(keys []api.Key) []*orchv1.Ref {
+	var out []*orchv1.Ref
+	for _, k := range keys {
+		out = append(out, &orchv1.Ref{Kind: api.KindService, Namespace: k.Namespace, Name: k.Name})
+	}
+	return out
+}
+
+// Explain implements orch.v1.Orch.
+func (s *Server) Explain(ctx context.Context, r *orchv1.ExplainRequest) (*orchv1.ExplainResponse, error) {
+	nodes, _, err := ask[[]scheduler.NodeExplanation](ctx, s, func(ticket uint64) core.Event {
+		return core.Explain{Ticket: ticket, Key: keyOf(r.GetNamespace(), r.GetService())}
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := &orchv1.ExplainResponse{}
+	for _, n := range nodes {
+		fit := &orchv1.NodeFit{Node: n.Node, Fit: n.Fit, Score: n.Score, Why: n.Why}
+		if !n.Fit {
+			fit.Why = n.Reason
+		}
+		out.Nodes = append(out.Nodes, fit)
+	}
+	return out, nil
+}
+
+// NodeWord implements orch.v1.Orch.
+func (s *Server) NodeWord(ctx context.Context, r *orchv1.NodeWordRequest) (*orchv1.NodeWordResponse, error) {
+	caller, err := identity.CallerOf(ctx)
+	if err != nil {
+		return nil, status.Error(codes.Unauthenticated, err.Error())
+	}
+	if w := r.GetWord(); (w == "dead" || w == "remove") && !caller.Role.Allows(pki.Admin) {
+		return nil, status.Error(codes.PermissionDenied, fmt.Sprintf("%s may not say %q of a node: it needs the role %s", caller.Identity, w, pki.Admin))
+	}
+	_, _, err = ask[any](ctx, s, func(ticket uint64) core.Event {
+		return core.NodeWord{Ticket: ticket, Node: r.GetNode(), Word: r.GetWord(), By: "user " + caller.Name}
+	})
+	if r.GetWord() != "remove" {
+		return &orchv1.NodeWordResponse{}, err
+	}
+	if err != nil && status.Code(err) != codes.NotFound {
+		return nil, err
+	}
+	// The name is freed after the node is gone; if that was cut short, or the node
+	// never opened a session, saying it again frees it.
+	known, ferr := s.cfg.Tokens.Forget(ctx, r.GetNode())
+	if ferr != nil {
+		return nil, statusOf(ferr)
+	}
+	if known {
+		return &orchv1.NodeWordResponse{}, nil
+	}
+	return &orchv1.NodeWordResponse{}, err
+}
+
+// Version implements orch.v1.Orch.
+func (s *Server) Version(context.Context, *orchv1.VersionRequest) (*orchv1.VersionResponse, error) {
+	st := s.cfg.Leader.Status()
+	out := &orchv1.VersionResponse{Version: version.String(), Incarnation: st.Incarnation, Term: st.Term}
+	if st.Leading {
+		out.Leader = st.Controller
+	}
+	if snap := s.cfg.View.Snapshot(); snap != nil {
+		out.Nodes = int32(snap.Count(api.KindNode))
+	}
+	return out, nil
+}

@@ -1,0 +1,130 @@
+package images
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+
+	"github.com/orchctl/orch/internal/controller/session"
+	"github.com/orchctl/orch/internal/pki"
+	orchv1 "github.com/orchctl/orch/proto/orch/v1"
+)
+
+const (
+	// sendsMax is how many nodes are sent to at a time: more only share the
+	// leader's link.
+	sendsMax = 8
+	// chunkBytes is one frame of an archive.
+	chunkBytes = 256 << 10
+)
+
+// ErrRefusedByAgent: the agent read the archive and could not take it up.
+var ErrRefusedByAgent = errors.New("the node could not load it")
+
+// Relays opens relays to agents; see session.Server.
+type Relays interface {
+	Open(ctx context.Context, node string, what *orchv1.OpenRelay) (*session.Relay, error)
+}
+
+// Sender brings images to nodes.
+type Sender struct {
+	Shelf  *Shelf
+	Relays func() Relays
+	Log    *slog.Logger
+
+	slots chan struct{}
+}
+
+// NewSender makes a sender. relays is asked at each send: it may be made later.
+func NewSender(s *Shelf, relays func() Relays, log *slog.Logger) *Sender {
+	return &Sender{Shelf: s, Relays: relays, Log: log, slots: make(chan struct{}, sendsMax)}
+}
+
+// Send brings an image to a node and notes it; it gives the references that the
+// archive holds. It waits for its turn.
+func (s *Sender) Send(ctx context.Context, node string, cert *x509.Certificate, img Image) (refs []string, err error) {
+	select {
+	case s.slots <- struct{}{}:
+		defer func() { <-s.slots }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // ends the relay
+	relay, err := s.Relays().Open(ctx, node, &orchv1.OpenRelay{Request: &orchv1.OpenRelay_Image{Image: &orchv1.ImageOpen{Name: img.Digest}}})
+	if err != nil {
+		return nil, err
+	}
+	defer relay.Close()
+	if err := s.stream(relay, img); err != nil {
+		// The agent may have ended it with a reason; that says more.
+		if _, why := await(relay); errors.Is(why, ErrRefusedByAgent) {
+			err = why
+		}
+		return nil, fmt.Errorf("send image to %s: %w", node, err)
+	}
+	if refs, err = await(relay); err != nil {
+		return nil, fmt.Errorf("send image to %s: %w", node, err)
+	}
+	return refs, s.Shelf.note(img, pki.PublicKeyHash(cert), refs)
+}
+
+func (s *Sender) stream(relay *session.Relay, img Image) error {
+	f, err := os.Open(s.Shelf.path(img.Digest))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	buf := make([]byte, chunkBytes)
+	for {
+		n, err := f.Read(buf)
+		if n > 0 {
+			if err := relay.Send(&orchv1.Frame{Frame: &orchv1.Frame_Data{Data: buf[:n]}}); err != nil {
+				return err
+			}
+		}
+		if err == io.EOF {
+			return relay.Send(&orchv1.Frame{Frame: &orchv1.Frame_DataEnd{DataEnd: true}})
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func await(relay *session.Relay) ([]string, error) {
+	for {
+		f, err := relay.Recv()
+		if err == io.EOF {
+			return nil, errors.New("its agent ended the stream without a word")
+		}
+		if err != nil {
+			return nil, err
+		}
+		if end := f.GetEnd(); end != nil {
+			if end.GetError() != "" {
+				return nil, fmt.Errorf("%w: %s", ErrRefusedByAgent, end.GetError())
+			}
+			return end.GetRefs(), nil
+		}
+	}
+}
+
+// Offer brings a node whatever it has not got; it runs beside the node's session.
+func (s *Sender) Offer(ctx context.Context, node string, cert *x509.Certificate) {
+	for _, img := range s.Shelf.Missing(pki.PublicKeyHash(cert)) {
+		refs, err := s.Send(ctx, node, cert, img)
+		if err != nil {
+			s.Log.Warn("image not brought to node", "node", node, "image", img.Digest, "why", err)
+			if ctx.Err() != nil {
+				return
+			}
+			continue
+		}
+		s.Log.Info("image brought to node", "node", node, "refs", refs)
+	}
+}
