@@ -26,7 +26,7 @@ build: ## build the binaries into bin/
 images: ## pack the demo's image from the Go program in images/web
 	@mkdir -p out/images bin
 	@$(GO) build -trimpath -ldflags '-s -w' -o bin/web ./images/web
-	@$(GO) run ./images/pack -ref orch.local/web:1.0 -bin bin/web -o $(WEB_IMAGE)
+	@$(GO) run ./images/pack -ref orch.local/web:1.0 -bin bin/web -env VERSION=1.0 -o $(WEB_IMAGE)
 	@$(GO) run ./images/pack -ref orch.local/web:2.0 -bin bin/web -env VERSION=2.0 -o out/images/web2.tar
 
 .PHONY: demo
