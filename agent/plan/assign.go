@@ -179,7 +179,13 @@ func (c *Core) takeEndpoints(set wire.EndpointSet) {
 	}
 	if set.Complete {
 		c.endsWhole = true
-		clear(c.endpoints)
+		before := c.endpoints
+		c.endpoints = map[api.ReplicaKey]wire.Endpoint{}
+		for _, k := range set.Keep {
+			if e, ok := before[k]; ok {
+				c.endpoints[k] = e
+			}
+		}
 	}
 	for _, e := range set.Put {
 		c.endpoints[e.Replica] = e

@@ -54,7 +54,7 @@ func (c *Core) report() {
 }
 
 func (c *Core) reportAll() {
-	rep := wire.StatusReport{Complete: true, Orphans: c.orphans()}
+	rep := wire.StatusReport{Complete: true, Taken: c.ack.AssignmentSequence, Orphans: c.orphans()}
 	for _, k := range c.sortedKeys() {
 		r := c.replicas[k]
 		if r.gone {

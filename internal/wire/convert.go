@@ -89,7 +89,7 @@ func AssignmentSetFromPB(m *orchv1.AssignmentSet) (AssignmentSet, error) {
 
 // ToPB converts the set.
 func (s EndpointSet) ToPB() *orchv1.EndpointSet {
-	return &orchv1.EndpointSet{Complete: s.Complete, Version: s.Version, Drop: convert(s.Drop, KeyToPB),
+	return &orchv1.EndpointSet{Complete: s.Complete, Version: s.Version, Drop: convert(s.Drop, KeyToPB), Keep: convert(s.Keep, KeyToPB),
 		Put: convert(s.Put, func(e Endpoint) *orchv1.Endpoint {
 			return &orchv1.Endpoint{Replica: KeyToPB(e.Replica), Node: e.Node, Ip: e.IP, NodeIp: e.NodeIP,
 				Ports: convert(e.Ports, func(p api.Port) *orchv1.EndpointPort {
@@ -100,7 +100,7 @@ func (s EndpointSet) ToPB() *orchv1.EndpointSet {
 
 // EndpointSetFromPB reads a set.
 func EndpointSetFromPB(m *orchv1.EndpointSet) EndpointSet {
-	return EndpointSet{Complete: m.GetComplete(), Version: m.GetVersion(), Drop: convert(m.GetDrop(), KeyFromPB),
+	return EndpointSet{Complete: m.GetComplete(), Version: m.GetVersion(), Drop: convert(m.GetDrop(), KeyFromPB), Keep: convert(m.GetKeep(), KeyFromPB),
 		Put: convert(m.GetPut(), func(e *orchv1.Endpoint) Endpoint {
 			return Endpoint{Replica: KeyFromPB(e.GetReplica()), Node: e.GetNode(), IP: e.GetIp(), NodeIP: e.GetNodeIp(),
 				Ports: convert(e.GetPorts(), func(p *orchv1.EndpointPort) api.Port {
@@ -155,7 +155,7 @@ func containerFromPB(c *orchv1.ContainerStatus) api.ContainerStatus {
 // ToPB converts the report. Restarts travel per container and are summed on
 // arrival; LastKnown is the leader's own word and does not travel.
 func (r StatusReport) ToPB() *orchv1.StatusReport {
-	return &orchv1.StatusReport{Complete: r.Complete, Gone: convert(r.Gone, KeyToPB), Orphans: r.Orphans,
+	return &orchv1.StatusReport{Complete: r.Complete, Taken: r.Taken, Gone: convert(r.Gone, KeyToPB), Orphans: r.Orphans,
 		Replicas: convert(r.Replicas, func(x Report) *orchv1.ReplicaStatus {
 			s := x.Status
 			return &orchv1.ReplicaStatus{Key: KeyToPB(x.Key), Revision: x.Revision, Phase: phases[s.Phase], Ready: s.Ready, Reason: s.Reason,
@@ -165,7 +165,7 @@ func (r StatusReport) ToPB() *orchv1.StatusReport {
 
 // StatusReportFromPB reads a report.
 func StatusReportFromPB(m *orchv1.StatusReport) StatusReport {
-	return StatusReport{Complete: m.GetComplete(), Gone: convert(m.GetGone(), KeyFromPB), Orphans: m.GetOrphans(),
+	return StatusReport{Complete: m.GetComplete(), Taken: m.GetTaken(), Gone: convert(m.GetGone(), KeyFromPB), Orphans: m.GetOrphans(),
 		Replicas: convert(m.GetReplicas(), func(x *orchv1.ReplicaStatus) Report {
 			s := api.ReplicaStatus{Phase: phasesBack[x.GetPhase()], Ready: x.GetReady(), Reason: x.GetReason(), Message: x.GetMessage(),
 				IP: x.GetIp(), StartedAt: TimeFromPB(x.GetStartedAt()), Containers: convert(x.GetContainers(), containerFromPB)}

@@ -27,13 +27,13 @@ func TestWhatGoesOverComesBack(t *testing.T) {
 	if got, err := AssignmentSetFromPB(pb); err != nil || !reflect.DeepEqual(got, set) {
 		t.Errorf("assignments: got %+v, %v\nwant %+v", got, err, set)
 	}
-	ends := EndpointSet{Complete: true, Version: 4, Drop: []api.ReplicaKey{key}, Put: []Endpoint{{Replica: key, Node: "n1", IP: "10.64.0.2", NodeIP: "10.0.0.1",
+	ends := EndpointSet{Complete: true, Version: 4, Drop: []api.ReplicaKey{key}, Keep: []api.ReplicaKey{key}, Put: []Endpoint{{Replica: key, Node: "n1", IP: "10.64.0.2", NodeIP: "10.0.0.1",
 		Ports: []api.Port{{Name: "http", Port: 80, Protocol: api.TCP, Publish: 8080, Mode: api.PublishHost}}}}}
 	if got := EndpointSetFromPB(ends.ToPB()); !reflect.DeepEqual(got, ends) {
 		t.Errorf("endpoints: got %+v\nwant %+v", got, ends)
 	}
 	for phase := range phases {
-		rep := StatusReport{Complete: true, Gone: []api.ReplicaKey{key}, Orphans: []string{"x"}, Replicas: []Report{{Key: key, Revision: 2,
+		rep := StatusReport{Complete: true, Taken: 7, Gone: []api.ReplicaKey{key}, Orphans: []string{"x"}, Replicas: []Report{{Key: key, Revision: 2,
 			Status: api.ReplicaStatus{Phase: phase, Ready: true, Reason: "R", Message: "m", IP: "10.64.0.2", Restarts: 3, StartedAt: when,
 				Containers: []api.ContainerStatus{{Name: "main", ID: "i", State: api.ContainerRunning, Ready: true, Restarts: 3, StartedAt: when, ImageID: "sha256:1",
 					LastExit: &api.Exit{Code: 137, Signal: 9, OOM: true, Reason: api.ExitOutOfMemory, Message: "m", FinishedAt: when}}}}}}}

@@ -47,6 +47,9 @@ type EndpointSet struct {
 	Version uint64
 	Put     []Endpoint
 	Drop    []api.ReplicaKey
+	// Keep, in a complete set: what the agent knows of these stays, for their
+	// node has not reported to this leader yet.
+	Keep []api.ReplicaKey
 }
 
 // Report is what an agent says of one replica.
@@ -63,6 +66,9 @@ type StatusReport struct {
 	Replicas []Report
 	// Gone: nothing of them is left on the node.
 	Gone []api.ReplicaKey
+	// Taken is the sequence of the last assignment set that the agent had taken
+	// up: absence says nothing of what was sent later.
+	Taken uint64
 	// Orphans are containers of another incarnation, left alone. Told with
 	// complete reports only.
 	Orphans []string

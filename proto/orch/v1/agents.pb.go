@@ -518,7 +518,10 @@ type StatusReport struct {
 	// gone: nothing of them is left on the node.
 	Gone []*ReplicaKey `protobuf:"bytes,3,rep,name=gone,proto3" json:"gone,omitempty"`
 	// orphans are containers of another incarnation, left alone.
-	Orphans       []string `protobuf:"bytes,4,rep,name=orphans,proto3" json:"orphans,omitempty"`
+	Orphans []string `protobuf:"bytes,4,rep,name=orphans,proto3" json:"orphans,omitempty"`
+	// taken is the sequence of the last assignment set that the agent had taken
+	// up: absence says nothing of what was sent later.
+	Taken         uint64 `protobuf:"varint,5,opt,name=taken,proto3" json:"taken,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -579,6 +582,13 @@ func (x *StatusReport) GetOrphans() []string {
 		return x.Orphans
 	}
 	return nil
+}
+
+func (x *StatusReport) GetTaken() uint64 {
+	if x != nil {
+		return x.Taken
+	}
+	return 0
 }
 
 type ReplicaStatus struct {
@@ -1485,9 +1495,12 @@ type EndpointSet struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Complete bool                   `protobuf:"varint,1,opt,name=complete,proto3" json:"complete,omitempty"`
 	// version rises with each change over a term; see Ack.
-	Version       uint64        `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
-	Put           []*Endpoint   `protobuf:"bytes,3,rep,name=put,proto3" json:"put,omitempty"`
-	Drop          []*ReplicaKey `protobuf:"bytes,4,rep,name=drop,proto3" json:"drop,omitempty"`
+	Version uint64        `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	Put     []*Endpoint   `protobuf:"bytes,3,rep,name=put,proto3" json:"put,omitempty"`
+	Drop    []*ReplicaKey `protobuf:"bytes,4,rep,name=drop,proto3" json:"drop,omitempty"`
+	// keep, in a complete set: what the agent knows of these stays, for their
+	// node has not reported to this leader yet.
+	Keep          []*ReplicaKey `protobuf:"bytes,5,rep,name=keep,proto3" json:"keep,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1546,6 +1559,13 @@ func (x *EndpointSet) GetPut() []*Endpoint {
 func (x *EndpointSet) GetDrop() []*ReplicaKey {
 	if x != nil {
 		return x.Drop
+	}
+	return nil
+}
+
+func (x *EndpointSet) GetKeep() []*ReplicaKey {
+	if x != nil {
+		return x.Keep
 	}
 	return nil
 }
@@ -2662,12 +2682,13 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a;\n" +
 	"\rCapacityEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xa1\x01\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xb7\x01\n" +
 	"\fStatusReport\x12\x1a\n" +
 	"\bcomplete\x18\x01 \x01(\bR\bcomplete\x122\n" +
 	"\breplicas\x18\x02 \x03(\v2\x16.orch.v1.ReplicaStatusR\breplicas\x12'\n" +
 	"\x04gone\x18\x03 \x03(\v2\x13.orch.v1.ReplicaKeyR\x04gone\x12\x18\n" +
-	"\aorphans\x18\x04 \x03(\tR\aorphans\"\xc5\x02\n" +
+	"\aorphans\x18\x04 \x03(\tR\aorphans\x12\x14\n" +
+	"\x05taken\x18\x05 \x01(\x04R\x05taken\"\xc5\x02\n" +
 	"\rReplicaStatus\x12%\n" +
 	"\x03key\x18\x01 \x01(\v2\x13.orch.v1.ReplicaKeyR\x03key\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x12$\n" +
@@ -2749,12 +2770,13 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\bstopping\x18\x04 \x01(\bR\bstopping\x12\x1f\n" +
 	"\vservice_uid\x18\x05 \x01(\tR\n" +
 	"serviceUid\x12\x14\n" +
-	"\x05spare\x18\x06 \x01(\bR\x05spare\"\x91\x01\n" +
+	"\x05spare\x18\x06 \x01(\bR\x05spare\"\xba\x01\n" +
 	"\vEndpointSet\x12\x1a\n" +
 	"\bcomplete\x18\x01 \x01(\bR\bcomplete\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12#\n" +
 	"\x03put\x18\x03 \x03(\v2\x11.orch.v1.EndpointR\x03put\x12'\n" +
-	"\x04drop\x18\x04 \x03(\v2\x13.orch.v1.ReplicaKeyR\x04drop\"\xbd\x01\n" +
+	"\x04drop\x18\x04 \x03(\v2\x13.orch.v1.ReplicaKeyR\x04drop\x12'\n" +
+	"\x04keep\x18\x05 \x03(\v2\x13.orch.v1.ReplicaKeyR\x04keep\"\xbd\x01\n" +
 	"\bEndpoint\x12-\n" +
 	"\areplica\x18\x01 \x01(\v2\x13.orch.v1.ReplicaKeyR\areplica\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x0e\n" +
@@ -2928,33 +2950,34 @@ var file_orch_v1_agents_proto_depIdxs = []int32{
 	32, // 26: orch.v1.Assignment.key:type_name -> orch.v1.ReplicaKey
 	18, // 27: orch.v1.EndpointSet.put:type_name -> orch.v1.Endpoint
 	32, // 28: orch.v1.EndpointSet.drop:type_name -> orch.v1.ReplicaKey
-	32, // 29: orch.v1.Endpoint.replica:type_name -> orch.v1.ReplicaKey
-	19, // 30: orch.v1.Endpoint.ports:type_name -> orch.v1.EndpointPort
-	22, // 31: orch.v1.OpenRelay.logs:type_name -> orch.v1.LogsOpen
-	23, // 32: orch.v1.OpenRelay.exec:type_name -> orch.v1.ExecOpen
-	24, // 33: orch.v1.OpenRelay.image:type_name -> orch.v1.ImageOpen
-	32, // 34: orch.v1.LogsOpen.replica:type_name -> orch.v1.ReplicaKey
-	33, // 35: orch.v1.LogsOpen.since:type_name -> google.protobuf.Timestamp
-	32, // 36: orch.v1.ExecOpen.replica:type_name -> orch.v1.ReplicaKey
-	26, // 37: orch.v1.Frame.resize:type_name -> orch.v1.Resize
-	27, // 38: orch.v1.Frame.log:type_name -> orch.v1.LogLine
-	28, // 39: orch.v1.Frame.end:type_name -> orch.v1.End
-	29, // 40: orch.v1.Frame.exec:type_name -> orch.v1.ExecRequest
-	33, // 41: orch.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	32, // 42: orch.v1.LogLine.replica:type_name -> orch.v1.ReplicaKey
-	1,  // 43: orch.v1.Agents.Join:input_type -> orch.v1.JoinRequest
-	3,  // 44: orch.v1.Agents.Renew:input_type -> orch.v1.RenewRequest
-	4,  // 45: orch.v1.Agents.Session:input_type -> orch.v1.AgentMessage
-	25, // 46: orch.v1.Agents.Relay:input_type -> orch.v1.Frame
-	2,  // 47: orch.v1.Agents.Join:output_type -> orch.v1.JoinResponse
-	2,  // 48: orch.v1.Agents.Renew:output_type -> orch.v1.JoinResponse
-	13, // 49: orch.v1.Agents.Session:output_type -> orch.v1.ControllerMessage
-	25, // 50: orch.v1.Agents.Relay:output_type -> orch.v1.Frame
-	47, // [47:51] is the sub-list for method output_type
-	43, // [43:47] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	32, // 29: orch.v1.EndpointSet.keep:type_name -> orch.v1.ReplicaKey
+	32, // 30: orch.v1.Endpoint.replica:type_name -> orch.v1.ReplicaKey
+	19, // 31: orch.v1.Endpoint.ports:type_name -> orch.v1.EndpointPort
+	22, // 32: orch.v1.OpenRelay.logs:type_name -> orch.v1.LogsOpen
+	23, // 33: orch.v1.OpenRelay.exec:type_name -> orch.v1.ExecOpen
+	24, // 34: orch.v1.OpenRelay.image:type_name -> orch.v1.ImageOpen
+	32, // 35: orch.v1.LogsOpen.replica:type_name -> orch.v1.ReplicaKey
+	33, // 36: orch.v1.LogsOpen.since:type_name -> google.protobuf.Timestamp
+	32, // 37: orch.v1.ExecOpen.replica:type_name -> orch.v1.ReplicaKey
+	26, // 38: orch.v1.Frame.resize:type_name -> orch.v1.Resize
+	27, // 39: orch.v1.Frame.log:type_name -> orch.v1.LogLine
+	28, // 40: orch.v1.Frame.end:type_name -> orch.v1.End
+	29, // 41: orch.v1.Frame.exec:type_name -> orch.v1.ExecRequest
+	33, // 42: orch.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	32, // 43: orch.v1.LogLine.replica:type_name -> orch.v1.ReplicaKey
+	1,  // 44: orch.v1.Agents.Join:input_type -> orch.v1.JoinRequest
+	3,  // 45: orch.v1.Agents.Renew:input_type -> orch.v1.RenewRequest
+	4,  // 46: orch.v1.Agents.Session:input_type -> orch.v1.AgentMessage
+	25, // 47: orch.v1.Agents.Relay:input_type -> orch.v1.Frame
+	2,  // 48: orch.v1.Agents.Join:output_type -> orch.v1.JoinResponse
+	2,  // 49: orch.v1.Agents.Renew:output_type -> orch.v1.JoinResponse
+	13, // 50: orch.v1.Agents.Session:output_type -> orch.v1.ControllerMessage
+	25, // 51: orch.v1.Agents.Relay:output_type -> orch.v1.Frame
+	48, // [48:52] is the sub-list for method output_type
+	44, // [44:48] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_orch_v1_agents_proto_init() }

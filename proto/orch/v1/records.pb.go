@@ -31,10 +31,8 @@ type Envelope struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Kind  string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
 	// api_version such as "orch/v1": says how to read json.
-	ApiVersion string `protobuf:"bytes,2,opt,name=api_version,json=apiVersion,proto3" json:"api_version,omitempty"`
-	Json       []byte `protobuf:"bytes,3,opt,name=json,proto3" json:"json,omitempty"`
-	// request_id of the change that wrote it, so that a retry is not done twice.
-	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	ApiVersion    string `protobuf:"bytes,2,opt,name=api_version,json=apiVersion,proto3" json:"api_version,omitempty"`
+	Json          []byte `protobuf:"bytes,3,opt,name=json,proto3" json:"json,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -88,13 +86,6 @@ func (x *Envelope) GetJson() []byte {
 		return x.Json
 	}
 	return nil
-}
-
-func (x *Envelope) GetRequestId() string {
-	if x != nil {
-		return x.RequestId
-	}
-	return ""
 }
 
 // ReplicaKey names one filling of one slot.
@@ -330,14 +321,12 @@ var File_orch_v1_records_proto protoreflect.FileDescriptor
 
 const file_orch_v1_records_proto_rawDesc = "" +
 	"\n" +
-	"\x15orch/v1/records.proto\x12\aorch.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"r\n" +
+	"\x15orch/v1/records.proto\x12\aorch.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"S\n" +
 	"\bEnvelope\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1f\n" +
 	"\vapi_version\x18\x02 \x01(\tR\n" +
 	"apiVersion\x12\x12\n" +
-	"\x04json\x18\x03 \x01(\fR\x04json\x12\x1d\n" +
-	"\n" +
-	"request_id\x18\x04 \x01(\tR\trequestId\"n\n" +
+	"\x04json\x18\x03 \x01(\fR\x04json\"n\n" +
 	"\n" +
 	"ReplicaKey\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
