@@ -146,7 +146,7 @@ func (f *Fleet) Starts(ctx context.Context, node string) (<-chan Start, error) {
 	if err != nil {
 		return nil, err
 	}
-	events, errs := c.Subscribe(ctx, `topic=="/tasks/start"`, `namespace==`+namespace)
+	events, errs := c.Subscribe(ctx, `topic=="/tasks/start",namespace==`+namespace)
 	// The subscription is in force once containerd has answered something that
 	// was asked after it.
 	if _, err := c.Version(ctx); err != nil {
