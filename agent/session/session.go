@@ -381,17 +381,17 @@ func (o *oneSession) sendOutbox() error {
 
 // receiveLoop hands on what comes until the stream ends.
 func (o *oneSession) receiveLoop() error {
-	link := newWatchdog(linkMax, func() { o.end(errors.New("nothing is heard from the leader any more")) })
+	link := newWatchdog(max(linkMax, linkBeats*o.interval()), func() { o.end(errors.New("nothing is heard from the leader any more")) })
 	defer link.stop()
 	for {
 		m, err := o.get()
 		if err != nil {
 			return err
 		}
-		link.fed(max(linkMax, linkBeats*o.interval()))
 		if err := o.take(m); err != nil {
 			return err
 		}
+		link.fed(max(linkMax, linkBeats*o.interval()))
 	}
 }
 

@@ -1,0 +1,79 @@
+package main
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/orchctl/orch/api"
+)
+
+// good is a command line that is accepted as far as it can be on any machine.
+func good() flags {
+	return flags{name: "n1", join: []string{"10.0.0.1:7070"}, address: "10.0.0.2", replicaCIDR: "10.64.1.0/24", logLevel: "info", gossipPort: 7946}
+}
+
+func TestBadFlags(t *testing.T) {
+	for name, x := range map[string]struct {
+		change func(*flags)
+		want   string
+	}{
+		"name":       {func(f *flags) { f.name = "N_1" }, `--name: "N_1" is not a name`},
+		"no join":    {func(f *flags) { f.join = nil }, "--join is required"},
+		"join":       {func(f *flags) { f.join = []string{"c1"} }, `--join "c1": want host:port`},
+		"level":      {func(f *flags) { f.logLevel = "loud" }, `--log-level "loud": want debug`},
+		"cidr":       {func(f *flags) { f.replicaCIDR = "10.64.1.0" }, `--replica-cidr "10.64.1.0": want`},
+		"cluster":    {func(f *flags) { f.clusterCIDR = "x" }, `--cluster-cidr "x": want`},
+		"address":    {func(f *flags) { f.address = "0.0.0.0" }, `--address: "0.0.0.0": want this node's own IP`},
+		"label":      {func(f *flags) { f.labels = []string{"disk"} }, `--label "disk": want key=value`},
+		"bad label":  {func(f *flags) { f.labels = []string{"disk=a b"} }, `--label: `},
+		"capacity":   {func(f *flags) { f.capacity = []string{"cpu=two"} }, `--capacity "cpu=two": want name=quantity`},
+		"slip":       {func(f *flags) { f.capacity = []string{"gpus=2"} }, `others go with --resource`},
+		"resource":   {func(f *flags) { f.resources = []string{"cpu=2"} }, `want a resource other than cpu`},
+		"gossipport": {func(f *flags) { f.gossipPort = 70000 }, `--gossip-port 70000: want`},
+	} {
+		f := good()
+		x.change(&f)
+		_, err := f.check()
+		var usage usageError
+		if err == nil || !strings.Contains(err.Error(), x.want) || !errors.As(err, &usage) {
+			t.Errorf("%s: got %v, want %q", name, err, x.want)
+		}
+	}
+}
+
+func TestCapacityAndLabels(t *testing.T) {
+	list, err := readCapacity([]string{"cpu=1500m", "memory=4Gi"}, []string{"gpus=2"})
+	if err != nil || list[api.CPU] != 1500 || list[api.Memory] != api.Whole(4<<30) || list["gpus"] != api.Whole(2) {
+		t.Errorf("capacity %v, %v", list, err)
+	}
+	list, err = readCapacity(nil, nil)
+	if err != nil || list[api.CPU] < 1000 || list[api.Memory] <= 0 {
+		t.Errorf("detected %v, %v", list, err)
+	}
+	labels, err := readLabels([]string{"disk=ssd"}, "n1")
+	if err != nil || labels["disk"] != "ssd" || labels[hostnameLabel] != "n1" {
+		t.Errorf("labels %v, %v", labels, err)
+	}
+}
+
+func TestEnvironment(t *testing.T) {
+	cmd := newCommand()
+	if err := cmd.ParseFlags([]string{"--name", "n1"}); err != nil {
+		t.Fatal(err)
+	}
+	env := map[string]string{"ORCH_NAME": "n9", "ORCH_TOKEN_FILE": "/run/token", "ORCH_JOIN": "a:1,b:2"}
+	lookup := func(k string) (string, bool) { v, ok := env[k]; return v, ok }
+	if err := fromEnvironment(cmd.Flags(), lookup); err != nil {
+		t.Fatal(err)
+	}
+	for flag, want := range map[string]string{"name": "n1", "token-file": "/run/token", "join": "[a:1,b:2]"} {
+		if got := cmd.Flags().Lookup(flag).Value.String(); got != want {
+			t.Errorf("--%s is %q, want %q", flag, got, want)
+		}
+	}
+	env["ORCH_GOSSIP_PORT"] = "x"
+	if err := fromEnvironment(cmd.Flags(), lookup); err == nil || !strings.Contains(err.Error(), "ORCH_GOSSIP_PORT") {
+		t.Errorf("bad environment: %v", err)
+	}
+}
