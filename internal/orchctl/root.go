@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"fmt"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -68,7 +67,7 @@ Exit codes: 0 done, 1 failed, 2 bad usage or manifest.`,
 		Version:       version.String(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          usageArgs(cobra.NoArgs),
+		Args:          noSuchCommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		PersistentPreRunE: func(*cobra.Command, []string) error {
 			t.started = true
@@ -103,27 +102,25 @@ Exit codes: 0 done, 1 failed, 2 bad usage or manifest.`,
 
 // group makes a command that only holds others.
 func group(use, short, example string, subs ...*cobra.Command) *cobra.Command {
-	cmd := &cobra.Command{Use: use, Short: short, Example: example,
-		Args: func(cmd *cobra.Command, words []string) error {
-			if len(words) == 0 {
-				return nil
-			}
-			hint := ""
-			cmd.SuggestionsMinimumDistance = 2
-			if near := cmd.SuggestionsFor(words[0]); len(near) > 0 {
-				hint = fmt.Sprintf("; did you mean %q?", near[0])
-			}
-			var have []string
-			for _, sub := range cmd.Commands() {
-				if sub.IsAvailableCommand() {
-					have = append(have, sub.Name())
-				}
-			}
-			return usagef("unknown command %q for %q%s (there are %s)", words[0], cmd.CommandPath(), hint, strings.Join(have, ", "))
-		},
+	cmd := &cobra.Command{Use: use, Short: short, Example: example, Args: noSuchCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	cmd.AddCommand(subs...)
 	return cmd
+}
+
+// suggestWithin is how many letters may differ for a word to be meant.
+const suggestWithin = 2
+
+// noSuchCommand refuses arguments of a command that only holds others.
+func noSuchCommand(cmd *cobra.Command, words []string) error {
+	if len(words) == 0 {
+		return nil
+	}
+	cmd.SuggestionsMinimumDistance = suggestWithin
+	if near := cmd.SuggestionsFor(words[0]); len(near) > 0 {
+		return usagef("unknown command %q for %q; did you mean %q?", words[0], cmd.CommandPath(), near[0])
+	}
+	return usagef("unknown command %q for %q; `%s --help` lists them", words[0], cmd.CommandPath(), cmd.CommandPath())
 }
 
 // useCluster finds the cluster once.

@@ -1,0 +1,277 @@
+package orchctl
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/orchctl/orch/api"
+	orchv1 "github.com/orchctl/orch/proto/orch/v1"
+)
+
+func (t *tool) describeService(ctx context.Context, client orchv1.OrchClient, p *page, s *api.Service) error {
+	st := s.Status
+	p.metadata(s.Metadata)
+	p.field(0, "Revision", "%d", st.Revision)
+	p.field(0, "Replicas", "%d wanted, %d ready; %d up to date, %d in all", s.Spec.Want(), st.Ready, st.Updated, st.Replicas)
+	p.list(0, "Reasons", st.Reasons)
+	p.field(0, "Rollout", "%d more and %d fewer than wanted at a time", s.Spec.Surge(s.Spec.Want()), s.Spec.Unavailable(s.Spec.Want()))
+	p.template(s.Spec.Template)
+	replicas, _, err := t.fetch(ctx, client, listing{}, []target{{api.KindReplica, s.Metadata.Namespace, ""}})
+	if err != nil {
+		return err
+	}
+	about := []*orchv1.Ref{{Kind: api.KindService, Namespace: s.Metadata.Namespace, Name: s.Metadata.Name}}
+	pending, rows := false, [][]string{}
+	for _, o := range replicas {
+		r := o.value.(*api.Replica)
+		if r.Spec.Service != s.Metadata.Name {
+			continue
+		}
+		pending = pending || r.Status.Phase == api.PhasePending
+		if !r.Status.Ready && len(about) <= replicasAskedMax {
+			about = append(about, target{api.KindReplica, r.Metadata.Namespace, r.Metadata.Name}.ref())
+		}
+		rows = append(rows, []string{r.Metadata.Name, replicaReady(r), replicaWord(r), strconv.FormatInt(r.Spec.Revision, 10), orDash(r.Spec.Node), orDash(r.Status.IP),
+			strconv.Itoa(r.Status.Restarts), orDash(replicaReason(r))})
+	}
+	p.table("Replicas", rows, "NAME", "READY", "STATUS", "REVISION", "NODE", "IP", "RESTARTS", "REASON")
+	if pending {
+		if err := t.fits(ctx, client, p, s.Metadata.Namespace, s.Metadata.Name); err != nil {
+			return err
+		}
+	}
+	return t.events(ctx, client, p, about...)
+}
+
+// template writes what each replica consists of.
+func (p *page) template(x api.Template) {
+	p.list(0, "Node selector", pairs(x.NodeSelector))
+	if len(x.Constraints) > 0 {
+		p.field(0, "Constraints", "%s", api.Selector(x.Constraints))
+	}
+	if c := x.RestartPolicy.Condition; c != "" {
+		p.field(0, "Restarts", "%s, %s to %s apart", c, x.RestartPolicy.BackOff.Or(api.DefaultBackOff), x.RestartPolicy.MaxBackOff.Or(api.DefaultMaxBackOff))
+	}
+	p.field(0, "Stop", "SIGTERM, SIGKILL after %s", x.TerminationGracePeriod.Or(api.DefaultGrace))
+	p.title(0, "Containers")
+	for _, c := range x.Containers {
+		p.title(2, c.Name)
+		p.container(c)
+	}
+}
+
+func (p *page) container(c api.Container) {
+	p.field(4, "Image", "%s", c.Image)
+	p.field(4, "Command", "%s", quoted(c.Command))
+	p.field(4, "Args", "%s", quoted(c.Args))
+	p.field(4, "Directory", "%s", c.WorkingDir)
+	var env, ports []string
+	for _, e := range c.Env {
+		env = append(env, e.Name+"="+e.Value)
+	}
+	for _, x := range c.Ports {
+		line := fmt.Sprintf("%d/%s", x.Port, x.Transport())
+		if x.Name != "" {
+			line += " " + x.Name
+		}
+		if x.Publish != 0 {
+			line += fmt.Sprintf(", on the node as %d", x.Publish)
+		}
+		ports = append(ports, line)
+	}
+	p.list(4, "Environment", env)
+	p.list(4, "Ports", ports)
+	p.field(4, "Requests", "%s", amounts(c.Resources.Requests))
+	p.field(4, "Limits", "%s", amounts(c.Resources.Limits))
+	p.field(4, "Ready if", "%s", probeText(c.ReadinessProbe))
+	p.field(4, "Alive if", "%s", probeText(c.LivenessProbe))
+}
+
+func quoted(words []string) string {
+	var out []string
+	for _, w := range words {
+		if w == "" || strings.ContainsAny(w, " \t\n\"'") {
+			w = strconv.Quote(w)
+		}
+		out = append(out, w)
+	}
+	return strings.Join(out, " ")
+}
+
+func amounts(list api.ResourceList) string {
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(list)) {
+		out = append(out, name+" "+list[name].String())
+	}
+	return strings.Join(out, ", ")
+}
+
+func probeText(x *api.Probe) string {
+	if x == nil {
+		return ""
+	}
+	how := ""
+	switch {
+	case x.HTTP != nil:
+		how = fmt.Sprintf("GET %s on port %s answers", x.HTTP.Path, x.HTTP.Port)
+	case x.TCP != nil:
+		how = fmt.Sprintf("port %s accepts", x.TCP.Port)
+	case x.Exec != nil:
+		how = quoted(x.Exec.Command) + " exits 0"
+	}
+	every := "100ms until it does, then every 5s"
+	if x.Interval != nil {
+		every = "every " + x.Interval.String()
+	}
+	how += fmt.Sprintf(" within %s; %s", x.Timeout.Or(api.DefaultProbeTimeout), every)
+	if x.InitialDelay != nil && *x.InitialDelay > 0 {
+		how += fmt.Sprintf(", from %s on", x.InitialDelay)
+	}
+	return how + fmt.Sprintf("; not after %d failures", max(1, x.FailureThreshold))
+}
+
+func (t *tool) describeReplica(ctx context.Context, client orchv1.OrchClient, p *page, r *api.Replica) error {
+	st := r.Status
+	p.metadata(r.Metadata)
+	p.field(0, "Service", "%s, slot %d, epoch %s, revision %d", r.Spec.Service, r.Spec.Slot, epochText(r.Spec.Epoch), r.Spec.Revision)
+	p.field(0, "Node", "%s", orDash(r.Spec.Node))
+	p.field(0, "IP", "%s", st.IP)
+	p.field(0, "Status", "%s", replicaWord(r))
+	if st.Ready {
+		p.field(0, "Ready", "yes")
+	} else {
+		p.field(0, "Ready", "no")
+	}
+	p.field(0, "Reason", "%s", st.Reason)
+	p.field(0, "Message", "%s", st.Message)
+	if !st.StartedAt.IsZero() {
+		p.field(0, "Started", "%s", p.when(st.StartedAt))
+	}
+	p.field(0, "Restarts", "%d", st.Restarts)
+	template, err := t.templateOf(ctx, client, r)
+	if err != nil {
+		return err
+	}
+	p.statuses(st.Containers, template)
+	if st.Phase == api.PhasePending {
+		if err := t.fits(ctx, client, p, r.Metadata.Namespace, r.Spec.Service); err != nil {
+			return err
+		}
+	}
+	return t.events(ctx, client, p, target{api.KindReplica, r.Metadata.Namespace, r.Metadata.Name}.ref())
+}
+
+// templateOf gives the replica's containers as declared, where its revision is
+// still the service's.
+func (t *tool) templateOf(ctx context.Context, client orchv1.OrchClient, r *api.Replica) (map[string]api.Container, error) {
+	found, missing, err := t.fetch(ctx, client, listing{}, []target{{api.KindService, r.Metadata.Namespace, r.Spec.Service}})
+	if err != nil || missing != nil { // a deleted service's replicas outlive it
+		return nil, err
+	}
+	s, ok := found[0].value.(*api.Service)
+	if !ok || s.Status.Revision != r.Spec.Revision {
+		return nil, nil
+	}
+	out := map[string]api.Container{}
+	for _, c := range s.Spec.Containers {
+		out[c.Name] = c
+	}
+	return out, nil
+}
+
+// statuses writes what each container does, and how it is declared.
+func (p *page) statuses(list []api.ContainerStatus, template map[string]api.Container) {
+	p.title(0, "Containers")
+	seen := map[string]bool{}
+	for _, c := range list {
+		seen[c.Name] = true
+		p.title(2, c.Name)
+		p.status(c, template[c.Name])
+		if declared, ok := template[c.Name]; ok {
+			p.container(declared)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(template)) {
+		if !seen[name] {
+			p.title(2, name)
+			p.container(template[name])
+		}
+	}
+}
+
+func (p *page) status(c api.ContainerStatus, declared api.Container) {
+	state := string(c.State)
+	if c.Reason != "" {
+		state += " (" + c.Reason + ")"
+	}
+	p.field(4, "State", "%s", state)
+	p.field(4, "Message", "%s", c.Message)
+	if c.State == api.ContainerRunning {
+		ready := "no"
+		if c.Ready {
+			ready = "yes"
+		}
+		p.field(4, "Ready", "%s", ready)
+		if !c.StartedAt.IsZero() {
+			p.field(4, "Started", "%s", p.when(c.StartedAt))
+		}
+	}
+	p.field(4, "Restarts", "%d", c.Restarts)
+	if x := c.LastExit; x != nil {
+		text := exitText(x)
+		if limit, ok := declared.Resources.Limits[api.Memory]; ok && x.OOM {
+			text += fmt.Sprintf("; its memory limit is %s", limit)
+		}
+		if !x.FinishedAt.IsZero() {
+			text += ", " + age(p.now, x.FinishedAt) + " ago"
+		}
+		p.field(4, "Last exit", "%s", text)
+	}
+	p.field(4, "Image ID", "%s", c.ImageID)
+	p.field(4, "Container ID", "%s", c.ID)
+}
+
+func (t *tool) describeNode(ctx context.Context, client orchv1.OrchClient, p *page, n *api.Node) error {
+	st := n.Status
+	p.metadata(n.Metadata)
+	p.field(0, "Status", "%s", nodeWord(n))
+	if !st.VerdictSince.IsZero() {
+		p.field(0, "Since", "%s", p.when(st.VerdictSince))
+	}
+	p.field(0, "Why", "%s", st.VerdictWhy)
+	p.field(0, "Address", "%s", st.Address)
+	p.field(0, "Version", "%s", st.Version)
+	p.field(0, "OS", "%s", st.OS)
+	p.field(0, "Kernel", "%s", st.Kernel)
+	p.field(0, "Runtime", "%s", st.Runtime)
+	p.field(0, "Boot ID", "%s", st.BootID)
+	p.list(0, "Orphans", st.Orphans)
+	var resources [][]string
+	for _, name := range slices.Sorted(maps.Keys(st.Capacity)) {
+		text := api.Quantity.String
+		switch name {
+		case api.CPU:
+			text = cores
+		case api.Memory:
+			text = bytesText
+		}
+		resources = append(resources, []string{name, text(st.Requested[name]), text(st.Capacity[name])})
+	}
+	p.table("Resources", resources, "NAME", "REQUESTED", "CAPACITY")
+	replicas, _, err := t.fetch(ctx, client, listing{all: true}, []target{{api.KindReplica, "", ""}})
+	if err != nil {
+		return err
+	}
+	var rows [][]string
+	for _, o := range replicas {
+		if r := o.value.(*api.Replica); r.Spec.Node == n.Metadata.Name {
+			rows = append(rows, []string{r.Metadata.Namespace, r.Metadata.Name, replicaReady(r), replicaWord(r), strconv.Itoa(r.Status.Restarts), age(p.now, r.Metadata.CreatedAt)})
+		}
+	}
+	p.table("Replicas", rows, "NAMESPACE", "NAME", "READY", "STATUS", "RESTARTS", "AGE")
+	return t.events(ctx, client, p, target{kind: api.KindNode, name: n.Metadata.Name}.ref())
+}
