@@ -25,3 +25,23 @@ func TestReturnDoesNotWaitForWhatIsNeverReady(t *testing.T) {
 		t.Errorf("n2 is %s", v)
 	}
 }
+
+// A complete report that ends a replica may not publish it again.
+func TestReportThatEndsAReplicaLeavesNoGhost(t *testing.T) {
+	f := threeNodes(t)
+	f.apply("1", web(3, "a:1"))
+	f.silence("n2")
+	f.apply("2", web(0, "a:1"))
+	a := f.agents["n2"]
+	a.silent = false
+	clear(a.holds)
+	f.node("n2", "boot1")
+	for k := range f.seen {
+		if k.Kind == api.KindReplica {
+			t.Errorf("%s is still published", k.Name)
+		}
+	}
+	if len(f.core.fillings) != 0 {
+		t.Errorf("%d fillings are left", len(f.core.fillings))
+	}
+}

@@ -247,7 +247,9 @@ func (c *Core) status(ev Status) {
 		// It has nothing of it: not begun yet, or nothing left of what was to stop.
 		if f.stopping {
 			c.gone(f)
-		} else if !f.void && f.status.Phase != api.PhaseAssigned {
+			continue
+		}
+		if !f.void && f.status.Phase != api.PhaseAssigned {
 			c.report(f, api.ReplicaStatus{Phase: api.PhaseAssigned, Reason: "NotThere", Message: "the node has nothing of it"})
 		}
 		c.touch(f)
