@@ -78,6 +78,10 @@ func (p *planner) contest(s *slot) {
 			p.remove(f, "incumbent on %s is back and ready", s.incumbents()[i].Node)
 		case f.ended() && allReported(incumbents):
 			p.remove(f, "the spare has ended and the incumbent on %s is back", incumbents[0].Node)
+		case f.reported() && !f.ready() && f.Revision != p.Revision && allReported(incumbents):
+			// Neither serves, and perhaps neither ever will: the wanted revision,
+			// which a contested slot does not get, may be the cure.
+			p.remove(f, "neither it nor the incumbent on %s is ready and revision %d is wanted", incumbents[0].Node, p.Revision)
 		}
 	}
 }
