@@ -1,0 +1,333 @@
+package sim
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/orchctl/orch/agent/plan"
+	"github.com/orchctl/orch/internal/controller/core"
+	"github.com/orchctl/orch/internal/wire"
+)
+
+// agent is the driver around the agent's planner: session, disk, timers, probes.
+type agent struct {
+	h      *host
+	up     bool
+	life   uint64
+	paused bool
+	inbox  []func()
+
+	plan    *plan.Core
+	tickAt  int64
+	session *session
+	dialled uint64 // number of the latest dial
+	seq     uint64 // of beats in this session
+	probes  map[probeID]*probing
+}
+
+const (
+	dialTimeout  = time.Second
+	beatEvery    = 100 * time.Millisecond
+	redialLeast  = 20 * time.Millisecond
+	redialMost   = 300 * time.Millisecond
+	restartLeast = 50 * time.Millisecond
+)
+
+// start begins a life of the agent's process.
+func (a *agent) start() {
+	if a.up || !a.h.on {
+		return
+	}
+	a.up, a.paused, a.inbox = true, false, nil
+	a.life++
+	a.session, a.tickAt, a.probes = nil, 0, map[probeID]*probing{}
+	conf := plan.Config{BootID: a.h.bootID()}
+	if a.h.disk.saved != nil {
+		conf.Saved = &plan.Saved{}
+		if err := json.Unmarshal(a.h.disk.saved, conf.Saved); err != nil {
+			a.h.w.violate("sim", "the agent of %s cannot read its own disk: %v", a.h.name, err)
+			return
+		}
+	}
+	a.h.w.say("agent of %s starts with %d assignments on disk", a.h.name, savedCount(conf.Saved))
+	a.plan = plan.New(conf)
+	a.step(plan.Started{})
+	a.dial()
+	a.beat()
+}
+
+func savedCount(s *plan.Saved) int {
+	if s == nil {
+		return 0
+	}
+	return len(s.Assignments)
+}
+
+// kill ends the process; the kernel closes its connections.
+func (a *agent) kill() {
+	if !a.up {
+		return
+	}
+	a.h.w.say("agent of %s is killed", a.h.name)
+	if a.session != nil {
+		a.session.closeByAgent()
+	}
+	a.vanish()
+}
+
+// vanish ends the process without a word.
+func (a *agent) vanish() {
+	a.up, a.paused, a.inbox, a.plan, a.session = false, false, nil, nil, nil
+	a.life++
+}
+
+// receive lets the process with this life handle something, when it runs.
+func (a *agent) receive(life uint64, do func()) {
+	switch {
+	case !a.up || a.life != life:
+	case a.h.frozen:
+		a.h.thaw = append(a.h.thaw, func() { a.receive(life, do) })
+	case a.paused:
+		a.inbox = append(a.inbox, func() { a.receive(life, do) })
+	default:
+		do()
+	}
+}
+
+// after is a timer of the process.
+func (a *agent) after(d time.Duration, upkeep bool, do func()) {
+	life := a.life
+	a.h.at(d, upkeep, func() { a.receive(life, do) })
+}
+
+func (a *agent) pause(d time.Duration) {
+	if !a.up || a.paused {
+		return
+	}
+	a.h.w.say("agent of %s is paused for %s", a.h.name, d)
+	a.paused = true
+	life := a.life
+	a.h.after(d, func() {
+		if a.life == life {
+			a.resume()
+		}
+	})
+}
+
+func (a *agent) resume() {
+	if !a.paused {
+		return
+	}
+	a.h.w.say("agent of %s runs again", a.h.name)
+	a.paused = false
+	inbox := a.inbox
+	a.inbox = nil
+	for _, do := range inbox {
+		do()
+	}
+}
+
+// dial looks for the leader until there is a session.
+func (a *agent) dial() {
+	a.dialled++
+	n := a.dialled
+	a.after(between(a.h.w.r.net, redialLeast, redialMost), true, func() {
+		if a.session != nil || a.dialled != n {
+			return
+		}
+		w, life := a.h.w, a.life
+		c := pick(w.r.net, w.controllers)
+		hello := wire.Hello{BootID: a.h.bootID(), Address: a.h.address, Labels: a.h.labels, Capacity: a.h.capacity, Version: "1", OS: "linux", Kernel: "6", Runtime: "fake", StoreRevision: a.plan.StoreRevision()}
+		if w.reaches(a.h.name, c.name) && w.reaches(c.name, a.h.name) {
+			w.upkeep(w.latency(), func() { c.dialled(a.h, life, n, hello) })
+		}
+		a.after(dialTimeout, true, func() { a.refused(n) })
+	})
+}
+
+// refused: the n-th dial came to nothing.
+func (a *agent) refused(n uint64) {
+	if a.session == nil && a.dialled == n {
+		a.dial()
+	}
+}
+
+// welcomed is the leader's first word. One of a lower term than was ever heard
+// is not believed.
+func (a *agent) welcomed(s *session) {
+	switch {
+	case s.dial != a.dialled || a.session != nil: // it came too late
+		s.closeByAgent()
+		return
+	case s.term < a.h.disk.term:
+		a.h.w.say("%s refuses term %d, it knows %d", a.h.name, s.term, a.h.disk.term)
+		s.closeByAgent()
+		a.refused(s.dial)
+		return
+	}
+	a.h.disk.term = s.term
+	a.session, a.seq = s, 0
+	a.h.w.say("%s is in session %d with %s, term %d", a.h.name, s.id, s.lead.ctl.name, s.term)
+	a.step(plan.Connected{})
+}
+
+func (a *agent) disconnected() {
+	a.h.w.say("%s has no session any more", a.h.name)
+	a.session = nil
+	a.step(plan.Disconnected{})
+	a.dial()
+}
+
+func (a *agent) assigned(s *session, set wire.AssignmentSet) {
+	if a.deposed(s) {
+		return
+	}
+	a.h.w.ledger.told(a.h, set)
+	a.step(plan.Assigned{Incarnation: incarnation, Set: set})
+}
+
+func (a *agent) endpoints(s *session, set wire.EndpointSet) {
+	if !a.deposed(s) {
+		a.step(plan.Endpoints{Set: set})
+	}
+}
+
+// deposed guards every message: a leader of a lower term changes nothing here.
+func (a *agent) deposed(s *session) bool {
+	if s.term < a.h.disk.term {
+		a.h.w.say("%s refuses a message of term %d, it knows %d", a.h.name, s.term, a.h.disk.term)
+		return true
+	}
+	return false
+}
+
+// beat goes up the session as long as the process runs.
+func (a *agent) beat() {
+	a.after(beatEvery, true, func() {
+		if s := a.session; s != nil {
+			a.seq++
+			s.sendUp(true, core.Beat{Node: a.h.name, Session: s.id, Seq: a.seq})
+		}
+		a.beat()
+	})
+}
+
+// look is a witness's work.
+func (a *agent) look(s *session, ask wire.Ask) {
+	life := a.life
+	a.h.w.look(a.h.name, ask, func(ev core.Witnessed) {
+		a.receive(life, func() {
+			if a.session == s {
+				s.sendUp(true, ev)
+			}
+		})
+	})
+}
+
+// step tells the planner and does what it wants.
+func (a *agent) step(ev plan.Event) {
+	if a.plan == nil || a.h.w.broken != nil {
+		return
+	}
+	for _, e := range a.plan.Step(ev, a.h.w.now) {
+		a.do(e)
+	}
+	a.schedule()
+}
+
+// schedule sees to the planner's next tick.
+func (a *agent) schedule() {
+	at, ok := a.plan.NextWake()
+	if !ok {
+		return
+	}
+	due := max(int64(at.Sub(start)), a.h.w.clock)
+	if a.tickAt != 0 && a.tickAt <= due {
+		return
+	}
+	a.tickAt = due
+	a.after(time.Duration(due-a.h.w.clock), true, func() {
+		if a.tickAt != due {
+			return
+		}
+		a.tickAt = 0
+		a.step(plan.Tick{})
+	})
+}
+
+// up the session, or nowhere.
+func (a *agent) sendUp(ev func(session uint64) core.Event) {
+	if s := a.session; s != nil {
+		s.sendUp(false, ev(s.id))
+	}
+}
+
+func (a *agent) do(e plan.Effect) {
+	w := a.h.w
+	w.mix(effectTag(e))
+	switch e := e.(type) {
+	case plan.Report:
+		for _, r := range e.Report.Replicas {
+			w.mixKey(r.Key)
+		}
+		w.say("%s reports %s", a.h.name, reportWords(e.Report))
+		a.sendUp(func(id uint64) core.Event { return core.Status{Node: a.h.name, Session: id, Report: e.Report} })
+	case plan.SaveAssignment:
+		js, err := json.Marshal(e.Saved)
+		if err != nil {
+			w.violate("sim", "encode what %s saves: %v", a.h.name, err)
+		}
+		a.h.disk.saved = js
+	case plan.Resync:
+		w.say("%s wants a complete set: %s", a.h.name, e.Why)
+		if s := a.session; s != nil {
+			s.closeByAgent()
+			a.session = nil
+			// As an event of its own: the planner is in the middle of a step.
+			a.after(0, true, func() { a.step(plan.Disconnected{}) })
+			a.dial()
+		}
+	case plan.StartProbe:
+		a.startProbe(e)
+	case plan.StopProbe:
+		delete(a.probes, probeID{e.ContainerID, e.Kind})
+	case plan.Ack, plan.Wake, plan.ForgetReplica:
+	default:
+		a.h.runtime.do(a, e)
+	}
+}
+
+type probeID struct {
+	container string
+	kind      plan.ProbeKind
+}
+
+type probing struct {
+	spec  plan.StartProbe
+	first bool // no success yet
+}
+
+func (a *agent) startProbe(e plan.StartProbe) {
+	p := &probing{spec: e, first: true}
+	a.probes[probeID{e.ContainerID, e.Kind}] = p
+	a.try(p, e.First)
+}
+
+// try probes once after a while, and again after that. Tries in the settled
+// world are made less often: nothing is to be learnt from them.
+func (a *agent) try(p *probing, in time.Duration) {
+	id := probeID{p.spec.ContainerID, p.spec.Kind}
+	a.after(in, true, func() {
+		if a.probes[id] != p {
+			return
+		}
+		ok := a.h.runtime.probe(id)
+		p.first = p.first && !ok
+		next := p.spec.Interval
+		if p.first {
+			next = p.spec.Until
+		}
+		a.step(plan.Probed{ContainerID: id.container, Kind: id.kind, OK: ok, Message: "no answer"})
+		a.try(p, next)
+	})
+}

@@ -1,0 +1,224 @@
+package sim
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/orchctl/orch/agent/plan"
+	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/controller/core"
+	"github.com/orchctl/orch/internal/wire"
+)
+
+// decided holds a leader's decisions against what it knew when it made them. A
+// batch may gather over several events: what changed since it was begun excuses.
+func (g *ledger) decided(l *lead, changes []change) {
+	if l.lease.Term != g.term || len(changes) == 0 {
+		return // deposed without knowing it: the fence will see to that
+	}
+	after := g.pic.with(changes)
+	touched := map[api.Key]bool{}
+	for _, c := range changes {
+		if c.kind != kindPlacement {
+			continue
+		}
+		old, known := g.pic.placements[c.replica]
+		switch {
+		case c.placement == nil && known:
+			g.released(l, after, c.replica, old)
+		case c.placement != nil && !known:
+			g.placedWell(l, after, c.replica, *c.placement)
+		case c.placement != nil && c.placement.stopping && !old.stopping:
+			touched[c.replica.ServiceKey()] = true
+			g.stopsRightly(after, c.replica, *c.placement)
+		}
+	}
+	for _, key := range g.pic.sortedServices() {
+		if touched[key] {
+			g.staysAvailable(l, after, key)
+		}
+	}
+}
+
+// placedWell: I3. The node has room for everything on it, and may take it.
+func (g *ledger) placedWell(l *lead, after picture, k api.ReplicaKey, p placement) {
+	h := g.w.host(p.node)
+	sum, ports := api.ResourceList{}, map[api.HostPort]api.ReplicaKey{}
+	for _, other := range after.sortedPlacements() {
+		o := after.placements[other]
+		if o.node != p.node {
+			continue
+		}
+		r := after.revisions[revisionKey{other.ServiceKey(), o.revision}]
+		if r == nil {
+			continue
+		}
+		for name, q := range r.requests {
+			sum[name] += q
+		}
+		for _, port := range r.ports {
+			if taken, ok := ports[port]; ok {
+				g.w.violate("I3", "%s and %s are both placed on %s with host port %s", taken, other, p.node, port)
+			}
+			ports[port] = other
+		}
+	}
+	for _, name := range []string{api.CPU, api.Memory} {
+		if sum[name] > h.capacity[name] {
+			g.w.violate("I3", "%s is placed on %s: %s of %s %s are requested there", k, p.node, sum[name], h.capacity[name], name)
+		}
+	}
+	if since := l.know.unfit[p.node]; since != 0 && since <= l.openSince {
+		g.w.violate("I3", "%s is placed on %s, which is %s", k, p.node, l.know.verdict[p.node])
+	}
+	before, now := g.pic.nodes[p.node], after.nodes[p.node]
+	if before != nil && now != nil && before.Spec.Unschedulable && now.Spec.Unschedulable {
+		g.w.violate("I3", "%s is placed on %s, which is cordoned", k, p.node)
+	}
+	if r := after.revisions[revisionKey{k.ServiceKey(), p.revision}]; r != nil {
+		for label, want := range r.template.NodeSelector {
+			if h.labels[label] != want {
+				g.w.violate("I3", "%s wants %s=%s, but is placed on %s", k, label, want, p.node)
+			}
+		}
+	}
+}
+
+// stopsRightly: I5. What is to stop has a reason in what is wanted, not in
+// somebody's slowness.
+func (g *ledger) stopsRightly(after picture, k api.ReplicaKey, p placement) {
+	s := after.services[k.ServiceKey()]
+	if s == nil || !s.Metadata.DeletedAt.IsZero() || k.Slot >= s.Spec.Want() || p.revision != s.Status.Revision {
+		return
+	}
+	for _, pic := range []picture{g.pic, after} {
+		for _, other := range pic.of(k.ServiceKey()) {
+			if o := pic.placements[other]; other != k && other.Slot == k.Slot && !o.stopping {
+				return
+			}
+		}
+	}
+	g.w.violate("I5", "%s is told to stop, though it is the only one in a slot that is wanted and has the newest revision", k)
+}
+
+// released: a placement's record goes. Either nothing of it is left, or the life
+// of its node is over.
+func (g *ledger) released(l *lead, after picture, k api.ReplicaKey, p placement) {
+	n := after.nodes[p.node]
+	void := n == nil || n.Status.BootID != p.boot || n.Status.Verdict == api.VerdictDead || l.know.dead[p.node]
+	if void {
+		return
+	}
+	if !p.stopping {
+		g.w.violate("I5", "the placement of %s goes, though %s lives on and it was not told to stop", k, p.node)
+	}
+	h := g.w.host(p.node)
+	for _, c := range h.runtime.sorted() {
+		if c.Replica == k && c.Running && h.bootID() == p.boot {
+			g.w.violate("I3", "the room of %s on %s is given away while %s still runs", k, p.node, c.ID)
+		}
+	}
+}
+
+// staysAvailable: I4. What the leader stops never takes a service below its
+// floor, by what it knew at some event since the batch was begun.
+func (g *ledger) staysAvailable(l *lead, after picture, key api.Key) {
+	s := after.services[key]
+	if s == nil || !s.Metadata.DeletedAt.IsZero() || l.know.judged > l.openSince {
+		return
+	}
+	n := s.Spec.Want()
+	count := func(p picture, event uint64) int {
+		slots := map[int]bool{}
+		for _, k := range p.of(key) {
+			if k.Slot < n && l.know.available(after, k, p.placements[k], event) {
+				slots[k.Slot] = true
+			}
+		}
+		return len(slots)
+	}
+	events := []uint64{l.openSince}
+	for _, k := range g.pic.of(key) {
+		if s := l.know.status[k]; s != nil {
+			for _, f := range s.flips {
+				if f.event > l.openSince {
+					events = append(events, f.event)
+				}
+			}
+		}
+	}
+	// What was not ready at some event may have been stopped then, at no cost.
+	cost := picture{g.pic.services, maps.Clone(g.pic.placements), g.pic.nodes, g.pic.revisions}
+	for _, k := range g.pic.of(key) {
+		p := g.pic.placements[k]
+		if after.placements[k].stopping && !slices.ContainsFunc(events, func(e uint64) bool { return !l.know.available(after, k, p, e) }) {
+			p.stopping = true
+			cost.placements[k] = p
+		}
+	}
+	floor := n - s.Spec.Unavailable(n)
+	for _, event := range events {
+		if now := count(cost, event); now >= floor || now >= count(g.pic, event) {
+			return
+		}
+	}
+	g.w.violate("I4", "service %s: the leader's own actions take it from %d to %d ready slots, at least %d must stay", key,
+		count(g.pic, l.openSince), count(cost, l.openSince), floor)
+}
+
+// sent: nothing goes to an agent that is not committed.
+func (g *ledger) sent(l *lead, e core.SendAssignments) {
+	if l.know.session[e.Node] != e.Session {
+		return // that stream is over: nobody reads it
+	}
+	for _, a := range e.Set.Put {
+		g.w.mixKey(a.Key)
+		if g.placed[a.Key] != e.Node {
+			g.w.violate("I2", "%s is told to run %s before that is committed", e.Node, a.Key)
+		}
+		if p, ok := g.pic.placements[a.Key]; a.Stopping {
+			if ok && !p.stopping {
+				g.w.violate("I2", "%s is told to stop %s before that is committed", e.Node, a.Key)
+			}
+			if !e.Set.Complete {
+				l.know.stopping = append(l.know.stopping, a.Key)
+			}
+		}
+		g.w.say("%s tells %s: %s revision %d%s%s", l.ctl.name, e.Node, a.Key, a.Revision, map[bool]string{true: ", spare"}[a.Spare], map[bool]string{true: ", to stop"}[a.Stopping])
+	}
+	for _, k := range e.Set.Drop {
+		g.w.mixKey(k)
+		if _, ok := g.pic.placements[k]; ok {
+			g.w.violate("I2", "%s is told to drop %s before that is committed", e.Node, k)
+		}
+	}
+}
+
+// told: an agent takes up a set.
+func (g *ledger) told(h *host, set wire.AssignmentSet) {
+	if set.Complete {
+		g.w.say("%s takes up the complete set of revision %d, %d replicas", h.name, set.StoreRevision, len(set.Put))
+	}
+}
+
+// started: only what was committed to this node ever runs on it.
+func (g *ledger) started(h *host, e plan.StartContainer) {
+	if node := g.placed[e.Replica]; node != h.name {
+		g.w.violate("epochs", "%s starts %s, which was committed to %q", h.name, e.Replica, node)
+	}
+}
+
+// stopped: I5. A container that runs is stopped only if its record says so, if
+// it is not as assigned, or if its own liveness probe failed.
+func (g *ledger) stopped(h *host, e plan.StopContainer, c *container) {
+	if c == nil || !c.Running {
+		return
+	}
+	p, ok := g.pic.placements[c.Replica]
+	switch {
+	case !ok || p.stopping || p.node != h.name || p.revision != c.Revision:
+	case e.Cause == api.ExitLivenessFailed && c.spec.LivenessProbe != nil && c.failed >= max(1, c.spec.LivenessProbe.FailureThreshold):
+	default:
+		g.w.violate("I5", "%s stops %s (%s), which is assigned there and well: %s", h.name, c.ID, c.Replica, e.Why)
+	}
+}

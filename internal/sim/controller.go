@@ -1,0 +1,447 @@
+package sim
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/controller/core"
+	"github.com/orchctl/orch/internal/controller/election"
+	"github.com/orchctl/orch/internal/liveness"
+	"github.com/orchctl/orch/internal/store"
+	"github.com/orchctl/orch/internal/wire"
+)
+
+// controller is one controller's process. It leads or waits for its chance.
+type controller struct {
+	w        *world
+	name     string
+	up       bool
+	life     uint64
+	pausedAt int64 // 0: it runs
+	inbox    []func()
+	lead     *lead
+	heard    int64 // when it last heard another that leads
+	// storeCut: its way to the store is cut.
+	storeCut bool
+	// doomed: it dies after its next write, before it hears of it.
+	doomed bool
+}
+
+const (
+	watchEvery = 250 * time.Millisecond
+	// silenceMax without the leader's beat, and another takes over.
+	silenceMax = time.Second
+	// commitTimeout is how long a commit may take before its outcome is unknown.
+	commitTimeout = 5 * time.Second
+)
+
+func newController(w *world, i int) *controller {
+	return &controller{w: w, name: fmt.Sprintf("c%d", i+1)}
+}
+
+func (c *controller) start() {
+	if c.up {
+		return
+	}
+	c.up, c.pausedAt, c.inbox, c.lead = true, 0, nil, nil
+	c.life++
+	c.heard = c.w.clock - int64(silenceMax)
+	c.w.say("controller %s starts", c.name)
+	c.watch()
+}
+
+func (c *controller) kill() {
+	if !c.up {
+		return
+	}
+	c.w.say("controller %s is killed", c.name)
+	if c.lead != nil {
+		c.lead.end("killed")
+	}
+	c.up, c.pausedAt, c.inbox = false, 0, nil
+	c.life++
+}
+
+// receive lets this life of the process handle something, when it runs.
+func (c *controller) receive(do func()) {
+	switch {
+	case !c.up:
+	case c.pausedAt != 0:
+		c.inbox = append(c.inbox, do)
+	default:
+		do()
+	}
+}
+
+func (c *controller) pause(d time.Duration) {
+	if !c.up || c.pausedAt != 0 {
+		return
+	}
+	c.w.say("controller %s is paused for %s", c.name, d)
+	c.pausedAt = max(c.w.clock, 1)
+	life := c.life
+	c.w.after(d, func() {
+		if c.life == life {
+			c.resume()
+		}
+	})
+}
+
+func (c *controller) resume() {
+	if c.pausedAt == 0 {
+		return
+	}
+	stall := time.Duration(c.w.clock - c.pausedAt)
+	c.w.say("controller %s runs again after %s", c.name, stall)
+	c.pausedAt = 0
+	c.heard = c.w.clock
+	if l := c.lead; l != nil {
+		l.step(core.Stalled{For: stall})
+	}
+	inbox := c.inbox
+	c.inbox = nil
+	for _, do := range inbox {
+		do()
+	}
+}
+
+// watch looks at intervals whether somebody leads, and leads if nobody does.
+func (c *controller) watch() {
+	life := c.life
+	c.w.upkeep(between(c.w.r.net, watchEvery/2, watchEvery*3/2), func() {
+		if c.life != life {
+			return
+		}
+		c.watch()
+		if c.pausedAt != 0 || c.lead != nil {
+			return
+		}
+		for _, o := range c.w.controllers {
+			if o != c && o.lead != nil && o.pausedAt == 0 && c.w.reaches(o.name, c.name) {
+				c.heard = c.w.clock
+			}
+		}
+		if c.w.clock-c.heard > int64(silenceMax) && !c.storeCut {
+			c.seize()
+		}
+	})
+}
+
+// seize begins a term: first the leader key, then the picture, so that nothing
+// of the term before can still be written behind it.
+func (c *controller) seize() {
+	lease, err := election.Seize(c.w.ctx, c.w.store, c.name)
+	if err != nil {
+		c.w.violate("sim", "%s cannot seize the leader key: %v", c.name, err)
+		return
+	}
+	c.w.say("controller %s leads term %d", c.name, lease.Term)
+	c.w.res.Terms++
+	c.w.ledger.term = lease.Term
+	for _, o := range c.w.controllers {
+		if old := o.lead; old != nil {
+			// It watches the key, where it can.
+			c.w.after(between(c.w.r.net, time.Millisecond, 50*time.Millisecond), func() {
+				if !o.storeCut {
+					o.receive(func() { old.resign("deposed") })
+				}
+			})
+		}
+	}
+	l := &lead{w: c.w, ctl: c, lease: lease, sessions: map[uint64]*session{}, know: newKnowledge(), view: map[core.ViewKey]any{}, requests: map[uint64]*request{}}
+	c.lead = l
+	c.w.after(between(c.w.r.net, time.Millisecond, 30*time.Millisecond), func() { c.receive(l.begin) })
+}
+
+// dialled: an agent wants a session.
+func (c *controller) dialled(h *host, life, dial uint64, hello wire.Hello) {
+	if !c.up {
+		c.w.upkeep(c.w.latency(), func() { h.agent.receive(life, func() { h.agent.refused(dial) }) })
+		return
+	}
+	c.receive(func() {
+		l := c.lead
+		if l == nil || l.core == nil {
+			c.w.upkeep(c.w.latency(), func() { h.agent.receive(life, func() { h.agent.refused(dial) }) })
+			return
+		}
+		s := l.open(h, life, dial)
+		s.welcome()
+		l.know.opened(l, h.name, s.id)
+		l.step(core.SessionOpened{Node: h.name, Session: s.id, Hello: hello})
+	})
+}
+
+// lead is one term of one controller: the driver around the core.
+type lead struct {
+	w        *world
+	ctl      *controller
+	lease    election.Lease
+	core     *core.Core
+	over     bool
+	sessions map[uint64]*session
+	requests map[uint64]*request // by ticket
+	view     map[core.ViewKey]any
+	know     *knowledge
+	began    time.Time
+
+	tickAt  int64
+	turnDue bool
+	events  uint64 // counts steps
+	// openSince is the event at which the batch that gathers now was begun.
+	// openBefore the one before that.
+	openSince, openBefore uint64
+}
+
+func (l *lead) begin() {
+	if l.over {
+		return
+	}
+	kvs, rev, err := l.w.store.Range(l.w.ctx, core.Prefix)
+	if err != nil {
+		l.w.violate("sim", "read the store: %v", err)
+		return
+	}
+	l.core = core.New(core.Config{Incarnation: incarnation, Term: l.lease.Term, Limits: l.w.store.Limits(), Liveness: l.w.limits, EventHistory: 100, RevisionHistory: 3})
+	if err := l.core.Load(kvs, rev); err != nil {
+		l.w.violate("I2", "the leader of term %d cannot read what was committed: %v", l.lease.Term, err)
+		return
+	}
+	l.began = l.w.now
+	l.do(l.core.Begin(l.w.now))
+	l.turn()
+}
+
+// receive takes an event from outside.
+func (l *lead) receive(ev core.Event) { l.ctl.receive(func() { l.step(ev) }) }
+
+func (l *lead) step(ev core.Event) {
+	if l.over || l.core == nil || l.w.broken != nil {
+		return
+	}
+	l.events++
+	_, beat := ev.(core.Beat)
+	if st, ok := ev.(core.Status); ok {
+		l.know.report(l, st)
+	}
+	l.do(l.core.Step(ev, l.w.now))
+	if l.over {
+		return
+	}
+	if l.core.Failed() {
+		l.resign("a commit failed")
+		return
+	}
+	// The inbox is not always empty at once: some bursts are planned for together.
+	if !beat && !l.turnDue && chance(l.w.r.net, 0.12) {
+		l.turnDue = true
+		l.w.upkeep(between(l.w.r.net, 0, 4*time.Millisecond), func() { l.ctl.receive(l.turn) })
+	}
+	if !l.turnDue {
+		l.turn()
+	}
+}
+
+func (l *lead) turn() {
+	l.turnDue = false
+	if l.over || l.core == nil || l.w.broken != nil {
+		return
+	}
+	l.know.verdicts(l)
+	l.do(l.core.Turn(l.w.now))
+	l.schedule()
+}
+
+// schedule sees to the next tick, which may come a little late.
+func (l *lead) schedule() {
+	if l.over {
+		return
+	}
+	at, ok := l.core.NextWake()
+	if !ok {
+		return
+	}
+	due := max(int64(at.Sub(start)), l.w.clock+1)
+	if l.tickAt != 0 && l.tickAt <= due {
+		return
+	}
+	l.tickAt = due
+	l.w.queue.push(due, true, func() {
+		l.ctl.receive(func() {
+			if l.tickAt != due || l.over {
+				return
+			}
+			l.tickAt = 0
+			if at, ok := l.core.NextWake(); ok && at.After(l.w.now) {
+				l.schedule() // beats came in meanwhile
+				return
+			}
+			l.step(core.Tick{})
+		})
+	})
+}
+
+// resign gives up the term in good order.
+func (l *lead) resign(why string) {
+	if l.over {
+		return
+	}
+	if !l.ctl.storeCut {
+		_ = election.Resign(l.w.ctx, l.w.store, l.lease) // deposed is as good
+	}
+	l.end(why)
+	l.ctl.heard = l.w.clock - int64(between(l.w.r.net, silenceMax/2, silenceMax))
+}
+
+// end drops the core and everything that hangs on it.
+func (l *lead) end(why string) {
+	l.w.say("controller %s leads term %d no more: %s", l.ctl.name, l.lease.Term, why)
+	l.over = true
+	l.ctl.lead = nil
+	for _, s := range sortedSessions(l.sessions) {
+		s.closeByLeader()
+	}
+	for _, r := range sortedRequests(l.requests) {
+		r.unknown()
+	}
+}
+
+// do carries out what the core wants.
+func (l *lead) do(effects []core.Effect) {
+	for _, e := range effects {
+		if l.over || l.w.broken != nil {
+			return
+		}
+		l.w.mix(coreTag(e))
+		switch e := e.(type) {
+		case core.Commit:
+			l.commit(e)
+		case core.Reply:
+			l.reply(e)
+		case core.SendAssignments:
+			l.w.ledger.sent(l, e)
+			if s := l.sessions[e.Session]; s != nil {
+				s.sendDown(func(a *agent) { a.assigned(s, e.Set) })
+			}
+		case core.SendEndpoints:
+			l.know.endpoints(l, e)
+			if s := l.sessions[e.Session]; s != nil {
+				s.sendDown(func(a *agent) { a.endpoints(s, e.Set) })
+			}
+		case core.AskWitness:
+			l.ask(e)
+		case core.CloseSession:
+			if s := l.sessions[e.Session]; s != nil {
+				s.closeByLeader()
+			}
+		case core.Publish:
+			for _, x := range e.Put {
+				l.view[x.Key] = x.Object
+				if ev, ok := x.Object.(*api.Event); ok {
+					if ev.Time.Before(l.began) { // of the term before
+						continue
+					}
+					l.w.say("%s: %s %s %s: %s", l.ctl.name, ev.Kind, ev.Name, ev.Reason, ev.Message)
+					delete(l.view, x.Key) // only for the story
+				}
+			}
+			for _, k := range e.Gone {
+				delete(l.view, k)
+			}
+		}
+	}
+	l.know.checkWithdrawn(l)
+}
+
+func (l *lead) ask(e core.AskWitness) {
+	if e.Observer == liveness.LeaderObserver {
+		l.w.look(l.ctl.name, e.Ask, func(ev core.Witnessed) {
+			ev.Observer = liveness.LeaderObserver
+			l.receive(ev)
+		})
+		return
+	}
+	if s := l.sessions[e.Session]; s != nil {
+		s.witness(e.Ask)
+	}
+}
+
+// commit sends a transaction on its way through a network and a quorum that may
+// be slow, may refuse, or may not say what they did.
+func (l *lead) commit(e core.Commit) {
+	w := l.w
+	changes := w.ledger.read(e.Ops)
+	w.ledger.decided(l, changes)
+	l.openBefore, l.openSince = l.openSince, l.events
+	w.res.Commits++
+	w.mix(uint64(len(e.Ops)))
+	write := between(w.r.net, 200*time.Microsecond, 6*time.Millisecond)
+	answer := between(w.r.net, 100*time.Microsecond, 2*time.Millisecond)
+	outcome := ""
+	if !w.calm && w.cfg.Without&Commits == 0 {
+		switch n := w.r.net.IntN(1000); {
+		case n < 30:
+			write, outcome = write+between(w.r.net, 50*time.Millisecond, 3*time.Second), "slow"
+		case n < 34:
+			outcome = "failed"
+		case n < 38:
+			outcome = "unknown, not written"
+		case n < 42:
+			outcome = "unknown, written"
+		case n < 46:
+			outcome = "unknown, written later"
+		}
+		if outcome != "" {
+			w.res.Faults[Commits]++
+			w.say("commit %d of term %d: %s", e.Seq, l.lease.Term, outcome)
+		}
+	}
+	done := func(rev int64, err error) {
+		w.after(answer, func() { l.receive(core.Committed{Seq: e.Seq, Rev: rev, Err: err}) })
+	}
+	if l.ctl.storeCut {
+		answer = commitTimeout
+		done(0, store.ErrUnknown)
+		return
+	}
+	w.after(write, func() {
+		switch outcome {
+		case "failed":
+			done(0, store.ErrNoSpace)
+			return
+		case "unknown, not written":
+			done(0, store.ErrUnknown)
+			return
+		case "unknown, written later":
+			done(0, store.ErrUnknown)
+			w.after(between(w.r.net, 0, 2*time.Second), func() { l.write(e.Ops, changes) })
+			return
+		}
+		rev, err := l.write(e.Ops, changes)
+		if l.ctl.doomed && !l.over {
+			l.ctl.doomed = false
+			l.ctl.kill()
+			return
+		}
+		if outcome == "unknown, written" && err == nil {
+			err = store.ErrUnknown
+		}
+		done(rev, err)
+	})
+}
+
+// write is the moment of truth.
+func (l *lead) write(ops []store.Op, changes []change) (int64, error) {
+	w := l.w
+	rev, err := w.store.Txn(w.ctx, store.Txn{If: []store.Compare{l.lease.Fence()}, Then: ops})
+	if err != nil {
+		w.say("a commit of term %d is refused: %v", l.lease.Term, err)
+		return 0, err
+	}
+	if l.lease.Term != w.ledger.term {
+		w.violate("I9", "a commit of term %d was written in term %d", l.lease.Term, w.ledger.term)
+	}
+	w.ledger.apply(changes)
+	return rev, nil
+}

@@ -1,0 +1,108 @@
+package sim
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/orchctl/orch/api"
+)
+
+// host is a node's machine: what survives an agent, and what survives the power.
+type host struct {
+	w        *world
+	name     string
+	address  string
+	labels   map[string]string
+	capacity api.ResourceList
+
+	on     bool
+	boot   int // counts its lives
+	frozen bool
+	thaw   []func() // what its processes do when it runs again
+	disk   disk
+
+	runtime *runtime
+	agent   *agent
+}
+
+// disk is what an agent keeps.
+type disk struct {
+	saved []byte // plan.Saved as JSON; nil: none
+	term  uint64 // the highest heard of
+}
+
+func newHost(w *world, i int) *host {
+	h := &host{w: w, name: fmt.Sprintf("n%d", i+1), address: fmt.Sprintf("10.0.0.%d", i+1),
+		labels:   map[string]string{"zone": pick(w.r.world, []string{"a", "b"})},
+		capacity: api.ResourceList{api.CPU: api.Whole(int64(2 + w.r.world.IntN(4))), api.Memory: api.Whole(4 << 30)}}
+	h.runtime = newRuntime(h)
+	h.agent = &agent{h: h}
+	return h
+}
+
+func (h *host) bootID() string { return fmt.Sprintf("%s-boot%d", h.name, h.boot) }
+
+// powerOn boots the machine; its agent comes up a little later.
+func (h *host) powerOn() {
+	if h.on {
+		return
+	}
+	h.on, h.frozen, h.thaw = true, false, nil
+	h.boot++
+	h.w.say("%s boots, life %d", h.name, h.boot)
+	h.after(between(h.w.r.run, 10*time.Millisecond, time.Second), h.agent.start)
+}
+
+// powerOff takes everything away at once.
+func (h *host) powerOff() {
+	h.w.say("%s loses its power", h.name)
+	h.on, h.frozen, h.thaw = false, false, nil
+	h.agent.vanish()
+	h.runtime.powerLost()
+}
+
+// after lets a process of this machine act later: not if the power is lost
+// meanwhile, and while the machine is frozen only when it runs again.
+func (h *host) after(d time.Duration, do func()) { h.at(d, false, do) }
+
+func (h *host) upkeep(d time.Duration, do func()) { h.at(d, true, do) }
+
+func (h *host) at(d time.Duration, upkeep bool, do func()) {
+	boot := h.boot
+	h.w.queue.push(h.w.clock+int64(d), upkeep, func() {
+		switch {
+		case !h.on || h.boot != boot:
+		case h.frozen:
+			h.thaw = append(h.thaw, do)
+		default:
+			do()
+		}
+	})
+}
+
+// freeze stops the machine as a whole, as a virtual machine's pause does.
+func (h *host) freeze(d time.Duration) {
+	h.w.say("%s freezes for %s", h.name, d)
+	h.frozen = true
+	boot := h.boot
+	h.w.after(d, func() {
+		if h.boot == boot {
+			h.unfreeze()
+		}
+	})
+}
+
+func (h *host) unfreeze() {
+	if !h.on || !h.frozen {
+		return
+	}
+	h.w.say("%s runs again", h.name)
+	h.frozen = false
+	thaw := h.thaw
+	h.thaw = nil
+	for _, do := range thaw {
+		if h.on && !h.frozen {
+			do()
+		}
+	}
+}

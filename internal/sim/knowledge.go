@@ -1,0 +1,184 @@
+package sim
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/controller/core"
+)
+
+// knowledge is what one leader was told, kept beside it: checks compare its
+// decisions with that, not with what it could not know.
+type knowledge struct {
+	session map[string]uint64
+	status  map[api.ReplicaKey]*known
+	verdict map[string]api.Verdict
+	unfit   map[string]uint64 // the event since which a node is not healthy; 0: it is
+	dead    map[string]bool   // was ever dead in this term
+	judged  uint64            // the last event that changed a verdict or began a session
+
+	ends     map[api.ReplicaKey]bool // who gets traffic, as last sent
+	stopping []api.ReplicaKey        // told to stop since the last check
+}
+
+type known struct {
+	ready, reported bool
+	everReady       bool
+	phase           api.Phase
+	unreadySince    uint64
+	flips           []flip // the latest, in order
+}
+
+// flip is an event at which a replica was said to be ready, or not any more.
+type flip struct {
+	event uint64
+	ready bool
+}
+
+// flipsMax bounds what is remembered of one replica: checks look back over one
+// or two transactions only.
+const flipsMax = 8
+
+func (s *known) say(ready bool, event uint64) {
+	if s.ready == ready {
+		return
+	}
+	if s.ready = ready; !ready {
+		s.unreadySince = event
+	}
+	s.everReady = s.everReady || ready
+	s.flips = append(s.flips, flip{event, ready})
+	if len(s.flips) > flipsMax {
+		s.flips = s.flips[1:]
+	}
+}
+
+// readyAt is what had been said by then.
+func (s *known) readyAt(event uint64) bool {
+	ready := false
+	for _, f := range s.flips {
+		if f.event <= event {
+			ready = f.ready
+		}
+	}
+	return ready
+}
+
+func newKnowledge() *knowledge {
+	return &knowledge{session: map[string]uint64{}, status: map[api.ReplicaKey]*known{}, verdict: map[string]api.Verdict{}, unfit: map[string]uint64{},
+		dead: map[string]bool{}, ends: map[api.ReplicaKey]bool{}}
+}
+
+func (n *knowledge) opened(l *lead, node string, session uint64) {
+	n.session[node] = session
+	n.judged = l.events + 1
+	for k, s := range n.status {
+		if l.w.ledger.placed[k] == node {
+			s.reported = false
+		}
+	}
+}
+
+func (n *knowledge) of(k api.ReplicaKey) *known {
+	s := n.status[k]
+	if s == nil {
+		s = &known{}
+		n.status[k] = s
+	}
+	return s
+}
+
+// report takes what an agent says, as the core does.
+func (n *knowledge) report(l *lead, ev core.Status) {
+	if n.session[ev.Node] != ev.Session {
+		return
+	}
+	said := map[api.ReplicaKey]bool{}
+	for _, r := range ev.Report.Replicas {
+		said[r.Key] = true
+		s := n.of(r.Key)
+		s.say(r.Status.Ready, l.events)
+		s.reported, s.phase = true, r.Status.Phase
+	}
+	if !ev.Report.Complete {
+		return
+	}
+	for k, s := range n.status {
+		if !said[k] && l.w.ledger.placed[k] == ev.Node {
+			s.say(false, l.events)
+			s.reported, s.phase = true, api.PhaseAssigned
+		}
+	}
+}
+
+// verdicts looks at what the leader holds of each node, before it plans.
+func (n *knowledge) verdicts(l *lead) {
+	for _, h := range l.w.hosts {
+		v := l.core.Verdict(h.name)
+		if was := n.verdict[h.name]; was != v {
+			n.verdict[h.name] = v
+			l.w.mixText(string(v))
+			n.judged = l.events
+		}
+		n.dead[h.name] = n.dead[h.name] || v == api.VerdictDead
+		switch {
+		case v == api.VerdictHealthy:
+			n.unfit[h.name] = 0
+		case n.unfit[h.name] == 0:
+			n.unfit[h.name] = max(l.events, 1)
+		}
+	}
+}
+
+// available is the reconciler's word, from what the leader had been told by an
+// event.
+func (n *knowledge) available(pic picture, k api.ReplicaKey, p placement, event uint64) bool {
+	s := n.status[k]
+	if s == nil || !s.readyAt(event) || s.phase.Ended() || p.stopping {
+		return false
+	}
+	if node := pic.nodes[p.node]; node == nil || node.Status.BootID != p.boot {
+		return false
+	}
+	switch n.verdict[p.node] {
+	case api.VerdictSuspect, api.VerdictDead:
+		return false
+	case api.VerdictBack:
+		return s.reported
+	}
+	return true
+}
+
+// endpoints: I8. Nobody is to get traffic who is not ready.
+func (n *knowledge) endpoints(l *lead, e core.SendEndpoints) {
+	if e.Set.Complete {
+		clear(n.ends)
+	}
+	for _, x := range e.Set.Put {
+		l.w.mixKey(x.Replica)
+		s := n.status[x.Replica]
+		if s == nil || !s.everReady || !s.ready && s.unreadySince <= l.openBefore {
+			l.w.violate("I8", "%s is told to send traffic to %s on %s, which is not ready", e.Node, x.Replica, x.Node)
+		}
+		n.ends[x.Replica] = true
+	}
+	for _, k := range e.Set.Drop {
+		delete(n.ends, k)
+	}
+}
+
+// checkWithdrawn: I8. What is told to stop gets no traffic any more.
+func (n *knowledge) checkWithdrawn(l *lead) {
+	for _, k := range n.stopping {
+		if n.ends[k] {
+			l.w.violate("I8", "%s is told to stop, and still gets traffic", k)
+		}
+	}
+	n.stopping = n.stopping[:0]
+}
+
+func sortedSessions(m map[uint64]*session) []*session {
+	return slices.SortedFunc(maps.Values(m), func(a, b *session) int { return cmp.Compare(a.id, b.id) })
+}

@@ -1,0 +1,314 @@
+package sim
+
+import (
+	"cmp"
+	"encoding/json"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/controller/core"
+	"github.com/orchctl/orch/internal/store"
+	orchv1 "github.com/orchctl/orch/proto/orch/v1"
+)
+
+// picture is what the store holds, decoded.
+type picture struct {
+	services   map[api.Key]*api.Service
+	placements map[api.ReplicaKey]placement
+	nodes      map[string]*api.Node
+	revisions  map[revisionKey]*revision
+}
+
+type placement struct {
+	node, boot      string
+	revision        int64
+	spare, stopping bool
+}
+
+type revisionKey struct {
+	service api.Key
+	number  int64
+}
+
+type revision struct {
+	template *api.Template
+	requests api.ResourceList
+	ports    []api.HostPort
+}
+
+// change is what one op of a transaction does to the picture; what it puts is
+// nil if the key goes.
+type change struct {
+	replica   api.ReplicaKey
+	placement *placement
+	key       api.Key
+	service   *api.Service
+	requestID string
+	node      string
+	object    *api.Node
+	number    int64
+	revision  *revision
+	kind      kind
+}
+
+type kind uint8
+
+const (
+	kindPlacement kind = iota
+	kindService
+	kindRevision
+	kindNode
+)
+
+// ledger knows everything that was ever committed, independently of the core.
+type ledger struct {
+	w    *world
+	pic  picture
+	term uint64 // whose commits may be written
+
+	epochs  map[uint64]api.ReplicaKey // ever committed
+	placed  map[api.ReplicaKey]string // the node of every placement ever committed
+	highest map[string]uint64         // epoch of each slot
+	// versions of a service's object by UID and resourceVersion.
+	versions map[string]map[int64]version
+	newest   map[string]int64
+	// done are the generations that a request id made.
+	done map[string]map[string]bool
+	// moved counts changes of placements.
+	moved int
+}
+
+type version struct {
+	generation int64
+	replicas   int
+	image      string
+	deleted    bool
+}
+
+func newLedger(w *world) *ledger {
+	return &ledger{w: w, epochs: map[uint64]api.ReplicaKey{}, placed: map[api.ReplicaKey]string{}, highest: map[string]uint64{},
+		versions: map[string]map[int64]version{}, newest: map[string]int64{}, done: map[string]map[string]bool{},
+		pic: picture{map[api.Key]*api.Service{}, map[api.ReplicaKey]placement{}, map[string]*api.Node{}, map[revisionKey]*revision{}}}
+}
+
+// read decodes a transaction; history is nobody's business here.
+func (g *ledger) read(ops []store.Op) []change {
+	var out []change
+	for _, op := range ops {
+		rest := strings.TrimPrefix(op.Key, core.Prefix)
+		what, path, _ := strings.Cut(rest, "/")
+		parts := strings.Split(path, "/")
+		gone := op.Kind == store.OpDelete
+		var c change
+		switch what {
+		case "placements":
+			slot, _ := strconv.Atoi(parts[2])
+			epoch, _ := strconv.ParseUint(parts[3], 10, 64)
+			c = change{kind: kindPlacement, replica: api.ReplicaKey{Namespace: parts[0], Service: parts[1], Slot: slot, Epoch: epoch}}
+			if !gone {
+				var p orchv1.Placement
+				g.must(proto.Unmarshal(op.Value, &p))
+				c.placement = &placement{node: p.Node, boot: p.BootId, revision: p.Revision, spare: p.Spare, stopping: p.Stopping}
+			}
+		case "services":
+			c = change{kind: kindService, key: api.Key{Namespace: parts[0], Name: parts[1]}}
+			if !gone {
+				c.service = &api.Service{}
+				c.requestID = g.open(op.Value, c.service)
+			}
+		case "revisions":
+			c = change{kind: kindRevision, key: api.Key{Namespace: parts[0], Name: parts[1]}}
+			c.number, _ = strconv.ParseInt(parts[2], 10, 64)
+			if !gone {
+				var r api.Revision
+				g.open(op.Value, &r)
+				c.revision = &revision{&r.Template, r.Template.Requests(), r.Template.HostPorts()}
+			}
+		case "nodes":
+			c = change{kind: kindNode, node: parts[0]}
+			if !gone {
+				c.object = &api.Node{}
+				g.open(op.Value, c.object)
+			}
+		default:
+			continue
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+func (g *ledger) must(err error) {
+	if err != nil {
+		g.w.violate("I2", "what is committed cannot be read: %v", err)
+	}
+}
+
+func (g *ledger) open(b []byte, v any) (requestID string) {
+	var e orchv1.Envelope
+	g.must(proto.Unmarshal(b, &e))
+	g.must(json.Unmarshal(e.Json, v))
+	return e.RequestId
+}
+
+// with gives the picture after the changes; the receiver stays as it is.
+func (p picture) with(changes []change) picture {
+	out := picture{maps.Clone(p.services), maps.Clone(p.placements), maps.Clone(p.nodes), maps.Clone(p.revisions)}
+	out.take(changes)
+	return out
+}
+
+func (p picture) take(changes []change) {
+	for _, c := range changes {
+		switch c.kind {
+		case kindPlacement:
+			setOrDelete(p.placements, c.replica, c.placement)
+		case kindService:
+			p.services[c.key] = c.service
+			if c.service == nil {
+				delete(p.services, c.key)
+			}
+		case kindRevision:
+			p.revisions[revisionKey{c.key, c.number}] = c.revision
+			if c.revision == nil {
+				delete(p.revisions, revisionKey{c.key, c.number})
+			}
+		case kindNode:
+			p.nodes[c.node] = c.object
+			if c.object == nil {
+				delete(p.nodes, c.node)
+			}
+		}
+	}
+}
+
+func setOrDelete[K comparable, V any](m map[K]V, k K, v *V) {
+	if v == nil {
+		delete(m, k)
+		return
+	}
+	m[k] = *v
+}
+
+func (p picture) of(s api.Key) []api.ReplicaKey {
+	var out []api.ReplicaKey
+	for k := range p.placements {
+		if k.ServiceKey() == s {
+			out = append(out, k)
+		}
+	}
+	slices.SortFunc(out, compareReplicas)
+	return out
+}
+
+func (p picture) sortedServices() []api.Key {
+	return slices.SortedFunc(maps.Keys(p.services), func(a, b api.Key) int { return cmp.Compare(a.Name, b.Name) })
+}
+
+func (p picture) sortedPlacements() []api.ReplicaKey {
+	return slices.SortedFunc(maps.Keys(p.placements), compareReplicas)
+}
+
+func compareReplicas(a, b api.ReplicaKey) int {
+	return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Slot, b.Slot), cmp.Compare(a.Epoch, b.Epoch))
+}
+
+// apply takes up what was written, and checks that nothing acknowledged is lost
+// and no epoch is given twice.
+func (g *ledger) apply(changes []change) {
+	for _, c := range changes {
+		switch c.kind {
+		case kindPlacement:
+			g.applyPlacement(c)
+		case kindService:
+			g.applyService(c)
+		}
+	}
+	g.pic.take(changes)
+	for _, c := range changes {
+		if c.kind == kindPlacement && c.placement != nil && (g.pic.services[c.replica.ServiceKey()] == nil || g.pic.revisions[revisionKey{c.replica.ServiceKey(), c.placement.revision}] == nil) {
+			g.w.violate("I2", "placement %s is committed without its service or revision %d", c.replica, c.placement.revision)
+		}
+	}
+}
+
+func (g *ledger) applyPlacement(c change) {
+	g.moved++
+	old, known := g.pic.placements[c.replica]
+	switch {
+	case c.placement == nil:
+		return
+	case known:
+		if old.stopping && !c.placement.stopping || old.node != c.placement.node || !old.spare && c.placement.spare {
+			g.w.violate("epochs", "placement %s went back: %+v, then %+v", c.replica, old, *c.placement)
+		}
+		return
+	}
+	if c.placement.spare {
+		g.w.res.Spares++
+	}
+	k := c.replica
+	if other, ok := g.epochs[k.Epoch]; ok {
+		g.w.violate("epochs", "epoch %d was given twice: to %s and to %s", k.Epoch, other, k)
+	}
+	slot := k.Namespace + "/" + k.Name()
+	if k.Epoch <= g.highest[slot] {
+		g.w.violate("epochs", "%s is not above epoch %d of the same slot", k, g.highest[slot])
+	}
+	g.epochs[k.Epoch], g.placed[k], g.highest[slot] = k, c.placement.node, k.Epoch
+}
+
+func (g *ledger) applyService(c change) {
+	old := g.pic.services[c.key]
+	if c.service == nil {
+		// Mark and removal may share a transaction where nothing was placed.
+		if old != nil && old.Metadata.DeletedAt.IsZero() && !g.w.asksToDelete(c.key) {
+			g.w.violate("I2", "service %s is gone though nobody deleted it", c.key)
+		}
+		return
+	}
+	m := c.service.Metadata
+	if old != nil && old.Metadata.UID != m.UID && old.Metadata.DeletedAt.IsZero() {
+		g.w.violate("I2", "service %s became another one (%s, was %s) though nobody deleted it", c.key, m.UID, old.Metadata.UID)
+	}
+	if m.ResourceVersion <= g.newest[m.UID] {
+		g.w.violate("I2", "service %s resourceVersion %d is written after %d: a write is lost", c.key, m.ResourceVersion, g.newest[m.UID])
+	}
+	g.newest[m.UID] = m.ResourceVersion
+	if g.versions[m.UID] == nil {
+		g.versions[m.UID] = map[int64]version{}
+	}
+	g.versions[m.UID][m.ResourceVersion] = versionOf(c.service)
+	if c.requestID != "" && (old == nil || old.Metadata.Generation != m.Generation) {
+		made := g.done[c.requestID]
+		if made == nil {
+			made = map[string]bool{}
+			g.done[c.requestID] = made
+		}
+		made[m.UID+"/"+strconv.FormatInt(m.Generation, 10)] = true
+		if len(made) > 1 {
+			g.w.violate("I2", "request %s on service %s was done twice: generations %v", c.requestID, c.key, slices.Sorted(maps.Keys(made)))
+		}
+	}
+}
+
+func versionOf(s *api.Service) version {
+	return version{s.Metadata.Generation, s.Spec.Want(), s.Spec.Containers[0].Image, !s.Metadata.DeletedAt.IsZero()}
+}
+
+// acknowledged checks that what a user is told is in the store.
+func (g *ledger) acknowledged(s *api.Service) {
+	if s == nil {
+		return
+	}
+	m := s.Metadata
+	have, ok := g.versions[m.UID][m.ResourceVersion]
+	if want := versionOf(s); !ok || have != want {
+		g.w.violate("I2", "service %s resourceVersion %d was acknowledged as %+v, the store has %+v", m.Key(), m.ResourceVersion, want, have)
+	}
+}

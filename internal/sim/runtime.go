@@ -1,0 +1,344 @@
+package sim
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/orchctl/orch/agent/plan"
+	"github.com/orchctl/orch/api"
+)
+
+// runtime is a node's containers, networks and images. It goes on without an
+// agent and loses what runs with the power; what lay on disk is there after it.
+type runtime struct {
+	h          *host
+	containers map[string]*container
+	networks   map[api.ReplicaKey]plan.Network
+	images     map[string]bool
+	addresses  int
+	// deaf: events are lost until then.
+	deaf int64
+}
+
+type container struct {
+	plan.Container
+	spec     api.Container
+	behavior behavior
+	life     int // counts what was scheduled for it before and counts no more
+	readyAt  int64
+	sickTill int64 // probes fail
+	failed   int   // liveness tries in a row
+	stopping bool
+	cause    string
+}
+
+func newRuntime(h *host) *runtime {
+	return &runtime{h: h, containers: map[string]*container{}, networks: map[api.ReplicaKey]plan.Network{}, images: map[string]bool{}}
+}
+
+func (r *runtime) sorted() []*container {
+	return slices.SortedFunc(maps.Values(r.containers), func(a, b *container) int { return cmp.Compare(a.ID, b.ID) })
+}
+
+// powerLost ends every process without anybody seeing it.
+func (r *runtime) powerLost() {
+	for _, c := range r.sorted() {
+		c.life++
+		if c.Running {
+			c.Running = false
+			c.Exit = &api.Exit{Code: 255, Reason: api.ExitError, Message: "lost with its supervisor", FinishedAt: r.h.w.now}
+		}
+	}
+	clear(r.networks) // namespaces live in memory
+}
+
+// do carries out an effect in its time. The agent hears of it if it still lives.
+func (r *runtime) do(a *agent, e plan.Effect) {
+	w := r.h.w
+	ms := func(least, most int) time.Duration {
+		return between(w.r.run, time.Duration(least)*time.Millisecond, time.Duration(most)*time.Millisecond)
+	}
+	answer := func(took time.Duration, act func() plan.Event) {
+		life := a.life
+		// What the agent's death leaves half done is done or not.
+		carriedOn := chance(w.r.run, 0.5)
+		r.h.upkeep(took, func() {
+			if a.life != life && !carriedOn {
+				return
+			}
+			if ev := act(); ev != nil {
+				a.receive(life, func() { a.step(ev) })
+			}
+		})
+	}
+	trouble := !w.calm && w.cfg.Without&Runtime == 0 && chance(w.r.run, 0.01)
+	if trouble {
+		w.res.Faults[Runtime]++
+	}
+	switch e := e.(type) {
+	case plan.Observe:
+		if trouble {
+			answer(ms(1, 20), func() plan.Event { return plan.Observed{ID: e.ID, Err: "the runtime is away"} })
+			return
+		}
+		early := r.list() // what is seen may be a moment old
+		seenEarly := chance(w.r.run, 0.5)
+		answer(ms(1, 20), func() plan.Event {
+			if seenEarly {
+				return plan.Observed{ID: e.ID, Containers: early}
+			}
+			return plan.Observed{ID: e.ID, Containers: r.list()}
+		})
+	case plan.EnsureImage:
+		took := ms(1, 5)
+		if !r.images[e.Ref] {
+			took = ms(20, 1500)
+		}
+		answer(took, func() plan.Event { return r.pull(e, trouble) })
+	case plan.SetupNetwork:
+		answer(ms(5, 60), func() plan.Event { return r.network(e, trouble) })
+	case plan.TeardownNetwork:
+		answer(ms(5, 60), func() plan.Event {
+			if trouble {
+				return failed(e.ID, api.ReasonNetworkError, "the plugin timed out")
+			}
+			delete(r.networks, e.Replica)
+			return plan.Done{ID: e.ID}
+		})
+	case plan.PruneNetworks:
+		answer(ms(1, 30), func() plan.Event {
+			maps.DeleteFunc(r.networks, func(k api.ReplicaKey, _ plan.Network) bool { return !slices.Contains(e.Keep, k) })
+			return plan.Done{ID: e.ID}
+		})
+	case plan.StartContainer:
+		w.say("%s starts %s %s, attempt %d: %s", r.h.name, e.Replica, e.Container.Name, e.Attempt, e.Why)
+		w.mixKey(e.Replica)
+		w.ledger.started(r.h, e)
+		answer(ms(15, 250), func() plan.Event { return r.start(e, trouble) })
+	case plan.StopContainer:
+		w.say("%s stops %s: %s", r.h.name, e.ContainerID, e.Why)
+		w.mixText(e.ContainerID)
+		w.res.Stops++
+		c := r.containers[e.ContainerID]
+		w.ledger.stopped(r.h, e, c)
+		if trouble {
+			answer(ms(1, 50), func() plan.Event { return failed(e.ID, api.ReasonCreateError, "the runtime is away") })
+			return
+		}
+		r.stop(c, e, answer)
+	case plan.RemoveContainer:
+		answer(ms(2, 60), func() plan.Event {
+			if trouble {
+				return failed(e.ID, api.ReasonCreateError, "device busy")
+			}
+			if c := r.containers[e.ContainerID]; c != nil && c.Running {
+				w.violate("I5", "%s removes %s, which runs", r.h.name, e.ContainerID)
+			}
+			delete(r.containers, e.ContainerID)
+			return plan.Done{ID: e.ID}
+		})
+	default:
+		w.violate("sim", "the agent wants %T, which is not made up here", e)
+	}
+}
+
+func failed(id uint64, reason, message string) plan.Event {
+	return plan.Done{ID: id, Failure: &plan.Failure{Reason: reason, Message: message}}
+}
+
+func (r *runtime) list() []plan.Container {
+	out := make([]plan.Container, 0, len(r.containers))
+	for _, c := range r.sorted() {
+		o := c.Container
+		if o.Exit != nil {
+			x := *o.Exit
+			o.Exit = &x
+		}
+		out = append(out, o)
+	}
+	return out
+}
+
+func (r *runtime) pull(e plan.EnsureImage, trouble bool) plan.Event {
+	if trouble {
+		return failed(e.ID, api.ReasonImageError, "the connection broke")
+	}
+	if behaviorOf(e.Ref).missing {
+		return failed(e.ID, api.ReasonImageMissing, "no such image")
+	}
+	r.images[e.Ref] = true
+	return plan.Done{ID: e.ID, ImageID: "sha256:" + e.Ref}
+}
+
+func (r *runtime) network(e plan.SetupNetwork, trouble bool) plan.Event {
+	if trouble {
+		return failed(e.ID, api.ReasonNetworkError, "no address is free")
+	}
+	n, ok := r.networks[e.Replica]
+	if !ok {
+		r.addresses++
+		n = plan.Network{NetNS: "/run/netns/" + e.Replica.String(), IP: fmt.Sprintf("10.64.%s.%d", strings.TrimPrefix(r.h.name, "n"), r.addresses)}
+		r.networks[e.Replica] = n
+	}
+	return plan.Done{ID: e.ID, Network: n}
+}
+
+// start makes a container and starts it; one that is there is given as it is.
+func (r *runtime) start(e plan.StartContainer, trouble bool) plan.Event {
+	id := e.Replica.ContainerName(e.Container.Name)
+	if e.Attempt > 0 {
+		id = fmt.Sprintf("%s_%d", id, e.Attempt)
+	}
+	w := r.h.w
+	if c := r.containers[id]; c != nil && !c.StartedAt.IsZero() {
+		return plan.Done{ID: e.ID, Container: c.Container}
+	}
+	if trouble {
+		return failed(e.ID, api.ReasonCreateError, "the runtime is away")
+	}
+	b := behaviorOf(e.Container.Image)
+	if b.startFails {
+		return plan.Done{ID: e.ID, Failure: &plan.Failure{Reason: api.ReasonCreateError, Message: "no such file",
+			Exit: &api.Exit{Code: 128, Reason: api.ExitStartFailed, Message: "no such file", FinishedAt: w.now}}}
+	}
+	for _, c := range r.sorted() {
+		if c.Running && c.Replica == e.Replica && c.Name == e.Container.Name {
+			w.violate("I5", "%s runs two containers %s of %s: %s and %s", r.h.name, c.Name, e.Replica, c.ID, id)
+		}
+	}
+	c := &container{spec: e.Container, behavior: b}
+	c.Container = plan.Container{ID: id, Replica: e.Replica, Name: e.Container.Name, Revision: e.Revision, Incarnation: e.Incarnation, Attempt: e.Attempt,
+		Hash: e.Hash, ImageID: e.ImageID, NetNS: e.Network.NetNS, IP: e.Network.IP, Grace: e.Grace, Running: true, StartedAt: w.now}
+	c.readyAt = w.clock + int64(between(w.r.run, b.readyAfter/2, b.readyAfter))
+	r.containers[id] = c
+	w.res.Starts++
+	if b.ends {
+		life := c.life
+		r.h.upkeep(between(w.r.run, b.endsAfter/2, b.endsAfter), func() {
+			if c.life == life {
+				r.end(c, b.exit)
+			}
+		})
+	}
+	return plan.Done{ID: e.ID, Container: c.Container}
+}
+
+// stop sends SIGTERM; some processes take their whole grace.
+func (r *runtime) stop(c *container, e plan.StopContainer, answer func(time.Duration, func() plan.Event)) {
+	if c == nil || !c.Running {
+		answer(time.Millisecond, func() plan.Event { return plan.Done{ID: e.ID} })
+		return
+	}
+	took := min(e.Grace, between(r.h.w.r.run, 5*time.Millisecond, 100*time.Millisecond))
+	if chance(r.h.w.r.run, 0.1) {
+		took = e.Grace
+	}
+	c.cause = e.Cause
+	life := c.life
+	r.h.upkeep(took, func() {
+		if c.life == life && c.Running {
+			r.end(c, api.Exit{Code: 143, Signal: 15, Reason: api.ExitSignaled, Message: c.cause})
+		}
+	})
+	answer(took+time.Millisecond, func() plan.Event { return plan.Done{ID: e.ID} })
+}
+
+// end is the end of a container's process; the agent hears of it, mostly.
+func (r *runtime) end(c *container, exit api.Exit) {
+	w := r.h.w
+	c.life++
+	exit.FinishedAt = w.now
+	if c.cause == api.ExitLivenessFailed {
+		exit.Reason = api.ExitLivenessFailed
+	}
+	c.Running, c.Exit = false, &exit
+	w.mixText(c.ID)
+	w.say("%s: %s ends, code %d %s", r.h.name, c.ID, exit.Code, exit.Reason)
+	if w.clock < r.deaf {
+		return
+	}
+	a, life := r.h.agent, r.h.agent.life
+	told := *c.Exit
+	r.h.upkeep(between(w.r.run, 0, 5*time.Millisecond), func() {
+		a.receive(life, func() { a.step(plan.Exited{ContainerID: c.ID, Exit: told}) })
+	})
+}
+
+// probe is what a probe of the container gets.
+func (r *runtime) probe(id probeID) bool {
+	c := r.containers[id.container]
+	ok := c != nil && c.Running && r.h.w.clock >= c.sickTill
+	if id.kind == plan.Readiness {
+		return ok && c.ready(r.h.w.clock)
+	}
+	switch {
+	case c == nil:
+	case ok:
+		c.failed = 0
+	default:
+		c.failed++
+	}
+	return ok
+}
+
+// ready tells whether it serves, as it knows itself.
+func (c *container) ready(clock int64) bool {
+	return c.Running && !c.behavior.unready && clock >= c.readyAt && clock >= c.sickTill
+}
+
+// listens tells whether a port of the machine's own address is answered.
+func (r *runtime) listens(address string) bool {
+	ap, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return false
+	}
+	for _, c := range r.containers {
+		for _, p := range c.spec.Ports {
+			if c.Running && p.Publish == int(ap.Port()) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// behavior is what an image's process does.
+type behavior struct {
+	missing, startFails, unready bool
+	ends                         bool
+	endsAfter, readyAfter        time.Duration
+	exit                         api.Exit
+}
+
+// behaviors by the image's name, before the colon; others run well.
+var behaviors = map[string]behavior{
+	"good":    {readyAfter: 400 * time.Millisecond},
+	"slow":    {readyAfter: 3 * time.Second},
+	"missing": {missing: true},
+	"broken":  {startFails: true},
+	"unready": {unready: true},
+	"crash":   {ends: true, endsAfter: 2 * time.Second, exit: api.Exit{Code: 1, Reason: api.ExitError}},
+	"oom":     {ends: true, endsAfter: 3 * time.Second, exit: api.Exit{Code: 137, Signal: 9, OOM: true, Reason: api.ExitOutOfMemory}},
+	"done":    {ends: true, endsAfter: 2 * time.Second, exit: api.Exit{Code: 0, Reason: api.ExitCompleted}},
+}
+
+func behaviorOf(image string) behavior {
+	name, _, _ := strings.Cut(image, ":")
+	return behaviors[name]
+}
+
+// fine tells whether a template's processes run and become ready.
+func fine(t *api.Template) bool {
+	for _, c := range t.Containers {
+		b := behaviorOf(c.Image)
+		if b.missing || b.startFails || b.ends || b.unready && c.ReadinessProbe != nil {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,364 @@
+package sim
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/controller/core"
+)
+
+// lookEvery is how often the world is looked at while it settles.
+const lookEvery = 500 * time.Millisecond
+
+// settle ends the faults and holds the E invariants: all is as wanted within
+// ConvergeWithin, then nothing moves any more (I10), and a new leader that comes
+// upon it moves nothing either (I5).
+func (w *world) settle() {
+	w.heal()
+	from := w.clock
+	calm := 0
+	for calm < 3 {
+		w.runFor(lookEvery)
+		if w.broken != nil {
+			return
+		}
+		w.uncordon()
+		invariant, what := w.unsettled()
+		if calm++; invariant != "" {
+			calm = 0
+		}
+		if w.clock-from > int64(ConvergeWithin) {
+			if invariant != "" {
+				w.violate(invariant, "%s after everything healed: %s", ConvergeWithin, what)
+			} else {
+				w.violate("I1", "%s after everything healed the world does not stay as wanted", ConvergeWithin)
+			}
+			return
+		}
+	}
+	w.res.Settled = time.Duration(w.clock - from)
+	w.say("all is as wanted")
+	w.quiet("I10", "though nothing changed", false)
+	if w.broken == nil {
+		w.takeover()
+	}
+}
+
+// uncordon has an operator open every node that is still cordoned.
+func (w *world) uncordon() {
+	for _, h := range w.hosts {
+		if n := w.ledger.pic.nodes[h.name]; n != nil && n.Spec.Unschedulable {
+			w.order(w.users[0], h, "uncordon")
+		}
+	}
+}
+
+// fingerprint is what may not change in a quiet world: placements and runs of
+// the services that have all they want. Others may go on trying.
+func (w *world) fingerprint(of map[api.Key]bool) string {
+	var b strings.Builder
+	for _, k := range w.ledger.pic.sortedPlacements() {
+		if of[k.ServiceKey()] {
+			fmt.Fprintf(&b, "%s %+v\n", k, w.ledger.pic.placements[k])
+		}
+	}
+	for _, h := range w.hosts {
+		for _, c := range h.runtime.sorted() {
+			if of[c.Replica.ServiceKey()] {
+				fmt.Fprintf(&b, "%s %s %s\n", h.name, c.ID, c.StartedAt.Format(time.StampMicro))
+			}
+		}
+	}
+	return b.String()
+}
+
+// complete are the services that have all they want.
+func (w *world) complete() (of map[api.Key]bool, all bool) {
+	of, all = map[api.Key]bool{}, true
+	for key, s := range w.ledger.pic.services {
+		newest := w.ledger.pic.revisions[revisionKey{key, s.Status.Revision}]
+		of[key] = fine(newest.template) && len(w.ledger.pic.of(key)) == s.Spec.Want()
+		all = all && of[key]
+	}
+	return of, all
+}
+
+func (w *world) templateOf(k api.ReplicaKey) *api.Template {
+	if p, ok := w.ledger.pic.placements[k]; ok {
+		if r := w.ledger.pic.revisions[revisionKey{k.ServiceKey(), p.revision}]; r != nil {
+			return r.template
+		}
+	}
+	return nil
+}
+
+// quiet lets time pass in which nothing may happen to services that are
+// complete, and nothing at all if all of them are.
+func (w *world) quiet(invariant, why string, takeover bool) {
+	of, all := w.complete()
+	before, commits := w.fingerprint(of), w.res.Commits
+	w.runFor(QuietFor)
+	if w.broken != nil {
+		return
+	}
+	if after := w.fingerprint(of); after != before {
+		w.violate(invariant, "something moved %s:\n%s\nwas\n%s", why, after, before)
+	}
+	if all && !takeover && w.res.Commits != commits {
+		w.violate(invariant, "%d transactions were written %s", w.res.Commits-commits, why)
+	}
+}
+
+// takeover kills the leader in the settled world.
+func (w *world) takeover() {
+	l := w.leader()
+	l.ctl.kill()
+	w.after(100*time.Millisecond, l.ctl.start)
+	w.quiet("I5", "when a new leader came", true)
+	w.quiet("I5", "after a new leader came", true)
+	if w.broken != nil {
+		return
+	}
+	if invariant, what := w.unsettled(); invariant != "" {
+		w.violate(invariant, "after a new leader came: %s", what)
+	}
+}
+
+func (w *world) leader() *lead {
+	for _, c := range w.controllers {
+		if c.lead != nil && c.lead.core != nil && c.lead.lease.Term == w.ledger.term {
+			return c.lead
+		}
+	}
+	return nil
+}
+
+// unsettled names an E invariant that does not hold yet, and what is amiss.
+func (w *world) unsettled() (invariant, what string) {
+	l := w.leader()
+	if l == nil {
+		return "I1", "nobody leads"
+	}
+	for _, h := range w.hosts {
+		if v := l.core.Verdict(h.name); v != api.VerdictHealthy {
+			return "I1", fmt.Sprintf("%s is held for %s", h.name, v)
+		}
+		if n := w.ledger.pic.nodes[h.name]; n == nil || n.Spec.Unschedulable {
+			return "I1", h.name + " is not stored yet, or cordoned"
+		}
+	}
+	for _, u := range w.users {
+		if u.pending != nil {
+			return "I2", "a user waits for an answer to " + u.pending.words
+		}
+		if what := u.missed(); what != "" {
+			return "I2", what
+		}
+	}
+	for _, k := range w.ledger.pic.sortedPlacements() {
+		switch p := w.ledger.pic.placements[k]; {
+		case w.ledger.pic.services[k.ServiceKey()] == nil:
+			return "I7", fmt.Sprintf("%s is placed for a service that is gone", k)
+		case p.stopping:
+			return "I7", fmt.Sprintf("%s is still stopping on %s", k, p.node)
+		case p.spare && fine(w.templateOf(k)): // where neither ever serves, neither has to go
+			return "I1", fmt.Sprintf("%s on %s is still a spare", k, p.node)
+		}
+	}
+	for _, key := range w.ledger.pic.sortedServices() {
+		if what := w.serviceUnsettled(l, key); what != "" {
+			return "I1", what
+		}
+	}
+	if what := w.leftovers(); what != "" {
+		return "I7", what
+	}
+	if what := w.endpointsUnsettled(); what != "" {
+		return "I8", what
+	}
+	return "", ""
+}
+
+// missed says what of the last acknowledged request of a user is not there.
+func (u *user) missed() string {
+	s := u.w.ledger.pic.services[u.key]
+	switch {
+	case u.last == nil && s != nil && s.Metadata.DeletedAt.IsZero():
+		return fmt.Sprintf("service %s is there, though its delete was acknowledged", u.key)
+	case u.last != nil && s == nil:
+		return fmt.Sprintf("service %s is not there, though its apply was acknowledged", u.key)
+	case u.last != nil && versionOf(s) != versionOf(u.last):
+		return fmt.Sprintf("service %s is %+v, acknowledged was %+v", u.key, versionOf(s), versionOf(u.last))
+	}
+	return ""
+}
+
+func (w *world) serviceUnsettled(l *lead, key api.Key) string {
+	pic := w.ledger.pic
+	s := pic.services[key]
+	if !s.Metadata.DeletedAt.IsZero() {
+		return fmt.Sprintf("service %s is still being deleted", key)
+	}
+	seen, _ := l.view[core.ViewKey{Kind: api.KindService, Namespace: key.Namespace, Name: key.Name}].(*api.Service)
+	if seen == nil {
+		return fmt.Sprintf("service %s is not published", key)
+	}
+	newest := pic.revisions[revisionKey{key, s.Status.Revision}]
+	if newest == nil {
+		return fmt.Sprintf("service %s has no revision %d", key, s.Status.Revision)
+	}
+	bySlot := map[int][]api.ReplicaKey{}
+	for _, k := range pic.of(key) {
+		bySlot[k.Slot] = append(bySlot[k.Slot], k)
+		if k.Slot >= s.Spec.Want() {
+			return fmt.Sprintf("%s is placed, %d replicas are wanted", k, s.Spec.Want())
+		}
+	}
+	for slot := range s.Spec.Want() {
+		if len(bySlot[slot]) == 0 && !w.fullFor(newest) {
+			return fmt.Sprintf("slot %d of %s is empty, though a node has room: %v", slot, key, seen.Status.Reasons)
+		}
+	}
+	if seen.Status.Ready < s.Spec.Want() && len(seen.Status.Reasons) == 0 {
+		return fmt.Sprintf("%d of %d replicas of %s are ready and it does not say why", seen.Status.Ready, s.Spec.Want(), key)
+	}
+	if !fine(newest.template) {
+		return "" // it said why not
+	}
+	if w.fullFor(newest) && slices.ContainsFunc(seen.Status.Reasons, func(r string) bool { return strings.Contains(r, "pending: ") }) {
+		for _, k := range pic.of(key) {
+			if t := w.templateOf(k); fine(t) && !w.endedForGood(l, k) && w.notRunning(k, t) != "" && len(bySlot[k.Slot]) == 1 {
+				return w.notRunning(k, t)
+			}
+		}
+		return ""
+	}
+	ended := 0
+	for slot := range s.Spec.Want() {
+		ks := bySlot[slot]
+		if len(ks) != 1 {
+			return fmt.Sprintf("slot %d of %s has %d placements: %v; %v", slot, key, len(ks), ks, seen.Status.Reasons)
+		}
+		if p := pic.placements[ks[0]]; p.revision != s.Status.Revision {
+			return fmt.Sprintf("%s has revision %d, wanted is %d; %v", ks[0], p.revision, s.Status.Revision, seen.Status.Reasons)
+		}
+		if w.endedForGood(l, ks[0]) {
+			ended++
+		} else if what := w.notRunning(ks[0], newest.template); what != "" {
+			return what + fmt.Sprintf("; the service says %v", seen.Status.Reasons)
+		}
+	}
+	if seen.Status.Ready+ended != s.Spec.Want() {
+		return fmt.Sprintf("service %s says %d ready, %d are; %v", key, seen.Status.Ready, s.Spec.Want()-ended, seen.Status.Reasons)
+	}
+	return ""
+}
+
+// endedForGood tells whether a replica came to its end and its policy wants no
+// restart, and the leader says so.
+func (w *world) endedForGood(l *lead, k api.ReplicaKey) bool {
+	t := w.templateOf(k)
+	if t == nil || t.RestartPolicy.Condition != api.RestartNever || w.notRunning(k, t) == "" {
+		return false
+	}
+	r, _ := l.view[core.ViewKey{Kind: api.KindReplica, Namespace: k.Namespace, Name: fmt.Sprintf("%s@%d", k.Name(), k.Epoch)}].(*api.Replica)
+	return r != nil && (r.Status.Phase == api.PhaseFailed || slices.ContainsFunc(r.Status.Containers, func(c api.ContainerStatus) bool { return c.State == api.ContainerExited }))
+}
+
+// fullFor tells whether no node has room for one more replica, by counting.
+func (w *world) fullFor(r *revision) bool {
+	pic := w.ledger.pic
+	for _, h := range w.hosts {
+		fits := true
+		for label, want := range r.template.NodeSelector {
+			fits = fits && h.labels[label] == want
+		}
+		sum := maps.Clone(r.requests)
+		for k, p := range pic.placements {
+			o := pic.revisions[revisionKey{k.ServiceKey(), p.revision}]
+			if p.node != h.name || o == nil {
+				continue
+			}
+			for name, q := range o.requests {
+				sum[name] += q
+			}
+			fits = fits && !slices.ContainsFunc(o.ports, func(p api.HostPort) bool { return slices.Contains(r.ports, p) })
+		}
+		for name, q := range sum {
+			fits = fits && q <= h.capacity[name]
+		}
+		if fits {
+			return false
+		}
+	}
+	return true
+}
+
+// notRunning says what of a replica does not run, or runs twice.
+func (w *world) notRunning(k api.ReplicaKey, t *api.Template) string {
+	p := w.ledger.pic.placements[k]
+	for _, spec := range t.Containers {
+		var running []string
+		for _, h := range w.hosts {
+			for _, c := range h.runtime.sorted() {
+				if c.Running && c.Replica.ServiceKey() == k.ServiceKey() && c.Replica.Slot == k.Slot && c.Name == spec.Name {
+					running = append(running, h.name+" "+c.ID)
+					if h.name != p.node || c.Replica != k {
+						return fmt.Sprintf("%s runs on %s, slot %d is %s on %s", c.ID, h.name, k.Slot, k, p.node)
+					}
+					if !c.ready(w.clock) && spec.ReadinessProbe != nil {
+						return fmt.Sprintf("%s on %s is not ready", c.ID, h.name)
+					}
+				}
+			}
+		}
+		if len(running) != 1 {
+			return fmt.Sprintf("%s %s on %s runs %d times %v", k, spec.Name, p.node, len(running), running)
+		}
+	}
+	return ""
+}
+
+// leftovers: I7. What nobody wants is gone.
+func (w *world) leftovers() string {
+	for _, h := range w.hosts {
+		for _, c := range h.runtime.sorted() {
+			if p, ok := w.ledger.pic.placements[c.Replica]; !ok || p.node != h.name {
+				return fmt.Sprintf("%s still has container %s, which nobody wants", h.name, c.ID)
+			}
+		}
+		for _, k := range slices.SortedFunc(maps.Keys(h.runtime.networks), compareReplicas) {
+			if p, ok := w.ledger.pic.placements[k]; !ok || p.node != h.name {
+				return fmt.Sprintf("%s still has the network of %s, which nobody wants", h.name, k)
+			}
+		}
+	}
+	return ""
+}
+
+// endpointsUnsettled: every agent sends traffic to what is ready, all of it and
+// nothing else. What goes up and down by itself is left out.
+func (w *world) endpointsUnsettled() string {
+	for _, h := range w.hosts {
+		if h.agent.plan == nil || h.agent.session == nil {
+			return h.name + " has no session"
+		}
+		got := map[api.ReplicaKey]bool{}
+		for _, e := range h.agent.plan.Endpoints() {
+			got[e.Replica] = true
+			if _, ok := w.ledger.pic.placements[e.Replica]; !ok {
+				return fmt.Sprintf("%s sends traffic to %s, which is not placed any more", h.name, e.Replica)
+			}
+		}
+		for _, k := range w.ledger.pic.sortedPlacements() {
+			if t := w.templateOf(k); t != nil && fine(t) && !got[k] && w.notRunning(k, t) == "" {
+				return fmt.Sprintf("%s sends no traffic to %s, which is ready", h.name, k)
+			}
+		}
+	}
+	return ""
+}

@@ -1,0 +1,153 @@
+package sim
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// The limits of a run.
+const (
+	// StepsDefault is how many steps the faults last.
+	StepsDefault = 1000
+	// ConvergeWithin is how long after the last fault everything must be as it
+	// is wanted: a runtime's event that was lost is noticed by the agent's full
+	// look after a minute, retries and restarts back off for up to half a minute.
+	ConvergeWithin = 3 * time.Minute
+	// QuietFor is how long nothing may happen after that.
+	QuietFor = 3 * time.Second
+	// storyLines is how much of the past a failure tells.
+	storyLines = 60
+)
+
+// Fault is a set of kinds of faults.
+type Fault uint32
+
+// The kinds.
+const (
+	PowerCut Fault = 1 << iota
+	AgentKill
+	AgentPause
+	Cut
+	Stun
+	Crash
+	ControllerKill
+	ControllerPause
+	Commits
+	SessionBreak
+	Gossip
+	LostEvent
+	Runtime
+	Delay
+	AllFaults Fault = 1<<iota - 1
+)
+
+var faultNames = map[Fault]string{
+	PowerCut: "power-cut", AgentKill: "agent-kill", AgentPause: "agent-pause", Cut: "cut", Stun: "stun", Crash: "crash",
+	ControllerKill: "controller-kill", ControllerPause: "controller-pause", Commits: "commits", SessionBreak: "session-break",
+	Gossip: "gossip", LostEvent: "lost-event", Runtime: "runtime", Delay: "delay",
+}
+
+// Each calls f for every kind in the set.
+func (f Fault) Each(do func(one Fault)) {
+	for k := Fault(1); k <= AllFaults; k <<= 1 {
+		if f&k != 0 {
+			do(k)
+		}
+	}
+}
+
+// String gives "power-cut,cut".
+func (f Fault) String() string {
+	var names []string
+	f.Each(func(k Fault) { names = append(names, faultNames[k]) })
+	return strings.Join(names, ",")
+}
+
+// ParseFaults reads what String gives.
+func ParseFaults(s string) (Fault, error) {
+	var out Fault
+next:
+	for _, name := range strings.FieldsFunc(s, func(r rune) bool { return r == ',' }) {
+		for k, n := range faultNames {
+			if n == name {
+				out |= k
+				continue next
+			}
+		}
+		return 0, fmt.Errorf("%q is no kind of fault; there are %s", name, AllFaults)
+	}
+	return out, nil
+}
+
+// Config says what to run.
+type Config struct {
+	Seed uint64
+	// Steps with faults; 0 means StepsDefault.
+	Steps int
+	// Without are kinds of faults to leave out.
+	Without Fault
+	// Tell keeps the story of the whole run, not only of its end.
+	Tell bool
+}
+
+// Violation is a broken invariant.
+type Violation struct {
+	// Invariant is its name in the design: "I5".
+	Invariant string
+	What      string
+	// Step and At say when; Settling that faults had stopped.
+	Step     int
+	At       time.Duration
+	Settling bool
+}
+
+func (v *Violation) String() string {
+	return fmt.Sprintf("%s at step %d, %.3fs: %s", v.Invariant, v.Step, v.At.Seconds(), v.What)
+}
+
+// Result is what a run came to.
+type Result struct {
+	Config Config
+	Steps  int
+	// Virtual is how long the run was in its own time, Settled how long it took
+	// from the last fault until all was as wanted.
+	Virtual, Settled time.Duration
+	Faults           map[Fault]int
+	// Requests that users made, Stops and Starts of containers.
+	Requests, Starts, Stops, Terms, Spares, Commits int
+	// Hash is that of everything that happened, in order.
+	Hash      uint64
+	Violation *Violation
+	Story     []string
+}
+
+// Run runs one seed.
+func Run(c Config) Result {
+	if c.Steps == 0 {
+		c.Steps = StepsDefault
+	}
+	r := runOnce(c)
+	if r.Violation != nil && !c.Tell {
+		// The run is the same when it is told.
+		c.Tell = true
+		r.Story = runOnce(c).Story
+		r.Story = r.Story[max(0, len(r.Story)-storyLines):]
+	}
+	return r
+}
+
+func runOnce(c Config) Result {
+	w := newWorld(c)
+	w.run()
+	return w.result()
+}
+
+// Replay is the command that runs it again.
+func (r Result) Replay() string {
+	cmd := fmt.Sprintf("go run ./internal/sim/run -seed %d -steps %d", r.Config.Seed, r.Config.Steps)
+	if r.Config.Without != 0 {
+		cmd += " -without " + r.Config.Without.String()
+	}
+	return cmd
+}

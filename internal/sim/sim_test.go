@@ -1,0 +1,96 @@
+package sim
+
+import (
+	"slices"
+	"testing"
+)
+
+// seedsInTests is how many seeds run here, under the race detector; `make sim`
+// runs 500.
+const seedsInTests = 60
+
+func TestSeeds(t *testing.T) {
+	faults := map[Fault]bool{}
+	var spares, terms int
+	for seed := uint64(1); seed <= seedsInTests; seed++ {
+		r := Run(Config{Seed: seed})
+		if r.Violation != nil {
+			for _, line := range r.Story {
+				t.Log(line)
+			}
+			t.Fatalf("seed %d: %s\nreplay: %s", seed, r.Violation, r.Replay())
+		}
+		for k := range r.Faults {
+			faults[k] = true
+		}
+		spares, terms = spares+r.Spares, terms+r.Terms
+	}
+	AllFaults.Each(func(k Fault) {
+		if !faults[k] {
+			t.Errorf("no run had a fault of kind %s", k)
+		}
+	})
+	if spares == 0 || terms < 2*seedsInTests {
+		t.Errorf("%d spares, %d terms: these runs try too little", spares, terms)
+	}
+}
+
+// TestReplayIsTheSame: the same seed gives the same run, event by event, told or
+// not.
+func TestReplayIsTheSame(t *testing.T) {
+	for seed := uint64(1); seed <= 8; seed++ {
+		a, b := Run(Config{Seed: seed, Tell: true}), Run(Config{Seed: seed, Tell: true})
+		if a.Hash != b.Hash || !slices.Equal(a.Story, b.Story) {
+			for i := range a.Story {
+				if i >= len(b.Story) || a.Story[i] != b.Story[i] {
+					t.Fatalf("seed %d: line %d differs:\n%s\n%s", seed, i, a.Story[i], append(b.Story, "")[min(i, len(b.Story))])
+				}
+			}
+			t.Fatalf("seed %d: hash %x and %x", seed, a.Hash, b.Hash)
+		}
+		if c := Run(Config{Seed: seed}); c.Hash != a.Hash {
+			t.Fatalf("seed %d: it goes another way when it is told: %x, %x", seed, c.Hash, a.Hash)
+		}
+	}
+}
+
+func TestSeedsDiffer(t *testing.T) {
+	if a, b := Run(Config{Seed: 1, Steps: 100}), Run(Config{Seed: 2, Steps: 100}); a.Hash == b.Hash {
+		t.Error("two seeds give one run")
+	}
+}
+
+func TestFaultsCanBeLeftOut(t *testing.T) {
+	r := Run(Config{Seed: 3, Without: AllFaults})
+	if r.Violation != nil {
+		t.Fatal(r.Violation)
+	}
+	for k, n := range r.Faults {
+		if n > 0 {
+			t.Errorf("%d faults of kind %s", n, k)
+		}
+	}
+	for _, text := range []string{"", "cut", "power-cut,stun"} {
+		if f, err := ParseFaults(text); err != nil || f.String() != text {
+			t.Errorf("%q is read as %q, %v", text, f, err)
+		}
+	}
+	if _, err := ParseFaults("plague"); err == nil {
+		t.Error("plague is taken for a kind of fault")
+	}
+}
+
+// TestQueue: by time, then in the order of putting in.
+func TestQueue(t *testing.T) {
+	var q queue
+	var got []int
+	for i, at := range []int64{5, 1, 3, 1, 5, 2} {
+		q.push(at, false, func() { got = append(got, i) })
+	}
+	for h, ok := q.pop(); ok; h, ok = q.pop() {
+		h.do()
+	}
+	if want := []int{1, 3, 5, 2, 0, 4}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}

@@ -1,0 +1,278 @@
+package sim
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/controller/core"
+)
+
+// user owns one service, asks one thing at a time, and asks again with the same
+// request id when no answer came.
+type user struct {
+	w       *world
+	key     api.Key
+	pending *request
+	last    *api.Service // as last acknowledged; nil: deleted, or never applied
+	version int
+}
+
+// request is one thing asked for, through all its tries.
+type request struct {
+	u      *user
+	id     string
+	ticket uint64
+	make   func(ticket uint64) core.Event
+	words  string
+	tries  int
+	lead   *lead
+	// node is set for a word about a node; such a request is not retried.
+	node bool
+	// deletes is set for a delete.
+	deletes bool
+}
+
+func newUser(w *world, i int) *user {
+	return &user{w: w, key: api.Key{Namespace: api.DefaultNamespace, Name: []string{"web", "db", "cache", "queue", "cron"}[i]}}
+}
+
+// nextRequest has somebody ask for something now and then.
+func (w *world) nextRequest() {
+	gap := between(w.r.users, 100*time.Millisecond, 6*time.Second)
+	if w.res.Requests < 2*len(w.users) {
+		gap /= 10
+	}
+	w.after(gap, func() {
+		if w.calm {
+			return
+		}
+		u := pick(w.r.users, w.users)
+		if n := w.r.users.IntN(100); n < 6 {
+			u.wordOnNode()
+		} else if u.pending == nil {
+			u.ask()
+		}
+		w.nextRequest()
+	})
+}
+
+func (u *user) ask() {
+	w := u.w
+	n := w.r.users.IntN(100)
+	switch have := u.last; {
+	case have == nil || n < 45:
+		u.version++
+		s := u.manifest()
+		u.send(&request{words: fmt.Sprintf("apply %s: %d x %s", u.key.Name, s.Spec.Want(), s.Spec.Containers[0].Image), make: func(t uint64) core.Event {
+			return core.Apply{Ticket: t, Services: []*api.Service{s}, RequestID: u.pending.id, By: "user"}
+		}})
+	case n < 52:
+		u.send(&request{words: "apply " + u.key.Name + " unchanged", make: func(t uint64) core.Event {
+			s := *have
+			s.Metadata.ResourceVersion, s.Metadata.UID = 0, ""
+			return core.Apply{Ticket: t, Services: []*api.Service{&s}, RequestID: u.pending.id, By: "user"}
+		}})
+	case n < 58:
+		s := u.manifest()
+		u.send(&request{words: "try apply " + u.key.Name, make: func(t uint64) core.Event {
+			return core.Apply{Ticket: t, Services: []*api.Service{s}, DryRun: true, By: "user"}
+		}})
+	case n < 85:
+		replicas := w.r.users.IntN(7)
+		u.send(&request{words: fmt.Sprintf("scale %s to %d", u.key.Name, replicas), make: func(t uint64) core.Event {
+			return core.Scale{Ticket: t, Key: u.key, Replicas: replicas, Current: -1, RequestID: u.pending.id, By: "user"}
+		}})
+	default:
+		u.send(&request{deletes: true, words: "delete " + u.key.Name, make: func(t uint64) core.Event {
+			return core.Delete{Ticket: t, Keys: []api.Key{u.key}, IgnoreMissing: true, By: "user"}
+		}})
+	}
+}
+
+// manifest makes up what the service is to be now: mostly good, sometimes not.
+func (u *user) manifest() *api.Service {
+	r := u.w.r.users
+	replicas := r.IntN(6)
+	image := "good"
+	if chance(r, 0.3) {
+		image = pick(r, []string{"slow", "missing", "broken", "unready", "crash", "oom", "done"})
+	}
+	d := func(least, most time.Duration) *api.Duration {
+		v := api.Duration(between(r, least, most).Round(time.Millisecond))
+		return &v
+	}
+	c := api.Container{Name: "main", Image: fmt.Sprintf("%s:%d", image, u.version),
+		Resources: api.Resources{Requests: api.ResourceList{api.CPU: api.Quantity(100 * (1 + r.IntN(12))), api.Memory: api.Whole(64 << 20)}}}
+	if chance(r, 0.7) {
+		c.ReadinessProbe = &api.Probe{TCP: &api.TCPProbe{Port: "8080"}, Interval: d(100*time.Millisecond, 500*time.Millisecond)}
+	}
+	if chance(r, 0.4) {
+		c.LivenessProbe = &api.Probe{TCP: &api.TCPProbe{Port: "8080"}, Interval: d(300*time.Millisecond, time.Second), FailureThreshold: 1 + r.IntN(3)}
+	}
+	if chance(r, 0.3) {
+		c.Ports = []api.Port{{Port: 8080, Publish: 8000 + r.IntN(3), Mode: api.PublishHost}}
+	}
+	t := api.Template{Containers: []api.Container{c}, TerminationGracePeriod: d(0, 3*time.Second)}
+	if chance(r, 0.2) {
+		side := api.Container{Name: "side", Image: "good:side"}
+		t.Containers = append(t.Containers, side)
+	}
+	if chance(r, 0.1) {
+		t.NodeSelector = map[string]string{"zone": "a"}
+	}
+	t.RestartPolicy = api.RestartPolicy{Condition: pick(r, []api.RestartCondition{api.RestartAlways, api.RestartAlways, api.RestartOnFailure, api.RestartNever}),
+		BackOff: d(100*time.Millisecond, time.Second), MaxBackOff: d(time.Second, 5*time.Second), ResetAfter: d(time.Second, 10*time.Second)}
+	s := &api.Service{Metadata: api.Metadata{Name: u.key.Name, Namespace: u.key.Namespace}, Spec: api.ServiceSpec{Replicas: &replicas, Template: t}}
+	if chance(r, 0.6) {
+		surge := r.IntN(3)
+		s.Spec.Rollout.MaxSurge = api.Count(surge)
+		s.Spec.Rollout.MaxUnavailable = api.Count(r.IntN(3))
+		if surge == 0 {
+			s.Spec.Rollout.MaxUnavailable = api.Count(1 + r.IntN(2))
+		}
+	}
+	s.Default()
+	if problems := api.Validate(s); len(problems) > 0 {
+		u.w.violate("sim", "a made-up manifest is invalid: %v", problems)
+	}
+	return s
+}
+
+// wordOnNode is an operator's word.
+func (u *user) wordOnNode() {
+	h := pick(u.w.r.users, u.w.hosts)
+	word := pick(u.w.r.users, []string{"cordon", "uncordon", "uncordon", "dead"})
+	if word == "dead" && h.on {
+		word = "uncordon" // an operator who says so of a living node gets what he asked for
+	}
+	u.w.order(u, h, word)
+}
+
+func (w *world) order(u *user, h *host, word string) {
+	r := &request{u: u, node: true, words: word + " " + h.name, make: func(t uint64) core.Event { return core.NodeWord{Ticket: t, Node: h.name, Word: word, By: "operator"} }}
+	w.res.Requests++
+	r.try()
+}
+
+// send asks for something until there is an answer.
+func (u *user) send(r *request) {
+	u.w.res.Requests++
+	r.u, r.id = u, fmt.Sprintf("r%d", u.w.res.Requests)
+	u.pending = r
+	r.try()
+}
+
+func (r *request) try() {
+	w := r.u.w
+	r.tries++
+	w.after(w.latency(), func() {
+		var l *lead
+		for _, c := range w.controllers {
+			if c.up && c.lead != nil && c.lead.core != nil && (l == nil || c.lead.lease.Term > l.lease.Term) {
+				l = c.lead
+			}
+		}
+		if l == nil {
+			r.again("nobody leads")
+			return
+		}
+		w.say("a user: %s%s", r.words, map[bool]string{true: ", again"}[r.tries > 1])
+		w.tickets++
+		r.ticket, r.lead = w.tickets, l
+		l.requests[r.ticket] = r
+		l.receive(r.make(r.ticket))
+	})
+}
+
+// again: it was not done, or nobody knows.
+func (r *request) again(why string) {
+	w := r.u.w
+	if r.node {
+		return
+	}
+	w.say("a user has no answer to %s: %s", r.words, why)
+	w.after(between(w.r.users, 50*time.Millisecond, time.Second), r.try)
+}
+
+// unknown: the controller that was asked is no more.
+func (r *request) unknown() {
+	delete(r.lead.requests, r.ticket)
+	r.again("the connection broke")
+}
+
+// reply is the controller's answer.
+func (l *lead) reply(e core.Reply) {
+	r := l.requests[e.Ticket]
+	if r == nil {
+		return
+	}
+	delete(l.requests, e.Ticket)
+	if r.node {
+		return
+	}
+	w := l.w
+	w.mix(e.Ticket)
+	switch v := e.Value.(type) {
+	case core.ApplyResult:
+		for _, a := range v.Applied {
+			if a.Plan != nil || r.dry() {
+				continue
+			}
+			w.ledger.acknowledged(a.Service)
+		}
+	case core.DeleteResult:
+		for _, k := range v.Deleted {
+			if s := w.ledger.pic.services[k]; s != nil && s.Metadata.DeletedAt.IsZero() && l.lease.Term == w.ledger.term {
+				w.violate("I2", "the delete of %s was acknowledged before it was committed", k)
+			}
+		}
+	}
+	if w.broken != nil {
+		return
+	}
+	w.after(w.latency(), func() {
+		if !w.calm && w.cfg.Without&SessionBreak == 0 && chance(w.r.users, 0.02) {
+			r.again("the answer was lost")
+			return
+		}
+		r.answered(e)
+	})
+}
+
+func (r *request) dry() bool {
+	a, ok := r.make(0).(core.Apply)
+	return ok && a.DryRun
+}
+
+func (r *request) answered(e core.Reply) {
+	u, w := r.u, r.u.w
+	switch {
+	case errors.Is(e.Err, core.ErrBusy):
+		r.again(e.Err.Error())
+		return
+	case errors.Is(e.Err, core.ErrNotFound):
+		u.last = nil
+	case e.Err != nil:
+		w.violate("sim", "a user is refused: %s: %v", r.words, e.Err)
+	case r.deletes:
+		u.last = nil
+	case !r.dry():
+		u.last = e.Value.(core.ApplyResult).Applied[0].Service
+	}
+	w.say("a user is answered: %s", r.words)
+	u.pending = nil
+}
+
+// asksToDelete tells whether a user waits for a delete to be done.
+func (w *world) asksToDelete(key api.Key) bool {
+	return slices.ContainsFunc(w.users, func(u *user) bool { return u.key == key && u.pending != nil && u.pending.deletes })
+}
+
+func sortedRequests(m map[uint64]*request) []*request {
+	return slices.SortedFunc(maps.Values(m), func(a, b *request) int { return cmp.Compare(a.ticket, b.ticket) })
+}
