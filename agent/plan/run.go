@@ -260,7 +260,9 @@ func (c *Core) removeDone(x *run, ev Done) {
 func (c *Core) forgetContainer(x *run) {
 	delete(c.byID, x.id)
 	x.id, x.uncertain, x.adopted = "", false, false
-	x.attempt++
+	if !x.r.going { // no further run
+		x.attempt++
+	}
 	c.setState(x, absent)
 }
 

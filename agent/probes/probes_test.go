@@ -62,6 +62,7 @@ func TestHTTP(t *testing.T) {
 		}
 	}
 	// Each try has a connection of its own, and a redirect is not followed.
+	s.Close()
 	close(connections)
 	seen := map[string]bool{}
 	for c := range connections {
