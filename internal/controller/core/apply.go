@@ -1,9 +1,9 @@
 package core
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
-	"reflect"
 	"slices"
 
 	"github.com/orchctl/orch/api"
@@ -13,8 +13,12 @@ import (
 // apply takes all services or none: everything is checked before anything is
 // changed, and all writes go into one transaction.
 func (c *Core) apply(ev Apply) {
+	if c.repeated(ev.Ticket, ev.RequestID) {
+		return
+	}
 	results := make([]Applied, len(ev.Services))
 	changed := make([]*service, len(ev.Services))
+	record := &request{ID: ev.RequestID}
 	var ops []store.Op
 	seen := map[api.Key]bool{}
 	for i, want := range ev.Services {
@@ -24,17 +28,17 @@ func (c *Core) apply(ev Apply) {
 		}
 		seen[want.Metadata.Key()] = true
 		if err != nil {
-			c.out = append(c.out, Reply{Ticket: ev.Ticket, Err: err})
+			c.answer(ev.Ticket, nil, err)
 			return
 		}
-		results[i].Outcome = outcome
-		changed[i] = s
+		results[i].Outcome, changed[i] = outcome, s
+		record.Applied = append(record.Applied, requestedOne{s.key, outcome})
 		if outcome != "unchanged" {
-			ops = append(ops, s.ops(c)...)
+			ops = append(ops, s.ops()...)
 		}
 	}
-	if limit := c.cfg.Limits.MaxOps - countersRoom - 2*len(ev.Services); len(ops) > limit {
-		c.out = append(c.out, Reply{Ticket: ev.Ticket, Err: fmt.Errorf("apply %d services at once: %w: one transaction holds %d writes; apply them in parts", len(ev.Services), ErrInvalid, limit)})
+	if err := c.fits(fmt.Sprintf("apply %d services at once", len(ev.Services)), ops); err != nil {
+		c.answer(ev.Ticket, nil, err)
 		return
 	}
 	if ev.DryRun {
@@ -42,26 +46,60 @@ func (c *Core) apply(ev Apply) {
 			results[i].Service = c.publicService(s)
 			results[i].Plan = dryRun(c.viewOf(s), c)
 		}
-		c.out = append(c.out, Reply{Ticket: ev.Ticket, Value: ApplyResult{results}})
+		c.answer(ev.Ticket, ApplyResult{results}, nil)
 		return
 	}
 	if len(ops) > 0 {
-		c.write(ops...)
+		c.write(append(ops, c.remember(record)...)...)
 	}
 	for i, s := range changed {
 		if results[i].Outcome != "unchanged" {
-			c.services[s.key] = s
-			c.event(s.key.Namespace, api.KindService, s.key.Name, api.EventNormal, map[string]string{"created": "Created", "configured": "Configured"}[results[i].Outcome],
-				fmt.Sprintf("revision %d, %d replicas, by %s", s.obj.Status.Revision, s.obj.Spec.Want(), orElse(ev.By, "unknown")))
-			c.pruneRevisions(s)
-			c.markDirty(s)
-			for _, f := range s.fillings {
-				c.view.touchFilling(f) // replicas show their service's labels
-			}
+			c.accept(s, results[i].Outcome, ev.By)
 		}
 		results[i].Service = c.publicService(s)
 	}
-	c.emit(Reply{Ticket: ev.Ticket, Value: ApplyResult{results}})
+	c.answer(ev.Ticket, ApplyResult{results}, nil)
+}
+
+// accept puts a changed service in the place of the one before.
+func (c *Core) accept(s *service, outcome, by string) {
+	s.fresh = false
+	c.services[s.key] = s
+	c.event(s.key.Namespace, api.KindService, s.key.Name, api.EventNormal, map[string]string{"created": "Created", "configured": "Configured"}[outcome],
+		fmt.Sprintf("revision %d, %d replicas, by %s", s.obj.Status.Revision, s.obj.Spec.Want(), orElse(by, "unknown")))
+	c.pruneRevisions(s)
+	c.markDirty(s)
+	for _, f := range s.fillings {
+		c.view.touchFilling(f) // replicas show their service's labels
+	}
+}
+
+// opsRoom is kept free in a transaction beside what one change writes: counters,
+// the memory of requests, the fence.
+const opsRoom = 8
+
+// fits refuses a change that no transaction can hold. Sent all the same it would
+// topple the leader, and again with every retry.
+func (c *Core) fits(what string, ops []store.Op) error {
+	size := 0
+	for _, op := range ops {
+		size += op.Size()
+	}
+	l := c.cfg.Limits
+	if len(ops) > l.MaxOps-opsRoom {
+		return fmt.Errorf("%s: %w: %d writes are more than one transaction holds (%d); do it in parts", what, ErrInvalid, len(ops), l.MaxOps-opsRoom)
+	}
+	if room := l.MaxBytes * 3 / 4; size > room {
+		return fmt.Errorf("%s: %w: %d bytes are more than one transaction holds (%d); do it in parts", what, ErrInvalid, size, room)
+	}
+	return nil
+}
+
+// sameJSON compares as the store and the wire do: an empty list and none are one.
+func sameJSON(a, b any) bool {
+	x, errX := json.Marshal(a)
+	y, errY := json.Marshal(b)
+	return errX == nil && errY == nil && string(x) == string(y)
 }
 
 // prepare makes what a service would be after the apply, in a copy.
@@ -83,9 +121,6 @@ func (c *Core) prepare(want *api.Service, ev Apply) (*service, string, error) {
 		if have.deleting() {
 			return nil, "", fmt.Errorf("service %s is being deleted: %w: apply again when it is gone", key, ErrBusy)
 		}
-		if ev.RequestID != "" && have.requestID == ev.RequestID {
-			return have, "unchanged", nil // a retry of what was done
-		}
 		*next = *have
 		next.revisions = maps.Clone(have.revisions)
 		outcome = "configured"
@@ -93,16 +128,15 @@ func (c *Core) prepare(want *api.Service, ev Apply) (*service, string, error) {
 	m := next.obj.Metadata
 	m.Name, m.Namespace, m.Labels, m.Annotations = key.Name, key.Namespace, want.Metadata.Labels, want.Metadata.Annotations
 	rev := next.newest()
-	newTemplate := rev == nil || !reflect.DeepEqual(rev.Template, want.Spec.Template)
-	if have != nil && !newTemplate && reflect.DeepEqual(have.obj.Spec, want.Spec) && reflect.DeepEqual(have.obj.Metadata, m) {
+	newTemplate := rev == nil || !sameJSON(rev.Template, want.Spec.Template)
+	if have != nil && !newTemplate && sameJSON(have.obj.Spec, want.Spec) && sameJSON(have.obj.Metadata, m) {
 		return have, "unchanged", nil
 	}
-	if have == nil || !reflect.DeepEqual(have.obj.Spec, want.Spec) {
+	if have == nil || !sameJSON(have.obj.Spec, want.Spec) {
 		m.Generation++
 	}
 	m.ResourceVersion++
 	next.obj = api.Service{TypeMeta: api.TypeMeta{APIVersion: api.Version, Kind: api.KindService}, Metadata: m, Spec: want.Spec, Status: next.obj.Status}
-	next.requestID = ev.RequestID
 	if newTemplate {
 		next.obj.Status = api.ServiceStatus{Revision: next.obj.Status.Revision + 1}
 		next.addRevision(&api.Revision{Service: key, UID: m.UID, Number: next.obj.Status.Revision, Template: want.Spec.Template, CreatedAt: c.now})
@@ -126,16 +160,18 @@ func precondition(have *service, want *api.Service) error {
 }
 
 // ops writes the service, and its newest revision if it is new.
-func (s *service) ops(c *Core) []store.Op {
-	ops := []store.Op{store.Put(serviceKey(s.key), object(api.KindService, &s.obj, s.requestID))}
+func (s *service) ops() []store.Op {
+	ops := []store.Op{store.Put(serviceKey(s.key), object(api.KindService, &s.obj))}
 	if s.fresh {
-		s.fresh = false
-		ops = append(ops, store.Put(revisionKey(s.key, s.obj.Status.Revision), object("Revision", &s.newest().Revision, "")))
+		ops = append(ops, store.Put(revisionKey(s.key, s.obj.Status.Revision), object("Revision", &s.newest().Revision)))
 	}
 	return ops
 }
 
 func (c *Core) scale(ev Scale) {
+	if c.repeated(ev.Ticket, ev.RequestID) {
+		return
+	}
 	s := c.services[ev.Key]
 	var err error
 	switch {
@@ -145,11 +181,11 @@ func (c *Core) scale(ev Scale) {
 		err = fmt.Errorf("service %s is being deleted: %w", ev.Key, ErrBusy)
 	case ev.Replicas < 0:
 		err = fmt.Errorf("scale service %s to %d: %w: want 0 or more", ev.Key, ev.Replicas, ErrInvalid)
-	case ev.Current >= 0 && s.obj.Spec.Want() != ev.Current && s.requestID != ev.RequestID:
+	case ev.Current >= 0 && s.obj.Spec.Want() != ev.Current:
 		err = fmt.Errorf("service %s: %w: it has %d replicas, not %d", ev.Key, ErrChanged, s.obj.Spec.Want(), ev.Current)
 	}
 	if err != nil {
-		c.out = append(c.out, Reply{Ticket: ev.Ticket, Err: err})
+		c.answer(ev.Ticket, nil, err)
 		return
 	}
 	want := s.obj
@@ -159,40 +195,53 @@ func (c *Core) scale(ev Scale) {
 }
 
 func (c *Core) deleteServices(ev Delete) {
-	var result DeleteResult
-	for _, key := range ev.Keys {
-		if c.services[key] == nil {
-			result.Missing = append(result.Missing, key)
-		} else if !slices.Contains(result.Deleted, key) {
-			result.Deleted = append(result.Deleted, key)
-		}
-	}
-	if len(result.Missing) > 0 && !ev.IgnoreMissing {
-		c.out = append(c.out, Reply{Ticket: ev.Ticket, Err: fmt.Errorf("service %s: %w; nothing was deleted", result.Missing[0], ErrNotFound)})
+	if c.repeated(ev.Ticket, ev.RequestID) {
 		return
 	}
+	record := &request{ID: ev.RequestID, IsDelete: true}
 	var ops []store.Op
-	for _, key := range result.Deleted {
+	for _, key := range ev.Keys {
 		s := c.services[key]
-		if s.deleting() {
-			continue
+		switch {
+		case s == nil:
+			record.Missing = append(record.Missing, key)
+		case slices.Contains(record.Deleted, key):
+		default:
+			record.Deleted = append(record.Deleted, key)
+			if gone := s.obj; !s.deleting() {
+				gone.Metadata.DeletedAt = c.now
+				gone.Metadata.ResourceVersion++
+				ops = append(ops, store.Put(serviceKey(key), object(api.KindService, &gone)))
+			}
 		}
-		s.obj.Metadata.DeletedAt = c.now
-		s.obj.Metadata.ResourceVersion++
-		ops = append(ops, store.Put(serviceKey(key), object(api.KindService, &s.obj, s.requestID)))
-		c.markDirty(s)
+	}
+	err := c.fits(fmt.Sprintf("delete %d services at once", len(ev.Keys)), ops)
+	if len(record.Missing) > 0 && !ev.IgnoreMissing {
+		err = fmt.Errorf("service %s: %w; nothing was deleted", record.Missing[0], ErrNotFound)
+	}
+	if err != nil {
+		c.answer(ev.Ticket, nil, err)
+		return
+	}
+	for _, key := range record.Deleted {
+		if s := c.services[key]; !s.deleting() {
+			s.obj.Metadata.DeletedAt = c.now
+			s.obj.Metadata.ResourceVersion++
+			c.event(key.Namespace, api.KindService, key.Name, api.EventNormal, "Deleting", "by "+orElse(ev.By, "unknown"))
+			c.markDirty(s)
+		}
 	}
 	if len(ops) > 0 {
-		c.write(ops...)
+		c.write(append(ops, c.remember(record)...)...)
 	}
-	c.emit(Reply{Ticket: ev.Ticket, Value: result})
+	c.answer(ev.Ticket, DeleteResult{Deleted: record.Deleted, Missing: record.Missing}, nil)
 }
 
 func (c *Core) explain(ev Explain) {
 	s := c.services[ev.Key]
 	if s == nil {
-		c.out = append(c.out, Reply{Ticket: ev.Ticket, Err: fmt.Errorf("service %s: %w", ev.Key, ErrNotFound)})
+		c.answer(ev.Ticket, nil, fmt.Errorf("service %s: %w", ev.Key, ErrNotFound))
 		return
 	}
-	c.out = append(c.out, Reply{Ticket: ev.Ticket, Value: c.explainNodes(s)})
+	c.answer(ev.Ticket, c.explainNodes(s), nil)
 }

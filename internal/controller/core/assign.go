@@ -40,6 +40,9 @@ func (c *Core) sendToNode(name string, set wire.AssignmentSet) {
 	}
 	n.sequence++
 	set.Sequence = n.sequence
+	for _, a := range set.Put {
+		c.fillings[a.Key].sent = n.sequence
+	}
 	c.emit(SendAssignments{Node: name, Session: n.session, Set: set})
 }
 
@@ -48,42 +51,51 @@ type endpoints struct {
 	version uint64
 	live    map[api.ReplicaKey]wire.Endpoint
 	changed map[api.ReplicaKey]bool
+	// kept were left to agents as they know them, for their nodes had not
+	// reported to this leader: they are changed as soon as anything is known.
+	kept map[api.ReplicaKey]bool
 }
 
 func newEndpoints() endpoints {
-	return endpoints{live: map[api.ReplicaKey]wire.Endpoint{}, changed: map[api.ReplicaKey]bool{}}
+	return endpoints{live: map[api.ReplicaKey]wire.Endpoint{}, changed: map[api.ReplicaKey]bool{}, kept: map[api.ReplicaKey]bool{}}
 }
 
 func (e *endpoints) withdraw(k api.ReplicaKey) {
-	if _, ok := e.live[k]; ok {
+	if _, ok := e.live[k]; ok || e.kept[k] {
 		delete(e.live, k)
+		delete(e.kept, k)
 		e.changed[k] = true
 	}
 }
 
-// settleEndpoint puts a filling among the endpoints or takes it out, by what is
-// known now.
-func (c *Core) settleEndpoint(f *filling) {
-	n := c.nodes[f.node]
-	if n == nil || f.void || f.stopping || !f.reported || !f.status.Ready || n.verdict == api.VerdictSuspect || n.verdict == api.VerdictDead {
-		c.ends.withdraw(f.key)
+func (e *endpoints) put(want wire.Endpoint) {
+	have, ok := e.live[want.Replica]
+	if ok && have.IP == want.IP && have.NodeIP == want.NodeIP {
 		return
 	}
-	want := wire.Endpoint{Replica: f.key, Node: f.node, IP: f.status.IP, NodeIP: n.obj.Status.Address, Ports: f.ports}
-	if have, ok := c.ends.live[f.key]; ok && have.IP == want.IP && have.NodeIP == want.NodeIP {
-		return
-	}
-	c.ends.live[f.key] = want
-	c.ends.changed[f.key] = true
+	delete(e.kept, want.Replica)
+	e.live[want.Replica] = want
+	e.changed[want.Replica] = true
 }
 
-// sendEndpoints tells agents what changed. Until every node that holds replicas
-// was heard or given a verdict in this term, agents keep the set that they have:
-// an empty one would take traffic from replicas that are well.
-func (c *Core) sendEndpoints() {
-	if !c.settled() {
-		return
+// settleEndpoint puts a filling among the endpoints or takes it out, by what is
+// known now. While its node has not reported in this session, what was known of
+// it stays: unknown is not absent.
+func (c *Core) settleEndpoint(f *filling) {
+	n := c.nodes[f.node]
+	switch {
+	case n == nil || f.void || f.stopping || n.verdict == api.VerdictSuspect || n.verdict == api.VerdictDead:
+		c.ends.withdraw(f.key)
+	case !f.reported:
+	case !f.status.Ready:
+		c.ends.withdraw(f.key)
+	default:
+		c.ends.put(wire.Endpoint{Replica: f.key, Node: f.node, IP: f.status.IP, NodeIP: n.obj.Status.Address, Ports: f.ports})
 	}
+}
+
+// sendEndpoints tells agents what changed, and new sessions everything.
+func (c *Core) sendEndpoints() {
 	if len(c.ends.changed) == 0 && len(c.fresh) == 0 {
 		return
 	}
@@ -100,10 +112,14 @@ func (c *Core) sendEndpoints() {
 		}
 	}
 	clear(c.ends.changed)
+	var all wire.EndpointSet // made once, shared by all sessions that are new
+	if len(c.fresh) > 0 {
+		all = c.allEndpoints()
+	}
 	for _, n := range c.sortedSessions() {
 		switch {
 		case c.fresh[n.name]:
-			c.emit(SendEndpoints{Node: n.name, Session: n.session, Set: c.allEndpoints()})
+			c.emit(SendEndpoints{Node: n.name, Session: n.session, Set: all})
 		case len(keys) > 0:
 			c.emit(SendEndpoints{Node: n.name, Session: n.session, Set: delta})
 		}
@@ -116,29 +132,20 @@ func (c *Core) allEndpoints() wire.EndpointSet {
 	for _, k := range slices.SortedFunc(maps.Keys(c.ends.live), compareReplicas) {
 		set.Put = append(set.Put, c.ends.live[k])
 	}
+	for _, n := range c.sortedNodes() {
+		if n.verdict == api.VerdictSuspect || n.verdict == api.VerdictDead {
+			continue
+		}
+		for _, f := range n.sortedFillings() {
+			if _, live := c.ends.live[f.key]; !live && !f.reported && !f.void && !f.stopping {
+				c.ends.kept[f.key] = true
+				set.Keep = append(set.Keep, f.key)
+			}
+		}
+	}
 	return set
 }
 
-// settled tells whether the picture of this term is whole. It stays so.
-func (c *Core) settled() bool {
-	if c.whole {
-		return true
-	}
-	for _, n := range c.nodes {
-		if len(n.fillings) > 0 && (n.verdict == api.VerdictUnknown || n.session != 0 && !n.reported) {
-			return false
-		}
-	}
-	c.whole = true
-	return true
-}
-
 func (c *Core) sortedSessions() []*node {
-	var out []*node
-	for _, n := range c.sortedNodes() {
-		if n.session != 0 {
-			out = append(out, n)
-		}
-	}
-	return out
+	return slices.DeleteFunc(c.sortedNodes(), func(n *node) bool { return n.session == 0 })
 }

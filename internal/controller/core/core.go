@@ -60,11 +60,14 @@ type Core struct {
 
 	back  map[string]bool // nodes whose return is not settled
 	fresh map[string]bool // nodes whose session has no endpoint set yet
-	whole bool            // see settled
 	ends  endpoints
 	view  view
-	now   time.Time
-	out   []Effect
+
+	unknown  map[string]bool // nodes of which nothing is known yet in this term
+	requests *requests
+	answers  []Reply // of this turn; see answer
+	now      time.Time
+	out      []Effect
 }
 
 // New makes the core of a new term; Load gives it its picture, Begin starts it.
@@ -79,6 +82,7 @@ func New(cfg Config) *Core {
 		fleet: scheduler.NewFleet(), live: liveness.New(cfg.Liveness), history: newHistory(cfg.EventHistory),
 		dirty: map[api.Key]bool{}, blocked: map[api.Key]bool{}, wakes: map[api.Key]time.Time{},
 		back: map[string]bool{}, fresh: map[string]bool{}, ends: newEndpoints(), view: newView(),
+		unknown: map[string]bool{}, requests: newRequests(),
 	}
 }
 
@@ -93,6 +97,9 @@ func (c *Core) Begin(now time.Time) []Effect {
 			last = liveness.Dead
 		case unreached[n.name]:
 			last = liveness.Suspect
+		}
+		if last != liveness.Dead {
+			c.unknown[n.name] = true
 		}
 		c.liveStep(liveness.NodeAdded{Node: n.name, Verdict: last, BootID: n.obj.Status.BootID})
 	}
@@ -110,7 +117,7 @@ func (c *Core) unreached() map[string]bool {
 	for _, s := range c.services {
 		spared := map[int]bool{}
 		for _, f := range s.fillings {
-			spared[f.key.Slot] = spared[f.key.Slot] || f.spare
+			spared[f.key.Slot] = spared[f.key.Slot] || f.spare && !f.stopping
 		}
 		for _, f := range s.fillings {
 			if spared[f.key.Slot] && !f.spare {
@@ -138,8 +145,12 @@ func (c *Core) Step(ev Event, now time.Time) []Effect {
 	case NodeWord:
 		c.nodeWord(ev)
 	case Write:
+		if err := c.fits("write", ev.Ops); err != nil {
+			c.answer(ev.Ticket, nil, err)
+			break
+		}
 		c.write(ev.Ops...)
-		c.emit(Reply{Ticket: ev.Ticket})
+		c.answer(ev.Ticket, nil, nil)
 	case Explain:
 		c.explain(ev)
 	case SessionOpened:
@@ -167,8 +178,15 @@ func (c *Core) Step(ev Event, now time.Time) []Effect {
 	return c.take()
 }
 
-// Turn plans for everything that is dirty, publishes what changed and sends the
-// next transaction. The driver calls it when its inbox is empty.
+// answer answers an API call at the end of the turn: after what it changed is
+// published, and behind everything that is not committed yet, so that whoever
+// has an answer sees what it speaks of.
+func (c *Core) answer(ticket uint64, value any, err error) {
+	c.answers = append(c.answers, Reply{Ticket: ticket, Value: value, Err: err})
+}
+
+// Turn plans for everything that is dirty, publishes what changed, answers and
+// sends the next transaction. The driver calls it when its inbox is empty.
 func (c *Core) Turn(now time.Time) []Effect {
 	if c.failed {
 		return nil
@@ -178,6 +196,10 @@ func (c *Core) Turn(now time.Time) []Effect {
 	c.settleBack()
 	c.sendEndpoints()
 	c.publish()
+	for _, a := range c.answers {
+		c.emit(a)
+	}
+	c.answers = nil
 	c.flush()
 	return c.take()
 }

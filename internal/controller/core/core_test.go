@@ -48,8 +48,8 @@ func TestRetryIsDoneOnce(t *testing.T) {
 	f := threeNodes(t)
 	f.apply("same", web(2, "a:1"))
 	before := f.service("web").Metadata.ResourceVersion
-	if got := f.apply("same", web(2, "a:1")).Value.(ApplyResult).Applied[0].Outcome; got != "unchanged" {
-		t.Errorf("retry: %q", got)
+	if got := f.apply("same", web(2, "a:1")).Value.(ApplyResult).Applied[0].Outcome; got != "created" {
+		t.Errorf("retry: %q, want what the first try was told", got)
 	}
 	if f.service("web").Metadata.ResourceVersion != before {
 		t.Error("the retry changed the service")
@@ -149,6 +149,7 @@ func TestDeleteLeavesNothing(t *testing.T) {
 	}
 	f.ticket++
 	f.step(Delete{Ticket: f.ticket, Keys: []api.Key{{Namespace: "default", Name: "web"}}})
+	f.turn()
 	if !errors.Is(f.replies[f.ticket].Err, ErrNotFound) {
 		t.Errorf("second delete: %v", f.replies[f.ticket].Err)
 	}
@@ -345,7 +346,7 @@ func TestReplicaThatTheAgentLostIsStartedAgain(t *testing.T) {
 	f.apply("1", web(1, "a:1"))
 	for _, a := range f.agents {
 		if len(a.holds) == 1 {
-			f.step(Status{Node: a.name, Session: a.session, Report: wire.StatusReport{Complete: true}})
+			f.step(Status{Node: a.name, Session: a.session, Report: wire.StatusReport{Complete: true, Taken: a.taken}})
 			f.turn()
 			f.mustReady("web", 0)
 			f.reportAll(a)

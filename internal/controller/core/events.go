@@ -35,6 +35,7 @@ type (
 		Ticket        uint64
 		Keys          []api.Key
 		IgnoreMissing bool
+		RequestID     string
 		By            string
 	}
 	// NodeWord is an operator's word: "dead", "cordon", "uncordon" or "remove".
@@ -186,8 +187,8 @@ func (Publish) effect()         {}
 // the sequence number.
 type ViewKey struct{ Kind, Namespace, Name string }
 
-// Entry is one published object: an *api.Service, *api.Replica, *api.Node,
-// *api.Event or *api.Revision, never changed after it was published.
+// Entry is one published object: an *api.Service, *api.Replica, *api.Node or
+// *api.Event, never changed after it was published.
 type Entry struct {
 	Key    ViewKey
 	Object any

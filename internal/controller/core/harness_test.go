@@ -38,6 +38,7 @@ type fleet struct {
 type agent struct {
 	name, boot string
 	session    uint64
+	taken      uint64 // sequence of the last assignment set
 	seq        uint64
 	silent     bool // does not report nor beat
 	hostUp     bool // though silent, its host answers
@@ -114,7 +115,7 @@ func (f *fleet) do(effects []Effect) {
 				f.seen[x.Key] = x.Object
 			}
 			for _, k := range e.Gone {
-				if _, ok := f.seen[k]; !ok {
+				if _, ok := f.seen[k]; !ok && k.Kind != api.KindEvent { // an event may come and go in one turn
 					f.t.Errorf("%v is said to be gone but was never published", k)
 				}
 				delete(f.seen, k)
@@ -171,6 +172,7 @@ func (f *fleet) assign(e SendAssignments) {
 	if e.Set.StoreRevision > f.rev {
 		f.t.Errorf("assignment set of %s claims revision %d, the store is at %d", e.Node, e.Set.StoreRevision, f.rev)
 	}
+	a.taken = e.Set.Sequence
 	if e.Set.Complete {
 		for k := range a.holds {
 			if !slices.ContainsFunc(e.Set.Put, func(x wire.Assignment) bool { return x.Key == k }) {
@@ -210,7 +212,7 @@ func (a *agent) reports() []wire.Report {
 
 func (f *fleet) reportAll(a *agent) {
 	f.t.Helper()
-	f.step(Status{Node: a.name, Session: a.session, Report: wire.StatusReport{Complete: true, Replicas: a.reports()}})
+	f.step(Status{Node: a.name, Session: a.session, Report: wire.StatusReport{Complete: true, Taken: a.taken, Replicas: a.reports()}})
 	f.turn()
 }
 
@@ -220,7 +222,13 @@ func (f *fleet) endpoints(e SendEndpoints) {
 		return
 	}
 	if e.Set.Complete {
+		before := a.ends
 		a.ends = map[api.ReplicaKey]wire.Endpoint{}
+		for _, k := range e.Set.Keep {
+			if x, ok := before[k]; ok {
+				a.ends[k] = x
+			}
+		}
 	}
 	for _, x := range e.Set.Put {
 		a.ends[x.Replica] = x

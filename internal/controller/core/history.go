@@ -48,14 +48,20 @@ func (c *Core) event(namespace, kind, name, typ, reason, message string) {
 			}
 		}
 		h.last[idOf(e)] = &again
-		c.storeEvent(&again)
+		c.publishEvent(&again)
+		// What repeats costs a write for each doubling only: a crash loop may not
+		// become a load on the store. After a takeover the count may be too low.
+		if again.Count&(again.Count-1) == 0 {
+			c.write(store.Put(eventKey(&again), object(api.KindEvent, &again)))
+		}
 		return
 	}
 	c.counters.event++
 	e.Seq = c.counters.event
 	h.of[namespace] = append(list, e)
 	h.last[idOf(e)] = e
-	c.storeEvent(e)
+	c.write(store.Put(eventKey(e), object(api.KindEvent, e)))
+	c.publishEvent(e)
 	for len(h.of[namespace]) > h.limit {
 		gone := h.of[namespace][0]
 		h.of[namespace] = h.of[namespace][1:]
@@ -65,11 +71,6 @@ func (c *Core) event(namespace, kind, name, typ, reason, message string) {
 		c.write(store.Delete(eventKey(gone)))
 		c.view.forgetEvent(gone)
 	}
-}
-
-func (c *Core) storeEvent(e *api.Event) {
-	c.write(store.Put(eventKey(e), object(api.KindEvent, e, "")))
-	c.publishEvent(e)
 }
 
 // tellChange makes events of what an agent's report says for the first time.

@@ -75,7 +75,7 @@ func (n *node) sortedFillings() []*filling {
 
 func (c *Core) putNode(n *node) {
 	n.obj.Metadata.ResourceVersion++
-	c.write(store.Put(nodeKey(n.name), object(api.KindNode, &n.obj, "")))
+	c.write(store.Put(nodeKey(n.name), object(api.KindNode, &n.obj)))
 	c.view.touchNode(n)
 }
 
@@ -83,8 +83,7 @@ func (c *Core) sessionOpened(ev SessionOpened) {
 	known := c.nodes[ev.Node] != nil
 	n := c.nodeOf(ev.Node)
 	wasDead := n.verdict == api.VerdictDead
-	n.session, n.sequence, n.reported = ev.Session, 0, false
-	c.fresh[n.name] = true
+	n.reported = false
 	for _, f := range n.fillings {
 		f.reported = false
 		c.view.touchFilling(f)
@@ -95,14 +94,19 @@ func (c *Core) sessionOpened(ev SessionOpened) {
 		c.event("", api.KindNode, n.name, api.EventNormal, "Joined", fmt.Sprintf("from %s, orch %s, %s", ev.Hello.Address, ev.Hello.Version, ev.Hello.Runtime))
 	}
 	c.liveStep(liveness.SessionOpened{Node: n.name, BootID: ev.Hello.BootID, WasDead: wasDead})
+	// What is lost goes before the record says that the node lives: a leader
+	// that dies in between must not leave old placements to the new life.
+	c.dropVoid(n, "its node's life is over")
+	n.session, n.sequence = ev.Session, 0
+	c.fresh[n.name] = true
 
-	before := object(api.KindNode, &n.obj, "")
+	before := object(api.KindNode, &n.obj)
 	h := ev.Hello
 	n.obj.Metadata.Labels = h.Labels
 	s := &n.obj.Status
 	s.BootID, s.Address, s.Capacity, s.Version, s.OS, s.Kernel, s.Runtime = h.BootID, h.Address, h.Capacity, h.Version, h.OS, h.Kernel, h.Runtime
 	s.Verdict, s.VerdictWhy, s.VerdictSince = "", "", time.Time{} // Dead is over: it has a session
-	if !known || string(before) != string(object(api.KindNode, &n.obj, "")) {
+	if !known || string(before) != string(object(api.KindNode, &n.obj)) {
 		c.putNode(n)
 	}
 	c.fleet.SetNode(n.forScheduler())
@@ -141,6 +145,12 @@ func (c *Core) setVerdict(e liveness.SetVerdict) {
 		return
 	}
 	n.verdict, n.why, n.since = verdicts[e.To], e.Why, c.now
+	if c.unknown[n.name] && e.To != liveness.Unknown {
+		delete(c.unknown, n.name)
+		if len(c.unknown) == 0 {
+			c.roomMade() // creates that waited for the fleet to be known
+		}
+	}
 	if e.To == liveness.Back {
 		c.back[n.name] = true
 	}
@@ -158,6 +168,9 @@ func (c *Core) setVerdict(e liveness.SetVerdict) {
 		c.voidAll(n)
 	}
 	if e.To == liveness.Dead {
+		// A stream that is still half open would be taken up again when the link
+		// heals: a dead node must dial anew.
+		c.closeSession(n, "this node was taken for dead: "+e.Why)
 		n.obj.Status.Verdict, n.obj.Status.VerdictWhy, n.obj.Status.VerdictSince = n.verdict, n.why, n.since
 		c.putNode(n)
 	}
@@ -169,6 +182,22 @@ func (c *Core) setVerdict(e liveness.SetVerdict) {
 	c.view.touchNode(n)
 	if e.To == liveness.Healthy {
 		c.roomMade()
+	}
+}
+
+func (c *Core) closeSession(n *node, why string) {
+	if n.session != 0 {
+		c.emit(CloseSession{Node: n.name, Session: n.session, Why: why})
+		n.session = 0
+	}
+}
+
+// dropVoid forgets what was placed on a life that is over.
+func (c *Core) dropVoid(n *node, why string) {
+	for _, f := range n.sortedFillings() {
+		if f.void {
+			c.lose(c.services[f.key.ServiceKey()], f, why)
+		}
 	}
 }
 
@@ -240,10 +269,11 @@ func (c *Core) status(ev Status) {
 	}
 	n.orphans = ev.Report.Orphans
 	for _, f := range n.sortedFillings() {
-		f.reported = true
-		if said[f.key] {
+		if said[f.key] || f.sent > ev.Report.Taken { // what was sent later it cannot know
+			c.touch(f)
 			continue
 		}
+		f.reported = true
 		// It has nothing of it: not begun yet, or nothing left of what was to stop.
 		if f.stopping {
 			c.gone(f)
@@ -267,7 +297,11 @@ func (c *Core) report(f *filling, s api.ReplicaStatus) {
 	case f.readySince.IsZero():
 		f.readySince = c.now
 	}
-	c.tellChange(f, was, s)
+	if f.loaded { // told by the term before
+		f.loaded = false
+	} else {
+		c.tellChange(f, was, s)
+	}
 	c.settleEndpoint(f)
 	c.touch(f)
 }
@@ -322,15 +356,11 @@ func (c *Core) heard(f *filling) bool {
 func (c *Core) nodeWord(ev NodeWord) {
 	n := c.nodes[ev.Node]
 	if n == nil {
-		c.out = append(c.out, Reply{Ticket: ev.Ticket, Err: fmt.Errorf("node %q: %w", ev.Node, ErrNotFound)})
+		c.answer(ev.Ticket, nil, fmt.Errorf("node %q: %w", ev.Node, ErrNotFound))
 		return
 	}
 	switch ev.Word {
 	case "dead":
-		if n.session != 0 {
-			c.emit(CloseSession{Node: n.name, Session: n.session, Why: "an operator declared this node dead"})
-			n.session = 0
-		}
 		c.liveStep(liveness.OperatorDead{Node: n.name, By: ev.By})
 	case "cordon", "uncordon":
 		if want := ev.Word == "cordon"; n.obj.Spec.Unschedulable != want {
@@ -342,14 +372,14 @@ func (c *Core) nodeWord(ev NodeWord) {
 		}
 	case "remove":
 		if err := c.removeNode(n, ev.By); err != nil {
-			c.out = append(c.out, Reply{Ticket: ev.Ticket, Err: err})
+			c.answer(ev.Ticket, nil, err)
 			return
 		}
 	default:
-		c.out = append(c.out, Reply{Ticket: ev.Ticket, Err: fmt.Errorf("word %s: %w: want dead, cordon, uncordon or remove", strconv.Quote(ev.Word), ErrInvalid)})
+		c.answer(ev.Ticket, nil, fmt.Errorf("word %s: %w: want dead, cordon, uncordon or remove", strconv.Quote(ev.Word), ErrInvalid))
 		return
 	}
-	c.emit(Reply{Ticket: ev.Ticket})
+	c.answer(ev.Ticket, nil, nil)
 }
 
 // removeNode forgets a dead node, or one that holds nothing and has no session.
@@ -358,6 +388,9 @@ func (c *Core) removeNode(n *node, by string) error {
 		return fmt.Errorf("remove node %s: %w: it is %s and holds %d replicas; stop its agent and say \"orchctl node dead %s\" first", n.name, ErrBusy, n.verdict, len(n.fillings), n.name)
 	}
 	c.voidAll(n)
+	c.dropVoid(n, "node "+n.name+" was removed")
+	c.closeSession(n, "an operator removed this node")
+	delete(c.unknown, n.name)
 	c.liveStep(liveness.NodeRemoved{Node: n.name})
 	c.fleet.RemoveNode(n.name)
 	delete(c.nodes, n.name)

@@ -51,6 +51,12 @@ func (c *Core) planService(s *service, wanted map[api.ReplicaKey]reconciler.Acti
 			s.waiting = append(s.waiting, "some nodes have not reported to this leader yet")
 			continue
 		}
+		if a.Op == reconciler.Create && !a.Spare && len(c.unknown) > 0 {
+			// The first agents to return would get everything.
+			s.waiting = append(s.waiting, fmt.Sprintf("%d nodes have not reported to this leader yet", len(c.unknown)))
+			c.blocked[s.key] = true
+			continue
+		}
 		switch a.Op {
 		case reconciler.Create:
 			// Only a placement spends its epoch; see place.
@@ -79,7 +85,9 @@ func (c *Core) carryOut(s *service, f *filling, a reconciler.Action) {
 		return
 	}
 	name := f.key.Name()
-	c.view.touchFilling(f)
+	if a.Op != reconciler.Void {
+		c.view.touchFilling(f)
+	}
 	switch a.Op {
 	case reconciler.Remove:
 		f.stopping, f.why = true, a.Why
@@ -88,11 +96,11 @@ func (c *Core) carryOut(s *service, f *filling, a reconciler.Action) {
 		c.sendToNode(f.node, c.assignmentOf(f))
 		c.event(f.key.Namespace, api.KindReplica, name, api.EventNormal, "Stopping", fmt.Sprintf("on %s: %s", f.node, a.Why))
 	case reconciler.Void:
-		c.event(f.key.Namespace, api.KindReplica, name, api.EventWarning, "Lost", fmt.Sprintf("on %s: %s", f.node, a.Why))
-		c.drop(s, f)
+		c.lose(s, f, a.Why)
 	case reconciler.Adopt:
 		f.spare, f.why = false, a.Why
 		c.write(store.Put(placementKey(f.key), f.record()))
+		c.sendToNode(f.node, c.assignmentOf(f))
 		c.event(f.key.Namespace, api.KindReplica, name, api.EventNormal, "Adopted", fmt.Sprintf("the spare on %s is the replica now: %s", f.node, a.Why))
 		c.markDirty(s)
 	}

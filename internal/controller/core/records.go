@@ -24,6 +24,7 @@ const (
 	placementPrefix = Prefix + "placements/" // <namespace>/<service>/<slot>/<epoch>
 	nodePrefix      = Prefix + "nodes/"      // <name>
 	eventPrefix     = Prefix + "events/"     // <namespace>/<sequence>
+	requestPrefix   = Prefix + "requests/"   // <sequence>
 )
 
 func serviceKey(k api.Key) string { return servicePrefix + k.Namespace + "/" + k.Name }
@@ -43,12 +44,12 @@ func eventKey(e *api.Event) string {
 }
 
 // object wraps one api object for the store.
-func object(kind string, v any, requestID string) []byte {
+func object(kind string, v any) []byte {
 	js, err := json.Marshal(v)
 	if err != nil { // the api types hold nothing that JSON cannot
 		panic(fmt.Sprintf("encode %s: %v", kind, err))
 	}
-	return message(&orchv1.Envelope{Kind: kind, ApiVersion: api.Version, Json: js, RequestId: requestID})
+	return message(&orchv1.Envelope{Kind: kind, ApiVersion: api.Version, Json: js})
 }
 
 func message(m proto.Message) []byte {
@@ -59,16 +60,16 @@ func message(m proto.Message) []byte {
 	return b
 }
 
-// openEnvelope reads what object wrote into v and gives the request id.
-func openEnvelope(b []byte, v any) (requestID string, err error) {
+// openEnvelope reads what object wrote into v.
+func openEnvelope(b []byte, v any) error {
 	var e orchv1.Envelope
 	if err := proto.Unmarshal(b, &e); err != nil {
-		return "", err
+		return err
 	}
 	if e.ApiVersion != api.Version {
-		return "", fmt.Errorf("written by another version of orch (%s)", e.ApiVersion)
+		return fmt.Errorf("written by another version of orch (%s)", e.ApiVersion)
 	}
-	return e.RequestId, json.Unmarshal(e.Json, v)
+	return json.Unmarshal(e.Json, v)
 }
 
 func (f *filling) record() []byte {
@@ -92,7 +93,11 @@ func (c *Core) Load(kvs []store.KV, rev int64) error {
 			if !ok {
 				return fmt.Errorf("placement %s names revision %d, which the store does not hold", f.key, f.revision)
 			}
+			f.loaded = true
 			c.index(f, rev)
+			if n := c.nodes[f.node]; n != nil && n.obj.Status.BootID != f.bootID {
+				f.void = true // of a life that the node's record no longer knows
+			}
 		}
 		c.markDirty(s)
 	}
@@ -113,18 +118,16 @@ func (c *Core) loadEntry(kv store.KV) error {
 		c.written = c.counters
 	case kind == "services" && len(parts) == 2:
 		s := newService(api.Key{Namespace: parts[0], Name: parts[1]})
-		id, err := openEnvelope(kv.Value, &s.obj)
-		if err != nil {
+		if err := openEnvelope(kv.Value, &s.obj); err != nil {
 			return err
 		}
-		s.requestID = id
 		if old := c.services[s.key]; old != nil { // made by a placement or revision that sorts first
 			s.fillings, s.revisions = old.fillings, old.revisions
 		}
 		c.services[s.key] = s
 	case kind == "revisions" && len(parts) == 3:
 		r := &api.Revision{}
-		if _, err := openEnvelope(kv.Value, r); err != nil {
+		if err := openEnvelope(kv.Value, r); err != nil {
 			return err
 		}
 		c.serviceOf(api.Key{Namespace: parts[0], Name: parts[1]}).addRevision(r)
@@ -132,17 +135,23 @@ func (c *Core) loadEntry(kv store.KV) error {
 		return c.loadPlacement(parts, kv.Value)
 	case kind == "nodes" && len(parts) == 1:
 		obj := &api.Node{}
-		if _, err := openEnvelope(kv.Value, obj); err != nil {
+		if err := openEnvelope(kv.Value, obj); err != nil {
 			return err
 		}
 		c.loadNode(obj)
 	case kind == "events" && len(parts) == 2:
 		e := &api.Event{}
-		if _, err := openEnvelope(kv.Value, e); err != nil {
+		if err := openEnvelope(kv.Value, e); err != nil {
 			return err
 		}
 		c.history.load(e)
 		c.publishEvent(e)
+	case kind == "requests" && len(parts) == 1:
+		r := &request{}
+		if err := openEnvelope(kv.Value, r); err != nil {
+			return err
+		}
+		c.requests.add(r)
 	default:
 		return fmt.Errorf("unknown entry; was it written by a newer version of orch?")
 	}

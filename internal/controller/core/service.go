@@ -2,6 +2,7 @@ package core
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -15,7 +16,6 @@ import (
 type service struct {
 	key           api.Key
 	obj           api.Service
-	requestID     string
 	fresh         bool // its newest revision is not written yet
 	revisions     map[int64]*revision
 	fillings      []*filling      // sorted by slot, then epoch
@@ -54,7 +54,9 @@ type filling struct {
 
 	void bool // its node's life is over: nothing is there to stop
 
-	reported   bool // in this term
+	sent       uint64 // sequence of the assignment set that told of it last, in this session
+	loaded     bool   // from the store, and not heard of since
+	reported   bool   // in this session of its node
 	status     api.ReplicaStatus
 	readySince time.Time // zero: not ready
 }
@@ -95,12 +97,22 @@ func (c *Core) index(f *filling, r *revision) {
 	c.fillings[f.key] = f
 	f.ports = r.ports
 	c.fleet.Bind(f.key, f.node, r.shape)
-	c.nodeOf(f.node).fillings[f.key] = f
 	c.view.touchFilling(f)
-	c.view.touchNode(c.nodes[f.node])
+	if n := c.nodes[f.node]; n != nil {
+		n.fillings[f.key] = f
+		c.view.touchNode(n)
+	} else { // removed by an operator; the filling's record has yet to go
+		f.void = true
+	}
 	if f.status.Phase == "" {
 		f.status.Phase = api.PhaseAssigned
 	}
+}
+
+// lose forgets a filling whose node's life is over, and says so.
+func (c *Core) lose(s *service, f *filling, why string) {
+	c.event(f.key.Namespace, api.KindReplica, f.key.Name(), api.EventWarning, "Lost", fmt.Sprintf("on %s: %s", f.node, why))
+	c.drop(s, f)
 }
 
 // drop forgets a filling whose record goes.

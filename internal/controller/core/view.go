@@ -18,7 +18,36 @@ type view struct {
 	nodes    map[string]*node
 	known    map[ViewKey]any
 	pending  map[api.Key]map[ViewKey]bool // published replicas without a node
-	out      Publish
+	out      changes
+}
+
+// changes gathers what is to be published: each key once, its last word.
+type changes struct {
+	order []ViewKey
+	of    map[ViewKey]any // nil: gone
+}
+
+func (x *changes) set(k ViewKey, object any) {
+	if x.of == nil {
+		x.of = map[ViewKey]any{}
+	}
+	if _, ok := x.of[k]; !ok {
+		x.order = append(x.order, k)
+	}
+	x.of[k] = object
+}
+
+func (x *changes) take() Publish {
+	var p Publish
+	for _, k := range x.order {
+		if object := x.of[k]; object != nil {
+			p.Put = append(p.Put, Entry{k, object})
+		} else {
+			p.Gone = append(p.Gone, k)
+		}
+	}
+	*x = changes{}
+	return p
 }
 
 func newView() view {
@@ -35,13 +64,13 @@ func (v *view) put(k ViewKey, object any) {
 		return
 	}
 	v.known[k] = object
-	v.out.Put = append(v.out.Put, Entry{k, object})
+	v.out.set(k, object)
 }
 
 func (v *view) gone(k ViewKey) {
 	if _, ok := v.known[k]; ok {
 		delete(v.known, k)
-		v.out.Gone = append(v.out.Gone, k)
+		v.out.set(k, nil)
 	}
 }
 
@@ -74,10 +103,10 @@ func eventViewKey(e *api.Event) ViewKey {
 }
 
 // Events are published without being kept here: the history has them.
-func (v *view) forgetEvent(e *api.Event) { v.out.Gone = append(v.out.Gone, eventViewKey(e)) }
+func (v *view) forgetEvent(e *api.Event) { v.out.set(eventViewKey(e), nil) }
 
 func (c *Core) publishEvent(e *api.Event) {
-	c.view.out.Put = append(c.view.out.Put, Entry{eventViewKey(e), e})
+	c.view.out.set(eventViewKey(e), e)
 }
 
 // publish emits what changed since the last time.
@@ -100,9 +129,8 @@ func (c *Core) publish() {
 		}
 	}
 	clear(c.view.nodes)
-	if len(c.view.out.Put)+len(c.view.out.Gone) > 0 {
-		c.emit(c.view.out)
-		c.view.out = Publish{}
+	if len(c.view.out.order) > 0 {
+		c.emit(c.view.out.take())
 	}
 }
 
@@ -181,6 +209,9 @@ func (c *Core) publicService(s *service) *api.Service {
 	return &out
 }
 
+// reasonsMax is as much as a person reads.
+const reasonsMax = 20
+
 // reasons say in words what a service still lacks.
 func (c *Core) reasons(s *service) []string {
 	var out []string
@@ -193,6 +224,9 @@ func (c *Core) reasons(s *service) []string {
 	for _, f := range s.fillings {
 		if f.stopping || f.status.Ready {
 			continue
+		}
+		if len(out) >= reasonsMax {
+			return append(out, "and more; see the replicas")
 		}
 		for _, ct := range f.status.Containers {
 			if ct.State != api.ContainerRunning && ct.Reason != "" {
