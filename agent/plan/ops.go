@@ -149,6 +149,7 @@ func doubled(first, most time.Duration, n int) time.Duration {
 type image struct {
 	ref     string
 	asking  bool
+	heard   int // words on the progress of this pull
 	waiting []*run
 	retry   retry
 }
@@ -177,7 +178,7 @@ func (c *Core) wantImage(x *run) {
 	if !ok {
 		return
 	}
-	im.asking = true
+	im.asking, im.heard = true, 0
 	c.emit(EnsureImage{ID: id, Ref: ref, Why: fmt.Sprintf("%s needs it", x.what())})
 }
 
@@ -228,6 +229,11 @@ func (c *Core) dropImage(im *image) {
 func (c *Core) progress(ev Progress) {
 	im := c.images[ev.Ref]
 	if im == nil || !im.asking {
+		return
+	}
+	// After a failure the first word is only that it is tried again: what was
+	// told stays true until something is fetched.
+	if im.heard++; im.heard == 1 && im.retry.failure != nil {
 		return
 	}
 	for _, x := range im.waiting {

@@ -23,7 +23,6 @@ type world struct {
 	allowed  map[api.ReplicaKey]wire.Assignment
 	unwanted map[api.ReplicaKey]bool // told to stop, or dropped, ever
 	sick     map[string]bool         // containers whose liveness probe failed
-	pruneOK  bool
 	epoch    uint64
 }
 

@@ -35,6 +35,7 @@ var update = flag.Bool("update", false, "rewrite testdata")
 //	missing|present image         whether it can be had
 //	broken image                  its command cannot be run
 //	images                        an image was brought
+//	progress image words          how far its pull is
 //	look                          containerd comes back: its events arrive again
 //	tick 2s                       time passes
 //	show                          print what the leader was told
@@ -144,6 +145,8 @@ func runCommand(t *testing.T, m *model, f []string, out *bytes.Buffer) {
 		m.broken[arg(1)] = true
 	case "images":
 		m.step(ImagesChanged{})
+	case "progress":
+		m.step(Progress{Ref: arg(1), Message: strings.Join(f[2:], " ")})
 	case "look":
 		m.step(RuntimeBack{})
 	case "tick":
