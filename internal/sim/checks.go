@@ -147,11 +147,17 @@ func (g *ledger) staysAvailable(l *lead, after picture, key api.Key) {
 			}
 		}
 	}
-	// What was not ready at some event may have been stopped then, at no cost.
+	// What was not ready at some event, or not alone in its slot, may have been
+	// stopped then, at no cost.
 	cost := picture{g.pic.services, maps.Clone(g.pic.placements), g.pic.nodes, g.pic.revisions}
 	for _, k := range g.pic.of(key) {
 		p := g.pic.placements[k]
-		if after.placements[k].stopping && !slices.ContainsFunc(events, func(e uint64) bool { return !l.know.available(after, k, p, e) }) {
+		free := func(e uint64) bool {
+			return !l.know.available(after, k, p, e) || slices.ContainsFunc(g.pic.of(key), func(o api.ReplicaKey) bool {
+				return o != k && o.Slot == k.Slot && l.know.available(after, o, after.placements[o], e)
+			})
+		}
+		if after.placements[k].stopping && !slices.ContainsFunc(events, free) {
 			p.stopping = true
 			cost.placements[k] = p
 		}

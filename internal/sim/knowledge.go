@@ -26,7 +26,6 @@ type knowledge struct {
 type known struct {
 	ready, reported bool
 	everReady       bool
-	phase           api.Phase
 	unreadySince    uint64
 	flips           []flip // the latest, in order
 }
@@ -100,7 +99,7 @@ func (n *knowledge) report(l *lead, ev core.Status) {
 		said[r.Key] = true
 		s := n.of(r.Key)
 		s.say(r.Status.Ready, l.events)
-		s.reported, s.phase = true, r.Status.Phase
+		s.reported = true
 	}
 	if !ev.Report.Complete {
 		return
@@ -108,7 +107,7 @@ func (n *knowledge) report(l *lead, ev core.Status) {
 	for k, s := range n.status {
 		if !said[k] && l.w.ledger.placed[k] == ev.Node {
 			s.say(false, l.events)
-			s.reported, s.phase = true, api.PhaseAssigned
+			s.reported = true
 		}
 	}
 }
@@ -136,7 +135,7 @@ func (n *knowledge) verdicts(l *lead) {
 // event.
 func (n *knowledge) available(pic picture, k api.ReplicaKey, p placement, event uint64) bool {
 	s := n.status[k]
-	if s == nil || !s.readyAt(event) || s.phase.Ended() || p.stopping {
+	if s == nil || !s.readyAt(event) || p.stopping {
 		return false
 	}
 	if node := pic.nodes[p.node]; node == nil || node.Status.BootID != p.boot {

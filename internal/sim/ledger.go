@@ -48,7 +48,6 @@ type change struct {
 	placement *placement
 	key       api.Key
 	service   *api.Service
-	requestID string
 	node      string
 	object    *api.Node
 	number    int64
@@ -119,7 +118,7 @@ func (g *ledger) read(ops []store.Op) []change {
 			c = change{kind: kindService, key: api.Key{Namespace: parts[0], Name: parts[1]}}
 			if !gone {
 				c.service = &api.Service{}
-				c.requestID = g.open(op.Value, c.service)
+				g.open(op.Value, c.service)
 			}
 		case "revisions":
 			c = change{kind: kindRevision, key: api.Key{Namespace: parts[0], Name: parts[1]}}
@@ -149,11 +148,10 @@ func (g *ledger) must(err error) {
 	}
 }
 
-func (g *ledger) open(b []byte, v any) (requestID string) {
+func (g *ledger) open(b []byte, v any) {
 	var e orchv1.Envelope
 	g.must(proto.Unmarshal(b, &e))
 	g.must(json.Unmarshal(e.Json, v))
-	return e.RequestId
 }
 
 // with gives the picture after the changes; the receiver stays as it is.
@@ -284,15 +282,16 @@ func (g *ledger) applyService(c change) {
 		g.versions[m.UID] = map[int64]version{}
 	}
 	g.versions[m.UID][m.ResourceVersion] = versionOf(c.service)
-	if c.requestID != "" && (old == nil || old.Metadata.Generation != m.Generation) {
-		made := g.done[c.requestID]
+	// Each service has one user, who asks one thing at a time.
+	if r := g.w.pending(c.key); r != nil && (old == nil || old.Metadata.UID != m.UID || old.Metadata.Generation != m.Generation) {
+		made := g.done[r.id]
 		if made == nil {
 			made = map[string]bool{}
-			g.done[c.requestID] = made
+			g.done[r.id] = made
 		}
 		made[m.UID+"/"+strconv.FormatInt(m.Generation, 10)] = true
 		if len(made) > 1 {
-			g.w.violate("I2", "request %s on service %s was done twice: generations %v", c.requestID, c.key, slices.Sorted(maps.Keys(made)))
+			g.w.violate("I2", "%s was done twice: generations %v", r.words, slices.Sorted(maps.Keys(made)))
 		}
 	}
 }

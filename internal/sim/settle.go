@@ -81,7 +81,14 @@ func (w *world) complete() (of map[api.Key]bool, all bool) {
 	of, all = map[api.Key]bool{}, true
 	for key, s := range w.ledger.pic.services {
 		newest := w.ledger.pic.revisions[revisionKey{key, s.Status.Revision}]
-		of[key] = fine(newest.template) && len(w.ledger.pic.of(key)) == s.Spec.Want()
+		slots := map[int]bool{}
+		ks := w.ledger.pic.of(key)
+		for _, k := range ks {
+			if p := w.ledger.pic.placements[k]; p.revision == s.Status.Revision && !p.stopping {
+				slots[k.Slot] = true
+			}
+		}
+		of[key] = fine(newest.template) && len(slots) == s.Spec.Want() && len(ks) == s.Spec.Want()
 		all = all && of[key]
 	}
 	return of, all
@@ -229,15 +236,17 @@ func (w *world) serviceUnsettled(l *lead, key api.Key) string {
 	if !fine(newest.template) {
 		return "" // it said why not
 	}
-	if w.fullFor(newest) && slices.ContainsFunc(seen.Status.Reasons, func(r string) bool { return strings.Contains(r, "pending: ") }) {
+	full := w.fullFor(newest) && slices.ContainsFunc(seen.Status.Reasons, func(r string) bool { return strings.Contains(r, "pending: ") })
+	// What has ended counts as missing, and may hold up a rollout for good.
+	ended := slices.ContainsFunc(pic.of(key), func(k api.ReplicaKey) bool { return w.endedForGood(l, k) })
+	if full || ended {
 		for _, k := range pic.of(key) {
-			if t := w.templateOf(k); fine(t) && !w.endedForGood(l, k) && w.notRunning(k, t) != "" && len(bySlot[k.Slot]) == 1 {
+			if t := w.templateOf(k); fine(t) && !w.endedForGood(l, k) && len(bySlot[k.Slot]) == 1 && w.notRunning(k, t) != "" {
 				return w.notRunning(k, t)
 			}
 		}
 		return ""
 	}
-	ended := 0
 	for slot := range s.Spec.Want() {
 		ks := bySlot[slot]
 		if len(ks) != 1 {
@@ -246,14 +255,12 @@ func (w *world) serviceUnsettled(l *lead, key api.Key) string {
 		if p := pic.placements[ks[0]]; p.revision != s.Status.Revision {
 			return fmt.Sprintf("%s has revision %d, wanted is %d; %v", ks[0], p.revision, s.Status.Revision, seen.Status.Reasons)
 		}
-		if w.endedForGood(l, ks[0]) {
-			ended++
-		} else if what := w.notRunning(ks[0], newest.template); what != "" {
+		if what := w.notRunning(ks[0], newest.template); what != "" {
 			return what + fmt.Sprintf("; the service says %v", seen.Status.Reasons)
 		}
 	}
-	if seen.Status.Ready+ended != s.Spec.Want() {
-		return fmt.Sprintf("service %s says %d ready, %d are; %v", key, seen.Status.Ready, s.Spec.Want()-ended, seen.Status.Reasons)
+	if seen.Status.Ready != s.Spec.Want() {
+		return fmt.Sprintf("service %s says %d ready, all %d are; %v", key, seen.Status.Ready, s.Spec.Want(), seen.Status.Reasons)
 	}
 	return ""
 }

@@ -268,9 +268,20 @@ func (r *request) answered(e core.Reply) {
 	u.pending = nil
 }
 
+// pending is what the service's user waits for; nil for nothing.
+func (w *world) pending(key api.Key) *request {
+	for _, u := range w.users {
+		if u.key == key {
+			return u.pending
+		}
+	}
+	return nil
+}
+
 // asksToDelete tells whether a user waits for a delete to be done.
 func (w *world) asksToDelete(key api.Key) bool {
-	return slices.ContainsFunc(w.users, func(u *user) bool { return u.key == key && u.pending != nil && u.pending.deletes })
+	r := w.pending(key)
+	return r != nil && r.deletes
 }
 
 func sortedRequests(m map[uint64]*request) []*request {
