@@ -190,7 +190,7 @@ func TestLogsAndExec(t *testing.T) {
 		}
 		return nil
 	}))
-	out, errs, code := fleet.Orchctl(ctx, "exec", "web-0", "--", "/web", "-h")
+	out, errs, code := fleet.Orchctl(ctx, "exec", "web-0", "--", "/bin/web", "-h")
 	if !strings.Contains(out+errs, "port to listen on") {
 		t.Errorf("exec: exit %d\n%s%s", code, out, errs)
 	}

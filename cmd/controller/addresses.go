@@ -147,14 +147,15 @@ func listenUnix(path string) (net.Listener, error) {
 	return l, nil
 }
 
-// controllers are the addresses for the admin's context: the socket first, which
-// works wherever this host's files do.
+// controllers are the addresses for the admin's context: the socket where there
+// is one, and then nothing else. The context lies on this host, and an address
+// beside the socket would be dialled while the controller is down; where the
+// controller listens in a network of its own, somebody else may answer there.
 func (c *config) controllers() []string {
-	var list []string
 	if c.socket != "" {
-		list = append(list, "unix://"+c.socket)
+		return []string{"unix://" + c.socket}
 	}
-	return append(list, c.advertise)
+	return []string{c.advertise}
 }
 
 // isLoopback keeps profiles off the network.

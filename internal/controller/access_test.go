@@ -125,7 +125,7 @@ func TestJoins(t *testing.T) {
 		}
 	}
 	_, err = r.join(tok, "n2", newKey(t))
-	want(t, err, codes.PermissionDenied, "revoked", "orchctl token create node")
+	want(t, err, codes.PermissionDenied, "revoked", "orchctl token create --role node")
 	_, err = r.admin.RevokeToken(r.ctx, &orchv1.RevokeTokenRequest{Id: "nothing"})
 	want(t, err, codes.NotFound)
 

@@ -165,7 +165,7 @@ func (m *Machine) conclude(n *node) {
 			answers++
 		}
 	}
-	quiet := m.now.Sub(n.heard)
+	quiet := told(m.now.Sub(n.heard))
 	evidence := append(m.silence(n), evidenceOf(a)...)
 	if answers > 0 {
 		n.silentSince = time.Time{}

@@ -285,13 +285,13 @@ func (m *Machine) missedAt(n *node) time.Time {
 // silence tells, for people, what is not heard.
 func (m *Machine) silence(n *node) []string {
 	var line strings.Builder
-	switch quiet := m.now.Sub(n.heard); {
+	switch quiet := told(m.now.Sub(n.heard)); {
 	case !n.reported:
 		fmt.Fprintf(&line, "no session in this term for %s", quiet)
 	case n.seq == 0:
 		fmt.Fprintf(&line, "no beat since its session opened %s ago", quiet)
 	default:
-		fmt.Fprintf(&line, "last beat %s ago (seq %d, self-check %s old)", quiet, n.seq, n.selfCheck)
+		fmt.Fprintf(&line, "last beat %s ago (seq %d, self-check %s old)", quiet, n.seq, told(n.selfCheck))
 	}
 	if n.reported && !n.session {
 		line.WriteString(", session closed")
@@ -301,6 +301,9 @@ func (m *Machine) silence(n *node) []string {
 	}
 	return []string{line.String()}
 }
+
+// told is a duration as people want to read it.
+func told(d time.Duration) time.Duration { return d.Round(time.Millisecond) }
 
 func earlier(a, b time.Time) time.Time {
 	if a.Before(b) {

@@ -50,12 +50,12 @@ func (a *Authority) Join(ctx context.Context, token, name string, csr []byte) (c
 		now := a.cfg.Now()
 		r, known := b.tokens[tok.ID]
 		if !known {
-			return nil, fmt.Errorf("join: %w: join token %s is not known: make another with \"orchctl token create node\"", ErrRefused, tok.ID)
+			return nil, fmt.Errorf("join: %w: join token %s is not known: make another with \"orchctl token create --role node\"", ErrRefused, tok.ID)
 		}
 		have, bound := b.names[name]
 		again := bound && have.KeyHash == req.KeyHash
 		if err := r.Check(tok, now); err != nil && !(again && errors.Is(err, pki.ErrTokenUsedUp)) {
-			return nil, fmt.Errorf("join: %w: %w: make another with \"orchctl token create node\"", ErrRefused, err)
+			return nil, fmt.Errorf("join: %w: %w: make another with \"orchctl token create --role node\"", ErrRefused, err)
 		}
 		if r.Role != pki.JoinNode {
 			return nil, fmt.Errorf("join: join token %s is for a %s: joining as one is %w", r.ID, r.Role, ErrLater)
