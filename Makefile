@@ -34,7 +34,7 @@ demo: deps build images ## run the demo: apply, pull a node's plug, watch (KEEP=
 	@$(GO) run ./e2e/demo $(if $(KEEP),-keep)
 
 .PHONY: test
-test: deps unit e2e ## all tests
+test: deps unit sim e2e ## all tests
 
 .PHONY: unit
 unit: ## unit tests under the race detector
