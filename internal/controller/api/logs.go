@@ -194,42 +194,30 @@ func (l *logs) follow(replicas []*api.Replica, w *view.Watcher) error {
 	for _, x := range replicas {
 		start(x)
 	}
-	ended := make(chan error, 1)
-	if l.request.GetService() == "" {
-		go func() { readers.Wait(); ended <- nil }()
-	} else {
-		found := make(chan *api.Replica)
+	found, ended := make(chan *api.Replica), make(chan error, 1)
+	if l.request.GetService() != "" {
 		readers.Go(func() { ended <- l.find(w, found) })
-		for {
-			select {
-			case x := <-found:
-				start(x)
-			case line := <-out:
-				if err := l.stream.Send(line); err != nil {
-					return err
-				}
-			case err := <-ended:
-				return err
-			}
-		}
+	} else {
+		go func() {
+			readers.Wait()
+			ended <- nil
+		}()
 	}
 	for {
 		select {
+		case x := <-found:
+			start(x)
 		case line := <-out:
 			if err := l.stream.Send(line); err != nil {
 				return err
 			}
 		case err := <-ended:
-			for {
-				select {
-				case line := <-out:
-					if err := l.stream.Send(line); err != nil {
-						return err
-					}
-				default:
-					return errors.Join(err, ctx.Err())
+			for len(out) > 0 { // what came before the end
+				if err := l.stream.Send(<-out); err != nil {
+					return err
 				}
 			}
+			return errors.Join(err, ctx.Err())
 		}
 	}
 }
