@@ -24,7 +24,7 @@ func (b *block) draw(tracks []*track, now time.Time) error {
 			lines = append(lines, fmt.Sprintf("✔ %s  %s", x.label, x.summary()))
 			continue
 		}
-		lines = append(lines, fmt.Sprintf("• %s  %s  %s", x.label, x.summary(), now.Sub(x.began).Truncate(showEvery)))
+		lines = append(lines, fmt.Sprintf("• %s  %s  %s", x.label, now.Sub(x.began).Truncate(showEvery), x.summary()))
 		for i, r := range x.reasons() {
 			if i == reasonsShownMax {
 				lines = append(lines, fmt.Sprintf("    and %d more", len(x.reasons())-i))

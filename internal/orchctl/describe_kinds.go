@@ -54,9 +54,9 @@ func (p *page) template(x api.Template) {
 		p.field(0, "Constraints", "%s", api.Selector(x.Constraints))
 	}
 	if c := x.RestartPolicy.Condition; c != "" {
-		p.field(0, "Restarts", "%s, %s to %s apart", c, x.RestartPolicy.BackOff.Or(api.DefaultBackOff), x.RestartPolicy.MaxBackOff.Or(api.DefaultMaxBackOff))
+		p.field(0, "Restarts", "%s, %s to %s apart", c, short(x.RestartPolicy.BackOff.Or(api.DefaultBackOff)), short(x.RestartPolicy.MaxBackOff.Or(api.DefaultMaxBackOff)))
 	}
-	p.field(0, "Stop", "SIGTERM, SIGKILL after %s", x.TerminationGracePeriod.Or(api.DefaultGrace))
+	p.field(0, "Stop", "SIGTERM, SIGKILL after %s", short(x.TerminationGracePeriod.Or(api.DefaultGrace)))
 	p.title(0, "Containers")
 	for _, c := range x.Containers {
 		p.title(2, c.Name)
@@ -127,7 +127,7 @@ func probeText(x *api.Probe) string {
 	if x.Interval != nil {
 		every = "every " + x.Interval.String()
 	}
-	how += fmt.Sprintf(" within %s; %s", x.Timeout.Or(api.DefaultProbeTimeout), every)
+	how += fmt.Sprintf(" within %s; %s", short(x.Timeout.Or(api.DefaultProbeTimeout)), every)
 	if x.InitialDelay != nil && *x.InitialDelay > 0 {
 		how += fmt.Sprintf(", from %s on", x.InitialDelay)
 	}

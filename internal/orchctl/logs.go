@@ -128,7 +128,7 @@ func (t *tool) logs(ctx context.Context, l logging, request *orchv1.LogsRequest)
 	wait, lastGood := backOffMin, t.Now()
 	for {
 		heard, err := p.once(ctx, client, request)
-		if err == nil {
+		if err == nil || (l.follow && ctx.Err() != nil) { // an interrupt is how following ends
 			return nil
 		}
 		if heard {
@@ -143,7 +143,7 @@ func (t *tool) logs(ctx context.Context, l logging, request *orchv1.LogsRequest)
 		}
 		select {
 		case <-ctx.Done():
-			return t.failed(err, doing, viewer)
+			return t.failed(ctx.Err(), doing, viewer)
 		case <-time.After(wait):
 		}
 		wait = min(2*wait, backOffMax)

@@ -23,6 +23,7 @@ type track struct {
 
 	began                              time.Time
 	committed, placed, firstRun, ended time.Duration // since began; 0: not seen
+	already                            bool          // ready before anything was done
 	gone, told                         bool
 	shown                              string
 	standing                           map[string]time.Time // reasons, since when
@@ -224,7 +225,7 @@ func (x *track) newReasons(now time.Time) []string {
 func (x *track) conclusion() string {
 	want := x.service.Spec.Want()
 	line := fmt.Sprintf("service/%s %s; %d/%d ready", x.label, x.outcome, want, want)
-	if x.outcome == "unchanged" && x.placed == 0 && x.firstRun == 0 && x.ended <= x.committed {
+	if x.already {
 		return line
 	}
 	phases := []string{"committed " + short(x.committed)}

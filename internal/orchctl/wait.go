@@ -77,6 +77,9 @@ func (w *waiting) begin(answer *orchv1.ApplyResponse, began, committed time.Time
 		w.see(s, committed)
 	}
 	w.early = nil
+	for _, x := range w.tracks {
+		x.already = x.outcome == "unchanged" && x.ready(committed)
+	}
 	return nil
 }
 

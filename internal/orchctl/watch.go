@@ -23,12 +23,16 @@ func (t *tool) watch(ctx context.Context, l listing, targets []target) error {
 	}
 	cols := columnsOf(x.kind, l.output == "wide", l.all)
 	w := &watcher{t: t, l: l, cols: cols, table: newTable(titles(cols)...), shown: map[string]string{}}
-	return t.follow(ctx, client, l.request(x), func(n news, o object) error {
+	err = t.follow(ctx, client, l.request(x), func(n news, o object) error {
 		if n != synced && x.name != "" && o.name() != x.name {
 			return nil
 		}
 		return w.take(n, o, func() { t.none(x.kind, l, x.namespace) })
 	})
+	if ctx.Err() != nil {
+		return nil // an interrupt is how a watch ends
+	}
+	return err
 }
 
 // fullName asks the controller which object a shortened name means.

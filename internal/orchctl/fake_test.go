@@ -1,0 +1,474 @@
+package orchctl
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
+
+	"github.com/orchctl/orch/api"
+	orchv1 "github.com/orchctl/orch/proto/orch/v1"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// fake is a controller that does what a test scripts.
+type fake struct {
+	orchv1.UnimplementedOrchServer
+	mu       sync.Mutex
+	objects  map[string]object
+	watchers map[chan *orchv1.WatchEvent]*orchv1.ListRequest
+	// fail gives the errors of a method's next calls, first to last.
+	fail  map[string][]error
+	calls []string
+	// applies are the requests as they came.
+	applies []*orchv1.ApplyRequest
+	onApply func(*orchv1.ApplyRequest) (*orchv1.ApplyResponse, error)
+	onScale func(*orchv1.ScaleRequest) (*orchv1.ApplyResponse, error)
+	onExec  func(orchv1.Orch_ExecServer) error
+	onLogs  func(*orchv1.LogsRequest, orchv1.Orch_LogsServer) error
+	onImage func(orchv1.Orch_LoadImageServer) error
+	onNode  func(*orchv1.NodeWordRequest) error
+	deletes []*orchv1.DeleteRequest
+	tokens  []*orchv1.Token
+	asked   []*orchv1.CreateTokenRequest
+	fits    []*orchv1.NodeFit
+	broken  chan struct{} // closed and remade to break all watches
+}
+
+func newFake(objects ...any) *fake {
+	f := &fake{objects: map[string]object{}, watchers: map[chan *orchv1.WatchEvent]*orchv1.ListRequest{}, fail: map[string][]error{}}
+	for _, o := range objects {
+		x := objectOf(o)
+		f.objects[x.key()] = x
+	}
+	return f
+}
+
+func objectOf(v any) object {
+	kind := ""
+	switch x := v.(type) {
+	case *api.Service:
+		kind, x.TypeMeta = api.KindService, api.TypeMeta{APIVersion: api.Version, Kind: api.KindService}
+	case *api.Replica:
+		kind, x.TypeMeta = api.KindReplica, api.TypeMeta{APIVersion: api.Version, Kind: api.KindReplica}
+	case *api.Node:
+		kind, x.TypeMeta = api.KindNode, api.TypeMeta{APIVersion: api.Version, Kind: api.KindNode}
+	case *api.Event:
+		kind = api.KindEvent
+	}
+	raw, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	o, err := decode(&orchv1.Object{Kind: kind, Json: raw})
+	if err != nil {
+		panic(err)
+	}
+	return o
+}
+
+func (o object) wire() *orchv1.Object { return &orchv1.Object{Kind: o.kind, Json: o.raw} }
+
+// call notes a call and gives its scripted error.
+func (f *fake) call(method string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls = append(f.calls, method)
+	if list := f.fail[method]; len(list) > 0 {
+		f.fail[method] = list[1:]
+		return list[0]
+	}
+	return nil
+}
+
+func (f *fake) called(method string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := 0
+	for _, c := range f.calls {
+		if c == method {
+			n++
+		}
+	}
+	return n
+}
+
+func matches(l *orchv1.ListRequest, o object) bool {
+	if l.GetKind() != o.kind || (l.GetNamespace() != "" && o.namespace() != l.GetNamespace()) {
+		return false
+	}
+	if e, ok := o.value.(*api.Event); ok && l.GetAbout() != nil {
+		return e.Kind == l.About.Kind && e.Name == l.About.Name && e.Namespace == l.About.Namespace
+	}
+	var labels map[string]string
+	switch v := o.value.(type) {
+	case *api.Service:
+		labels = v.Metadata.Labels
+	case *api.Replica:
+		labels = v.Metadata.Labels
+	case *api.Node:
+		labels = v.Metadata.Labels
+	}
+	sel, err := api.ParseSelector(l.GetSelector())
+	return err == nil && sel.Matches(labels)
+}
+
+// put and drop change what is there and tell the watchers.
+func (f *fake) put(objects ...any) {
+	for _, v := range objects {
+		o := objectOf(v)
+		f.mu.Lock()
+		f.objects[o.key()] = o
+		f.tell(orchv1.WatchEvent_PUT, o)
+		f.mu.Unlock()
+	}
+}
+
+func (f *fake) drop(v any) {
+	o := objectOf(v)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.objects, o.key())
+	f.tell(orchv1.WatchEvent_GONE, o)
+}
+
+func (f *fake) tell(typ orchv1.WatchEvent_Type, o object) {
+	for ch, l := range f.watchers {
+		if matches(l, o) {
+			ch <- &orchv1.WatchEvent{Type: typ, Object: o.wire()}
+		}
+	}
+}
+
+// breakWatches ends all watches as a lost leader does.
+func (f *fake) breakWatches() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	close(f.broken)
+	f.broken = make(chan struct{})
+}
+
+func (f *fake) sorted(l *orchv1.ListRequest) []object {
+	var list []object
+	for _, o := range f.objects {
+		if matches(l, o) {
+			list = append(list, o)
+		}
+	}
+	slices.SortFunc(list, func(a, b object) int { return -compareObjects(a, b) }) // orchctl is to sort
+	return list
+}
+
+func (f *fake) List(_ context.Context, l *orchv1.ListRequest) (*orchv1.ListResponse, error) {
+	if err := f.call("List"); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := &orchv1.ListResponse{}
+	for _, o := range f.sorted(l) {
+		out.Objects = append(out.Objects, o.wire())
+	}
+	return out, nil
+}
+
+// Get resolves unambiguous beginnings, as the controller does.
+func (f *fake) Get(_ context.Context, r *orchv1.GetRequest) (*orchv1.Object, error) {
+	if err := f.call("Get"); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var near []object
+	for _, o := range f.objects {
+		if o.kind != r.Ref.Kind || o.namespace() != r.Ref.Namespace {
+			continue
+		}
+		if o.name() == r.Ref.Name {
+			return o.wire(), nil
+		}
+		if strings.HasPrefix(o.name(), r.Ref.Name) {
+			near = append(near, o)
+		}
+	}
+	slices.SortFunc(near, compareObjects)
+	switch len(near) {
+	case 0:
+		return nil, status.Errorf(codes.NotFound, "%s %s is not there", word(r.Ref.Kind), r.Ref.Name)
+	case 1:
+		return near[0].wire(), nil
+	}
+	var names []string
+	for _, o := range near {
+		names = append(names, o.name())
+	}
+	return nil, status.Errorf(codes.InvalidArgument, "%q is ambiguous: %s", r.Ref.Name, strings.Join(names, ", "))
+}
+
+func (f *fake) Watch(r *orchv1.WatchRequest, s orchv1.Orch_WatchServer) error {
+	if err := f.call("Watch"); err != nil {
+		return err
+	}
+	ch := make(chan *orchv1.WatchEvent, 1000)
+	f.mu.Lock()
+	for _, o := range f.sorted(r.List) {
+		ch <- &orchv1.WatchEvent{Type: orchv1.WatchEvent_PUT, Object: o.wire()}
+	}
+	ch <- &orchv1.WatchEvent{Type: orchv1.WatchEvent_SYNCED}
+	f.watchers[ch] = r.List
+	broken := f.broken
+	f.mu.Unlock()
+	defer func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.watchers, ch)
+	}()
+	for {
+		select {
+		case <-s.Context().Done():
+			return s.Context().Err()
+		case <-broken:
+			return status.Error(codes.Unavailable, "the leader has resigned")
+		case ev := <-ch:
+			if err := s.Send(ev); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (f *fake) Apply(_ context.Context, r *orchv1.ApplyRequest) (*orchv1.ApplyResponse, error) {
+	f.mu.Lock()
+	f.applies = append(f.applies, r)
+	f.mu.Unlock()
+	if err := f.call("Apply"); err != nil {
+		return nil, err
+	}
+	if f.onApply != nil {
+		return f.onApply(r)
+	}
+	out := &orchv1.ApplyResponse{}
+	for _, o := range r.Objects {
+		out.Applied = append(out.Applied, &orchv1.Applied{Object: o, Outcome: "created"})
+	}
+	return out, nil
+}
+
+func (f *fake) Scale(_ context.Context, r *orchv1.ScaleRequest) (*orchv1.ApplyResponse, error) {
+	if err := f.call("Scale"); err != nil {
+		return nil, err
+	}
+	return f.onScale(r)
+}
+
+func (f *fake) Delete(_ context.Context, r *orchv1.DeleteRequest) (*orchv1.DeleteResponse, error) {
+	if err := f.call("Delete"); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.deletes = append(f.deletes, r)
+	out := &orchv1.DeleteResponse{}
+	for _, ref := range r.Refs {
+		if _, ok := f.objects[ref.Kind+"/"+ref.Namespace+"/"+ref.Name]; ok {
+			out.Deleted = append(out.Deleted, ref)
+		} else {
+			out.Missing = append(out.Missing, ref)
+		}
+	}
+	if len(out.Missing) > 0 && !r.IgnoreMissing {
+		return nil, status.Errorf(codes.NotFound, "service %s: not found; nothing was deleted", out.Missing[0].Name)
+	}
+	return out, nil
+}
+
+func (f *fake) Explain(context.Context, *orchv1.ExplainRequest) (*orchv1.ExplainResponse, error) {
+	return &orchv1.ExplainResponse{Nodes: f.fits}, f.call("Explain")
+}
+
+func (f *fake) Exec(s orchv1.Orch_ExecServer) error {
+	if err := f.call("Exec"); err != nil {
+		return err
+	}
+	return f.onExec(s)
+}
+
+func (f *fake) Logs(r *orchv1.LogsRequest, s orchv1.Orch_LogsServer) error {
+	if err := f.call("Logs"); err != nil {
+		return err
+	}
+	return f.onLogs(r, s)
+}
+
+func (f *fake) LoadImage(s orchv1.Orch_LoadImageServer) error {
+	if err := f.call("LoadImage"); err != nil {
+		return err
+	}
+	return f.onImage(s)
+}
+
+func (f *fake) NodeWord(_ context.Context, r *orchv1.NodeWordRequest) (*orchv1.NodeWordResponse, error) {
+	if err := f.call("NodeWord"); err != nil {
+		return nil, err
+	}
+	return &orchv1.NodeWordResponse{}, f.onNode(r)
+}
+
+func (f *fake) CreateToken(_ context.Context, r *orchv1.CreateTokenRequest) (*orchv1.CreateTokenResponse, error) {
+	if err := f.call("CreateToken"); err != nil {
+		return nil, err
+	}
+	f.asked = append(f.asked, r)
+	return &orchv1.CreateTokenResponse{Token: "orch-" + r.Role + "-secret"}, nil
+}
+
+func (f *fake) ListTokens(context.Context, *orchv1.ListTokensRequest) (*orchv1.ListTokensResponse, error) {
+	return &orchv1.ListTokensResponse{Tokens: f.tokens}, f.call("ListTokens")
+}
+
+func (f *fake) RevokeToken(_ context.Context, r *orchv1.RevokeTokenRequest) (*orchv1.RevokeTokenResponse, error) {
+	if err := f.call("RevokeToken"); err != nil {
+		return nil, err
+	}
+	n := len(f.tokens)
+	f.tokens = slices.DeleteFunc(f.tokens, func(k *orchv1.Token) bool { return k.Id == r.Id })
+	if len(f.tokens) == n {
+		return nil, status.Errorf(codes.NotFound, "token %s is not there", r.Id)
+	}
+	return &orchv1.RevokeTokenResponse{}, nil
+}
+
+func (f *fake) Version(context.Context, *orchv1.VersionRequest) (*orchv1.VersionResponse, error) {
+	return &orchv1.VersionResponse{Version: "v0.1.0", Leader: "c1", Term: 7, Incarnation: "5f3a", Nodes: 3}, f.call("Version")
+}
+
+// serve answers until stop.
+func (f *fake) serve() (dial func(context.Context) (grpc.ClientConnInterface, func() error, error), stop func()) {
+	f.broken = make(chan struct{}) // here, for a channel belongs to the bubble that made it
+	l := bufconn.Listen(1 << 20)
+	s := grpc.NewServer()
+	orchv1.RegisterOrchServer(s, f)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = s.Serve(l)
+	}()
+	return func(context.Context) (grpc.ClientConnInterface, func() error, error) {
+			conn, err := grpc.NewClient("passthrough:///fake", grpc.WithTransportCredentials(insecure.NewCredentials()),
+				grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }))
+			if err != nil {
+				return nil, nil, err
+			}
+			return conn, conn.Close, nil
+		}, func() {
+			s.Stop()
+			<-done
+		}
+}
+
+// result is what one command line did.
+type result struct {
+	out, err string
+	code     int
+}
+
+func (r result) String() string {
+	return fmt.Sprintf("%s--- stderr\n%s--- exit %d\n", r.out, r.err, r.code)
+}
+
+// rig is orchctl before a fake.
+type rig struct {
+	*fake
+	t    *testing.T
+	env  Env
+	dial func(context.Context) (grpc.ClientConnInterface, func() error, error)
+	n    int
+}
+
+// in runs a test before a fake, in virtual time.
+func in(t *testing.T, f *fake, do func(t *testing.T, r *rig)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		dial, stop := f.serve()
+		defer stop()
+		do(t, newRig(t, f, dial))
+	})
+}
+
+func newRig(t *testing.T, f *fake, dial func(context.Context) (grpc.ClientConnInterface, func() error, error)) *rig {
+	r := &rig{fake: f, t: t, dial: dial}
+	r.env = Env{In: strings.NewReader(""), Now: time.Now, Screen: func() (int, int, bool) { return 0, 0, false },
+		RequestID: func() string { r.n++; return "request-" + strconv.Itoa(r.n) },
+		Cluster: func(_, name string) (Cluster, error) {
+			return Cluster{Name: "test", Addresses: []string{"10.0.0.1:7070"}, Dial: r.dial}, nil
+		}}
+	return r
+}
+
+func (r *rig) run(args ...string) result { return r.runCtx(r.t.Context(), args...) }
+
+func (r *rig) runCtx(ctx context.Context, args ...string) result {
+	var out, errs syncBuffer
+	env := r.env
+	env.Out, env.Err = &out, &errs
+	code := Run(ctx, env, args)
+	return result{out.String(), errs.String(), code}
+}
+
+// syncBuffer may be written by several goroutines.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+var _ io.Writer = (*syncBuffer)(nil)
+
+// golden compares with a file of testdata; -update rewrites it.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name+".golden")
+	if *update {
+		if err := errors.Join(os.MkdirAll("testdata", 0o755), os.WriteFile(path, []byte(got), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s differs (-update rewrites it)\n--- got\n%s--- want\n%s", path, got, want)
+	}
+}
