@@ -1,7 +1,7 @@
 // Command bench measures orch on a fleet of four nodes in a lab: how fast it
 // replaces, restarts and starts, what it never does, and what it costs at rest.
 // `make bench` runs it; -run picks measurements, -quick makes a smoke run of few
-// repetitions whose figures mean nothing.
+// repetitions, whose figures mean nothing and go to fleet-quick.jsonl.
 //
 //	fault or apply ──► clock starts, before the act
 //	leader's view (watch) ──► clock stops, when the last change arrives

@@ -94,7 +94,11 @@ func run(ctx context.Context, pattern *regexp.Regexp, quick bool, dir string) (e
 	if err := b.LoadImage(ctx, "web.tar"); err != nil {
 		return err
 	}
-	if b.book, err = report.Open(dir, "fleet", os.Stdout); err != nil {
+	program := "fleet"
+	if quick {
+		program = "fleet-quick" // never in the place of figures that mean something
+	}
+	if b.book, err = report.Open(dir, program, os.Stdout); err != nil {
 		return err
 	}
 	failed := b.book.Header()
