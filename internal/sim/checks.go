@@ -207,10 +207,13 @@ func (g *ledger) told(h *host, set wire.AssignmentSet) {
 	}
 }
 
-// started: only what was committed to this node ever runs on it.
+// started: only what was committed to this life of this node ever runs on it.
 func (g *ledger) started(h *host, e plan.StartContainer) {
 	if node := g.placed[e.Replica]; node != h.name {
 		g.w.violate("epochs", "%s starts %s, which was committed to %q", h.name, e.Replica, node)
+	}
+	if boot := g.boots[e.Replica]; boot != h.bootID() {
+		g.w.violate("epochs", "%s starts %s, which was committed to another life of it, %s", h.bootID(), e.Replica, boot)
 	}
 }
 

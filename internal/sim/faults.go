@@ -169,7 +169,7 @@ func (w *world) crash(h *host, short time.Duration, n int) {
 	}
 }
 
-// heal ends every fault. What is still on its way ends by itself.
+// heal ends every fault, but that now and then a node is lost for good. What is still on its way ends by itself.
 func (w *world) heal() {
 	w.say("faults stop, everything heals")
 	w.calm = true
@@ -179,7 +179,14 @@ func (w *world) heal() {
 		c.resume()
 		c.start()
 	}
-	for _, h := range w.hosts {
+	if w.cfg.Without&PowerCut == 0 && len(w.hosts) > 3 && chance(w.r.world, 0.25) {
+		w.lost = pick(w.r.world, w.hosts)
+		if w.lost.on {
+			w.lost.powerOff()
+		}
+		w.say("%s never comes back", w.lost.name)
+	}
+	for _, h := range w.living() {
 		h.runtime.deaf = 0
 		h.powerOn()
 		h.unfreeze()

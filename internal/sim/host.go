@@ -44,7 +44,7 @@ func (h *host) bootID() string { return fmt.Sprintf("%s-boot%d", h.name, h.boot)
 
 // powerOn boots the machine; its agent comes up a little later.
 func (h *host) powerOn() {
-	if h.on {
+	if h.on || h == h.w.lost {
 		return
 	}
 	h.on, h.frozen, h.thaw = true, false, nil

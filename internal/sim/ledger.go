@@ -48,7 +48,7 @@ type change struct {
 	placement *placement
 	key       api.Key
 	service   *api.Service
-	node      string
+	node      string // or a request's id
 	object    *api.Node
 	number    int64
 	revision  *revision
@@ -62,6 +62,7 @@ const (
 	kindService
 	kindRevision
 	kindNode
+	kindRequest
 )
 
 // ledger knows everything that was ever committed, independently of the core.
@@ -72,12 +73,13 @@ type ledger struct {
 
 	epochs  map[uint64]api.ReplicaKey // ever committed
 	placed  map[api.ReplicaKey]string // the node of every placement ever committed
+	boots   map[api.ReplicaKey]string // likewise the node's life
 	highest map[string]uint64         // epoch of each slot
 	// versions of a service's object by UID and resourceVersion.
 	versions map[string]map[int64]version
 	newest   map[string]int64
-	// done are the generations that a request id made.
-	done map[string]map[string]bool
+	// done are the requests that were done, by id.
+	done map[string]bool
 	// moved counts changes of placements.
 	moved int
 }
@@ -90,8 +92,8 @@ type version struct {
 }
 
 func newLedger(w *world) *ledger {
-	return &ledger{w: w, epochs: map[uint64]api.ReplicaKey{}, placed: map[api.ReplicaKey]string{}, highest: map[string]uint64{},
-		versions: map[string]map[int64]version{}, newest: map[string]int64{}, done: map[string]map[string]bool{},
+	return &ledger{w: w, epochs: map[uint64]api.ReplicaKey{}, placed: map[api.ReplicaKey]string{}, boots: map[api.ReplicaKey]string{}, highest: map[string]uint64{},
+		versions: map[string]map[int64]version{}, newest: map[string]int64{}, done: map[string]bool{},
 		pic: picture{map[api.Key]*api.Service{}, map[api.ReplicaKey]placement{}, map[string]*api.Node{}, map[revisionKey]*revision{}}}
 }
 
@@ -134,6 +136,13 @@ func (g *ledger) read(ops []store.Op) []change {
 				c.object = &api.Node{}
 				g.open(op.Value, c.object)
 			}
+		case "requests":
+			if gone {
+				continue
+			}
+			var r struct{ ID string }
+			g.open(op.Value, &r)
+			c = change{kind: kindRequest, node: r.ID}
 		default:
 			continue
 		}
@@ -225,6 +234,11 @@ func (g *ledger) apply(changes []change) {
 			g.applyPlacement(c)
 		case kindService:
 			g.applyService(c)
+		case kindRequest:
+			if g.done[c.node] {
+				g.w.violate("I2", "request %s was done twice", c.node)
+			}
+			g.done[c.node] = true
 		}
 	}
 	g.pic.take(changes)
@@ -258,7 +272,7 @@ func (g *ledger) applyPlacement(c change) {
 	if k.Epoch <= g.highest[slot] {
 		g.w.violate("epochs", "%s is not above epoch %d of the same slot", k, g.highest[slot])
 	}
-	g.epochs[k.Epoch], g.placed[k], g.highest[slot] = k, c.placement.node, k.Epoch
+	g.epochs[k.Epoch], g.placed[k], g.boots[k], g.highest[slot] = k, c.placement.node, c.placement.boot, k.Epoch
 }
 
 func (g *ledger) applyService(c change) {
@@ -282,18 +296,6 @@ func (g *ledger) applyService(c change) {
 		g.versions[m.UID] = map[int64]version{}
 	}
 	g.versions[m.UID][m.ResourceVersion] = versionOf(c.service)
-	// Each service has one user, who asks one thing at a time.
-	if r := g.w.pending(c.key); r != nil && (old == nil || old.Metadata.UID != m.UID || old.Metadata.Generation != m.Generation) {
-		made := g.done[r.id]
-		if made == nil {
-			made = map[string]bool{}
-			g.done[r.id] = made
-		}
-		made[m.UID+"/"+strconv.FormatInt(m.Generation, 10)] = true
-		if len(made) > 1 {
-			g.w.violate("I2", "%s was done twice: generations %v", r.words, slices.Sorted(maps.Keys(made)))
-		}
-	}
 }
 
 func versionOf(s *api.Service) version {

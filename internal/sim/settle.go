@@ -48,9 +48,14 @@ func (w *world) settle() {
 	}
 }
 
+// living are the nodes that came back.
+func (w *world) living() []*host {
+	return slices.DeleteFunc(slices.Clone(w.hosts), func(h *host) bool { return h == w.lost })
+}
+
 // uncordon has an operator open every node that is still cordoned.
 func (w *world) uncordon() {
-	for _, h := range w.hosts {
+	for _, h := range w.living() {
 		if n := w.ledger.pic.nodes[h.name]; n != nil && n.Spec.Unschedulable {
 			w.order(w.users[0], h, "uncordon")
 		}
@@ -150,7 +155,10 @@ func (w *world) unsettled() (invariant, what string) {
 	if l == nil {
 		return "I1", "nobody leads"
 	}
-	for _, h := range w.hosts {
+	if w.lost != nil && l.core.Verdict(w.lost.name) != api.VerdictDead {
+		return "I1", w.lost.name + ", which never comes back, is not held for dead yet"
+	}
+	for _, h := range w.living() {
 		if v := l.core.Verdict(h.name); v != api.VerdictHealthy {
 			return "I1", fmt.Sprintf("%s is held for %s", h.name, v)
 		}
@@ -170,6 +178,8 @@ func (w *world) unsettled() (invariant, what string) {
 		switch p := w.ledger.pic.placements[k]; {
 		case w.ledger.pic.services[k.ServiceKey()] == nil:
 			return "I7", fmt.Sprintf("%s is placed for a service that is gone", k)
+		case w.lost != nil && p.node == w.lost.name:
+			return "I1", fmt.Sprintf("%s is placed on %s, which is dead", k, p.node)
 		case p.stopping:
 			return "I7", fmt.Sprintf("%s is still stopping on %s", k, p.node)
 		case p.spare && fine(w.templateOf(k)): // where neither ever serves, neither has to go
@@ -198,6 +208,8 @@ func (u *user) missed() string {
 		return fmt.Sprintf("service %s is there, though its delete was acknowledged", u.key)
 	case u.last != nil && s == nil:
 		return fmt.Sprintf("service %s is not there, though its apply was acknowledged", u.key)
+	case u.last != nil && u.colleagues > 0 && s.Metadata.ResourceVersion > u.last.Metadata.ResourceVersion:
+		return "" // superseded
 	case u.last != nil && versionOf(s) != versionOf(u.last):
 		return fmt.Sprintf("service %s is %+v, acknowledged was %+v", u.key, versionOf(s), versionOf(u.last))
 	}
@@ -279,7 +291,7 @@ func (w *world) endedForGood(l *lead, k api.ReplicaKey) bool {
 // fullFor tells whether no node has room for one more replica, by counting.
 func (w *world) fullFor(r *revision) bool {
 	pic := w.ledger.pic
-	for _, h := range w.hosts {
+	for _, h := range w.living() {
 		fits := true
 		for label, want := range r.template.NodeSelector {
 			fits = fits && h.labels[label] == want
@@ -332,7 +344,7 @@ func (w *world) notRunning(k api.ReplicaKey, t *api.Template) string {
 
 // leftovers: I7. What nobody wants is gone.
 func (w *world) leftovers() string {
-	for _, h := range w.hosts {
+	for _, h := range w.living() {
 		for _, c := range h.runtime.sorted() {
 			if p, ok := w.ledger.pic.placements[c.Replica]; !ok || p.node != h.name {
 				return fmt.Sprintf("%s still has container %s, which nobody wants", h.name, c.ID)
@@ -350,7 +362,7 @@ func (w *world) leftovers() string {
 // endpointsUnsettled: every agent sends traffic to what is ready, all of it and
 // nothing else. What goes up and down by itself is left out.
 func (w *world) endpointsUnsettled() string {
-	for _, h := range w.hosts {
+	for _, h := range w.living() {
 		if h.agent.plan == nil || h.agent.session == nil {
 			return h.name + " has no session"
 		}

@@ -13,13 +13,15 @@ import (
 )
 
 // user owns one service, asks one thing at a time, and asks again with the same
-// request id when no answer came.
+// request id when no answer came. Meanwhile a colleague may have scaled it.
 type user struct {
 	w       *world
 	key     api.Key
 	pending *request
 	last    *api.Service // as last acknowledged; nil: deleted, or never applied
 	version int
+	// colleagues counts what others asked for since the last answer.
+	colleagues int
 }
 
 // request is one thing asked for, through all its tries.
@@ -31,8 +33,9 @@ type request struct {
 	words  string
 	tries  int
 	lead   *lead
-	// node is set for a word about a node; such a request is not retried.
-	node bool
+	// once is set for a word about a node and for what a colleague asks: it is not
+	// tried again.
+	once bool
 	// deletes is set for a delete.
 	deletes bool
 }
@@ -89,7 +92,7 @@ func (u *user) ask() {
 		}})
 	default:
 		u.send(&request{deletes: true, words: "delete " + u.key.Name, make: func(t uint64) core.Event {
-			return core.Delete{Ticket: t, Keys: []api.Key{u.key}, IgnoreMissing: true, By: "user"}
+			return core.Delete{Ticket: t, Keys: []api.Key{u.key}, IgnoreMissing: true, RequestID: u.pending.id, By: "user"}
 		}})
 	}
 }
@@ -154,16 +157,29 @@ func (u *user) wordOnNode() {
 }
 
 func (w *world) order(u *user, h *host, word string) {
-	r := &request{u: u, node: true, words: word + " " + h.name, make: func(t uint64) core.Event { return core.NodeWord{Ticket: t, Node: h.name, Word: word, By: "operator"} }}
+	r := &request{u: u, once: true, words: word + " " + h.name, make: func(t uint64) core.Event { return core.NodeWord{Ticket: t, Node: h.name, Word: word, By: "operator"} }}
 	w.res.Requests++
 	r.try()
 }
 
 // send asks for something until there is an answer.
 func (u *user) send(r *request) {
+	u.colleagues = 0
 	u.w.res.Requests++
 	r.u, r.id = u, fmt.Sprintf("r%d", u.w.res.Requests)
 	u.pending = r
+	r.try()
+}
+
+// colleague scales the service once, whatever becomes of it.
+func (u *user) colleague() {
+	u.colleagues++
+	replicas := u.w.r.users.IntN(7)
+	u.w.res.Requests++
+	id := fmt.Sprintf("r%d", u.w.res.Requests)
+	r := &request{u: u, once: true, words: fmt.Sprintf("scale %s to %d, says a colleague", u.key.Name, replicas), make: func(t uint64) core.Event {
+		return core.Scale{Ticket: t, Key: u.key, Replicas: replicas, Current: -1, RequestID: id, By: "colleague"}
+	}}
 	r.try()
 }
 
@@ -192,10 +208,13 @@ func (r *request) try() {
 // again: it was not done, or nobody knows.
 func (r *request) again(why string) {
 	w := r.u.w
-	if r.node {
+	if r.once {
 		return
 	}
 	w.say("a user has no answer to %s: %s", r.words, why)
+	if !w.calm && !r.deletes && chance(w.r.users, 0.3) {
+		r.u.colleague()
+	}
 	w.after(between(w.r.users, 50*time.Millisecond, time.Second), r.try)
 }
 
@@ -212,9 +231,6 @@ func (l *lead) reply(e core.Reply) {
 		return
 	}
 	delete(l.requests, e.Ticket)
-	if r.node {
-		return
-	}
 	w := l.w
 	w.mix(e.Ticket)
 	switch v := e.Value.(type) {
@@ -232,7 +248,7 @@ func (l *lead) reply(e core.Reply) {
 			}
 		}
 	}
-	if w.broken != nil {
+	if w.broken != nil || r.once {
 		return
 	}
 	w.after(w.latency(), func() {

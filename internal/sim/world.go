@@ -36,7 +36,8 @@ type world struct {
 	sessions    uint64
 	tickets     uint64
 
-	calm   bool // faults and users have come to an end
+	lost   *host // never comes back; nil in most runs
+	calm   bool  // faults and users have come to an end
 	broken *Violation
 	res    Result
 	story  []string
