@@ -90,7 +90,9 @@ func (r *Runtime) wait(ctx context.Context, id string, kill time.Time, killed bo
 	if err = errgrpc.ToNative(err); err == nil || errdefs.IsNotFound(err) {
 		return true, nil
 	}
-	if until.Err() != nil && ctx.Err() == nil {
+	// containerd keeps the deadline too, may be first to notice, and passes it on
+	// as an unknown error.
+	if ctx.Err() == nil && (until.Err() != nil || strings.Contains(err.Error(), context.DeadlineExceeded.Error())) {
 		return false, nil // time to kill
 	}
 	return false, err
