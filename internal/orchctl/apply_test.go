@@ -363,6 +363,10 @@ func TestDelete(t *testing.T) {
 		if got := r.run("delete", "-f", "-", "--ignore-not-found"); got.code != 0 || got.out != "" {
 			t.Error(got)
 		}
+		r.fail["Delete"] = []error{unavailable("no leader")} // and the try was done all the same
+		if got := r.run("delete", "service/web"); got.code != 0 || got.out != "service/web is not there any more, or never was\n" {
+			t.Error(got)
+		}
 		if got := r.run("delete", "replica/web-0"); got.code != 2 || !strings.Contains(got.err, "scale the service") {
 			t.Error(got)
 		}

@@ -21,8 +21,16 @@ type completer = func(*cobra.Command, []string, string) ([]string, cobra.ShellCo
 
 // complete sets a flag's completion. The flag is ours: an error is a slip.
 func (t *tool) complete(cmd *cobra.Command, flag string, f completer) {
-	if err := cmd.RegisterFlagCompletionFunc(flag, f); err != nil {
+	if err := cmd.RegisterFlagCompletionFunc(flag, beginning(f)); err != nil {
 		panic(err)
+	}
+}
+
+// beginning leaves only what begins with the word at hand: not every shell does.
+func beginning(f completer) completer {
+	return func(cmd *cobra.Command, given []string, part string) ([]string, cobra.ShellCompDirective) {
+		all, directive := f(cmd, given, part)
+		return slices.DeleteFunc(all, func(s string) bool { return !strings.HasPrefix(s, part) }), directive
 	}
 }
 

@@ -20,7 +20,7 @@ func (t *tool) configCmd() *cobra.Command {
 	}
 	use := &cobra.Command{
 		Use: "use-context NAME", Aliases: []string{"use"}, Short: "Choose the cluster that is meant where none is named", Example: "  orchctl config use-context staging", Args: usageArgs(cobra.ExactArgs(1)),
-		ValidArgsFunction: t.completeContexts,
+		ValidArgsFunction: beginning(t.completeContexts),
 		RunE:              func(_ *cobra.Command, args []string) error { return t.useContext(args[0]) },
 	}
 	view := &cobra.Command{

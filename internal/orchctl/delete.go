@@ -29,7 +29,7 @@ func (t *tool) deleteCmd() *cobra.Command {
 		Example: `  orchctl delete service web
   orchctl delete service/web service/api
   orchctl delete -f web.yaml --ignore-not-found`,
-		ValidArgsFunction: t.completeTargets(api.KindService),
+		ValidArgsFunction: beginning(t.completeTargets(api.KindService)),
 		Args: func(cmd *cobra.Command, words []string) error {
 			if len(words) > 0 == (len(d.files) > 0) {
 				return usagef("say what to delete: either service/NAME, or a manifest with -f\nusage: %s", cmd.UseLine())
@@ -91,9 +91,22 @@ func (t *tool) delete(ctx context.Context, d deleting, args []string) error {
 	for _, x := range targets {
 		request.Refs = append(request.Refs, x.ref())
 	}
-	answer, err := change(ctx, t, "delete", operator, func(ctx context.Context) (*orchv1.DeleteResponse, error) { return client.Delete(ctx, request) })
+	tries := 0
+	answer, err := change(ctx, t, "delete", operator, func(ctx context.Context) (*orchv1.DeleteResponse, error) {
+		if tries++; tries > 1 {
+			request.IgnoreMissing = true // the try before may have done it
+		}
+		return client.Delete(ctx, request)
+	})
 	if err != nil {
 		return t.unsure(ctx, err, "delete")
+	}
+	if !d.ignoreMissing {
+		for _, r := range answer.GetMissing() {
+			if err := t.printf("%s/%s is not there any more, or never was\n", word(r.GetKind()), r.GetName()); err != nil {
+				return err
+			}
+		}
 	}
 	if !d.wait {
 		for _, r := range answer.GetDeleted() {

@@ -35,7 +35,7 @@ func (t *tool) describeCmd() *cobra.Command {
   orchctl describe replica web-0   # how its containers ended
   orchctl describe node/n1`,
 		Args:              usageArgs(cobra.MinimumNArgs(1)),
-		ValidArgsFunction: t.completeTargets(allKinds...),
+		ValidArgsFunction: beginning(t.completeTargets(allKinds...)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			targets, err := t.parseTargets(args)
 			if err != nil {

@@ -36,7 +36,10 @@ func (e usageError) Unwrap() error { return e.error }
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
-func flagError(cmd *cobra.Command, err error) error {
+func (t *tool) flagError(cmd *cobra.Command, err error) error {
+	if !cmd.HasParent() && len(t.args) > 0 && !strings.HasPrefix(t.args[0], "-") {
+		return noSuchCommand(cmd, t.args) // its flags are not to blame
+	}
 	return usagef("%w; see `%s --help`", err, cmd.CommandPath())
 }
 
@@ -128,14 +131,21 @@ func (e *callError) explain(t *tool) (text string, invalid bool) {
 		return e.Error(), false
 	}
 	message := cleanText(s.Message())
+	fields := violations(s)
+	if fields != "" {
+		message = "the controller refuses it" // its message only joins what the fields say
+	}
 	switch s.Code() {
 	case codes.InvalidArgument:
-		return e.doing + ": " + message + violations(s), true
+		return e.doing + ": " + message + fields, true
 	case codes.PermissionDenied:
-		return fmt.Sprintf("%s: %s\nit needs the role %s: use another context (`orchctl config get-contexts` shows yours), or ask an admin", e.doing, message, e.need), false
+		return fmt.Sprintf("%s: %s\nuse a context with the role %s (`orchctl config get-contexts` shows yours), or ask an admin", e.doing, message, e.need), false
 	case codes.Unauthenticated:
 		return fmt.Sprintf("%s: %s\nthe controller does not accept this context's certificate: get a new context file from an admin", e.doing, message), false
 	case codes.Unavailable:
+		if nodeAway(s) {
+			return fmt.Sprintf("%s: %s\n`orchctl get nodes -o wide` shows what is known of the node", e.doing, message), false
+		}
 		return fmt.Sprintf("%s: %s\n%s", e.doing, message, e.whatToCheck()), false
 	case codes.DeadlineExceeded:
 		return e.late(t), false
@@ -146,7 +156,7 @@ func (e *callError) explain(t *tool) (text string, invalid bool) {
 	case codes.ResourceExhausted:
 		return fmt.Sprintf("%s: %s\na limit of the cluster is reached: make the request smaller, or delete what is not needed", e.doing, message), false
 	}
-	return e.doing + ": " + message + violations(s), false
+	return e.doing + ": " + message + fields, false
 }
 
 func (e *callError) late(t *tool) string {
@@ -159,6 +169,16 @@ func (e *callError) whatToCheck() string {
 		where = strings.Join(e.cluster.Addresses, ", ")
 	}
 	return fmt.Sprintf("check that a controller runs and that this machine reaches %s (`orchctl config view`); where several controllers run, more than half of them must", where)
+}
+
+// nodeAway tells whether it is a node that cannot be reached, not a controller.
+func nodeAway(s *status.Status) bool {
+	for _, d := range s.Details() {
+		if info, ok := d.(*errdetails.ErrorInfo); ok {
+			return info.GetReason() == "NODE_AWAY"
+		}
+	}
+	return strings.HasPrefix(s.Message(), "node ")
 }
 
 // violations gives the fields at fault, a line each.

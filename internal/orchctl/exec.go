@@ -33,7 +33,7 @@ code; 1 where it could not be run, with the reason on standard error.`,
 		Example: `  orchctl exec web-0 -- ls /
   orchctl exec -it web-0 -- sh
   tar c site | orchctl exec -i web-0 -- tar x -C /srv`,
-		ValidArgsFunction: t.completeFirst(api.KindReplica),
+		ValidArgsFunction: beginning(t.completeFirst(api.KindReplica)),
 		Args: func(cmd *cobra.Command, words []string) error {
 			switch dash := cmd.ArgsLenAtDash(); {
 			case len(words) < 2 || dash == 0 || dash > 1:

@@ -6,6 +6,9 @@ import (
 	"io"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
 )
 
@@ -31,6 +34,7 @@ func (t *tool) follow(ctx context.Context, client orchv1.OrchClient, list *orchv
 			return err
 		case ctx.Err() != nil:
 			return ctx.Err()
+		case heard && status.Code(err) == codes.ResourceExhausted: // we were too slow: ask again
 		case !transient(err) || (!heard && t.Now().Sub(lastGood)+wait > streamPatience):
 			return t.failed(err, "watch "+words(list.GetKind()), viewer)
 		}

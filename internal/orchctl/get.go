@@ -41,7 +41,7 @@ name and epoch (web-0@17).`,
   orchctl get replicas -l app=web -A
   orchctl get nodes -o wide`,
 		Args:              usageArgs(cobra.MinimumNArgs(1)),
-		ValidArgsFunction: t.completeTargets(allKinds...),
+		ValidArgsFunction: beginning(t.completeTargets(allKinds...)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			targets, err := t.parseTargets(args)
 			if err != nil {

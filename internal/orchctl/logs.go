@@ -31,7 +31,7 @@ func (t *tool) logsCmd() *cobra.Command {
   orchctl logs web-0 --since 10m --timestamps
   orchctl logs web-0 -c sidecar`,
 		Args:              usageArgs(cobra.ExactArgs(1)),
-		ValidArgsFunction: t.completeReplicaOrService,
+		ValidArgsFunction: beginning(t.completeReplicaOrService),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			request, err := t.logsRequest(l, args[0])
 			if err != nil {

@@ -30,13 +30,17 @@ func (t *tool) nodeCmd() *cobra.Command {
 
 func (t *tool) wordCmd(say string) *cobra.Command {
 	about := nodeWords[say]
+	need := operator
+	if say == "dead" || say == "remove" { // these void what runs there
+		need = admin
+	}
 	return &cobra.Command{
 		Use:               say + " NODE...",
 		Short:             about.short,
 		Long:              about.long,
 		Example:           "  orchctl node " + say + " n1",
 		Args:              usageArgs(cobra.MinimumNArgs(1)),
-		ValidArgsFunction: t.completeNames(api.KindNode),
+		ValidArgsFunction: beginning(t.completeNames(api.KindNode)),
 		RunE: func(cmd *cobra.Command, names []string) error {
 			ctx := cmd.Context()
 			client, err := t.connect(ctx, say+" node", true)
@@ -51,7 +55,7 @@ func (t *tool) wordCmd(say string) *cobra.Command {
 					}
 					name = rest
 				}
-				_, err := change(ctx, t, say+" node/"+name, operator, func(ctx context.Context) (*orchv1.NodeWordResponse, error) {
+				_, err := change(ctx, t, say+" node/"+name, need, func(ctx context.Context) (*orchv1.NodeWordResponse, error) {
 					return client.NodeWord(ctx, &orchv1.NodeWordRequest{Node: name, Word: say})
 				})
 				switch {

@@ -26,6 +26,7 @@ type tool struct {
 	// started is set when a command line was understood: what fails after it is
 	// no bad usage.
 	started bool
+	args    []string
 	cluster *Cluster
 	close   []func() error
 }
@@ -34,7 +35,7 @@ func requestID() string { return "orchctl-" + rand.Text() }
 
 // Run runs one command line and gives the exit code.
 func Run(ctx context.Context, env Env, args []string) int {
-	t := &tool{Env: env}
+	t := &tool{Env: env, args: args}
 	root := t.tree()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
@@ -77,7 +78,7 @@ Exit codes: 0 done, 1 failed, 2 bad usage or manifest.`,
 	root.SetIn(t.In)
 	root.SetOut(t.Out)
 	root.SetErr(t.Err)
-	root.SetFlagErrorFunc(flagError)
+	root.SetFlagErrorFunc(t.flagError)
 	f := root.PersistentFlags()
 	f.StringVar(&t.config, "config", "", "context file (default $"+clientconfig.EnvPath+" or ~/.config/orch/config.yaml)")
 	f.StringVar(&t.context, "context", "", "context of that file to use (default: its current one)")

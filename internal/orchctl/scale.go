@@ -24,7 +24,7 @@ func (t *tool) scaleCmd() *cobra.Command {
 		Example: `  orchctl scale service/web --replicas 5
   orchctl scale service/web --replicas 5 --current-replicas 3   # only if it has 3 now
   orchctl scale service/web --replicas 5 --wait`,
-		ValidArgsFunction: t.completeTargets(api.KindService),
+		ValidArgsFunction: beginning(t.completeTargets(api.KindService)),
 		Args:              usageArgs(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
