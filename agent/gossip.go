@@ -9,6 +9,7 @@ import (
 
 	"github.com/orchctl/orch/agent/session"
 	"github.com/orchctl/orch/internal/gossip"
+	"github.com/orchctl/orch/internal/liveness"
 )
 
 // gossipAgain is the wait before a member that could not listen, or that met
@@ -24,6 +25,7 @@ type gossiper struct {
 	mu      sync.Mutex
 	key     []byte
 	peers   []string
+	quick   bool
 	changed chan struct{} // closed at a change; nil: nobody waits
 }
 
@@ -35,6 +37,7 @@ func (g *gossiper) welcome(w session.Welcome) {
 		return
 	}
 	g.key, g.peers = w.GossipKey, w.GossipPeers
+	g.quick = w.Beat > liveness.DefaultLimits().BeatEvery // fixed while the key holds
 	if g.changed != nil {
 		close(g.changed)
 		g.changed = nil
@@ -49,6 +52,12 @@ func (g *gossiper) current() (key []byte, peers []string, changed <-chan struct{
 		g.changed = make(chan struct{})
 	}
 	return g.key, g.peers, g.changed
+}
+
+func (g *gossiper) isQuick() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.quick
 }
 
 // run takes part until ctx ends.
@@ -72,7 +81,7 @@ func (g *gossiper) run(ctx context.Context) error {
 
 // member is one membership: as long as the key holds.
 func (g *gossiper) member(ctx context.Context, key []byte) error {
-	m, err := gossip.New(gossip.Config{Name: g.cfg.Name, BindAddr: g.cfg.Address.String(), Port: g.cfg.GossipPort, SecretKey: key, Logger: g.cfg.Logger})
+	m, err := gossip.New(gossip.Config{Name: g.cfg.Name, BindAddr: g.cfg.Address.String(), Port: g.cfg.GossipPort, SecretKey: key, Quick: g.isQuick(), Logger: g.cfg.Logger})
 	if err != nil {
 		return err
 	}

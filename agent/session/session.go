@@ -32,7 +32,7 @@ const (
 	// the node's record first.
 	welcomeMax = 5 * time.Second
 	// linkMax is how long nothing may be heard from the leader, which answers
-	// every beat, before the link counts as dead.
+	// every third beat, before the link counts as dead.
 	linkMax = time.Second
 	// linkBeats: where beats are rare, so many must go unanswered.
 	linkBeats = 5
@@ -79,7 +79,9 @@ type Relay interface {
 
 // Welcome is the leader's first word.
 type Welcome struct {
-	Leader      string
+	Leader string
+	// Beat is the time between two beats; longer where the fleet is large.
+	Beat        time.Duration
 	GossipKey   []byte
 	GossipPeers []string
 }

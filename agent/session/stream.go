@@ -70,7 +70,7 @@ func beatOf(w *orchv1.Welcome) time.Duration {
 }
 
 func welcomeOf(w *orchv1.Welcome) Welcome {
-	return Welcome{Leader: w.GetLeader(), GossipKey: w.GetGossipKey(), GossipPeers: w.GetGossipPeers()}
+	return Welcome{Leader: w.GetLeader(), Beat: beatOf(w), GossipKey: w.GetGossipKey(), GossipPeers: w.GetGossipPeers()}
 }
 
 // open makes this the session that Send speaks to.

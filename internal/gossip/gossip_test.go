@@ -34,7 +34,7 @@ type member struct {
 func start(t *testing.T, network *gossiptest.Network, name string, key []byte) *member {
 	t.Helper()
 	m := &member{transport: network.Transport(), alive: map[string]bool{}}
-	g, err := gossip.New(gossip.Config{Name: name, SecretKey: key, Meta: []byte("meta of " + name),
+	g, err := gossip.New(gossip.Config{Name: name, SecretKey: key, Quick: true, Meta: []byte("meta of " + name),
 		Transport: m.transport, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
@@ -236,7 +236,7 @@ func TestRealNetwork(t *testing.T) {
 	defer func() { cancel(); wg.Wait() }()
 	var gs []*gossip.Gossip
 	for _, name := range []string{"a", "b"} {
-		g, err := gossip.New(gossip.Config{Name: name, BindAddr: "127.0.0.1", SecretKey: key, Logger: slog.New(slog.DiscardHandler)})
+		g, err := gossip.New(gossip.Config{Name: name, BindAddr: "127.0.0.1", SecretKey: key, Quick: true, Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -24,6 +24,10 @@ const (
 	// queueMax is how many messages may wait for an agent: what a burst of
 	// placements makes while the agent is busy for a second.
 	queueMax = 1024
+	// answerEvery: every so many beats are answered. An agent takes the link for
+	// dead after a second without any, so three are seldom enough to save the
+	// leader most of the cost of an idle fleet, and often enough to lose one.
+	answerEvery = 3
 	// helloTimeout is how long a new session may stay silent.
 	helloTimeout = 5 * time.Second
 	// messagesPerSecond and messagesBurst bound what one agent can make the

@@ -198,9 +198,11 @@ func (x *session) take(m *orchv1.AgentMessage) error {
 		return x.term.Tell(x.ctx, core.Status{Node: x.node, Session: x.id, Report: wire.StatusReportFromPB(m.Status)})
 	case *orchv1.AgentMessage_Beat:
 		seq := m.Beat.GetSequence()
-		x.enqueue(func() (*orchv1.ControllerMessage, error) {
-			return &orchv1.ControllerMessage{Message: &orchv1.ControllerMessage_BeatAnswer{BeatAnswer: &orchv1.Beat{Sequence: seq}}}, nil
-		})
+		if seq%answerEvery == 1 {
+			x.enqueue(func() (*orchv1.ControllerMessage, error) {
+				return &orchv1.ControllerMessage{Message: &orchv1.ControllerMessage_BeatAnswer{BeatAnswer: &orchv1.Beat{Sequence: seq}}}, nil
+			})
+		}
 		return x.term.Tell(x.ctx, core.Beat{Node: x.node, Session: x.id, Seq: seq, SelfCheckAge: m.Beat.GetSelfCheckAge().AsDuration()})
 	case *orchv1.AgentMessage_Witness:
 		w := m.Witness
