@@ -71,9 +71,14 @@ func (c *Core) emit(e Effect) {
 	c.release(e)
 }
 
-// release fills in what only the commit's result knows.
+// release fills in what only the commit's result knows, and leaves out what was
+// meant for a session that is over: what it says may have been undone within the
+// same transaction, and so was never committed.
 func (c *Core) release(e Effect) {
 	if s, ok := e.(SendAssignments); ok {
+		if c.current(s.Node, s.Session) == nil {
+			return
+		}
 		s.Set.StoreRevision = c.rev
 		e = s
 	}

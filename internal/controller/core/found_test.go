@@ -45,3 +45,19 @@ func TestReportThatEndsAReplicaLeavesNoGhost(t *testing.T) {
 		t.Errorf("%d fillings are left", len(f.core.fillings))
 	}
 }
+
+// What was placed and undone within one transaction was never committed, and no
+// agent may hear of it.
+func TestNobodyIsToldWhatOneTransactionUndid(t *testing.T) {
+	f := threeNodes(t)
+	f.commits = false
+	f.apply("1", web(1, "a:1")) // on its way, so that the rest gathers
+	f.apply("2", web(3, "a:1"))
+	f.step(NodeWord{Ticket: 99, Node: "n1", Word: "dead", By: "tester"})
+	f.step(NodeWord{Ticket: 100, Node: "n2", Word: "dead", By: "tester"})
+	f.step(NodeWord{Ticket: 101, Node: "n3", Word: "dead", By: "tester"})
+	f.turn()
+	f.commits = true
+	f.commit(f.out[0]) // the harness fails if an agent hears of what is not in the store
+	f.turn()
+}
