@@ -17,8 +17,9 @@ const (
 
 // checkHello refuses what must not get into the picture of the fleet.
 func checkHello(h wire.Hello) error {
-	if _, err := netip.ParseAddr(h.Address); err != nil {
-		return fmt.Errorf("address %q is no IP address", clip(h.Address))
+	// A zone means something on that host only, and may be of any length.
+	if a, err := netip.ParseAddr(h.Address); err != nil || a.Zone() != "" || a.IsUnspecified() {
+		return fmt.Errorf("address %q is no IP address of a host", clip(h.Address))
 	}
 	if h.BootID == "" {
 		return fmt.Errorf("it has no boot id")

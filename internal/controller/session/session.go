@@ -195,7 +195,11 @@ func (x *session) open(pb *orchv1.Hello) error {
 func (x *session) take(m *orchv1.AgentMessage) error {
 	switch m := m.GetMessage().(type) {
 	case *orchv1.AgentMessage_Status:
-		return x.term.Tell(x.ctx, core.Status{Node: x.node, Session: x.id, Report: wire.StatusReportFromPB(m.Status)})
+		report := wire.StatusReportFromPB(m.Status)
+		if err := checkReport(&report); err != nil {
+			return status.Error(codes.InvalidArgument, fmt.Sprintf("report of node %s: %v", x.node, err))
+		}
+		return x.term.Tell(x.ctx, core.Status{Node: x.node, Session: x.id, Report: report})
 	case *orchv1.AgentMessage_Beat:
 		seq := m.Beat.GetSequence()
 		if seq%answerEvery == 1 {
@@ -207,7 +211,7 @@ func (x *session) take(m *orchv1.AgentMessage) error {
 	case *orchv1.AgentMessage_Witness:
 		w := m.Witness
 		return x.term.Tell(x.ctx, core.Witnessed{Observer: x.node, Target: w.GetTarget(), AskID: w.GetAskId(), HostAnswers: w.GetHostAnswers(),
-			PortsAsked: int(w.GetPortsAsked()), PortsAnswered: int(w.GetPortsAnswered()), How: w.GetHow()})
+			PortsAsked: int(w.GetPortsAsked()), PortsAnswered: int(w.GetPortsAnswered()), How: cut(w.GetHow(), wordBytes)})
 	case *orchv1.AgentMessage_Ack:
 		return nil // nothing waits for acknowledgements yet
 	default:

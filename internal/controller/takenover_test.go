@@ -1,0 +1,69 @@
+package controller_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	orchapi "github.com/orchctl/orch/api"
+	orchv1 "github.com/orchctl/orch/proto/orch/v1"
+)
+
+// takenOver is a node whose agent says what it likes.
+func (r *rig) takenOver(name string, say func(x *orchv1.Assignment) *orchv1.AgentMessage) {
+	r.t.Helper()
+	key := newKey(r.t)
+	cert, err := r.join(r.token(), name, key)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(r.ctx)
+	r.t.Cleanup(cancel)
+	st, err := orchv1.NewAgentsClient(r.dial(r.tls(r.authority.CA(), cert, key))).Session(ctx)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	st.Send(&orchv1.AgentMessage{Message: &orchv1.AgentMessage_Hello{Hello: &orchv1.Hello{BootId: "b", Address: "10.0.0.2",
+		Capacity: map[string]int64{orchapi.CPU: 8000, orchapi.Memory: 16 << 40}}}})
+	for {
+		m, err := st.Recv()
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		if put := m.GetAssignments().GetPut(); len(put) > 0 {
+			if err := st.Send(say(put[0])); err != nil {
+				r.t.Fatal(err)
+			}
+			return
+		}
+	}
+}
+
+// What one node says may cost that node its session, never the leader its term,
+// nor users their lists.
+func TestATakenOverNode(t *testing.T) {
+	r := newRig(t)
+	term := r.ctl.Status().Term
+	r.apply(&orchv1.ApplyRequest{Objects: []*orchv1.Object{service("web", 1)}})
+	far := &timestamppb.Timestamp{Seconds: 1 << 42} // year 139,000, which JSON cannot say
+	r.takenOver("evil", func(x *orchv1.Assignment) *orchv1.AgentMessage {
+		return &orchv1.AgentMessage{Message: &orchv1.AgentMessage_Status{Status: &orchv1.StatusReport{Complete: true, Taken: 1, Replicas: []*orchv1.ReplicaStatus{{
+			Key: x.Key, Phase: orchv1.Phase_PHASE_RUNNING, Message: "spoken", StartedAt: far, Ip: "10.64.0.2",
+			Containers: []*orchv1.ContainerStatus{{Name: "main", State: "Running", StartedAt: far, LastExit: &orchv1.Exit{
+				Code: 1, Reason: "Error", Message: strings.Repeat("\x01", 1<<20), FinishedAt: far}}},
+		}}}}}
+	})
+	r.eventually("what it said is published", func() bool {
+		list, err := r.admin.List(r.ctx, &orchv1.ListRequest{Kind: orchapi.KindReplica})
+		if err != nil {
+			t.Fatalf("replicas cannot be listed any more: %v", err)
+		}
+		return len(list.Objects) == 1 && strings.Contains(string(list.Objects[0].Json), "spoken")
+	})
+	r.apply(&orchv1.ApplyRequest{Objects: []*orchv1.Object{service("more", 1)}}) // behind what it made the leader write
+	if got := r.ctl.Status().Term; got != term {
+		t.Errorf("term %d became %d: one node toppled the leader", term, got)
+	}
+}
