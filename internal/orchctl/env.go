@@ -44,7 +44,10 @@ func FromOS() Env {
 	return Env{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Cluster: fromFile, Now: time.Now, RequestID: requestID,
 		Screen: func() (int, int, bool) {
 			w, h, err := term.GetSize(int(os.Stdout.Fd()))
-			return w, h, err == nil && w > 0 && h > 0
+			if err == nil && (w <= 0 || h <= 0) {
+				w, h = 80, 24 // a serial line, or a recorder: it does not know its size
+			}
+			return w, h, err == nil
 		}}
 }
 

@@ -24,7 +24,7 @@ func world() *fake {
 		replica("web", 2, 0, "", pending("3 nodes: 3 lack 64Mi memory")),
 		replica("web", 10, 19, "n3", running(true), lastKnown), replica("web", 10, 25, "n1", running(false), func(r *api.Replica) { r.Spec.Spare = true }),
 		replica("img", 0, 20, "n2", waits(api.ReasonImageMissing, "no such image: \x1b[31morch.local/img:1\nat all", nil)),
-		replica("img", 1, 21, "n2", waits(api.ReasonPulling, "", nil)), replica("img", 2, 22, "n2"),
+		replica("img", 1, 21, "n2", waits(api.ReasonPulling, "", nil)), replica("img", 2, 22, "n2", lastKnown),
 		replica("img", 3, 23, "n2", running(true), func(r *api.Replica) { r.Status.Phase = api.PhaseStopping }), ended,
 		node("n1", api.VerdictHealthy), node("n2", api.VerdictHealthy, func(n *api.Node) { n.Spec.Unschedulable = true }),
 		node("n3", api.VerdictSuspect, func(n *api.Node) { n.Status.VerdictWhy = "silent for 1.2s, 3 of 3 witnesses get no answer" }),

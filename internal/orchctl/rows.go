@@ -149,7 +149,8 @@ func replicaWord(r *api.Replica) string {
 	if r.Spec.Spare {
 		w += " (spare)"
 	}
-	if r.Status.LastKnown && !r.Status.Phase.Ended() && r.Spec.Node != "" {
+	// Pending and Assigned are the leader's own words: no node has said anything.
+	if r.Status.LastKnown && !r.Status.Phase.Ended() && api.PhaseAssigned.Before(r.Status.Phase) {
 		w += " (last known)"
 	}
 	return w

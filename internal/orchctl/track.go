@@ -182,6 +182,8 @@ func progressWord(r *api.Replica) string {
 		return ""
 	case r.Spec.Node == "" || r.Status.Phase == api.PhasePending:
 		return "pending"
+	case r.Status.Phase == api.PhaseAssigned:
+		return "starting"
 	}
 	switch w := trouble(r); {
 	case w == api.ReasonPulling:
