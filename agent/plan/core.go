@@ -251,8 +251,12 @@ func (c *Core) flush() {
 func (c *Core) saved() Saved {
 	s := Saved{Incarnation: c.incarnation, StoreRevision: c.storeRevision, BootID: c.cfg.BootID}
 	for _, k := range c.sortedKeys() {
-		if r := c.replicas[k]; r.assigned && !r.gone {
+		r := c.replicas[k]
+		if r.assigned && !r.gone {
 			s.Assignments = append(s.Assignments, r.assignment())
+		}
+		if r.held { // they wait for a session's word after a restart of the agent, too
+			s.BootID = c.cfg.Saved.BootID
 		}
 	}
 	return s
