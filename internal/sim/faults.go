@@ -171,6 +171,7 @@ func (w *world) crash(h *host, short time.Duration, n int) {
 
 // heal ends every fault, but that now and then a node is lost for good. What is still on its way ends by itself.
 func (w *world) heal() {
+	w.res.healed = len(w.story)
 	w.say("faults stop, everything heals")
 	w.calm = true
 	clear(w.cuts)
@@ -188,6 +189,9 @@ func (w *world) heal() {
 	}
 	for _, h := range w.living() {
 		h.runtime.deaf = 0
+		for _, c := range h.runtime.sorted() {
+			c.sickTill = 0
+		}
 		h.powerOn()
 		h.unfreeze()
 		h.agent.resume()

@@ -302,14 +302,18 @@ func versionOf(s *api.Service) version {
 	return version{s.Metadata.Generation, s.Spec.Want(), s.Spec.Containers[0].Image, !s.Metadata.DeletedAt.IsZero()}
 }
 
-// acknowledged checks that what a user is told is in the store.
-func (g *ledger) acknowledged(s *api.Service) {
-	if s == nil {
+// acknowledged checks that what a user is told is in the store, or that a later
+// change of the same transaction has taken its place.
+func (g *ledger) acknowledged(r *request, a core.Applied) {
+	if a.Service == nil {
 		return
 	}
-	m := s.Metadata
+	if a.Outcome != "unchanged" && !g.done[r.id] {
+		g.w.violate("I2", "%s was acknowledged before it was committed", r.words)
+	}
+	m := a.Service.Metadata
 	have, ok := g.versions[m.UID][m.ResourceVersion]
-	if want := versionOf(s); !ok || have != want {
+	if want := versionOf(a.Service); ok && have != want || !ok && g.newest[m.UID] < m.ResourceVersion {
 		g.w.violate("I2", "service %s resourceVersion %d was acknowledged as %+v, the store has %+v", m.Key(), m.ResourceVersion, want, have)
 	}
 }

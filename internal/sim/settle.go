@@ -155,7 +155,7 @@ func (w *world) unsettled() (invariant, what string) {
 	if l == nil {
 		return "I1", "nobody leads"
 	}
-	if w.lost != nil && l.core.Verdict(w.lost.name) != api.VerdictDead {
+	if w.lost != nil && w.ledger.pic.nodes[w.lost.name] != nil && l.core.Verdict(w.lost.name) != api.VerdictDead {
 		return "I1", w.lost.name + ", which never comes back, is not held for dead yet"
 	}
 	for _, h := range w.living() {

@@ -52,7 +52,7 @@ func Shrink(c Config) Result {
 		try(c)
 	})
 	fewer()
-	told := best.Config
-	told.Tell = c.Tell
-	return Run(told)
+	again := best.Config
+	again.Tell = c.Tell
+	return Run(again)
 }

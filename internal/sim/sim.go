@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -120,6 +121,7 @@ type Result struct {
 	Hash      uint64
 	Violation *Violation
 	Story     []string
+	healed    int // the line of the story at which faults stopped
 }
 
 // Run runs one seed.
@@ -131,10 +133,22 @@ func Run(c Config) Result {
 	if r.Violation != nil && !c.Tell {
 		// The run is the same when it is told.
 		c.Tell = true
-		r.Story = runOnce(c).Story
-		r.Story = r.Story[max(0, len(r.Story)-storyLines):]
+		told := runOnce(c)
+		r.Story = shorten(told.Story, told.healed)
 	}
 	return r
+}
+
+// shorten leaves the end of a story; where the world never settled, that is the
+// time around the last fault, and the very end.
+func shorten(story []string, healed int) []string {
+	last := max(0, len(story)-storyLines)
+	if until := healed + storyLines/2; healed > 0 && until < last {
+		out := slices.Clone(story[max(0, healed-storyLines/2):until])
+		out = append(out, "           ...")
+		return append(out, story[len(story)-storyLines/4:]...)
+	}
+	return story[last:]
 }
 
 func runOnce(c Config) Result {

@@ -20,7 +20,7 @@ type user struct {
 	pending *request
 	last    *api.Service // as last acknowledged; nil: deleted, or never applied
 	version int
-	// colleagues counts what others asked for since the last answer.
+	// colleagues counts what others asked for.
 	colleagues int
 }
 
@@ -164,7 +164,6 @@ func (w *world) order(u *user, h *host, word string) {
 
 // send asks for something until there is an answer.
 func (u *user) send(r *request) {
-	u.colleagues = 0
 	u.w.res.Requests++
 	r.u, r.id = u, fmt.Sprintf("r%d", u.w.res.Requests)
 	u.pending = r
@@ -177,7 +176,7 @@ func (u *user) colleague() {
 	replicas := u.w.r.users.IntN(7)
 	u.w.res.Requests++
 	id := fmt.Sprintf("r%d", u.w.res.Requests)
-	r := &request{u: u, once: true, words: fmt.Sprintf("scale %s to %d, says a colleague", u.key.Name, replicas), make: func(t uint64) core.Event {
+	r := &request{u: u, id: id, once: true, words: fmt.Sprintf("scale %s to %d, says a colleague", u.key.Name, replicas), make: func(t uint64) core.Event {
 		return core.Scale{Ticket: t, Key: u.key, Replicas: replicas, Current: -1, RequestID: id, By: "colleague"}
 	}}
 	r.try()
@@ -236,10 +235,9 @@ func (l *lead) reply(e core.Reply) {
 	switch v := e.Value.(type) {
 	case core.ApplyResult:
 		for _, a := range v.Applied {
-			if a.Plan != nil || r.dry() {
-				continue
+			if !r.dry() {
+				w.ledger.acknowledged(r, a)
 			}
-			w.ledger.acknowledged(a.Service)
 		}
 	case core.DeleteResult:
 		for _, k := range v.Deleted {
