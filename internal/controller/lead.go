@@ -51,15 +51,22 @@ func (c *Controller) lead(ctx context.Context, lease election.Lease) error {
 	c.cfg.Log.Info("term began", "term", lease.Term, "entries", len(kvs), "revision", rev, "took", time.Since(began))
 	err = g.Wait()
 
-	c.setTerm(nil)
-	c.view.End(time.Now())
-	c.cfg.Authority.End()
-	close(t.over) // closes sessions and answers who waits
+	c.retire(t)
 	l.looking.Wait()
 	if cause := context.Cause(ctx); cause != nil && cause != context.Canceled {
 		return cause
 	}
 	return err
+}
+
+// retire takes the term away from everybody. It is over before the book of
+// tokens and names is closed: who writes into that holds it until the term takes
+// the writes, which it never will if its inbox is full.
+func (c *Controller) retire(t *term) {
+	c.setTerm(nil)
+	c.view.End(time.Now())
+	close(t.over) // closes sessions and answers who waits
+	c.cfg.Authority.End()
 }
 
 const (

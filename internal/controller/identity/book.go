@@ -54,7 +54,9 @@ func nameOp(name string, r nameRecord) store.Op { return store.Put(namePrefix+na
 
 // change runs f on the book of this term and waits until what it wants written
 // is committed. The lock is held only until the writes are queued: their order
-// is the order of the changes, and many can be on their way at once.
+// is the order of the changes, and many can be on their way at once. A caller
+// that gives up does not keep the writes from being queued: the book has what f
+// did already, and only the term's end takes that back.
 func (a *Authority) change(ctx context.Context, f func(b *book) ([]store.Op, error)) error {
 	wait, err := func() (func(context.Context) error, error) {
 		a.mu.Lock()
@@ -66,7 +68,7 @@ func (a *Authority) change(ctx context.Context, f func(b *book) ([]store.Op, err
 		if err != nil || len(ops) == 0 {
 			return nil, err
 		}
-		return a.book.writer.Write(ctx, ops...)
+		return a.book.writer.Write(context.WithoutCancel(ctx), ops...)
 	}()
 	if err != nil || wait == nil {
 		return err

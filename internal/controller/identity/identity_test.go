@@ -271,3 +271,20 @@ func TestServingCertificate(t *testing.T) {
 		t.Errorf("renewal: %v", err)
 	}
 }
+
+// A caller that is gone leaves no gap between the book and the store.
+func TestAGoneCallersRevocationHolds(t *testing.T) {
+	w := newWorld(t)
+	text := w.token(pki.JoinNode, time.Hour)
+	tok, err := pki.ParseToken(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	w.RevokeToken(ctx, tok.ID) // whether it says so or not, all know the same afterwards
+	w.reopen()
+	if _, err := w.Join(context.Background(), text, "n1", request(t, key(t), pki.Node, "n1")); !errors.Is(err, ErrRefused) {
+		t.Errorf("a revoked token joins after a restart: %v", err)
+	}
+}
