@@ -65,9 +65,11 @@ func (d *driver) ask(ctx context.Context, f func(*plan.Core)) error {
 }
 
 // container finds what a user means: with an empty name, the replica's first.
-func (d *driver) container(ctx context.Context, key api.ReplicaKey, name string) (found plan.Found, err error) {
+func (d *driver) container(ctx context.Context, key api.ReplicaKey, name string) (plan.Found, error) {
+	var found plan.Found
+	var err error
 	if e := d.ask(ctx, func(c *plan.Core) { found, err = c.Find(key, name) }); e != nil {
-		return found, e
+		return plan.Found{}, e // the plan may still be about to answer
 	}
 	return found, err
 }

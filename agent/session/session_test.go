@@ -58,8 +58,13 @@ func (l *listener) Witness(_ context.Context, ask wire.Ask) *orchv1.WitnessAnswe
 	return &orchv1.WitnessAnswer{AskId: ask.ID, Target: ask.Target, HostAnswers: true}
 }
 
-// Relay echoes.
-func (l *listener) Relay(_ context.Context, open *orchv1.OpenRelay, r Relay) {
+// Relay echoes, or reads nothing until it is cancelled.
+func (l *listener) Relay(ctx context.Context, open *orchv1.OpenRelay, r Relay) {
+	if open.GetId() == "deaf" {
+		<-ctx.Done()
+		l.note("relay cancelled")
+		return
+	}
 	for {
 		f, err := r.Recv()
 		if err != nil {
@@ -328,6 +333,27 @@ func TestRelay(t *testing.T) {
 		relay.Close()
 		synctest.Wait()
 		r.wantTold("connected c1", "relay over")
+		r.stop()
+	})
+}
+
+// A command that reads no input must be ended when its user goes, also with
+// input on its way.
+func TestARelayThatNobodyReads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.run()
+		s := r.c.NextSession()
+		s.Say(&orchv1.ControllerMessage{Message: &orchv1.ControllerMessage_OpenRelay{OpenRelay: &orchv1.OpenRelay{Id: "deaf"}}})
+		relay := <-r.c.Relays
+		for range 3 {
+			if err := relay.Stream.Send(&orchv1.Frame{Frame: &orchv1.Frame_Stdin{Stdin: []byte("hi")}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		relay.Close()
+		time.Sleep(2 * relayLook)
+		r.wantTold("connected c1", "relay cancelled")
 		r.stop()
 	})
 }
