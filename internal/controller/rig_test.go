@@ -52,6 +52,7 @@ type rig struct {
 	authority *identity.Authority
 	ctl       *controller.Controller
 	listener  *bufconn.Listener
+	images    *images.Sender
 	admin     orchv1.OrchClient
 }
 
@@ -69,6 +70,7 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	sender := images.NewSender(shelf, func() images.Relays { return r.ctl.Sessions() }, log)
+	r.images = sender
 	r.ctl = controller.New(controller.Config{Name: "c1", Store: r.store, Eligible: election.Sole(), Authority: r.authority,
 		Prober: deaf{}, NewID: rand.Text, SessionOpened: sender.Offer, Log: log})
 	serving, err := r.authority.Serve("c1", nil)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -11,7 +12,8 @@ import (
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
 )
 
-// takenOver is a node whose agent says what it likes.
+// takenOver is a node whose agent says what it likes to its first assignment;
+// with nil it says nothing and reads no relay.
 func (r *rig) takenOver(name string, say func(x *orchv1.Assignment) *orchv1.AgentMessage) {
 	r.t.Helper()
 	key := newKey(r.t)
@@ -21,12 +23,29 @@ func (r *rig) takenOver(name string, say func(x *orchv1.Assignment) *orchv1.Agen
 	}
 	ctx, cancel := context.WithCancel(r.ctx)
 	r.t.Cleanup(cancel)
-	st, err := orchv1.NewAgentsClient(r.dial(r.tls(r.authority.CA(), cert, key))).Session(ctx)
+	client := orchv1.NewAgentsClient(r.dial(r.tls(r.authority.CA(), cert, key)))
+	st, err := client.Session(ctx)
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	st.Send(&orchv1.AgentMessage{Message: &orchv1.AgentMessage_Hello{Hello: &orchv1.Hello{BootId: "b", Address: "10.0.0.2",
 		Capacity: map[string]int64{orchapi.CPU: 8000, orchapi.Memory: 16 << 40}}}})
+	if say == nil { // it opens what it is asked for, and leaves it there
+		go func() {
+			for {
+				m, err := st.Recv()
+				if err != nil {
+					return
+				}
+				if open := m.GetOpenRelay(); open != nil {
+					if relay, err := client.Relay(ctx); err == nil {
+						relay.Send(&orchv1.Frame{Frame: &orchv1.Frame_OpenId{OpenId: open.GetId()}})
+					}
+				}
+			}
+		}()
+		return
+	}
 	for {
 		m, err := st.Recv()
 		if err != nil {
@@ -65,5 +84,35 @@ func TestATakenOverNode(t *testing.T) {
 	r.apply(&orchv1.ApplyRequest{Objects: []*orchv1.Object{service("more", 1)}}) // behind what it made the leader write
 	if got := r.ctl.Status().Term; got != term {
 		t.Errorf("term %d became %d: one node toppled the leader", term, got)
+	}
+}
+
+// A node that takes no frame of an image, while it beats, gives up its turn.
+func TestAnImageThatIsNotTaken(t *testing.T) {
+	r := newRig(t)
+	r.images.Stall = 200 * time.Millisecond
+	r.takenOver("hangs", nil)
+	r.eventually("it has a session", func() bool { return r.ctl.Sessions().Has("hangs") })
+	up, err := r.admin.LoadImage(r.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 64 { // more than the windows of the connection hold
+		if err := up.Send(&orchv1.LoadImageRequest{Data: make([]byte, 1<<20)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	up.CloseSend()
+	for {
+		p, err := up.Recv()
+		if err != nil {
+			t.Fatal("ended without a word of the node: ", err)
+		}
+		if p.State == "failed" {
+			if !strings.Contains(p.Message, "takes nothing") {
+				t.Errorf("failed: %s", p.Message)
+			}
+			return
+		}
 	}
 }

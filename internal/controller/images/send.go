@@ -1,6 +1,7 @@
 package images
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -8,6 +9,8 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"sync/atomic"
+	"time"
 
 	"github.com/orchctl/orch/internal/controller/session"
 	"github.com/orchctl/orch/internal/pki"
@@ -20,10 +23,21 @@ const (
 	sendsMax = 8
 	// chunkBytes is one frame of an archive.
 	chunkBytes = 256 << 10
+	// stallDefault is how long an agent may take no frame before its turn is
+	// given to others: a slow disk syncs a large layer in less.
+	stallDefault = 5 * time.Minute
+	// takeUpMax is how long it may unpack what it has got; agents give a pull as
+	// much.
+	takeUpMax = 30 * time.Minute
+	// reasonMax is how long a broken stream's reason is waited for.
+	reasonMax = time.Second
 )
 
 // ErrRefusedByAgent: the agent read the archive and could not take it up.
 var ErrRefusedByAgent = errors.New("the node could not load it")
+
+// errStalled: the agent is there, and nothing moves.
+var errStalled = errors.New("its agent takes nothing more")
 
 // Relays opens relays to agents; see session.Server.
 type Relays interface {
@@ -35,6 +49,8 @@ type Sender struct {
 	Shelf  *Shelf
 	Relays func() Relays
 	Log    *slog.Logger
+	// Stall is how long an agent may take no frame; 0 means 5 minutes.
+	Stall time.Duration
 
 	slots chan struct{}
 }
@@ -60,20 +76,35 @@ func (s *Sender) Send(ctx context.Context, node string, cert *x509.Certificate, 
 		return nil, err
 	}
 	defer relay.Close()
-	if err := s.stream(relay, img); err != nil {
-		// The agent may have ended it with a reason; that says more.
-		if _, why := await(relay); errors.Is(why, ErrRefusedByAgent) {
-			err = why
+	// One node that hangs must not keep its turn for ever.
+	var stalled atomic.Bool
+	stall := cmp.Or(s.Stall, stallDefault)
+	watch := time.AfterFunc(stall, func() { stalled.Store(true); relay.Close() })
+	defer watch.Stop()
+	fail := func(err error) ([]string, error) {
+		if stalled.Load() {
+			err = errStalled
 		}
 		return nil, fmt.Errorf("send image to %s: %w", node, err)
 	}
+	if err := s.stream(relay, img, func() { watch.Reset(stall) }); err != nil {
+		// The agent may have ended it with a reason; that says more. Where the
+		// archive could not be read it says nothing.
+		defer time.AfterFunc(reasonMax, relay.Close).Stop()
+		if _, why := await(relay); errors.Is(why, ErrRefusedByAgent) {
+			err = why
+		}
+		return fail(err)
+	}
+	watch.Reset(takeUpMax)
 	if refs, err = await(relay); err != nil {
-		return nil, fmt.Errorf("send image to %s: %w", node, err)
+		return fail(err)
 	}
 	return refs, s.Shelf.note(img, pki.PublicKeyHash(cert), refs)
 }
 
-func (s *Sender) stream(relay *session.Relay, img Image) error {
+// stream sends the archive; moved is called after each frame.
+func (s *Sender) stream(relay *session.Relay, img Image, moved func()) error {
 	f, err := os.Open(s.Shelf.path(img.Digest))
 	if err != nil {
 		return err
@@ -86,6 +117,7 @@ func (s *Sender) stream(relay *session.Relay, img Image) error {
 			if err := relay.Send(&orchv1.Frame{Frame: &orchv1.Frame_Data{Data: buf[:n]}}); err != nil {
 				return err
 			}
+			moved()
 		}
 		if err == io.EOF {
 			return relay.Send(&orchv1.Frame{Frame: &orchv1.Frame_DataEnd{DataEnd: true}})

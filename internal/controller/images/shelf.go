@@ -106,6 +106,10 @@ func (s *Shelf) Add(r io.Reader, now time.Time) (Image, error) {
 	if n > archiveMax {
 		return Image{}, fmt.Errorf("keep image: %w: at most %d bytes are taken", ErrTooLarge, int64(archiveMax))
 	}
+	// On disk before it has its name: the size alone would not tell a torn one.
+	if err := tmp.Sync(); err != nil {
+		return Image{}, fmt.Errorf("keep image: %w", err)
+	}
 	img := Image{Digest: hex.EncodeToString(sum.Sum(nil)), Size: n}
 
 	s.mu.Lock()
