@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"time"
 
@@ -90,7 +91,7 @@ func Run(ctx context.Context, cfg Config) error {
 		// to start them without a session.
 		cfg.Logger.Warn("cannot read the last assignment: nothing is started before a session", "err", err)
 	}
-	d := newDriver(cfg, plan.New(plan.Config{BootID: cfg.Host.BootID, Saved: saved}))
+	d := newDriver(cfg, plan.New(plan.Config{BootID: cfg.Host.BootID, Cores: runtime.NumCPU(), Saved: saved}))
 	d.gossip = &gossiper{cfg: cfg}
 	d.session = session.New(session.Config{
 		Controllers: cfg.Controllers, Credentials: cfg.Credentials, Hello: d.hello, SelfCheckAge: d.check.age,

@@ -12,6 +12,9 @@ import (
 type Config struct {
 	// BootID names the node's present life.
 	BootID string
+	// Cores is how many the node has; starts keep them busy and no more. Zero
+	// means many.
+	Cores int
 	// Saved is the last assignment from disk; nil if there is none.
 	Saved *Saved
 }
@@ -50,6 +53,7 @@ type Core struct {
 	nextID  uint64
 	ops     map[uint64]op
 	busy    [classes]int
+	atOnce  [classes]int
 	blocked [classes]queue
 	images  map[string]*image
 	dirty   []api.ReplicaKey
@@ -73,7 +77,7 @@ type Core struct {
 
 // New makes a core from what lies on disk. Nothing happens before Started.
 func New(cfg Config) *Core {
-	c := &Core{cfg: cfg, replicas: map[api.ReplicaKey]*replica{}, isDirty: map[api.ReplicaKey]bool{},
+	c := &Core{cfg: cfg, atOnce: atOnce(cfg.Cores), replicas: map[api.ReplicaKey]*replica{}, isDirty: map[api.ReplicaKey]bool{},
 		ops: map[uint64]op{}, images: map[string]*image{}, endpoints: map[api.ReplicaKey]wire.Endpoint{}}
 	c.forget()
 	if s := cfg.Saved; s != nil {

@@ -4,7 +4,8 @@ import "time"
 
 // The limits of what happens at once and of when it is tried again.
 const (
-	// startsAtOnceMax: beyond 8, more starts only queue in containerd and on the disk.
+	// startsAtOnceMax: beyond 8, more starts only queue in containerd and on the
+	// disk. A node with few cores does fewer; see atOnce.
 	startsAtOnceMax = 8
 	// networksAtOnceMax: CNI plugins are processes, and serialise on the kernel's
 	// network lock.

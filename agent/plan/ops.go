@@ -20,7 +20,17 @@ const (
 	classes
 )
 
-var atOnce = [classes]int{pulls: pullsAtOnceMax, networks: networksAtOnceMax, starts: startsAtOnceMax, stops: stopsAtOnceMax, removes: removesAtOnceMax}
+// atOnce gives each class's limit on a node with so many cores. Starting is work
+// for the processor: more of it at once than cores, and one to fill the waits,
+// only makes all of it slower.
+func atOnce(cores int) [classes]int {
+	limits := [classes]int{pulls: pullsAtOnceMax, networks: networksAtOnceMax, starts: startsAtOnceMax, stops: stopsAtOnceMax, removes: removesAtOnceMax}
+	if cores > 0 {
+		limits[networks] = min(limits[networks], cores)
+		limits[starts] = min(limits[starts], cores+1)
+	}
+	return limits
+}
 
 // op is an effect whose answer is awaited: exactly one of image, network, run
 // and leftover says what it is about.
@@ -48,7 +58,7 @@ func (c *Core) begin(o op) (id uint64, ok bool) {
 
 // room tells whether one more of the class may begin.
 func (c *Core) room(k class) bool {
-	return c.busy[k] < atOnce[k] && !(k == networks && c.pruning != 0)
+	return c.busy[k] < c.atOnce[k] && !(k == networks && c.pruning != 0)
 }
 
 // queue holds the replicas that wait for room, each once, in their order.
