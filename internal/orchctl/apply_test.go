@@ -199,6 +199,31 @@ func TestApplyInterrupted(t *testing.T) {
 	})
 }
 
+// TestApplyOfAServiceThatFailsAgain: who was ready once is no success while
+// others are waited for.
+func TestApplyOfAServiceThatFailsAgain(t *testing.T) {
+	in(t, newFake(), func(t *testing.T, r *rig) {
+		r.onApply = func(*orchv1.ApplyRequest) (*orchv1.ApplyResponse, error) {
+			go script(
+				at{100 * time.Millisecond, func() { r.put(replica("api", 0, 1, "n1", running(true)), service("api", 1, all(1))) }},
+				at{900 * time.Millisecond, func() {
+					r.put(replica("api", 0, 1, "n1", waits(api.ReasonBackOff, "", &api.Exit{Code: 3, Reason: api.ExitError})), service("api", 1, counts(1, 0, "api-0 on n1: BackOff")))
+				}},
+				at{1200 * time.Millisecond, func() { r.put(replica("web", 0, 2, "n1", running(true)), service("web", 1, all(1))) }},
+			)
+			first := answer("created", service("api", 1))
+			first.Applied = append(first.Applied, answer("created", service("web", 1)).Applied...)
+			return first, nil
+		}
+		r.env.In = strings.NewReader(webYAML)
+		got := r.run("apply", "-f", "-", "--timeout", "3s")
+		if got.code != 1 || !strings.Contains(got.err, "  service/api created, was ready; 0/1 ready, 1 BackOff (Error)\n    api-0 on n1: BackOff\n") ||
+			strings.Contains(got.err, "service/web") || strings.Count(got.out, "service/api created; 1/1 ready") != 1 {
+			t.Error(got)
+		}
+	})
+}
+
 func TestApplyOfADeletedService(t *testing.T) {
 	in(t, newFake(), func(t *testing.T, r *rig) {
 		r.onApply = func(*orchv1.ApplyRequest) (*orchv1.ApplyResponse, error) {
@@ -318,6 +343,7 @@ func TestScale(t *testing.T) {
 	f := newFake(service("web", 1, all(1)), replica("web", 0, 1, "n1", running(true)))
 	in(t, f, func(t *testing.T, r *rig) {
 		var asked *orchv1.ScaleRequest
+		var onScale func(*orchv1.ScaleRequest) (*orchv1.ApplyResponse, error)
 		r.onScale = func(q *orchv1.ScaleRequest) (*orchv1.ApplyResponse, error) {
 			asked = q
 			if q.CurrentReplicas >= 0 && q.CurrentReplicas != 1 {
@@ -331,6 +357,13 @@ func TestScale(t *testing.T) {
 		if got := r.run("scale", "service/web", "--replicas", "2"); got.code != 0 || got.out != "service/web scaled to 2 replicas\n" || asked.CurrentReplicas != -1 || asked.RequestId == "" {
 			t.Error(got, asked)
 		}
+		r.onScale, onScale = func(*orchv1.ScaleRequest) (*orchv1.ApplyResponse, error) {
+			return answer("unchanged", service("web", 1)), nil
+		}, r.onScale
+		if got := r.run("scale", "web", "--replicas", "1"); got.out != "service/web unchanged: it has 1 replica\n" || got.code != 0 {
+			t.Error(got)
+		}
+		r.onScale = onScale
 		if got := r.run("scale", "svc", "web", "--replicas", "2", "--current-replicas", "3"); got.code != 1 || got.err != "orchctl: scale service/web: service default/web: it has 1 replicas, not 3\n" {
 			t.Error(got)
 		}

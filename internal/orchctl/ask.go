@@ -78,6 +78,9 @@ func (t *tool) repeat(ctx context.Context, patience time.Duration, f func(contex
 		}
 		select {
 		case <-ctx.Done():
+			if errors.Is(ctx.Err(), context.Canceled) {
+				return ctx.Err()
+			}
 			return err
 		case <-time.After(wait):
 		}

@@ -20,7 +20,7 @@ func (b *block) draw(tracks []*track, now time.Time) error {
 	width, height, _ := b.t.Screen()
 	var lines []string
 	for _, x := range tracks {
-		if x.ended > 0 {
+		if x.ended > 0 && x.isReady() {
 			lines = append(lines, fmt.Sprintf("✔ %s  %s", x.label, x.summary()))
 			continue
 		}

@@ -34,7 +34,6 @@ func (t *tool) describeCmd() *cobra.Command {
 		Example: `  orchctl describe service web     # what is missing, and which nodes would take it
   orchctl describe replica web-0   # how its containers ended
   orchctl describe node/n1`,
-		Args:              usageArgs(cobra.MinimumNArgs(1)),
 		ValidArgsFunction: beginning(t.completeTargets(allKinds...)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			targets, err := t.parseTargets(args)

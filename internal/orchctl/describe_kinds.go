@@ -223,7 +223,7 @@ func (p *page) status(c api.ContainerStatus, declared api.Container) {
 	p.field(4, "Restarts", "%d", c.Restarts)
 	if x := c.LastExit; x != nil {
 		text := exitText(x)
-		if limit, ok := declared.Resources.Limits[api.Memory]; ok && x.OOM {
+		if limit, ok := declared.Resources.Limits[api.Memory]; ok && x.OOM && !strings.Contains(text, "limit") {
 			text += fmt.Sprintf("; its memory limit is %s", limit)
 		}
 		if !x.FinishedAt.IsZero() {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os/exec"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -40,17 +41,34 @@ func (t *tool) flagError(cmd *cobra.Command, err error) error {
 	if !cmd.HasParent() && len(t.args) > 0 && !strings.HasPrefix(t.args[0], "-") {
 		return noSuchCommand(cmd, t.args) // its flags are not to blame
 	}
-	return usagef("%w; see `%s --help`", err, cmd.CommandPath())
+	return usagef("%s; see `%s --help`", plainFlag(err.Error()), cmd.CommandPath())
+}
+
+// plainFlag says what a flag wants where Go's own words would stand.
+func plainFlag(text string) string {
+	for _, x := range []struct{ from, want string }{
+		{": strconv.ParseBool", "want true or false"}, {": strconv.", "want a number"}, {": time: ", "want a duration, such as 30s or 5m"},
+	} {
+		if i := strings.Index(text, x.from); i >= 0 {
+			return text[:i] + ": " + x.want
+		}
+	}
+	return text
 }
 
 // usageArgs makes a check of arguments answer with a usage error that shows the
 // right form.
 func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, words []string) error {
-		if err := check(cmd, words); err != nil {
-			return usagef("%w\nusage: %s", err, cmd.UseLine())
+		if check(cmd, words) == nil {
+			return nil
 		}
-		return nil
+		for n := len(words) - 1; n >= 0; n-- {
+			if check(cmd, words[:n]) == nil {
+				return usagef("unexpected argument %q\nusage: %s", words[n], cmd.UseLine())
+			}
+		}
+		return usagef("an argument is missing\nusage: %s", cmd.UseLine())
 	}
 }
 
@@ -96,10 +114,11 @@ func (t *tool) report(err error) int {
 		code = exitUsage
 	}
 	var silent exitStatus
+	var program *exec.ExitError // of `lab exec`: it has said why itself
 	var bad manifestError
 	var call *callError
 	switch {
-	case errors.As(err, &silent):
+	case errors.As(err, &silent), errors.As(err, &program):
 	case errors.As(err, &bad):
 		fmt.Fprintln(t.Err, bad.Error())
 		t.warnf("%s in the manifests: %s", count(len(bad.Problems), "problem"), bad.undone)

@@ -30,6 +30,7 @@ func (t *tool) execCmd() *cobra.Command {
 		Short: "Run a command in a replica",
 		Long: `Run a command in a container of a replica. orchctl ends with the command's exit
 code; 1 where it could not be run, with the reason on standard error.`,
+		DisableFlagsInUseLine: true, // what follows -- is the command's
 		Example: `  orchctl exec web-0 -- ls /
   orchctl exec -it web-0 -- sh
   tar c site | orchctl exec -i web-0 -- tar x -C /srv`,

@@ -40,7 +40,6 @@ name and epoch (web-0@17).`,
   orchctl get replicas -o wide -w               # print what changes, as it changes
   orchctl get replicas -l app=web -A
   orchctl get nodes -o wide`,
-		Args:              usageArgs(cobra.MinimumNArgs(1)),
 		ValidArgsFunction: beginning(t.completeTargets(allKinds...)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			targets, err := t.parseTargets(args)

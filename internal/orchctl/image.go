@@ -1,6 +1,10 @@
 package orchctl
 
 import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -22,7 +26,7 @@ func (t *tool) imageCmd() *cobra.Command {
 	load := &cobra.Command{
 		Use:     "load FILE",
 		Short:   "Bring the images of an OCI archive to every node",
-		Long:    "Bring the images of an OCI archive (a tar, as `docker save` and `skopeo copy` make it) to every node. - reads standard input.",
+		Long:    "Bring the images of an OCI archive (a tar, as `docker save` and `skopeo copy` make it; gzip is unpacked) to every node. - reads standard input.",
 		Example: "  orchctl image load web.tar\n  docker save web:1.0 | orchctl image load -",
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE:    func(cmd *cobra.Command, args []string) error { return t.loadImage(cmd.Context(), args[0]) },
@@ -42,6 +46,10 @@ func (t *tool) loadImage(ctx context.Context, path string) error {
 			return usagef("image %s is a folder: want an OCI archive, a tar file", path)
 		}
 		archive = f
+	}
+	archive, err := plainTar(path, archive)
+	if err != nil {
+		return err
 	}
 	client, err := t.connect(ctx, "load image", true)
 	if err != nil {
@@ -76,6 +84,31 @@ func (t *tool) loadImage(ctx context.Context, path string) error {
 		return t.failed(err, "load image", operator)
 	}
 	return p.result()
+}
+
+// plainTar looks at the archive's first block: what gzip packed is unpacked on
+// the way, and what is no tar is refused before any node is bothered.
+func plainTar(path string, archive io.Reader) (io.Reader, error) {
+	const block = 512 // of a tar
+	buffered := bufio.NewReaderSize(archive, imageChunk)
+	if head, _ := buffered.Peek(2); string(head) == "\x1f\x8b" {
+		unpacked, err := gzip.NewReader(buffered)
+		if err != nil {
+			return nil, usagef("image %s cannot be unpacked: %w", path, err)
+		}
+		buffered = bufio.NewReaderSize(unpacked, imageChunk)
+	}
+	head, err := buffered.Peek(block)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("load image %s: %w", path, fileReason(err))
+	}
+	if len(head) == 0 {
+		return nil, usagef("image %s is empty", path)
+	}
+	if _, err := tar.NewReader(bytes.NewReader(head)).Next(); errors.Is(err, tar.ErrHeader) || len(head) < block {
+		return nil, usagef("image %s is no tar: want an OCI archive, as `docker save` and `skopeo copy` make it", path)
+	}
+	return buffered, nil
 }
 
 // upload sends the archive; where the controller ended the stream, its error

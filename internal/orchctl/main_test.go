@@ -29,7 +29,12 @@ func TestUsage(t *testing.T) {
 			{"aply -f x", `unknown command "aply" for "orchctl"; did you mean "apply"?`},
 			{"config use", "usage: orchctl config use-context NAME"},
 			{"config veiw", `did you mean "view"?`},
-			{"get", "usage: orchctl get"},
+			{"ps", `unknown command "ps" for "orchctl"; did you mean ` + "`orchctl get replicas`?"},
+			{"node drain n1", "there is no drain yet"},
+			{"version now", `unexpected argument "now"`},
+			{"get services --request-timeout x", `invalid argument "x" for "--request-timeout" flag: want a duration`},
+			{"logs web-0 --tail x", "want a number; see"},
+			{"get", "say what: service, replica, node or event"},
 			{"get pods", `there is no kind "pods"; did you mean "replica"?`},
 			{"get services -o xml", "-o xml: want wide, yaml, json, name"},
 			{"get services -l a,,b", "a condition is empty"},
@@ -51,7 +56,7 @@ func TestUsage(t *testing.T) {
 			{"scale node/n1 --replicas 1", "only a service is scaled"},
 			{"exec web-0 ls --", "want a replica, --, and a command"},
 			{"exec web-0", "want a replica, --, and a command"},
-			{"logs", "usage: orchctl logs"},
+			{"logs", "an argument is missing\nusage: orchctl logs"},
 			{"logs web-0 --tail -5", "--tail -5"},
 			{"token create --role king", "want node or controller"},
 			{"token create --expires -1h", "want a time from now"},
@@ -197,10 +202,17 @@ func TestNodesAndTokens(t *testing.T) {
 				t.Error(got)
 			}
 		}
+		r.put(node("n3", api.VerdictHealthy), node("n4", api.VerdictSuspect))
+		if got := r.run("node", "dead", "n3", "n4"); got.code != 1 || got.out != "node/n4 is dead\n" || !strings.Contains(got.err, "node/n3 is Ready, it answers") {
+			t.Error(got)
+		}
+		if got := r.run("node", "dead", "n3", "--force"); got.code != 0 || got.out != "node/n3 is dead\n" {
+			t.Error(got)
+		}
 		if got := r.run("uncordon", "n1"); got.code != 0 || got.out != "node/n1 uncordoned\n" {
 			t.Error(got)
 		}
-		if got := strings.Join(said, ", "); got != "cordon n1, cordon n9, cordon n2, uncordon n1, dead n1, remove n1, uncordon n1" {
+		if got := strings.Join(said, ", "); got != "cordon n1, cordon n9, cordon n2, uncordon n1, dead n1, remove n1, dead n4, dead n3, uncordon n1" {
 			t.Errorf("said %s", got)
 		}
 

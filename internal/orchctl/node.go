@@ -3,6 +3,7 @@ package orchctl
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -16,7 +17,8 @@ var nodeWords = map[string]struct{ done, short, long string }{
 	"uncordon": {"uncordoned", "Give a node new replicas again", "Let nodes have new replicas again."},
 	"dead": {"is dead", "Declare a node dead, which nobody can be sure of but you", `Declare nodes dead: what was placed on them is void, and its spares are the
 replicas now. Say it only of a node whose power is off or that will not come
-back: orch stops waiting for what may still run there.`},
+back: orch stops waiting for what may still run there. Of a node that answers it
+takes --force.`},
 	"remove": {"removed", "Forget a node that will not come back", `Forget nodes that are gone for good. A removed node has to join anew, with a
 token.`},
 }
@@ -34,7 +36,19 @@ func (t *tool) wordCmd(say string) *cobra.Command {
 	if say == "dead" || say == "remove" { // these void what runs there
 		need = admin
 	}
-	return &cobra.Command{
+	force := false
+	tell := func(ctx context.Context, client orchv1.OrchClient, name string) error {
+		if say == "dead" && !force {
+			if err := t.mayBeDead(ctx, client, name); err != nil {
+				return err
+			}
+		}
+		_, err := change(ctx, t, say+" node/"+name, need, func(ctx context.Context) (*orchv1.NodeWordResponse, error) {
+			return client.NodeWord(ctx, &orchv1.NodeWordRequest{Node: name, Word: say})
+		})
+		return err
+	}
+	cmd := &cobra.Command{
 		Use:               say + " NODE...",
 		Short:             about.short,
 		Long:              about.long,
@@ -55,9 +69,7 @@ func (t *tool) wordCmd(say string) *cobra.Command {
 					}
 					name = rest
 				}
-				_, err := change(ctx, t, say+" node/"+name, need, func(ctx context.Context) (*orchv1.NodeWordResponse, error) {
-					return client.NodeWord(ctx, &orchv1.NodeWordRequest{Node: name, Word: say})
-				})
+				err := tell(ctx, client, name)
 				switch {
 				case err != nil && ctx.Err() != nil:
 					return err
@@ -72,4 +84,21 @@ func (t *tool) wordCmd(say string) *cobra.Command {
 			return failed
 		},
 	}
+	if say == "dead" {
+		cmd.Flags().BoolVar(&force, "force", false, "also of a node that answers")
+	}
+	return cmd
+}
+
+// mayBeDead refuses a node that answers: what runs there would run twice until
+// it hears of it. Where the node cannot be asked about, the controller decides.
+func (t *tool) mayBeDead(ctx context.Context, client orchv1.OrchClient, name string) error {
+	found, missing, err := t.fetch(ctx, client, listing{}, []target{{kind: api.KindNode, name: name}})
+	if err != nil || missing != nil {
+		return nil
+	}
+	if n, ok := found[0].value.(*api.Node); ok && n.Status.Verdict == api.VerdictHealthy {
+		return fmt.Errorf("node/%s is Ready, it answers: declaring it dead starts all its replicas anew; cut its power first, or say --force", name)
+	}
+	return nil
 }

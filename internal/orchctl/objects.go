@@ -172,7 +172,7 @@ func (x target) String() string { return word(x.kind) + "/" + x.name }
 // `services,nodes`.
 func (t *tool) parseTargets(args []string) ([]target, error) {
 	if len(args) == 0 {
-		return nil, usagef("say of what: service, replica, node or event")
+		return nil, usagef("say what: service, replica, node or event, such as `orchctl get services`")
 	}
 	if kind, _, ok := strings.Cut(args[0], "/"); ok {
 		if _, err := parseKind(kind); err != nil {

@@ -112,12 +112,32 @@ func group(use, short, example string, subs ...*cobra.Command) *cobra.Command {
 // suggestWithin is how many letters may differ for a word to be meant.
 const suggestWithin = 2
 
+// foreignCommands are words of other systems, and what does it here.
+var foreignCommands = map[string]string{
+	"ps":              "did you mean `orchctl get replicas`?",
+	"status":          "did you mean `orchctl get services`?",
+	"services":        "did you mean `orchctl get services`?",
+	"nodes":           "did you mean `orchctl get nodes`?",
+	"inspect":         "did you mean `orchctl describe`?",
+	"run":             "did you mean `orchctl apply -f FILE`?",
+	"create":          "did you mean `orchctl apply -f FILE`?",
+	"rollout":         "`orchctl apply` rolls a change out and waits for it",
+	"edit":            "use `orchctl get TYPE/NAME -o yaml`, and `orchctl apply -f` what you edited",
+	"diff":            "did you mean `orchctl apply --dry-run -f FILE`?",
+	"stop":            "did you mean `orchctl scale service/NAME --replicas 0`, or `orchctl delete`?",
+	"drain":           "there is no drain yet: `orchctl node cordon` keeps new replicas away",
+	"current-context": "did you mean `orchctl config get-contexts`?",
+}
+
 // noSuchCommand refuses arguments of a command that only holds others.
 func noSuchCommand(cmd *cobra.Command, words []string) error {
 	if len(words) == 0 {
 		return nil
 	}
 	cmd.SuggestionsMinimumDistance = suggestWithin
+	if ours, ok := foreignCommands[words[0]]; ok {
+		return usagef("unknown command %q for %q; %s", words[0], cmd.CommandPath(), ours)
+	}
 	if near := cmd.SuggestionsFor(words[0]); len(near) > 0 {
 		return usagef("unknown command %q for %q; did you mean %q?", words[0], cmd.CommandPath(), near[0])
 	}

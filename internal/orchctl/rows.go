@@ -234,11 +234,11 @@ func exitText(x *api.Exit) string {
 	if x.Signal != 0 {
 		how = fmt.Sprintf("signal %d", x.Signal)
 	}
-	if x.OOM {
+	if x.OOM && x.Message == "" {
 		how += ", out of memory"
 	}
 	out := orDash(x.Reason) + ": " + how
-	if x.Message != "" {
+	if x.Message != "" && x.Message != how {
 		out += ": " + x.Message
 	}
 	return out

@@ -84,7 +84,11 @@ func (t *tool) scale(ctx context.Context, x target, s scaling) error {
 		return t.unsure(ctx, err, "scale "+x.String())
 	}
 	for _, a := range answer.GetApplied() {
-		if err := t.printf("%s %s to %d replicas\n", x, a.GetOutcome(), s.replicas); err != nil {
+		to := " to "
+		if a.GetOutcome() == "unchanged" {
+			to = ": it has "
+		}
+		if err := t.printf("%s %s%s%s\n", x, a.GetOutcome(), to, count(int(s.replicas), "replica")); err != nil {
 			return err
 		}
 	}

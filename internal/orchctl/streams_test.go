@@ -1,6 +1,8 @@
 package orchctl
 
 import (
+	"bytes"
+	"compress/gzip"
 	"errors"
 	"io"
 	"os"
@@ -203,6 +205,21 @@ func TestImageLoad(t *testing.T) {
 		states = nil
 		if got := r.run("image", "load", path); got.code != 1 || !strings.Contains(got.err, "no node") {
 			t.Error(got)
+		}
+		var packed bytes.Buffer
+		z := gzip.NewWriter(&packed)
+		if _, err := z.Write(make([]byte, 2048)); err != nil || z.Close() != nil {
+			t.Fatal(err)
+		}
+		states, size, r.env.In = [][3]string{{"n1", "loaded", ""}}, 0, &packed
+		if got := r.run("image", "load", "-"); got.code != 0 || size != 2048 {
+			t.Errorf("%d bytes of a gzipped archive: %v", size, got)
+		}
+		for text, want := range map[string]string{"": "is empty", "no archive": "is no tar", strings.Repeat("x", 4096): "is no tar", "\x1f\x8bno": "cannot be unpacked"} {
+			r.env.In, size = strings.NewReader(text), 0
+			if got := r.run("image", "load", "-"); got.code != 2 || !strings.Contains(got.err, want) || size > 0 {
+				t.Errorf("%.9q: %v", text, got)
+			}
 		}
 		r.env.In = io.MultiReader(strings.NewReader("half"), brokenReader{})
 		if got := r.run("image", "load", "-"); got.code != 1 || !strings.Contains(got.err, "the disk is broken") {

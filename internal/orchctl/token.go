@@ -18,7 +18,7 @@ const tokenLife = 24 * time.Hour
 func (t *tool) tokenCmd() *cobra.Command {
 	return group("token", "Make, list and revoke the tokens that servers join with", `  orchctl token create --role node --expires 1h
   orchctl token list
-  orchctl token revoke 5f3a`,
+  orchctl token revoke i6g3q25j`,
 		t.tokenCreate(), t.tokenList(), t.tokenRevoke())
 }
 
@@ -81,7 +81,7 @@ func (t *tool) tokenList() *cobra.Command {
 
 func (t *tool) tokenRevoke() *cobra.Command {
 	return &cobra.Command{
-		Use: "revoke ID...", Short: "Make tokens useless; who has joined stays", Example: "  orchctl token revoke 5f3a", Args: usageArgs(cobra.MinimumNArgs(1)),
+		Use: "revoke ID...", Short: "Make tokens useless; who has joined stays", Example: "  orchctl token revoke i6g3q25j", Args: usageArgs(cobra.MinimumNArgs(1)),
 		ValidArgsFunction: func(cmd *cobra.Command, given []string, _ string) ([]string, cobra.ShellCompDirective) {
 			ctx, cancel := context.WithTimeout(cmd.Context(), completionTimeout)
 			defer cancel()

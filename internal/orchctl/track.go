@@ -96,9 +96,15 @@ func (x *track) counts(r *api.Replica) bool {
 // ready tells whether the service is as its spec wants it: everything of the
 // newest revision ready, nothing else left but spares.
 func (x *track) ready(now time.Time) bool {
-	if x.ended > 0 {
-		return true
+	if x.ended == 0 && x.isReady() {
+		x.ended = max(now.Sub(x.began), time.Nanosecond)
 	}
+	return x.ended > 0
+}
+
+// isReady is ready without memory: it is false again where a replica that was
+// ready failed.
+func (x *track) isReady() bool {
 	st, want := x.service.Status, x.service.Spec.Want()
 	if x.gone || st.UpdatedReady < want || st.Updated < st.Replicas {
 		return false
@@ -116,7 +122,6 @@ func (x *track) ready(now time.Time) bool {
 			return false
 		}
 	}
-	x.ended = max(now.Sub(x.began), time.Nanosecond)
 	return true
 }
 

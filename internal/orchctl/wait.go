@@ -128,18 +128,15 @@ func (w *waiting) finished() (bool, error) {
 	now, left := w.t.Now(), 0
 	for _, x := range w.tracks {
 		switch {
-		case x.told:
-		case x.gone:
+		case x.gone && !x.told:
 			return false, w.stopped(fmt.Sprintf("service/%s was deleted meanwhile", x.label))
-		case x.ready(now):
-			if w.screen != nil { // all at the end, below each other
-				continue
-			}
+		case !x.ready(now) || !x.isReady(): // not yet, or not any more
+			left++
+		case x.told || w.screen != nil: // on a screen all at the end, below each other
+		default:
 			if err := w.conclude(x); err != nil {
 				return false, err
 			}
-		default:
-			left++
 		}
 	}
 	if left > 0 {
@@ -168,7 +165,7 @@ func (w *waiting) show() error {
 		return w.screen.draw(w.tracks, now)
 	}
 	for _, x := range w.tracks {
-		if x.told {
+		if x.told && x.isReady() {
 			continue
 		}
 		if s := x.summary(); s != x.shown {
@@ -195,7 +192,10 @@ func (w *waiting) stopped(why string) error {
 	b.WriteString(why)
 	var names []string
 	for _, x := range w.tracks {
-		if x.told || x.ready(w.t.Now()) {
+		switch was := x.ready(w.t.Now()); {
+		case was && !x.isReady():
+			x.outcome += ", was ready"
+		case was:
 			if !x.told {
 				_ = w.conclude(x) // the failure is what matters now
 			}
