@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,7 +29,7 @@ func (s *state) node(name string) (*nodeState, error) {
 		}
 		names = append(names, s.Nodes[i].Name)
 	}
-	return nil, fmt.Errorf("lab %s has no node %q; it has %v", s.Config.Name, name, names)
+	return nil, fmt.Errorf("lab %s has no node %q; it has %s", s.Config.Name, name, strings.Join(names, ", "))
 }
 
 func readState(dir string) (*state, error) {

@@ -19,9 +19,22 @@ func (e UsageError) ExitCode() int { return 2 }
 // right form.
 func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, words []string) error {
-		if err := check(cmd, words); err != nil {
-			return UsageError{fmt.Errorf("%w\nusage: %s", err, cmd.UseLine())}
+		if check(cmd, words) == nil {
+			return nil
 		}
+		for n := len(words) - 1; n >= 0; n-- {
+			if check(cmd, words[:n]) == nil {
+				return UsageError{fmt.Errorf("unexpected argument %q\nusage: %s", words[n], cmd.UseLine())}
+			}
+		}
+		return UsageError{fmt.Errorf("an argument is missing\nusage: %s", cmd.UseLine())}
+	}
+}
+
+// noSuchCommand refuses what follows `lab` and is no command of it.
+func noSuchCommand(cmd *cobra.Command, words []string) error {
+	if len(words) == 0 {
 		return nil
 	}
+	return UsageError{fmt.Errorf("unknown command %q for %q; `%s --help` lists them", words[0], cmd.CommandPath(), cmd.CommandPath())}
 }

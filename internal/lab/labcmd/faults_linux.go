@@ -49,7 +49,7 @@ func (c *common) hostCommands() []*cobra.Command {
 			})
 		},
 	}
-	stun.Flags().DurationVar(&stunFor, "for", 5*time.Second, "how long; 0 means until `orchctl lab resume`")
+	stun.Flags().DurationVar(&stunFor, "for", 5*time.Second, "how long; 0 means until 'orchctl lab resume'")
 	pause := &cobra.Command{
 		Use:     "pause NODE agent|containerd",
 		Short:   "Stop one program of a node for a while (SIGSTOP, SIGCONT)",
@@ -61,7 +61,7 @@ func (c *common) hostCommands() []*cobra.Command {
 			})
 		},
 	}
-	pause.Flags().DurationVar(&pauseFor, "for", 5*time.Second, "how long; 0 means until `orchctl lab resume`")
+	pause.Flags().DurationVar(&pauseFor, "for", 5*time.Second, "how long; 0 means until 'orchctl lab resume'")
 	resume := &cobra.Command{
 		Use:   "resume NODE...",
 		Short: "End nodes' stuns and pauses",
@@ -218,7 +218,7 @@ func (c *common) exec() *cobra.Command {
 		Short: "Run a program in the lab's network, or on a node",
 		Example: `  orchctl lab exec -- curl http://10.200.0.11:8080/
   orchctl lab exec --node n1 -- ctr -n orch containers ls`,
-		Args: args(cobra.MinimumNArgs(1)),
+		Args: args(cobra.MinimumNArgs(1)), DisableFlagsInUseLine: true,
 		RunE: func(cmd *cobra.Command, words []string) error {
 			l, err := c.open()
 			if err != nil {
