@@ -92,7 +92,9 @@ func (c *Config) Context(name string) (Context, error) {
 		names = append(names, x.Name)
 	}
 	have := "there are none"
-	if len(names) > 0 {
+	if len(names) == 1 {
+		have = "there is only " + names[0]
+	} else if len(names) > 1 {
 		have = "there are " + strings.Join(names, ", ")
 	}
 	if name == "" {
