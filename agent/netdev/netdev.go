@@ -130,7 +130,7 @@ func New(cfg Config) (*Network, error) {
 		cni: libcni.NewCNIConfigWithCacheDir([]string{cfg.CNIBin}, filepath.Join(cfg.StateDir, "cache"),
 			&invoke.DefaultExec{RawExec: &invoke.RawExec{Stderr: os.Stderr}}),
 		records: map[string]*record{},
-		rules:   rules{subnet: cfg.Subnet, cluster: cfg.Cluster},
+		rules:   rules{subnet: cfg.Subnet, cluster: cfg.Cluster, marker: filepath.Join(filepath.Dir(cfg.NetNSDir), "route_localnet")},
 	}
 	for _, dir := range []string{n.recordDir(), cfg.ConfDir, cfg.NetNSDir} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {

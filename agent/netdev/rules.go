@@ -3,7 +3,9 @@ package netdev
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -95,9 +97,48 @@ const mapAgain = "add table ip orch\nadd map ip orch ports { type inet_proto . i
 // network, and gone otherwise.
 type rules struct {
 	subnet, cluster netip.Prefix
+	// marker is a file that says that it was us who let loopback addresses out;
+	// it goes with a reboot, as the setting does.
+	marker string
 
 	mu    sync.Mutex
 	there bool
+}
+
+// routeLocalnet lets packets from and to 127.0.0.0/8 leave and enter by other
+// interfaces than loopback.
+const routeLocalnet = "/proc/sys/net/ipv4/conf/all/route_localnet"
+
+// letOut is called with the chain "guard" in force.
+func (r *rules) letOut() error {
+	now, err := os.ReadFile(routeLocalnet)
+	if err == nil && string(bytes.TrimSpace(now)) == "0" {
+		if err = os.WriteFile(r.marker, nil, 0o600); err == nil {
+			err = os.WriteFile(routeLocalnet, []byte("1"), 0)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("let host ports answer on 127.0.0.1: %w", err)
+	}
+	return nil
+}
+
+// keepIn undoes letOut. Without it neighbours on the link would reach what
+// listens on 127.0.0.1 only, as soon as the guard is gone.
+func (r *rules) keepIn() error {
+	_, err := os.Stat(r.marker)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // it is another's setting
+	}
+	if err == nil {
+		if err = os.WriteFile(routeLocalnet, []byte("0"), 0); err == nil {
+			err = os.Remove(r.marker)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("keep loopback addresses in: %w", err)
+	}
+	return nil
 }
 
 // reset replaces the table, or removes it if it is not wanted.
@@ -123,8 +164,8 @@ func (r *rules) replace(ports []portRule) error {
 	if err := nft(b.String()); err != nil {
 		return err
 	}
-	if err := os.WriteFile("/proc/sys/net/ipv4/conf/all/route_localnet", []byte("1"), 0); err != nil {
-		return fmt.Errorf("let host ports answer on 127.0.0.1: %w", err)
+	if err := r.letOut(); err != nil {
+		return err
 	}
 	r.there = true
 	return nil
@@ -187,6 +228,9 @@ func (r *rules) removeAllUnless(used func() bool) error {
 
 func (r *rules) drop() error {
 	r.there = false
+	if err := r.keepIn(); err != nil {
+		return err
+	}
 	return nft("add table ip orch\ndelete table ip orch\n") // added first, so that it is there
 }
 
