@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	orchapi "github.com/orchctl/orch/api"
@@ -114,5 +115,38 @@ func TestAnImageThatIsNotTaken(t *testing.T) {
 			}
 			return
 		}
+	}
+}
+
+// What is stored beside a change is bounded like the change.
+func TestALongRequestID(t *testing.T) {
+	r := newRig(t)
+	r.apply(&orchv1.ApplyRequest{Objects: []*orchv1.Object{service("web", 1)}})
+	term, id := r.ctl.Status().Term, strings.Repeat("x", 4<<20)
+	_, err := r.admin.Apply(r.ctx, &orchv1.ApplyRequest{Objects: []*orchv1.Object{service("web", 2)}, RequestId: id})
+	want(t, err, codes.InvalidArgument, "request id")
+	_, err = r.admin.Scale(r.ctx, &orchv1.ScaleRequest{Name: "web", Replicas: 3, CurrentReplicas: -1, RequestId: id})
+	want(t, err, codes.InvalidArgument, "request id")
+	if got := r.ctl.Status().Term; got != term {
+		t.Errorf("term %d became %d", term, got)
+	}
+}
+
+// A deletion whose answer was lost is answered again, and not done again.
+func TestADeletionIsDoneOnce(t *testing.T) {
+	r := newRig(t)
+	r.apply(&orchv1.ApplyRequest{Objects: []*orchv1.Object{service("web", 0)}})
+	req := &orchv1.DeleteRequest{Refs: []*orchv1.Ref{{Kind: orchapi.KindService, Name: "web"}}, RequestId: "once"}
+	gone := func() bool { return r.get("web").Metadata.Name == "" }
+	if _, err := r.admin.Delete(r.ctx, req); err != nil {
+		t.Fatal(err)
+	}
+	r.eventually("it is gone", gone)
+	if resp, err := r.admin.Delete(r.ctx, req); err != nil || len(resp.Deleted) != 1 {
+		t.Errorf("the retry: %v, %v", resp, err)
+	}
+	r.apply(&orchv1.ApplyRequest{Objects: []*orchv1.Object{service("web", 0)}})
+	if _, err := r.admin.Delete(r.ctx, req); err != nil || gone() {
+		t.Errorf("the retry took another's service: %v", err)
 	}
 }

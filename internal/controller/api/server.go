@@ -28,6 +28,21 @@ import (
 // documents of one apply share one transaction, which is below it.
 const MessageMax = 5 << 20
 
+// nameMax is longer than any namespace/name, in bytes: names that are missing are
+// stored with a request's id.
+const nameMax = 160
+
+// requestIDMax bounds the id of a request, in bytes: it is stored with the
+// change, beside what the transaction was measured for.
+const requestIDMax = 128
+
+func checkRequestID(id string) error {
+	if len(id) > requestIDMax {
+		return invalid("request id of %d bytes, at most %d are allowed", len(id), requestIDMax)
+	}
+	return nil
+}
+
 // Leader carries out changes; see controller.Controller.
 type Leader interface {
 	Ask(ctx context.Context, event func(ticket uint64) core.Event) (controller.Answer, error)
@@ -89,6 +104,9 @@ func ask[T any](ctx context.Context, s *Server, event func(ticket uint64) core.E
 
 // Apply implements orch.v1.Orch.
 func (s *Server) Apply(ctx context.Context, r *orchv1.ApplyRequest) (*orchv1.ApplyResponse, error) {
+	if err := checkRequestID(r.GetRequestId()); err != nil {
+		return nil, err
+	}
 	services, err := decodeAll(r.GetObjects())
 	if err != nil {
 		return nil, err
@@ -107,6 +125,9 @@ func (s *Server) Apply(ctx context.Context, r *orchv1.ApplyRequest) (*orchv1.App
 func (s *Server) Scale(ctx context.Context, r *orchv1.ScaleRequest) (*orchv1.ApplyResponse, error) {
 	if r.GetReplicas() < 0 || r.GetReplicas() > api.MaxReplicas {
 		return nil, invalid("scale service %s to %d: want 0 to %d replicas", r.GetName(), r.GetReplicas(), api.MaxReplicas)
+	}
+	if err := checkRequestID(r.GetRequestId()); err != nil {
+		return nil, err
 	}
 	by := callerName(ctx)
 	result, rev, err := ask[core.ApplyResult](ctx, s, func(ticket uint64) core.Event {
@@ -138,6 +159,9 @@ func keyOf(namespace, name string) api.Key {
 
 // Delete implements orch.v1.Orch.
 func (s *Server) Delete(ctx context.Context, r *orchv1.DeleteRequest) (*orchv1.DeleteResponse, error) {
+	if err := checkRequestID(r.GetRequestId()); err != nil {
+		return nil, err
+	}
 	if len(r.GetRefs()) == 0 {
 		return nil, invalid("delete: nothing is named")
 	}
@@ -149,11 +173,15 @@ func (s *Server) Delete(ctx context.Context, r *orchv1.DeleteRequest) (*orchv1.D
 		if ref.GetKind() != api.KindService {
 			return nil, invalid("delete %s %s: only services can be deleted", ref.GetKind(), ref.GetName())
 		}
-		keys = append(keys, keyOf(ref.GetNamespace(), ref.GetName()))
+		key := keyOf(ref.GetNamespace(), ref.GetName())
+		if len(key.String()) > nameMax {
+			return nil, invalid("delete service %.80q: no service has so long a name", key.String())
+		}
+		keys = append(keys, key)
 	}
 	by := callerName(ctx)
 	result, _, err := ask[core.DeleteResult](ctx, s, func(ticket uint64) core.Event {
-		return core.Delete{Ticket: ticket, Keys: keys, IgnoreMissing: r.GetIgnoreMissing(), By: by}
+		return core.Delete{Ticket: ticket, Keys: keys, IgnoreMissing: r.GetIgnoreMissing(), RequestID: r.GetRequestId(), By: by}
 	})
 	if err != nil {
 		return nil, err
