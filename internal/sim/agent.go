@@ -269,6 +269,7 @@ func (a *agent) do(e plan.Effect) {
 	case plan.Report:
 		for _, r := range e.Report.Replicas {
 			w.mixKey(r.Key)
+			w.ledger.reported(a.h, r)
 		}
 		w.say("%s reports %s", a.h.name, reportWords(e.Report))
 		a.sendUp(func(id uint64) core.Event { return core.Status{Node: a.h.name, Session: id, Report: e.Report} })

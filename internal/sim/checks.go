@@ -207,6 +207,18 @@ func (g *ledger) told(h *host, set wire.AssignmentSet) {
 	}
 }
 
+// reported: I8. Nothing is called ready whose readiness probe never succeeded.
+func (g *ledger) reported(h *host, r wire.Report) {
+	if !r.Status.Ready {
+		return
+	}
+	for _, c := range h.runtime.sorted() {
+		if c.Replica == r.Key && c.Running && c.spec.ReadinessProbe != nil && !c.answered {
+			g.w.violate("I8", "%s reports %s as ready, though %s never answered its readiness probe", h.name, r.Key, c.ID)
+		}
+	}
+}
+
 // started: only what was committed to this life of this node ever runs on it.
 func (g *ledger) started(h *host, e plan.StartContainer) {
 	if node := g.placed[e.Replica]; node != h.name {

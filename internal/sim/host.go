@@ -20,6 +20,8 @@ type host struct {
 	frozen bool
 	thaw   []func() // what its processes do when it runs again
 	disk   disk
+	// calledDead: an operator said so once.
+	calledDead bool
 
 	runtime *runtime
 	agent   *agent

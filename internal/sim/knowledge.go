@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/controller/core"
@@ -12,12 +13,13 @@ import (
 // knowledge is what one leader was told, kept beside it: checks compare its
 // decisions with that, not with what it could not know.
 type knowledge struct {
-	session map[string]uint64
-	status  map[api.ReplicaKey]*known
-	verdict map[string]api.Verdict
-	unfit   map[string]uint64 // the event since which a node is not healthy; 0: it is
-	dead    map[string]bool   // was ever dead in this term
-	judged  uint64            // the last event that changed a verdict or began a session
+	session   map[string]uint64
+	status    map[api.ReplicaKey]*known
+	verdict   map[string]api.Verdict
+	unfit     map[string]uint64 // the event since which a node is not healthy; 0: it is
+	dead      map[string]bool   // was ever dead in this term
+	suspectAt map[string]int64
+	judged    uint64 // the last event that changed a verdict or began a session
 
 	ends     map[api.ReplicaKey]bool // who gets traffic, as last sent
 	stopping []api.ReplicaKey        // told to stop since the last check
@@ -67,7 +69,7 @@ func (s *known) readyAt(event uint64) bool {
 
 func newKnowledge() *knowledge {
 	return &knowledge{session: map[string]uint64{}, status: map[api.ReplicaKey]*known{}, verdict: map[string]api.Verdict{}, unfit: map[string]uint64{},
-		dead: map[string]bool{}, ends: map[api.ReplicaKey]bool{}}
+		dead: map[string]bool{}, suspectAt: map[string]int64{}, ends: map[api.ReplicaKey]bool{}}
 }
 
 func (n *knowledge) opened(l *lead, node string, session uint64) {
@@ -120,6 +122,13 @@ func (n *knowledge) verdicts(l *lead) {
 			n.verdict[h.name] = v
 			l.w.mixText(string(v))
 			n.judged = l.events
+			if v == api.VerdictSuspect {
+				n.suspectAt[h.name] = l.w.clock
+			}
+			// A little less: the look that finds it dead may end before it is a full time.
+			if early := l.w.limits.DeadAfter * 9 / 10; v == api.VerdictDead && was == api.VerdictSuspect && !h.calledDead && l.w.clock-n.suspectAt[h.name] < int64(early) {
+				l.w.violate("I5", "%s is held for dead after %s as suspect, and nobody said so", h.name, time.Duration(l.w.clock-n.suspectAt[h.name]))
+			}
 		}
 		n.dead[h.name] = n.dead[h.name] || v == api.VerdictDead
 		switch {

@@ -31,10 +31,10 @@ type container struct {
 	behavior behavior
 	life     int // counts what was scheduled for it before and counts no more
 	readyAt  int64
-	sickTill int64 // probes fail
-	failed   int   // liveness tries in a row
-	stopping bool
-	cause    string
+	sickTill int64  // probes fail
+	failed   int    // liveness tries in a row
+	answered bool   // its readiness probe succeeded once
+	cause    string // why it is stopped
 }
 
 func newRuntime(h *host) *runtime {
@@ -274,7 +274,11 @@ func (r *runtime) probe(id probeID) bool {
 	c := r.containers[id.container]
 	ok := c != nil && c.Running && r.h.w.clock >= c.sickTill
 	if id.kind == plan.Readiness {
-		return ok && c.ready(r.h.w.clock)
+		ok = ok && c.ready(r.h.w.clock)
+		if ok {
+			c.answered = true
+		}
+		return ok
 	}
 	switch {
 	case c == nil:
