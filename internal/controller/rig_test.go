@@ -186,10 +186,12 @@ func (r *rig) join(token, name string, key *ecdsa.PrivateKey) ([]byte, error) {
 
 // agent is a node that runs whatever it is told, at once.
 type agent struct {
-	r      *rig
-	name   string
-	conn   *grpc.ClientConn
-	image  chan []byte // archives that were brought
+	r     *rig
+	name  string
+	conn  *grpc.ClientConn
+	image chan []byte // archives that were brought
+	// logs, where it is set, answers a relay of logs; false breaks the relay off.
+	logs   func(*orchv1.LogsOpen, func(*orchv1.LogLine)) bool
 	cancel context.CancelFunc
 
 	mu       sync.Mutex
@@ -332,6 +334,12 @@ func (a *agent) relay(ctx context.Context, open *orchv1.OpenRelay) {
 	end := &orchv1.End{}
 	switch x := open.GetRequest().(type) {
 	case *orchv1.OpenRelay_Logs:
+		if a.logs != nil {
+			if !a.logs(x.Logs, func(l *orchv1.LogLine) { st.Send(&orchv1.Frame{Frame: &orchv1.Frame_Log{Log: l}}) }) {
+				return
+			}
+			break
+		}
 		key := wire.KeyFromPB(x.Logs.GetReplica())
 		for i := range 2 {
 			when := wire.TimeToPB(time.Unix(int64(100*i+key.Slot), 0))

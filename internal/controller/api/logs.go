@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -24,6 +26,9 @@ const (
 	logStreamsMax = 200
 	// logAhead is how many lines of a replica may wait for the others'.
 	logAhead = 64
+	// logAgain is the wait before a node that went away is asked again for lines
+	// that are followed: its agent is back within a second or so.
+	logAgain = time.Second
 )
 
 // Logs implements orch.v1.Orch: one replica, or all of a service, merged by time
@@ -89,11 +94,18 @@ type logs struct {
 	stream  orchv1.Orch_LogsServer
 }
 
-// read sends a replica's lines to out and returns when they have ended.
+// read sends a replica's lines to out and returns when they have ended. Where they
+// are followed and the node goes away, they go on behind a gap when it is back,
+// as long as there is such a replica.
 func (l *logs) read(x *api.Replica, out chan<- *orchv1.LogLine) {
 	key := api.ReplicaKey{Namespace: x.Metadata.Namespace, Service: x.Spec.Service, Slot: x.Spec.Slot, Epoch: x.Spec.Epoch}
+	told := false // of this gap
+	tail, since := l.request.GetTail(), l.request.GetSince()
 	send := func(line *orchv1.LogLine) bool {
 		line.Replica = wire.KeyToPB(key)
+		if at := wire.TimeFromPB(line.GetTime()); !at.IsZero() {
+			told, tail, since = false, -1, wire.TimeToPB(at.Add(1))
+		}
 		select {
 		case out <- line:
 			return true
@@ -101,38 +113,62 @@ func (l *logs) read(x *api.Replica, out chan<- *orchv1.LogLine) {
 			return false
 		}
 	}
-	if why := l.pump(x, key, send); why != "" {
-		send(&orchv1.LogLine{Gap: why})
+	for {
+		why, away := l.pump(x, &orchv1.LogsOpen{Replica: wire.KeyToPB(key), Container: l.request.GetContainer(), Follow: l.request.GetFollow(), Tail: tail, Since: since}, send)
+		if why != "" && !told {
+			told = send(&orchv1.LogLine{Gap: why})
+		}
+		if !away || !l.request.GetFollow() {
+			return
+		}
+		select {
+		case <-time.After(logAgain):
+		case <-l.ctx.Done():
+			return
+		}
+		if !l.server.fills(x) {
+			return
+		}
 	}
 }
 
-// pump gives in words why lines are missing, "" where none are.
-func (l *logs) pump(x *api.Replica, key api.ReplicaKey, send func(*orchv1.LogLine) bool) string {
+// fills tells whether the replica is still there and has not ended.
+func (s *Server) fills(x *api.Replica) bool {
+	snap := s.cfg.View.Snapshot()
+	if snap == nil {
+		return false
+	}
+	y, ok := snap.Get(core.ViewKey{Kind: api.KindReplica, Namespace: x.Metadata.Namespace, Name: fmt.Sprintf("%s@%d", x.Metadata.Name, x.Spec.Epoch)})
+	return ok && !y.(*api.Replica).Status.Phase.Ended()
+}
+
+// pump gives in words why lines are missing, "" where none are, and whether it is
+// because the node is away.
+func (l *logs) pump(x *api.Replica, open *orchv1.LogsOpen, send func(*orchv1.LogLine) bool) (why string, away bool) {
 	ctx, cancel := context.WithCancel(l.ctx)
 	defer cancel() // ends the relay
-	relay, err := l.server.cfg.Nodes.Open(ctx, x.Spec.Node, &orchv1.OpenRelay{Request: &orchv1.OpenRelay_Logs{Logs: &orchv1.LogsOpen{
-		Replica: wire.KeyToPB(key), Container: l.request.GetContainer(), Follow: l.request.GetFollow(), Tail: l.request.GetTail(), Since: l.request.GetSince()}}})
+	relay, err := l.server.cfg.Nodes.Open(ctx, x.Spec.Node, &orchv1.OpenRelay{Request: &orchv1.OpenRelay_Logs{Logs: open}})
 	if errors.Is(err, session.ErrAway) {
-		return fmt.Sprintf("node %s is away: what it has of these lines cannot be had", x.Spec.Node)
+		return fmt.Sprintf("node %s is away: what it has of these lines cannot be had", x.Spec.Node), true
 	}
 	if err != nil {
-		return err.Error()
+		return err.Error(), false
 	}
 	defer relay.Close()
 	for {
 		f, err := relay.Recv()
 		switch {
 		case l.ctx.Err() != nil:
-			return ""
+			return "", false
 		case errors.Is(err, io.EOF):
-			return fmt.Sprintf("node %s ended the stream without a word", x.Spec.Node)
+			return fmt.Sprintf("node %s ended the stream without a word", x.Spec.Node), true
 		case err != nil:
-			return fmt.Sprintf("node %s went away: %s", x.Spec.Node, status.Convert(err).Message())
+			return fmt.Sprintf("node %s went away: %s", x.Spec.Node, status.Convert(err).Message()), true
 		case f.GetEnd() != nil:
-			return f.GetEnd().GetError()
+			return f.GetEnd().GetError(), false
 		case f.GetLog() != nil:
 			if !send(f.GetLog()) {
-				return ""
+				return "", false
 			}
 		}
 	}
@@ -185,10 +221,15 @@ func (l *logs) follow(replicas []*api.Replica, w *view.Watcher) error {
 	l.ctx = ctx
 	out := make(chan *orchv1.LogLine, logAhead)
 	seen := map[uint64]bool{} // by epoch
+	var reading atomic.Int64
 	start := func(x *api.Replica) {
-		if !seen[x.Spec.Epoch] && len(seen) < logStreamsMax {
+		if !seen[x.Spec.Epoch] && reading.Load() < logStreamsMax {
 			seen[x.Spec.Epoch] = true
-			readers.Go(func() { l.read(x, out) })
+			reading.Add(1)
+			readers.Go(func() {
+				defer reading.Add(-1)
+				l.read(x, out)
+			})
 		}
 	}
 	for _, x := range replicas {
