@@ -17,8 +17,10 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
 
 	"github.com/orchctl/orch/internal/controller"
 	"github.com/orchctl/orch/internal/controller/api"
@@ -50,6 +52,8 @@ const (
 	// upkeepEvery is how often tokens and contexts in files are looked after;
 	// they are replaced days before they end.
 	upkeepEvery = time.Hour
+	// retryFiles is the wait where the lead was lost before they were written.
+	retryFiles = 100 * time.Millisecond
 )
 
 // run serves until ctx ends, which is no error.
@@ -124,10 +128,7 @@ func run(ctx context.Context, c *config, out io.Writer, log *slog.Logger) error 
 		g.Go(func() error { return servePprof(ctx, c.pprofAddr) })
 	}
 	g.Go(func() error {
-		if err := ctl.Lead(ctx); err != nil {
-			return err
-		}
-		if err := c.writeFiles(ctx, authority); err != nil {
+		if err := c.firstFiles(ctx, ctl, authority); err != nil {
 			return err
 		}
 		s := ctl.Status()
@@ -237,6 +238,25 @@ func (c *config) writeFiles(ctx context.Context, a *identity.Authority) error {
 		return err
 	}
 	return a.WriteToken(ctx, c.nodeTokenFile, pki.JoinNode)
+}
+
+// firstFiles writes them in the first term that lasts long enough: losing the
+// lead meanwhile is no reason to end.
+func (c *config) firstFiles(ctx context.Context, ctl *controller.Controller, a *identity.Authority) error {
+	for {
+		if err := ctl.Lead(ctx); err != nil {
+			return err
+		}
+		err := c.writeFiles(ctx, a)
+		if !errors.Is(err, identity.ErrNotLeading) && status.Code(err) != codes.Unavailable {
+			return err
+		}
+		select {
+		case <-time.After(retryFiles):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 // upkeep renews what lies in files before it ends.
