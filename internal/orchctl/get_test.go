@@ -163,6 +163,22 @@ func TestWatch(t *testing.T) {
 	})
 }
 
+// TestWatchWhole: in other forms than a table nothing is said beside the objects.
+func TestWatchWhole(t *testing.T) {
+	in(t, newFake(service("web", 2, all(2))), func(t *testing.T, r *rig) {
+		ctx, cancel := contextOf(t)
+		time.AfterFunc(time.Second, cancel)
+		if got := r.runCtx(ctx, "get", "services", "-w", "-o", "name"); got.out != "service/web\n" || got.err != "" || got.code != 0 {
+			t.Error(got)
+		}
+		ctx, cancel = contextOf(t)
+		time.AfterFunc(time.Second, cancel)
+		if got := r.runCtx(ctx, "get", "nodes", "-w", "-o", "name"); got.out != "" || got.err != "No nodes.\n" || got.code != 0 {
+			t.Error(got)
+		}
+	})
+}
+
 func TestWatchGivesUp(t *testing.T) {
 	in(t, newFake(), func(t *testing.T, r *rig) {
 		for range 1000 {

@@ -45,7 +45,7 @@ func (t *tool) logsCmd() *cobra.Command {
 	f.Int64Var(&l.tail, "tail", -1, "the last lines of each replica only; -1 for all")
 	f.StringVar(&l.since, "since", "", "nothing older: a duration (10m) or a time (2006-01-02T15:04:05Z)")
 	f.BoolVar(&l.timestamps, "timestamps", false, "put the time before each line")
-	f.StringVarP(&l.container, "container", "c", "", "of this container only")
+	f.StringVarP(&l.container, "container", "c", "", "container whose output to show (default: the first)")
 	return cmd
 }
 
@@ -108,6 +108,8 @@ type logPrinter struct {
 	prefix  bool
 	newest  map[string]time.Time // by replica and container, of the newest printed line
 	reached map[string]time.Time // newest, when this stream began
+	lines   int                  // printed
+	gaps    int                  // told instead of lines
 }
 
 func (t *tool) logs(ctx context.Context, l logging, request *orchv1.LogsRequest) error {
@@ -129,6 +131,9 @@ func (t *tool) logs(ctx context.Context, l logging, request *orchv1.LogsRequest)
 	for {
 		heard, err := p.once(ctx, client, request)
 		if err == nil || (l.follow && ctx.Err() != nil) { // an interrupt is how following ends
+			if p.gaps > 0 && p.lines == 0 && ctx.Err() == nil {
+				return exitStatus(exitFailed) // nothing could be had, and it is said why
+			}
 			return nil
 		}
 		if heard {
@@ -204,9 +209,11 @@ func (p *logPrinter) print(m *orchv1.LogLine) error {
 		name = fmt.Sprintf("%s-%d", name, m.GetReplica().GetSlot())
 	}
 	if m.GetGap() != "" {
+		p.gaps++
 		p.t.warnf("%s: %s", name, cleanText(m.GetGap()))
 		return nil
 	}
+	p.lines++
 	if at := m.GetTime(); at != nil {
 		key := fmt.Sprintf("%s@%d/%s", name, m.GetReplica().GetEpoch(), m.GetContainer())
 		when := at.AsTime()

@@ -207,10 +207,14 @@ func (t *tool) parseTargets(args []string) ([]target, error) {
 
 func (t *tool) parseSlashed(args []string) ([]target, error) {
 	var out []target
-	for _, a := range args {
+	for i, a := range args {
 		head, name, ok := strings.Cut(a, "/")
 		if !ok || name == "" {
-			return nil, usagef("%q: want TYPE/NAME, such as service/web, like the arguments before it", a)
+			like := ""
+			if i > 0 {
+				like = ", like the arguments before it"
+			}
+			return nil, usagef("%q: want TYPE/NAME, such as service/web%s", a, like)
 		}
 		kind, err := parseKind(head)
 		if err != nil {

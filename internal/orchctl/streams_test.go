@@ -127,6 +127,15 @@ func TestLogs(t *testing.T) {
 		if got := r.run("logs", "web-0", "--timestamps", "-c", "main"); !strings.HasPrefix(got.out, "2000-01-01T00:00:01.000000Z one\n") || asked.Replica != "web-0" || asked.Tail != -1 || asked.Container != "main" {
 			t.Error(got, asked)
 		}
+		r.onLogs = func(_ *orchv1.LogsRequest, s orchv1.Orch_LogsServer) error {
+			return s.Send(&orchv1.LogLine{Gap: "node n3 is away", Replica: line(1, 0, "").Replica})
+		}
+		if got := r.run("logs", "web-1"); got.code != 1 || got.err != "orchctl: web-1: node n3 is away\n" {
+			t.Errorf("nothing but a gap: %s", got)
+		}
+		r.onLogs = func(_ *orchv1.LogsRequest, s orchv1.Orch_LogsServer) error {
+			return s.Send(line(0, time.Second, "one"))
+		}
 		if got := r.run("logs", "service/one"); strings.Contains(got.out, "[") {
 			t.Errorf("a prefix where one replica speaks: %s", got)
 		}

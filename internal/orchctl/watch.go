@@ -54,6 +54,7 @@ type watcher struct {
 	cols    []column
 	table   *table
 	inStep  bool
+	told    bool              // something was printed before the first synced
 	waiting []object          // before the first synced
 	shown   map[string]string // by object, its row as printed, without ages
 }
@@ -63,7 +64,7 @@ func (w *watcher) take(n news, o object, none func()) error {
 	case n == synced && !w.inStep:
 		w.inStep = true
 		slices.SortStableFunc(w.waiting, compareObjects)
-		if len(w.waiting) == 0 {
+		if len(w.waiting) == 0 && !w.told {
 			none()
 		}
 		var rows [][]string
@@ -86,6 +87,7 @@ func (w *watcher) take(n news, o object, none func()) error {
 		}
 	}
 	if !w.plain() {
+		w.told = true
 		return w.whole(n, o)
 	}
 	if n == gone {
