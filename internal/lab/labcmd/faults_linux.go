@@ -152,7 +152,7 @@ func (c *common) programCommands() []*cobra.Command {
 				if err != nil {
 					return err
 				}
-				return c.each(cmd, nodes, "had its "+program+" killed", func(ctx context.Context, l *lab.Lab, n string) error {
+				return c.each(cmd, nodes, "has lost its "+program, func(ctx context.Context, l *lab.Lab, n string) error {
 					return l.KillProcess(ctx, n, program, s)
 				})
 			},
@@ -163,7 +163,7 @@ func (c *common) programCommands() []*cobra.Command {
 			Short: "Start a node's " + program + " again",
 			Args:  args(cobra.MinimumNArgs(1)), ValidArgsFunction: c.completeNodes,
 			RunE: func(cmd *cobra.Command, nodes []string) error {
-				return c.each(cmd, nodes, "has its "+program+" started", func(ctx context.Context, l *lab.Lab, n string) error {
+				return c.each(cmd, nodes, "has its "+program+" again", func(ctx context.Context, l *lab.Lab, n string) error {
 					return l.StartProcess(ctx, n, program)
 				})
 			},
