@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/e2e/rig"
 )
 
@@ -127,34 +126,51 @@ func TestFiftyReplicas(t *testing.T) {
 	}
 	must(t, fleet.Must(t.Context(), "delete", "service", "many"))
 	nothingLeft(t)
-	for _, n := range nodes {
-		kernelIsClean(t, n)
-	}
 }
 
-// kernelIsClean: no network namespace, address, link, rule or cgroup of a
-// replica is left on the node.
-func kernelIsClean(t *testing.T, node string) {
+// looks are what a replica leaves in a node's kernel, as commands that print one
+// line each.
+var looks = map[string]string{
+	"network namespace": "ls /run/orch/netns",
+	"link":              "ip -o link show type veth | grep -v eth0",
+	"route":             "ip route show | grep -F 10.64.",
+	"rule":              "nft list ruleset | grep -F 10.64. | grep dnat",
+	"cgroup":            "find /sys/fs/cgroup/ -type d -path '*/orchlab/e2e/'$NODE'/replicas/default.*'",
+}
+
+// traces runs the looks on a node; what prints nothing is left out.
+func traces(t *testing.T, node string) map[string]string {
 	t.Helper()
-	for _, look := range []struct{ what, script, not string }{
-		{"network namespaces", "ls /run/orch/netns /run/netns /var/run/netns 2>/dev/null; true", "many"},
-		{"links of replicas", "ip -o link show type veth | grep -v eth0 || true", "veth"},
-		{"routes to replicas", "ip route show | grep 10.64 || true", "10.64."},
-		{"dnat rules", "nft list ruleset 2>/dev/null | grep -i dnat || true", "10.64."},
-		{"iptables rules", "iptables-save 2>/dev/null | grep 10.64 | grep -i dnat || true", "DNAT"},
-		{"cgroups", "find /sys/fs/cgroup/ -type d -path '*orchlab/e2e/" + node + "/replicas/*' 2>/dev/null; true", "many"},
-	} {
-		must(t, rig.Until(t.Context(), 5*time.Second, look.what+" on "+node+" to be gone", func() error {
-			cmd, err := fleet.Lab.Command(t.Context(), node, "sh", "-c", look.script)
-			if err != nil {
-				return err
+	found := map[string]string{}
+	for what, script := range looks {
+		cmd, err := fleet.Lab.Command(t.Context(), node, "sh", "-c", "NODE="+node+"; "+script+" 2>/dev/null; true")
+		must(t, err)
+		out, err := cmd.Output()
+		must(t, err)
+		if len(out) > 0 {
+			found[what] = string(out)
+		}
+	}
+	return found
+}
+
+// TestDeleteCleansTheKernel: while a replica runs every look finds it, so that
+// finding nothing afterwards means something.
+func TestDeleteCleansTheKernel(t *testing.T) {
+	apply(t, "web", service("web", 3, "", hostPort(8085)))
+	for _, n := range nodes {
+		for what := range looks {
+			if traces(t, n)[what] == "" {
+				t.Errorf("%s runs a replica, but no %s of it is seen: the check is blind", n, what)
 			}
-			out, err := cmd.CombinedOutput()
-			if err != nil {
-				return fmt.Errorf("%s: %w: %s", look.script, err, out)
-			}
-			if strings.Contains(string(out), look.not) {
-				return fmt.Errorf("left: %s", out)
+		}
+	}
+	must(t, fleet.Must(t.Context(), "delete", "service", "web"))
+	nothingLeft(t)
+	for _, n := range nodes {
+		must(t, rig.Until(t.Context(), 5*time.Second, n+"'s kernel to be clean", func() error {
+			if left := traces(t, n); len(left) > 0 {
+				return fmt.Errorf("left: %v", left)
 			}
 			return nil
 		}))
@@ -211,9 +227,6 @@ func TestEveryExampleIsRefusedOrRuns(t *testing.T) {
 }
 
 func TestStrangersAreRefused(t *testing.T) {
-	cmd, err := fleet.Lab.Command(t.Context(), "", "true")
-	must(t, err)
-	must(t, cmd.Run())
 	// Garbage on the controller's port harms nobody.
 	conn, err := fleet.Lab.Dial(t.Context(), "tcp", "10.200.0.1:7070")
 	must(t, err)
@@ -226,20 +239,10 @@ func TestStrangersAreRefused(t *testing.T) {
 	if err := fleet.Must(t.Context(), "get", "nodes"); err != nil {
 		t.Error(err)
 	}
-	// A foreign certificate and none at all, over the unix socket.
-	for _, args := range [][]string{{"--config", "/dev/null"}} {
-		c := exec.CommandContext(t.Context(), rig.Root()+"/bin/orchctl", append(args, "get", "services")...)
-		out, err := c.CombinedOutput()
-		if err == nil {
-			t.Errorf("orchctl without a context succeeded:\n%s", out)
-		}
+	// Nobody without a certificate. (Foreign and expired ones, and too small a
+	// role, are refused in internal/controller's tests.)
+	out, err := exec.CommandContext(t.Context(), rig.Root()+"/bin/orchctl", "--config", "/dev/null", "get", "services").CombinedOutput()
+	if err == nil {
+		t.Errorf("orchctl without a context succeeded:\n%s", out)
 	}
-}
-
-func TestVerdictWordsExist(t *testing.T) {
-	out, _, code := fleet.Orchctl(t.Context(), "get", "nodes", "-o", "wide")
-	if code != 0 || strings.Count(out, "Ready") < len(nodes) {
-		t.Errorf("get nodes: exit %d\n%s", code, out)
-	}
-	_ = api.VerdictHealthy
 }
