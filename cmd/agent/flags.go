@@ -37,9 +37,14 @@ const hostnameLabel = "orch/hostname"
 func newCommand() *cobra.Command {
 	var f flags
 	cmd := &cobra.Command{
-		Use:           "agent",
-		Short:         "run a node of an orch cluster",
-		Args:          cobra.NoArgs,
+		Use:   "agent",
+		Short: "Run a node of an orch cluster",
+		Args: func(_ *cobra.Command, words []string) error {
+			if len(words) > 0 {
+				return usageError{fmt.Errorf("unexpected argument %q: there are only flags", words[0])}
+			}
+			return nil
+		},
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Version:       version.String(),

@@ -47,11 +47,16 @@ type config struct {
 func command() *cobra.Command {
 	c := &config{}
 	cmd := &cobra.Command{
-		Use:           "controller",
-		Short:         "Run orch's control plane",
-		Long:          "Run orch's control plane. Every flag can also be given as an environment variable: --node-token-file is " + envPrefix + "NODE_TOKEN_FILE.",
-		Version:       version.String(),
-		Args:          cobra.NoArgs,
+		Use:     "controller",
+		Short:   "Run orch's control plane",
+		Long:    "Run orch's control plane. Every flag can also be given as an environment variable: --node-token-file is " + envPrefix + "NODE_TOKEN_FILE.",
+		Version: version.String(),
+		Args: func(_ *cobra.Command, words []string) error {
+			if len(words) > 0 {
+				return usageError{fmt.Errorf("unexpected argument %q: there are only flags", words[0])}
+			}
+			return nil
+		},
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
