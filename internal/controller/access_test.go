@@ -78,7 +78,7 @@ func TestNodeWords(t *testing.T) {
 	_, err = r.admin.NodeWord(r.ctx, &orchv1.NodeWordRequest{Node: "n1", Word: "remove"})
 	want(t, err, codes.FailedPrecondition)
 	a.cancel()
-	if _, err := r.admin.NodeWord(r.ctx, &orchv1.NodeWordRequest{Node: "n1", Word: "dead"}); err != nil {
+	if _, err := r.admin.NodeWord(r.ctx, &orchv1.NodeWordRequest{Node: "n1", Word: "dead", Force: true}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := r.admin.NodeWord(r.ctx, &orchv1.NodeWordRequest{Node: "n1", Word: "remove"}); err != nil {

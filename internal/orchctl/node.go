@@ -3,7 +3,6 @@ package orchctl
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -38,13 +37,8 @@ func (t *tool) wordCmd(say string) *cobra.Command {
 	}
 	force := false
 	tell := func(ctx context.Context, client orchv1.OrchClient, name string) error {
-		if say == "dead" && !force {
-			if err := t.mayBeDead(ctx, client, name); err != nil {
-				return err
-			}
-		}
 		_, err := change(ctx, t, say+" node/"+name, need, func(ctx context.Context) (*orchv1.NodeWordResponse, error) {
-			return client.NodeWord(ctx, &orchv1.NodeWordRequest{Node: name, Word: say})
+			return client.NodeWord(ctx, &orchv1.NodeWordRequest{Node: name, Word: say, Force: force})
 		})
 		return err
 	}
@@ -88,17 +82,4 @@ func (t *tool) wordCmd(say string) *cobra.Command {
 		cmd.Flags().BoolVar(&force, "force", false, "also of a node that answers")
 	}
 	return cmd
-}
-
-// mayBeDead refuses a node that answers: what runs there would run twice until
-// it hears of it. Where the node cannot be asked about, the controller decides.
-func (t *tool) mayBeDead(ctx context.Context, client orchv1.OrchClient, name string) error {
-	found, missing, err := t.fetch(ctx, client, listing{}, []target{{kind: api.KindNode, name: name}})
-	if err != nil || missing != nil {
-		return nil
-	}
-	if n, ok := found[0].value.(*api.Node); ok && n.Status.Verdict == api.VerdictHealthy {
-		return fmt.Errorf("node/%s is Ready, it answers: declaring it dead starts all its replicas anew; cut its power first, or say --force", name)
-	}
-	return nil
 }

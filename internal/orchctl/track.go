@@ -23,6 +23,7 @@ type track struct {
 
 	began                              time.Time
 	committed, placed, firstRun, ended time.Duration // since began; 0: not seen
+	readyFrom                          time.Time     // of the present stretch; zero: not ready
 	already                            bool          // ready before anything was done
 	gone, told                         bool
 	shown                              string
@@ -68,6 +69,12 @@ func (x *track) see(s sighting, now time.Time) {
 
 // clock notes the phases that are reached.
 func (x *track) clock(now time.Time) {
+	switch {
+	case !x.isReady():
+		x.readyFrom = time.Time{}
+	case x.readyFrom.IsZero():
+		x.readyFrom = now
+	}
 	at := max(now.Sub(x.began), time.Nanosecond)
 	placed, fresh := map[int]bool{}, false
 	for key, r := range x.replicas {
@@ -100,6 +107,26 @@ func (x *track) ready(now time.Time) bool {
 		x.ended = max(now.Sub(x.began), time.Nanosecond)
 	}
 	return x.ended > 0
+}
+
+// steadyFor is how long a service without readiness probes must stay ready before
+// it counts: nothing but running made it so, and a program that fails as soon as
+// it starts runs for a moment too.
+const steadyFor = time.Second
+
+// steady is isReady of which more than a moment is known.
+func (x *track) steady(now time.Time) bool {
+	if !x.isReady() {
+		return false
+	}
+	probed := !slices.ContainsFunc(x.service.Spec.Containers, func(c api.Container) bool { return c.ReadinessProbe == nil })
+	if !probed && !x.already && now.Sub(x.readyFrom) < steadyFor {
+		return false
+	}
+	if !x.readyFrom.IsZero() && !x.told {
+		x.ended = max(x.readyFrom.Sub(x.began), time.Nanosecond)
+	}
+	return true
 }
 
 // isReady is ready without memory: it is false again where a replica that was

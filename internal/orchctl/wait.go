@@ -130,7 +130,7 @@ func (w *waiting) finished() (bool, error) {
 		switch {
 		case x.gone && !x.told:
 			return false, w.stopped(fmt.Sprintf("service/%s was deleted meanwhile", x.label))
-		case !x.ready(now) || !x.isReady(): // not yet, or not any more
+		case !x.ready(now) || !x.steady(now): // not yet, or not any more
 			left++
 		case x.told || w.screen != nil: // on a screen all at the end, below each other
 		default:

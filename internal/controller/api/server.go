@@ -226,7 +226,7 @@ func (s *Server) NodeWord(ctx context.Context, r *orchv1.NodeWordRequest) (*orch
 		return nil, status.Error(codes.PermissionDenied, fmt.Sprintf("%s may not say %q of a node: it needs the role %s", caller.Identity, w, pki.Admin))
 	}
 	_, _, err = ask[any](ctx, s, func(ticket uint64) core.Event {
-		return core.NodeWord{Ticket: ticket, Node: r.GetNode(), Word: r.GetWord(), By: "user " + caller.Name}
+		return core.NodeWord{Ticket: ticket, Node: r.GetNode(), Word: r.GetWord(), Force: r.GetForce(), By: "user " + caller.Name}
 	})
 	if r.GetWord() != "remove" {
 		return &orchv1.NodeWordResponse{}, err

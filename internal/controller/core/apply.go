@@ -44,7 +44,7 @@ func (c *Core) apply(ev Apply) {
 	if ev.DryRun {
 		for i, s := range changed {
 			results[i].Service = c.publicService(s)
-			results[i].Plan = dryRun(c.viewOf(s), c)
+			results[i].Plan = c.dryRun(s)
 		}
 		c.answer(ev.Ticket, ApplyResult{results}, nil)
 		return

@@ -296,7 +296,7 @@ func TestOperatorsWordKillsAndTheAgentMayReturn(t *testing.T) {
 	f := threeNodes(t)
 	f.apply("1", web(3, "a:1"))
 	f.ticket++
-	f.step(NodeWord{Ticket: f.ticket, Node: "n1", Word: "dead", By: "root"})
+	f.step(NodeWord{Ticket: f.ticket, Node: "n1", Word: "dead", Force: true, By: "root"})
 	f.turn()
 	if f.replies[f.ticket].Err != nil || f.core.nodes["n1"].verdict != api.VerdictDead {
 		t.Fatalf("reply %+v, verdict %s", f.replies[f.ticket], f.core.nodes["n1"].verdict)
@@ -307,6 +307,30 @@ func TestOperatorsWordKillsAndTheAgentMayReturn(t *testing.T) {
 	if len(f.agents["n1"].holds) != 0 || len(f.core.fillings) != 3 {
 		t.Errorf("n1 holds %v; %d fillings", f.agents["n1"].holds, len(f.core.fillings))
 	}
+}
+
+func TestANodeThatAnswersIsNotDeclaredDeadByMistake(t *testing.T) {
+	f := threeNodes(t)
+	f.ticket++
+	f.step(NodeWord{Ticket: f.ticket, Node: "n1", Word: "dead", By: "root"})
+	f.turn()
+	if err := f.replies[f.ticket].Err; !errors.Is(err, ErrBusy) || f.core.nodes["n1"].verdict != api.VerdictHealthy {
+		t.Errorf("%v, n1 is %s", err, f.core.nodes["n1"].verdict)
+	}
+}
+
+func TestDryRunSaysWhatWouldBePending(t *testing.T) {
+	f := threeNodes(t)
+	s := web(4, "a:1")
+	s.Spec.Containers[0].Resources.Requests = api.ResourceList{api.Memory: api.Whole(6 << 30)}
+	f.step(Apply{Ticket: 7, Services: []*api.Service{s}, DryRun: true})
+	f.turn()
+	plan := f.replies[7].Value.(ApplyResult).Applied[0].Plan
+	if last := plan[len(plan)-1]; len(plan) != 5 || !strings.HasPrefix(last, "web-3 would be pending: 3 nodes: ") {
+		t.Errorf("plan %q", plan)
+	}
+	f.apply("1", s)
+	f.mustReady("web", 3) // the try left no trace
 }
 
 func TestWitnessPortsAreOnTheNodesOwnAddress(t *testing.T) {

@@ -43,7 +43,9 @@ type (
 		Ticket uint64
 		Node   string
 		Word   string
-		By     string
+		// Force: "dead" also of a node that answers.
+		Force bool
+		By    string
 	}
 	// Write stores what other parts of the controller own (tokens, names bound
 	// to keys), fenced and ordered like everything else. Answered with nil.

@@ -53,9 +53,9 @@ func TestNobodyIsToldWhatOneTransactionUndid(t *testing.T) {
 	f.commits = false
 	f.apply("1", web(1, "a:1")) // on its way, so that the rest gathers
 	f.apply("2", web(3, "a:1"))
-	f.step(NodeWord{Ticket: 99, Node: "n1", Word: "dead", By: "tester"})
-	f.step(NodeWord{Ticket: 100, Node: "n2", Word: "dead", By: "tester"})
-	f.step(NodeWord{Ticket: 101, Node: "n3", Word: "dead", By: "tester"})
+	f.step(NodeWord{Ticket: 99, Node: "n1", Word: "dead", Force: true, By: "tester"})
+	f.step(NodeWord{Ticket: 100, Node: "n2", Word: "dead", Force: true, By: "tester"})
+	f.step(NodeWord{Ticket: 101, Node: "n3", Word: "dead", Force: true, By: "tester"})
 	f.turn()
 	f.commits = true
 	f.commit(f.out[0]) // the harness fails if an agent hears of what is not in the store

@@ -90,7 +90,10 @@ func (c *Core) tellChange(f *filling, was, is api.ReplicaStatus) {
 			if x.Reason == api.ExitCompleted {
 				typ = api.EventNormal
 			}
-			tell(typ, x.Reason, "container %s on %s: %s", ct.Name, f.node, x.Message)
+			tell(typ, x.Reason, "container %s on %s: %s", ct.Name, f.node, orElse(x.Message, "it ended by itself"))
+			if ct.Reason == x.Reason {
+				continue // the wait is for that end
+			}
 		}
 		if ct.State == api.ContainerWaiting && ct.Reason != old.Reason && ct.Reason != api.ReasonPulling && ct.Reason != "" {
 			tell(api.EventWarning, ct.Reason, "container %s on %s: %s", ct.Name, f.node, ct.Message)

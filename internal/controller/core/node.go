@@ -361,6 +361,10 @@ func (c *Core) nodeWord(ev NodeWord) {
 	}
 	switch ev.Word {
 	case "dead":
+		if n.verdict == api.VerdictHealthy && !ev.Force {
+			c.answer(ev.Ticket, nil, fmt.Errorf("declare node %s dead: %w: it answers; all its replicas would be started anew: cut its power first, or force it (--force)", n.name, ErrBusy))
+			return
+		}
 		c.liveStep(liveness.OperatorDead{Node: n.name, By: ev.By})
 	case "cordon", "uncordon":
 		if want := ev.Word == "cordon"; n.obj.Spec.Unschedulable != want {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/store"
@@ -196,11 +195,32 @@ func harmless(s *service, a reconciler.Action) bool {
 	return true
 }
 
-// dryRun says in words what a first pass over the service would do.
-func dryRun(v reconciler.View, c *Core) []string {
+// dryRun says in words what a first pass over the service would do. Placing is
+// tried on the real fleet and taken back.
+func (c *Core) dryRun(s *service) []string {
 	var out []string
-	for _, a := range reconciler.Plan(v, c.now).Actions {
-		out = append(out, strings.TrimSpace(a.String()))
+	groups := map[int64]*scheduler.Group{}
+	for _, a := range reconciler.Plan(c.viewOf(s), c.now).Actions {
+		out = append(out, a.String())
+		if a.Op != reconciler.Create {
+			continue
+		}
+		g := groups[a.Revision]
+		if g == nil {
+			g = &scheduler.Group{Service: s.key, Shape: s.revisions[a.Revision].shape}
+			groups[a.Revision] = g
+		}
+		a.Key.Epoch = c.counters.epoch + uint64(len(out))
+		g.Slots = append(g.Slots, scheduler.Slot{Key: a.Key, Avoid: a.Avoid})
+	}
+	for _, n := range slices.Sorted(maps.Keys(groups)) {
+		placed, refused := scheduler.Place(c.fleet, []scheduler.Group{*groups[n]})
+		for _, p := range placed {
+			c.fleet.Unbind(p.Key)
+		}
+		for _, r := range refused {
+			out = append(out, fmt.Sprintf("%s would be pending: %s", r.Key.Name(), r.Reason))
+		}
 	}
 	return out
 }

@@ -302,7 +302,7 @@ func TestRemovedNodePartialCommit(t *testing.T) {
 	f.apply("1", web(9, "a:1"))
 	f.silence("n2")
 	f.core.cfg.Limits = store.Limits{MaxOps: 5, MaxBytes: 1 << 20}
-	f.step(NodeWord{Ticket: 70, Node: "n2", Word: "dead", By: "root"})
+	f.step(NodeWord{Ticket: 70, Node: "n2", Word: "dead", Force: true, By: "root"})
 	f.step(NodeWord{Ticket: 71, Node: "n2", Word: "remove", By: "root"})
 	f.commits = false
 	f.turn()

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/orchctl/orch/api"
 )
@@ -174,8 +175,11 @@ func (c *Core) publicReplica(s *service, f *filling) *api.Replica {
 		r.Status.LastKnown = true
 		r.Status.Message = fmt.Sprintf("node %s is %s: this is what it last said", f.node, v)
 	}
-	if f.stopping && r.Status.Phase.Before(api.PhaseStopping) {
-		r.Status.Phase, r.Status.Message = api.PhaseStopping, f.why
+	if f.stopping {
+		r.Status.Message = f.why // the agent knows only that the leader wants it
+		if r.Status.Phase.Before(api.PhaseStopping) {
+			r.Status.Phase = api.PhaseStopping
+		}
 	}
 	return r
 }
@@ -214,9 +218,15 @@ const reasonsMax = 20
 
 // reasons say in words what a service still lacks.
 func (c *Core) reasons(s *service) []string {
-	var out []string
+	var out, explained []string
 	if s.deleting() {
-		return []string{fmt.Sprintf("being deleted: %d replicas are left", len(s.fillings))}
+		for _, f := range s.fillings {
+			out = append(out, fmt.Sprintf("being deleted: %s is left on %s (%s)", f.key.Name(), f.node, c.verdictOf(f)))
+			if len(out) == reasonsMax {
+				break
+			}
+		}
+		return out
 	}
 	for _, slot := range slices.Sorted(maps.Keys(s.refused)) {
 		out = append(out, fmt.Sprintf("%s-%d pending: %s", s.key.Name, slot, s.refused[slot].reason))
@@ -228,21 +238,41 @@ func (c *Core) reasons(s *service) []string {
 		if len(out) >= reasonsMax {
 			return append(out, "and more; see the replicas")
 		}
+		told := len(out)
 		for _, ct := range f.status.Containers {
-			if ct.State != api.ContainerRunning && ct.Reason != "" {
-				out = append(out, fmt.Sprintf("%s on %s: %s: %s", f.key.Name(), f.node, ct.Reason, ct.Message))
+			if ct.Reason != "" {
+				out = append(out, fmt.Sprintf("%s on %s: %s", f.key.Name(), f.node, joinWords(ct.Reason, ct.Message)))
 			}
 		}
 		if f.status.Reason != "" && len(f.status.Containers) == 0 {
-			out = append(out, fmt.Sprintf("%s on %s: %s: %s", f.key.Name(), f.node, f.status.Reason, f.status.Message))
+			out = append(out, fmt.Sprintf("%s on %s: %s", f.key.Name(), f.node, joinWords(f.status.Reason, f.status.Message)))
+		}
+		if len(out) > told {
+			explained = append(explained, fmt.Sprintf("%s@%d is ", f.key.Name(), f.key.Epoch))
 		}
 	}
-	return append(out, s.waiting...)
+	for _, w := range s.waiting { // what was told with its cause is not told again without
+		if !slices.ContainsFunc(explained, func(beginning string) bool { return strings.HasPrefix(w, beginning) }) {
+			out = append(out, w)
+		}
+	}
+	return out
+}
+
+// joinWords gives "Reason: message", or the reason alone.
+func joinWords(reason, message string) string {
+	if message == "" {
+		return reason
+	}
+	return reason + ": " + message
 }
 
 func (c *Core) publicNode(n *node) *api.Node {
 	out := n.obj
 	out.Status.Verdict, out.Status.VerdictWhy, out.Status.VerdictSince = n.verdict, n.why, n.since
+	if n.verdict == api.VerdictHealthy {
+		out.Status.VerdictWhy = "" // how it came to be well is history
+	}
 	out.Status.Requested = c.fleet.Requested(n.name)
 	out.Status.Replicas = len(n.fillings)
 	out.Status.Orphans = n.orphans

@@ -1529,7 +1529,9 @@ type NodeWordRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	// word is dead, cordon, uncordon or remove.
-	Word          string `protobuf:"bytes,2,opt,name=word,proto3" json:"word,omitempty"`
+	Word string `protobuf:"bytes,2,opt,name=word,proto3" json:"word,omitempty"`
+	// force: "dead" also of a node that answers.
+	Force         bool `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1576,6 +1578,13 @@ func (x *NodeWordRequest) GetWord() string {
 		return x.Word
 	}
 	return ""
+}
+
+func (x *NodeWordRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
 }
 
 type NodeWordResponse struct {
@@ -1830,10 +1839,11 @@ const file_orch_v1_orch_proto_rawDesc = "" +
 	"\x06tokens\x18\x01 \x03(\v2\x0e.orch.v1.TokenR\x06tokens\"$\n" +
 	"\x12RevokeTokenRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x15\n" +
-	"\x13RevokeTokenResponse\"9\n" +
+	"\x13RevokeTokenResponse\"O\n" +
 	"\x0fNodeWordRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
-	"\x04word\x18\x02 \x01(\tR\x04word\"\x12\n" +
+	"\x04word\x18\x02 \x01(\tR\x04word\x12\x14\n" +
+	"\x05force\x18\x03 \x01(\bR\x05force\"\x12\n" +
 	"\x10NodeWordResponse\"\x10\n" +
 	"\x0eVersionRequest\"\x8f\x01\n" +
 	"\x0fVersionResponse\x12\x18\n" +
