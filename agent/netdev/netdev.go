@@ -219,8 +219,8 @@ func (n *Network) recover() error {
 		ctx, cancel := context.WithTimeout(context.Background(), cniTimeout)
 		err := n.clear(ctx, id, nil)
 		cancel()
-		if err != nil {
-			return err
+		if err != nil { // no reason for the node to do without its agent; the next start tries again
+			n.log.Error("cannot clear away a replica's network", "id", id, "err", err)
 		}
 	}
 	var ports []portRule

@@ -13,6 +13,11 @@ import (
 // hash chooses, so that an ask costs the same in a fleet of ten thousand.
 const witnessPool = 32
 
+// witnessScan bounds the search for them. Where so many neighbours in a row are
+// no use the fleet is in such trouble that the leader looks for itself, and its
+// loop may not be spent on walking all names for every node.
+const witnessScan = 512
+
 // ask is one look at a target. It is open until it is concluded; a concluded one
 // is kept, because an answer that comes late is still an answer.
 type ask struct {
@@ -87,7 +92,7 @@ func (m *Machine) noLongerWitness(w *node) {
 func (m *Machine) witnesses(target *node, id uint64) []string {
 	var pool []string
 	start := int(rank(target.name, "", id) % uint64(len(m.names)))
-	for i := 0; i < len(m.names) && len(pool) < witnessPool; i++ {
+	for i := 0; i < min(len(m.names), witnessScan) && len(pool) < witnessPool; i++ {
 		w := m.nodes[m.names[(start+i)%len(m.names)]]
 		if w != target && w.name != LeaderObserver && w.verdict == Healthy && !w.asking() && !m.late(w) {
 			pool = append(pool, w.name)

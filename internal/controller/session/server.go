@@ -85,6 +85,7 @@ type Server struct {
 	cfg     Config
 	ids     atomic.Uint64 // of sessions: each is higher than the one before
 	joins   *rate.Limiter
+	opens   opens
 	running sync.WaitGroup
 
 	mu       sync.Mutex

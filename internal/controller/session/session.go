@@ -64,6 +64,9 @@ func (s *Server) Session(st orchv1.Agents_SessionServer) error {
 	if err != nil {
 		return err
 	}
+	if !s.opens.allow(caller.Name) {
+		return status.Errorf(codes.ResourceExhausted, "node %s opens sessions too often: at most %d in a row, then one every %s", caller.Name, opensBurst, opensEvery)
+	}
 	x := &session{server: s, id: s.ids.Add(1), node: caller.Name, caller: caller, term: term,
 		queue: make(chan message, queueMax), hello: make(chan struct{})}
 	x.ctx, x.end = context.WithCancelCause(st.Context())
