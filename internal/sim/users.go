@@ -158,7 +158,9 @@ func (u *user) wordOnNode() {
 
 func (w *world) order(u *user, h *host, word string) {
 	h.calledDead = h.calledDead || word == "dead"
-	r := &request{u: u, once: true, words: word + " " + h.name, make: func(t uint64) core.Event { return core.NodeWord{Ticket: t, Node: h.name, Word: word, Force: true, By: "operator"} }}
+	r := &request{u: u, once: true, words: word + " " + h.name, make: func(t uint64) core.Event {
+		return core.NodeWord{Ticket: t, Node: h.name, Word: word, Force: true, By: "operator"}
+	}}
 	w.res.Requests++
 	r.try()
 }
