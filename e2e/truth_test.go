@@ -132,7 +132,7 @@ func TestFiftyReplicas(t *testing.T) {
 // line each.
 var looks = map[string]string{
 	"network namespace": "ls /run/orch/netns",
-	"link":              "ip -o link show type veth | grep -v eth0",
+	"link":              "ip -o link show type veth | grep -v ' eth0@'",
 	"route":             "ip route show | grep -F 10.64.",
 	"rule":              "nft list ruleset | grep -F 10.64. | grep dnat",
 	"cgroup":            "find /sys/fs/cgroup/ -type d -path '*/orchlab/e2e/'$NODE'/replicas/default.*'",

@@ -174,6 +174,10 @@ func (m *Machine) conclude(n *node) {
 	evidence := append(m.silence(n), evidenceOf(a)...)
 	if answers > 0 {
 		n.silentSince = time.Time{}
+		if lost := n.heard.Add(m.limits.AgentLostAfter); alive && m.now.Before(lost) && (n.verdict == Healthy || n.verdict == Back) {
+			n.notBefore = earlier(n.notBefore, lost) // busy, by all that is known; the host is looked at again
+			return
+		}
 		if alive {
 			m.setVerdict(n, AgentLost, fmt.Sprintf("agent silent %s, host answers %d of %d observers", quiet, answers, len(a.reports)), evidence)
 		} else {

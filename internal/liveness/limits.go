@@ -33,6 +33,10 @@ type Limits struct {
 	// RecheckEvery is the time between two looks at a node that is agent lost or
 	// suspect, in a fleet of up to BeatFleet; it stretches as beats do.
 	RecheckEvery time.Duration
+	// AgentLostAfter is how long an agent must be silent on a host that answers
+	// before it is lost. Nothing hurries, for its replicas run on, and on a node
+	// without a free core an agent may be kept waiting for half a second.
+	AgentLostAfter time.Duration
 	// DeadAfter is how long a suspect node's silence must be confirmed before it
 	// is dead. Its replicas have spares by then, so nothing hurries.
 	DeadAfter time.Duration
@@ -56,6 +60,7 @@ func DefaultLimits() Limits {
 		ProbeTimeout:   150 * time.Millisecond,
 		AskTimeout:     250 * time.Millisecond,
 		RecheckEvery:   500 * time.Millisecond,
+		AgentLostAfter: time.Second,
 		DeadAfter:      60 * time.Second,
 		AgentLostGrace: 30 * time.Second,
 	}
@@ -81,6 +86,7 @@ func (l Limits) withDefaults() Limits {
 	orDefault(&l.ProbeTimeout, d.ProbeTimeout)
 	orDefault(&l.AskTimeout, d.AskTimeout)
 	orDefault(&l.RecheckEvery, d.RecheckEvery)
+	orDefault(&l.AgentLostAfter, d.AgentLostAfter)
 	orDefault(&l.DeadAfter, d.DeadAfter)
 	orDefault(&l.AgentLostGrace, d.AgentLostGrace)
 	return l
