@@ -3,17 +3,13 @@ package reconciler
 import (
 	"bufio"
 	"bytes"
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite testdata")
 
 // TestScripts runs testdata/*.txt. A line is a command; the lines after it that
 // start with "> " are its output. Commands:
@@ -27,35 +23,12 @@ var update = flag.Bool("update", false, "rewrite testdata")
 //	refuse | accept                                no new filling finds a node; it does again
 //	tick                                           plan, print, apply, check that nothing is planned then
 //	show                                           print the fillings
-func TestScripts(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no scripts: %v", err)
-	}
-	for _, file := range files {
-		t.Run(filepath.Base(file), func(t *testing.T) {
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := runScript(t, want)
-			if *update {
-				if err := os.WriteFile(file, got, 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if !bytes.Equal(got, want) {
-				t.Errorf("got\n%s\nwant\n%s", got, want)
-			}
-		})
-	}
-}
+func TestScripts(t *testing.T) { golden.Scripts(t, runScript) }
 
-func runScript(t *testing.T, script []byte) []byte {
+func runScript(t *testing.T, script string) string {
 	var out bytes.Buffer
 	w := newFleet(0, 0, 0)
-	for sc := bufio.NewScanner(bytes.NewReader(script)); sc.Scan(); {
+	for sc := bufio.NewScanner(strings.NewReader(script)); sc.Scan(); {
 		line := sc.Text()
 		if strings.HasPrefix(line, "> ") {
 			continue
@@ -70,7 +43,7 @@ func runScript(t *testing.T, script []byte) []byte {
 			}
 		}
 	}
-	return out.Bytes()
+	return out.String()
 }
 
 var verdictWords = map[string]api.Verdict{"suspect": api.VerdictSuspect, "lost": api.VerdictAgentLost, "unknown": api.VerdictUnknown,

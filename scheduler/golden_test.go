@@ -1,20 +1,16 @@
 package scheduler_test
 
 import (
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/golden"
 	"github.com/orchctl/orch/scheduler"
 )
-
-var update = flag.Bool("update", false, "rewrite the answers in testdata/*.txt")
 
 // A script is commands, each followed by the answers it gives, marked by ">":
 //
@@ -25,28 +21,7 @@ var update = flag.Bool("update", false, "rewrite the answers in testdata/*.txt")
 //	bind web-0 n1 | unbind web-0                   the newest filling
 //	place                                          places what is asked for and has no node
 //	explain web | nodes
-func TestGolden(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no scripts in testdata: %v", err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := runScript(t, string(want))
-			if *update {
-				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			} else if got != string(want) {
-				t.Errorf("%s gives\n%s", file, got)
-			}
-		})
-	}
-}
+func TestGolden(t *testing.T) { golden.Scripts(t, runScript) }
 
 // script is the state of a script that runs.
 type script struct {

@@ -3,20 +3,16 @@ package plan
 import (
 	"bufio"
 	"bytes"
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/golden"
 	"github.com/orchctl/orch/internal/wire"
 )
-
-var update = flag.Bool("update", false, "rewrite testdata")
 
 // TestScripts runs testdata/*.txt. A line is a command; the lines after it that
 // start with "> " are the effects that follow. Commands:
@@ -39,32 +35,9 @@ var update = flag.Bool("update", false, "rewrite testdata")
 //	look                          containerd comes back: its events arrive again
 //	tick 2s                       time passes
 //	show                          print what the leader was told
-func TestScripts(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no scripts: %v", err)
-	}
-	for _, file := range files {
-		t.Run(filepath.Base(file), func(t *testing.T) {
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := runScript(t, want)
-			if *update {
-				if err := os.WriteFile(file, got, 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if !bytes.Equal(got, want) {
-				t.Errorf("got\n%s\nwant\n%s", got, want)
-			}
-		})
-	}
-}
+func TestScripts(t *testing.T) { golden.Scripts(t, runScript) }
 
-func runScript(t *testing.T, script []byte) []byte {
+func runScript(t *testing.T, script string) string {
 	var out bytes.Buffer
 	m := newModel()
 	m.watch = func(e Effect) {
@@ -72,7 +45,7 @@ func runScript(t *testing.T, script []byte) []byte {
 			fmt.Fprintln(&out, "> "+line)
 		}
 	}
-	for sc := bufio.NewScanner(bytes.NewReader(script)); sc.Scan(); {
+	for sc := bufio.NewScanner(strings.NewReader(script)); sc.Scan(); {
 		line := sc.Text()
 		if strings.HasPrefix(line, "> ") {
 			continue
@@ -82,7 +55,7 @@ func runScript(t *testing.T, script []byte) []byte {
 			runCommand(t, m, strings.Fields(line), &out)
 		}
 	}
-	return out.Bytes()
+	return out.String()
 }
 
 func runCommand(t *testing.T, m *model, f []string, out *bytes.Buffer) {

@@ -1,18 +1,15 @@
 package liveness
 
 import (
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
-)
 
-var update = flag.Bool("update", false, "rewrite the golden scripts")
+	"github.com/orchctl/orch/internal/golden"
+)
 
 // TestGolden runs the scripts in testdata. A script is commands, each followed by
 // what the machine printed, indented:
@@ -25,30 +22,7 @@ var update = flag.Bool("update", false, "rewrite the golden scripts")
 //	                                   (time passes; the nodes named beat; every observer that
 //	                                   is not mute reports what it is said to see)
 //	wake                               (prints NextWake)
-func TestGolden(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no scripts: %v", err)
-	}
-	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := runScript(t, string(want))
-			if *update {
-				if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			if got != string(want) {
-				t.Errorf("%s differs (-update rewrites it); got:\n%s", file, got)
-			}
-		})
-	}
-}
+func TestGolden(t *testing.T) { golden.Scripts(t, runScript) }
 
 // script drives a machine by hand or by commands, and prints what it does.
 type script struct {
