@@ -13,10 +13,10 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/orchctl/orch/agent"
 	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/daemon"
 	"github.com/orchctl/orch/internal/version"
 )
 
@@ -37,24 +37,13 @@ const hostnameLabel = "orch/hostname"
 func newCommand() *cobra.Command {
 	var f flags
 	cmd := &cobra.Command{
-		Use:   "agent",
-		Short: "Run a node of an orch cluster",
-		Args: func(_ *cobra.Command, words []string) error {
-			if len(words) > 0 {
-				return usageError{fmt.Errorf("unexpected argument %q: there are only flags", words[0])}
-			}
-			return nil
-		},
-		SilenceUsage:  true,
-		SilenceErrors: true,
-		Version:       version.String(),
-		PreRunE: func(cmd *cobra.Command, _ []string) error {
-			return fromEnvironment(cmd.Flags(), os.LookupEnv)
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return run(cmd.Context(), f) },
+		Use:     "agent",
+		Short:   "Run a node of an orch cluster",
+		Version: version.String(),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return run(cmd.Context(), f) },
 	}
 	cmd.SetVersionTemplate("agent {{.Version}}\n")
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	daemon.Prepare(cmd, os.LookupEnv)
 	hostname, err := os.Hostname()
 	if err != nil {
 		hostname = ""
@@ -82,20 +71,6 @@ func newCommand() *cobra.Command {
 	return cmd
 }
 
-// fromEnvironment fills in flags that were not given.
-func fromEnvironment(p *pflag.FlagSet, lookup func(string) (string, bool)) error {
-	var err error
-	p.VisitAll(func(f *pflag.Flag) {
-		name := "ORCH_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
-		if value, ok := lookup(name); ok && !f.Changed && err == nil {
-			if e := p.Set(f.Name, value); e != nil {
-				err = usageError{fmt.Errorf("%s=%q: %w", name, value, e)}
-			}
-		}
-	})
-	return err
-}
-
 // settings are the flags, read and checked.
 type settings struct {
 	flags
@@ -110,7 +85,7 @@ type settings struct {
 func (f flags) check() (settings, error) {
 	s := settings{flags: f}
 	bad := func(format string, args ...any) (settings, error) {
-		return settings{}, usageError{fmt.Errorf(format, args...)}
+		return settings{}, daemon.Usagef(format, args...)
 	}
 	if err := api.CheckName(f.name, api.MaxNamespaceName); err != nil {
 		return bad("--name: %w", err)

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/daemon"
 )
 
 // good is a command line that is accepted as far as it can be on any machine.
@@ -35,7 +36,7 @@ func TestBadFlags(t *testing.T) {
 		f := good()
 		x.change(&f)
 		_, err := f.check()
-		var usage usageError
+		var usage daemon.UsageError
 		if err == nil || !strings.Contains(err.Error(), x.want) || !errors.As(err, &usage) {
 			t.Errorf("%s: got %v, want %q", name, err, x.want)
 		}
@@ -54,26 +55,5 @@ func TestCapacityAndLabels(t *testing.T) {
 	labels, err := readLabels([]string{"disk=ssd"}, "n1")
 	if err != nil || labels["disk"] != "ssd" || labels[hostnameLabel] != "n1" {
 		t.Errorf("labels %v, %v", labels, err)
-	}
-}
-
-func TestEnvironment(t *testing.T) {
-	cmd := newCommand()
-	if err := cmd.ParseFlags([]string{"--name", "n1"}); err != nil {
-		t.Fatal(err)
-	}
-	env := map[string]string{"ORCH_NAME": "n9", "ORCH_TOKEN_FILE": "/run/token", "ORCH_JOIN": "a:1,b:2"}
-	lookup := func(k string) (string, bool) { v, ok := env[k]; return v, ok }
-	if err := fromEnvironment(cmd.Flags(), lookup); err != nil {
-		t.Fatal(err)
-	}
-	for flag, want := range map[string]string{"name": "n1", "token-file": "/run/token", "join": "[a:1,b:2]"} {
-		if got := cmd.Flags().Lookup(flag).Value.String(); got != want {
-			t.Errorf("--%s is %q, want %q", flag, got, want)
-		}
-	}
-	env["ORCH_GOSSIP_PORT"] = "x"
-	if err := fromEnvironment(cmd.Flags(), lookup); err == nil || !strings.Contains(err.Error(), "ORCH_GOSSIP_PORT") {
-		t.Errorf("bad environment: %v", err)
 	}
 }

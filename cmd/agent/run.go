@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -16,6 +15,7 @@ import (
 	"github.com/orchctl/orch/agent/ctrd"
 	"github.com/orchctl/orch/agent/netdev"
 	"github.com/orchctl/orch/agent/session"
+	"github.com/orchctl/orch/internal/daemon"
 	"github.com/orchctl/orch/internal/version"
 )
 
@@ -100,7 +100,7 @@ func (s settings) joinToken() (string, error) {
 		return s.token, nil
 	}
 	if s.tokenFile == "" {
-		return "", usageError{errors.New("this node is not in a cluster yet: give a join token with --token-file; \"orchctl token create --role node\" prints one")}
+		return "", daemon.Usagef("this node is not in a cluster yet: give a join token with --token-file; \"orchctl token create --role node\" prints one")
 	}
 	b, err := os.ReadFile(s.tokenFile)
 	if err != nil {

@@ -1,39 +1,20 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
+	"github.com/orchctl/orch/internal/daemon"
 	"github.com/orchctl/orch/internal/version"
 )
 
-// envPrefix: --node-token-file is also ORCH_NODE_TOKEN_FILE.
-const envPrefix = "ORCH_"
-
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
-	if err := command().ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "controller:", err)
-		if errors.As(err, new(usageError)) {
-			os.Exit(2)
-		}
-		os.Exit(1)
-	}
-}
-
-// usageError is a mistake on the command line.
-type usageError struct{ error }
+func main() { daemon.Main(command()) }
 
 // config is what the flags say.
 type config struct {
@@ -49,32 +30,22 @@ func command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "controller",
 		Short:   "Run orch's control plane",
-		Long:    "Run orch's control plane. Every flag can also be given as an environment variable: --node-token-file is " + envPrefix + "NODE_TOKEN_FILE.",
+		Long:    "Run orch's control plane. Every flag can also be given as an environment variable: --node-token-file is " + daemon.EnvPrefix + "NODE_TOKEN_FILE.",
 		Version: version.String(),
-		Args: func(_ *cobra.Command, words []string) error {
-			if len(words) > 0 {
-				return usageError{fmt.Errorf("unexpected argument %q: there are only flags", words[0])}
-			}
-			return nil
-		},
-		SilenceUsage:  true,
-		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := fromEnvironment(cmd.Flags()); err != nil {
-				return err
-			}
 			level := slog.LevelInfo
 			if err := level.UnmarshalText([]byte(c.logLevel)); err != nil {
-				return usageError{fmt.Errorf("--log-level %q: want debug, info, warn or error", c.logLevel)}
+				return daemon.Usagef("--log-level %q: want debug, info, warn or error", c.logLevel)
 			}
 			log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 			if err := c.complete(); err != nil {
-				return usageError{err}
+				return daemon.Usagef("%w", err)
 			}
 			return run(cmd.Context(), c, cmd.OutOrStdout(), log)
 		},
 	}
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	cmd.SetVersionTemplate("controller {{.Version}}\n")
+	daemon.Prepare(cmd, os.LookupEnv)
 	hostname, _ := os.Hostname()
 	f := cmd.Flags()
 	f.StringVar(&c.data, "data", "/var/lib/orch/controller", "`folder` of etcd's data, keys and images")
@@ -94,21 +65,6 @@ func command() *cobra.Command {
 	f.StringVar(&c.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&c.pprofAddr, "pprof-addr", "", "serve profiles at this loopback `address`")
 	return cmd
-}
-
-// fromEnvironment sets flags that the command line leaves out.
-func fromEnvironment(flags *pflag.FlagSet) (err error) {
-	flags.VisitAll(func(f *pflag.Flag) {
-		name := envPrefix + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
-		value, ok := os.LookupEnv(name)
-		if f.Changed || !ok || err != nil || f.Name == "help" || f.Name == "version" {
-			return
-		}
-		if serr := flags.Set(f.Name, value); serr != nil {
-			err = usageError{fmt.Errorf("environment variable %s: %w", name, serr)}
-		}
-	})
-	return err
 }
 
 // complete checks what flags say together and fills in what they leave out.

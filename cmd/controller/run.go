@@ -27,6 +27,7 @@ import (
 	"github.com/orchctl/orch/internal/controller/election"
 	"github.com/orchctl/orch/internal/controller/identity"
 	"github.com/orchctl/orch/internal/controller/images"
+	"github.com/orchctl/orch/internal/daemon"
 	"github.com/orchctl/orch/internal/evidence"
 	"github.com/orchctl/orch/internal/gossip"
 	"github.com/orchctl/orch/internal/pki"
@@ -60,7 +61,7 @@ const (
 func run(ctx context.Context, c *config, out io.Writer, log *slog.Logger) error {
 	began := time.Now()
 	if c.pprofAddr != "" && !isLoopback(c.pprofAddr) {
-		return usageError{fmt.Errorf("--pprof-addr %s: profiles tell secrets: want a loopback address", c.pprofAddr)}
+		return daemon.Usagef("--pprof-addr %s: profiles tell secrets: want a loopback address", c.pprofAddr)
 	}
 	// Listening comes first: what is wrong there is known at once, and agents that
 	// dial during a restart wait instead of being refused.

@@ -1,0 +1,71 @@
+// Package daemon is what the command lines of the agent and the controller
+// share: flags that are environment variables too, mistakes that end with code
+// 2, signals that end the program in order.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// EnvPrefix: --node-token-file is also ORCH_NODE_TOKEN_FILE.
+const EnvPrefix = "ORCH_"
+
+// UsageError is a mistake on the command line or in the environment.
+type UsageError struct{ error }
+
+// Usagef makes a UsageError.
+func Usagef(format string, args ...any) error { return UsageError{fmt.Errorf(format, args...)} }
+
+// Prepare gives a daemon's command what all have: only flags, each from the
+// environment too, and errors that Main prints.
+func Prepare(cmd *cobra.Command, lookup func(string) (string, bool)) {
+	cmd.Args = func(_ *cobra.Command, words []string) error {
+		if len(words) > 0 {
+			return Usagef("unexpected argument %q: there are only flags", words[0])
+		}
+		return nil
+	}
+	cmd.SilenceUsage, cmd.SilenceErrors = true, true
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return UsageError{err} })
+	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error { return fromEnvironment(cmd.Flags(), lookup) }
+}
+
+// fromEnvironment sets flags that the command line leaves out.
+func fromEnvironment(flags *pflag.FlagSet, lookup func(string) (string, bool)) (err error) {
+	flags.VisitAll(func(f *pflag.Flag) {
+		name := EnvPrefix + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		value, ok := lookup(name)
+		if f.Changed || !ok || err != nil || f.Name == "help" || f.Name == "version" {
+			return
+		}
+		if serr := flags.Set(f.Name, value); serr != nil {
+			err = Usagef("environment variable %s: %w", name, serr)
+		}
+	})
+	return err
+}
+
+// Main runs the command until it ends or the program is told to stop, and exits:
+// 0 done, 1 failed, 2 bad usage.
+func Main(cmd *cobra.Command) {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	err := cmd.ExecuteContext(ctx)
+	stop()
+	if err == nil {
+		return
+	}
+	fmt.Fprintf(os.Stderr, "%s: %v\n", cmd.Name(), err)
+	if errors.As(err, new(UsageError)) {
+		os.Exit(2)
+	}
+	os.Exit(1)
+}
