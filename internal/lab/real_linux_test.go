@@ -331,7 +331,7 @@ func pings(t *testing.T, l *Lab, from, to string) bool {
 	if from == "controller" {
 		from = ""
 	}
-	_, err := run(t, l, from, "busybox", "ping", "-c", "1", "-W", "1", addr)
+	_, err := run(t, l, from, "ping", "-c", "1", "-W", "1", addr)
 	return err == nil
 }
 
