@@ -26,7 +26,8 @@ func (c *common) up() *cobra.Command {
 		Use:   "up",
 		Short: "Make a lab",
 		Long: `Make a lab and return when its controller and every containerd answer and every
-agent is started. On a failure, or when interrupted, nothing is left behind.`,
+node has joined. On a failure, or when interrupted before, nothing is left behind;
+a lab whose nodes do not join stays, for its logs.`,
 		Example: `  orchctl lab up --nodes 3
   orchctl lab up --name small --nodes 2 --capacity cpu=2,memory=4Gi
   orchctl lab up --nodes 3 --label n1:zone=a --label n2:zone=b`,
@@ -59,8 +60,10 @@ agent is started. On a failure, or when interrupted, nothing is left behind.`,
 			began := time.Now()
 			var l *lab.Lab
 			err = interruptible(cmd.Context(), func(ctx context.Context) (err error) {
-				l, err = lab.Up(ctx, config)
-				return err
+				if l, err = lab.Up(ctx, config); err != nil || containerdOnly {
+					return err
+				}
+				return awaitNodes(ctx, l, config.Nodes)
 			})
 			if err != nil {
 				return err
