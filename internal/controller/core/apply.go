@@ -8,6 +8,7 @@ import (
 
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/store"
+	"github.com/orchctl/orch/scheduler"
 )
 
 // apply takes all services or none: everything is checked before anything is
@@ -243,5 +244,5 @@ func (c *Core) explain(ev Explain) {
 		c.answer(ev.Ticket, nil, fmt.Errorf("service %s: %w", ev.Key, ErrNotFound))
 		return
 	}
-	c.answer(ev.Ticket, c.explainNodes(s), nil)
+	c.answer(ev.Ticket, scheduler.Explain(c.fleet, s.newest().shape, s.key), nil)
 }

@@ -23,8 +23,12 @@ type batch struct {
 	sealed bool // full, or out: no more writes
 }
 
-// countersRoom is kept free in every batch for the counters and what they need.
-const countersRoom = 1
+// countersRoom and countersBytes are kept free in every batch for the counters:
+// one write, generously measured.
+const (
+	countersRoom  = 1
+	countersBytes = 1024
+)
 
 // write adds ops that must go together.
 func (c *Core) write(ops ...store.Op) {
@@ -33,7 +37,7 @@ func (c *Core) write(ops ...store.Op) {
 	for _, op := range ops {
 		size += op.Size()
 	}
-	if len(b.ops) > 0 && (len(b.ops)+len(ops)+countersRoom > c.cfg.Limits.MaxOps || b.bytes+size > c.cfg.Limits.MaxBytes-1024) {
+	if len(b.ops) > 0 && (len(b.ops)+len(ops)+countersRoom > c.cfg.Limits.MaxOps || b.bytes+size > c.cfg.Limits.MaxBytes-countersBytes) {
 		b.sealed = true
 		b = c.open()
 	}

@@ -43,33 +43,41 @@ func (c *Core) planService(s *service, wanted map[api.ReplicaKey]reconciler.Acti
 	s.refusedBefore, s.refused = s.refused, map[int]refusal{}
 	delete(c.blocked, s.key)
 
-	byRevision := map[int64]*scheduler.Group{}
-	unheard := c.unheard(s)
+	unheard, held := c.unheard(s), false
+	var creates []reconciler.Action
 	for _, a := range plan.Actions {
-		if unheard && !harmless(s, a) {
-			s.waiting = append(s.waiting, "some nodes have not reported to this leader yet")
-			continue
-		}
-		if a.Op == reconciler.Create && !a.Spare && len(c.unknown) > 0 {
+		switch {
+		case unheard && !harmless(s, a):
+			held = true
+		case a.Op == reconciler.Create && !a.Spare && len(c.unknown) > 0:
 			// The first agents to return would get everything.
-			s.waiting = append(s.waiting, fmt.Sprintf("%d nodes have not reported to this leader yet", len(c.unknown)))
-			c.blocked[s.key] = true
-			continue
-		}
-		switch a.Op {
-		case reconciler.Create:
+			held, c.blocked[s.key] = true, true
+		case a.Op == reconciler.Create:
 			// Only a placement spends its epoch; see place.
 			a.Key.Epoch = c.counters.epoch + uint64(len(wanted)) + 1
 			wanted[a.Key] = a
-			g := byRevision[a.Revision]
-			if g == nil {
-				g = &scheduler.Group{Service: s.key, Shape: s.revisions[a.Revision].shape}
-				byRevision[a.Revision] = g
-			}
-			g.Slots = append(g.Slots, scheduler.Slot{Key: a.Key, Avoid: a.Avoid})
+			creates = append(creates, a)
 		default:
 			c.carryOut(s, c.fillings[a.Key], a)
 		}
+	}
+	if held {
+		s.waiting = append(s.waiting, "some nodes have not reported to this leader yet")
+	}
+	return s.groups(creates)
+}
+
+// groups gives what is to be created as the scheduler wants it: identical
+// replicas together, by revision.
+func (s *service) groups(creates []reconciler.Action) []scheduler.Group {
+	byRevision := map[int64]*scheduler.Group{}
+	for _, a := range creates {
+		g := byRevision[a.Revision]
+		if g == nil {
+			g = &scheduler.Group{Service: s.key, Shape: s.revisions[a.Revision].shape}
+			byRevision[a.Revision] = g
+		}
+		g.Slots = append(g.Slots, scheduler.Slot{Key: a.Key, Avoid: a.Avoid})
 	}
 	var groups []scheduler.Group
 	for _, n := range slices.Sorted(maps.Keys(byRevision)) {
@@ -199,33 +207,20 @@ func harmless(s *service, a reconciler.Action) bool {
 // tried on the real fleet and taken back.
 func (c *Core) dryRun(s *service) []string {
 	var out []string
-	groups := map[int64]*scheduler.Group{}
+	var creates []reconciler.Action
 	for _, a := range reconciler.Plan(c.viewOf(s), c.now).Actions {
 		out = append(out, a.String())
-		if a.Op != reconciler.Create {
-			continue
+		if a.Op == reconciler.Create {
+			a.Key.Epoch = c.counters.epoch + uint64(len(out))
+			creates = append(creates, a)
 		}
-		g := groups[a.Revision]
-		if g == nil {
-			g = &scheduler.Group{Service: s.key, Shape: s.revisions[a.Revision].shape}
-			groups[a.Revision] = g
-		}
-		a.Key.Epoch = c.counters.epoch + uint64(len(out))
-		g.Slots = append(g.Slots, scheduler.Slot{Key: a.Key, Avoid: a.Avoid})
 	}
-	for _, n := range slices.Sorted(maps.Keys(groups)) {
-		placed, refused := scheduler.Place(c.fleet, []scheduler.Group{*groups[n]})
-		for _, p := range placed {
-			c.fleet.Unbind(p.Key)
-		}
-		for _, r := range refused {
-			out = append(out, fmt.Sprintf("%s would be pending: %s", r.Key.Name(), r.Reason))
-		}
+	placed, refused := scheduler.Place(c.fleet, s.groups(creates))
+	for _, p := range placed {
+		c.fleet.Unbind(p.Key)
+	}
+	for _, r := range refused {
+		out = append(out, fmt.Sprintf("%s would be pending: %s", r.Key.Name(), r.Reason))
 	}
 	return out
-}
-
-// explainNodes tells how each node fits the service's newest revision.
-func (c *Core) explainNodes(s *service) []scheduler.NodeExplanation {
-	return scheduler.Explain(c.fleet, s.newest().shape, s.key)
 }

@@ -1575,11 +1575,9 @@ type Endpoint struct {
 	Replica *ReplicaKey            `protobuf:"bytes,1,opt,name=replica,proto3" json:"replica,omitempty"`
 	Node    string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
 	// ip of the replica, node_ip of its node for ports in mode host.
-	Ip     string          `protobuf:"bytes,3,opt,name=ip,proto3" json:"ip,omitempty"`
-	NodeIp string          `protobuf:"bytes,4,opt,name=node_ip,json=nodeIp,proto3" json:"node_ip,omitempty"`
-	Ports  []*EndpointPort `protobuf:"bytes,5,rep,name=ports,proto3" json:"ports,omitempty"`
-	// suspect: withdrawn from traffic but not yet given up.
-	Suspect       bool `protobuf:"varint,6,opt,name=suspect,proto3" json:"suspect,omitempty"`
+	Ip            string          `protobuf:"bytes,3,opt,name=ip,proto3" json:"ip,omitempty"`
+	NodeIp        string          `protobuf:"bytes,4,opt,name=node_ip,json=nodeIp,proto3" json:"node_ip,omitempty"`
+	Ports         []*EndpointPort `protobuf:"bytes,5,rep,name=ports,proto3" json:"ports,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1647,13 +1645,6 @@ func (x *Endpoint) GetPorts() []*EndpointPort {
 		return x.Ports
 	}
 	return nil
-}
-
-func (x *Endpoint) GetSuspect() bool {
-	if x != nil {
-		return x.Suspect
-	}
-	return false
 }
 
 type EndpointPort struct {
@@ -2776,14 +2767,13 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12#\n" +
 	"\x03put\x18\x03 \x03(\v2\x11.orch.v1.EndpointR\x03put\x12'\n" +
 	"\x04drop\x18\x04 \x03(\v2\x13.orch.v1.ReplicaKeyR\x04drop\x12'\n" +
-	"\x04keep\x18\x05 \x03(\v2\x13.orch.v1.ReplicaKeyR\x04keep\"\xbd\x01\n" +
+	"\x04keep\x18\x05 \x03(\v2\x13.orch.v1.ReplicaKeyR\x04keep\"\xa3\x01\n" +
 	"\bEndpoint\x12-\n" +
 	"\areplica\x18\x01 \x01(\v2\x13.orch.v1.ReplicaKeyR\areplica\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x0e\n" +
 	"\x02ip\x18\x03 \x01(\tR\x02ip\x12\x17\n" +
 	"\anode_ip\x18\x04 \x01(\tR\x06nodeIp\x12+\n" +
-	"\x05ports\x18\x05 \x03(\v2\x15.orch.v1.EndpointPortR\x05ports\x12\x18\n" +
-	"\asuspect\x18\x06 \x01(\bR\asuspect\"l\n" +
+	"\x05ports\x18\x05 \x03(\v2\x15.orch.v1.EndpointPortR\x05ports\"l\n" +
 	"\fEndpointPort\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\x05R\x04port\x12\x1a\n" +
