@@ -94,7 +94,7 @@ func Run(ctx context.Context, cfg Config) error {
 	d := newDriver(cfg, plan.New(plan.Config{BootID: cfg.Host.BootID, Cores: runtime.NumCPU(), Saved: saved}))
 	d.gossip = &gossiper{cfg: cfg}
 	d.session = session.New(session.Config{
-		Controllers: cfg.Controllers, Credentials: cfg.Credentials, Hello: d.hello, SelfCheckAge: d.check.age,
+		Controllers: cfg.Controllers, Credentials: cfg.Credentials, Hello: d.hello, SelfCheck: d.check.state,
 		Terms: terms, Handler: d, Logger: cfg.Logger, DialOptions: cfg.DialOptions,
 	})
 	g, ctx := errgroup.WithContext(ctx)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/orchctl/orch/agent/disk"
+	"github.com/orchctl/orch/internal/wire"
 )
 
 const (
@@ -34,8 +35,10 @@ func newSelfCheck(cfg Config) *selfCheck {
 	return s
 }
 
-// age of the last good check. It touches no disk.
-func (s *selfCheck) age() time.Duration { return time.Since(*s.good.Load()) }
+// state goes with beats. It touches no disk.
+func (s *selfCheck) state() wire.SelfCheck {
+	return wire.SelfCheck{Age: time.Since(*s.good.Load())}
+}
 
 // run checks until ctx ends.
 func (s *selfCheck) run(ctx context.Context) error {

@@ -48,6 +48,10 @@ type driver struct {
 	// storeRevision as of the last step: sessions begin by telling it.
 	storeRevision atomic.Int64
 
+	// renewals are the times since boot at which renewals were sent that have no
+	// answer yet, by id; the loop's own.
+	renewals map[uint64]time.Duration
+
 	work   sync.WaitGroup
 	probes map[probeKey]context.CancelFunc
 }
@@ -61,7 +65,7 @@ type probeKey struct {
 type connected struct{ gen uint64 }
 
 func newDriver(cfg Config, core *plan.Core) *driver {
-	d := &driver{cfg: cfg, core: core, inbox: make(chan any, inboxMax), stopped: make(chan struct{}), probes: map[probeKey]context.CancelFunc{},
+	d := &driver{cfg: cfg, core: core, inbox: make(chan any, inboxMax), stopped: make(chan struct{}), probes: map[probeKey]context.CancelFunc{}, renewals: map[uint64]time.Duration{},
 		check: newSelfCheck(cfg), saver: newSaver(cfg)}
 	d.storeRevision.Store(core.StoreRevision())
 	return d
@@ -93,8 +97,14 @@ func (d *driver) handle(ctx context.Context, ev any) {
 	switch ev := ev.(type) {
 	case plan.Event:
 		d.step(ctx, ev)
+	case wire.Grant:
+		if sent, ok := d.renewals[ev.ID]; ok {
+			delete(d.renewals, ev.ID)
+			d.step(ctx, plan.Granted{SentAt: sent, Grant: ev})
+		}
 	case connected:
 		d.gen = ev.gen
+		clear(d.renewals) // no session answers for the one before
 		d.step(ctx, plan.Connected{})
 	case func():
 		ev()
@@ -126,6 +136,9 @@ func (d *driver) do(ctx context.Context, e plan.Effect) {
 		d.session.SendReport(d.gen, e.Report)
 	case plan.Ack:
 		d.session.SendAck(d.gen, e.AssignmentSequence, e.EndpointVersion)
+	case plan.Renew:
+		d.renewals[e.Renewal.ID] = bootTime()
+		d.session.SendRenewal(d.gen, e.Renewal)
 	case plan.SaveAssignment:
 		d.saver.save(e.Saved)
 	case plan.Resync:
@@ -270,6 +283,9 @@ func (d *driver) Disconnected(uint64) { d.fromSession(plan.Disconnected{}) }
 func (d *driver) Assignments(incarnation string, set wire.AssignmentSet) {
 	d.fromSession(plan.Assigned{Incarnation: incarnation, Set: set})
 }
+
+// Granted implements session.Handler.
+func (d *driver) Granted(g wire.Grant) { d.fromSession(g) }
 
 // Endpoints implements session.Handler.
 func (d *driver) Endpoints(set wire.EndpointSet) { d.fromSession(plan.Endpoints{Set: set}) }

@@ -28,6 +28,12 @@ type NodeStatus struct {
 	// Address is the node's own IP, Capacity what replicas may use of it.
 	Address  string       `json:"address,omitempty"`
 	Capacity ResourceList `json:"capacity,omitempty"`
+	// Impaired says in words why a node that beats cannot work; empty: it can.
+	Impaired      string    `json:"impaired,omitempty"`
+	ImpairedSince time.Time `json:"impairedSince,omitzero"`
+	// DampedUntil is set while the node, which went and came back too often, gets
+	// no new replicas.
+	DampedUntil time.Time `json:"dampedUntil,omitzero"`
 	// Requested is the sum of requests placed there.
 	Requested ResourceList `json:"requested,omitempty"`
 	BootID    string       `json:"bootID,omitempty"`
@@ -52,6 +58,69 @@ const (
 	VerdictDead      Verdict = "Dead"
 	VerdictBack      Verdict = "Back"
 )
+
+// VerdictRecord is one change of what the leader holds of a node, kept with its
+// evidence and with what followed.
+type VerdictRecord struct {
+	// Seq orders records; it rises over the cluster's life.
+	Seq  uint64    `json:"seq"`
+	Time time.Time `json:"time"`
+	Node string    `json:"node"`
+	// From and To are verdicts, or both empty where something beside the verdict
+	// changed; What says what: "Impaired", "Works", "Damped", "Undamped".
+	From Verdict `json:"from,omitempty"`
+	To   Verdict `json:"to,omitempty"`
+	What string  `json:"what,omitempty"`
+	// Why in a sentence; By names whose word it rests on: observers ("n1",
+	// "leader"), "operator alice", or "agent" for what the node itself said.
+	Why string   `json:"why"`
+	By  []string `json:"by,omitempty"`
+	// Evidence has a line for the silence and one per observer.
+	Evidence []string `json:"evidence,omitempty"`
+	// Done is what orch did about it, by kind.
+	Done Done `json:"done,omitzero"`
+}
+
+// Done counts what orch did because of a verdict. All zero: nothing (yet).
+type Done struct {
+	// EndpointsWithdrawn lost their traffic; EndpointsDegraded kept it, as the
+	// last known ones of their services.
+	EndpointsWithdrawn int `json:"endpointsWithdrawn,omitempty"`
+	EndpointsDegraded  int `json:"endpointsDegraded,omitempty"`
+	// SparesPlaced, and how many still wait for a budget or a node.
+	SparesPlaced  int `json:"sparesPlaced,omitempty"`
+	SparesWaiting int `json:"sparesWaiting,omitempty"`
+	// Relieved replicas were started elsewhere and then stopped here.
+	Relieved int `json:"relieved,omitempty"`
+	// SparesRemoved because the incumbent was back; IncumbentsRemoved because
+	// the spare had taken its place; Voided with the node's life.
+	SparesRemoved     int `json:"sparesRemoved,omitempty"`
+	IncumbentsRemoved int `json:"incumbentsRemoved,omitempty"`
+	Voided            int `json:"voided,omitempty"`
+}
+
+// Fleet is what the leader holds of the fleet as a whole. There is one.
+type Fleet struct {
+	TypeMeta `json:",inline"`
+	Metadata Metadata    `json:"metadata"`
+	Status   FleetStatus `json:"status"`
+}
+
+// FleetStatus is soft: it is made anew by each leader.
+type FleetStatus struct {
+	// Nodes by verdict.
+	Nodes map[Verdict]int `json:"nodes,omitempty"`
+	// Frozen: so many nodes vanished at once that none is taken for dead; Why in
+	// words, Since when.
+	Frozen      bool      `json:"frozen,omitempty"`
+	FrozenWhy   string    `json:"frozenWhy,omitempty"`
+	FrozenSince time.Time `json:"frozenSince,omitzero"`
+	// Spares that stand in now, those that wait for a budget, and replicas that
+	// are being relieved now.
+	Spares        int `json:"spares"`
+	SparesWaiting int `json:"sparesWaiting"`
+	Reliefs       int `json:"reliefs"`
+}
 
 // ReplicaKey names one filling of one slot.
 type ReplicaKey struct {
@@ -110,7 +179,7 @@ type ReplicaSpec struct {
 	Epoch    uint64 `json:"epoch"`
 	Revision int64  `json:"revision"`
 	Node     string `json:"node,omitempty"`
-	// Spare is set while the slot's incumbent cannot be reached.
+	// Spare is set while the slot's incumbent cannot be reached, or is being relieved.
 	Spare bool `json:"spare,omitempty"`
 }
 

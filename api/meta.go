@@ -11,6 +11,8 @@ const (
 	KindNode    = "Node"
 	KindReplica = "Replica"
 	KindEvent   = "Event"
+	KindVerdict = "Verdict" // a VerdictRecord
+	KindFleet   = "Fleet"
 )
 
 // DefaultNamespace is where an object without metadata.namespace lives.

@@ -10,13 +10,16 @@ type Service struct {
 	Status   ServiceStatus `json:"status,omitzero"`
 }
 
-// ServiceSpec is what the user wants. Everything but Replicas and Rollout is
+// ServiceSpec is what the user wants. Everything but Replicas, Rollout and Priority is
 // part of the revision: a change there makes a new one (see Template).
 type ServiceSpec struct {
 	// Replicas is how many to run. Nil means 1; 0 is allowed.
 	Replicas *int `json:"replicas,omitempty"`
 	// Rollout bounds how a new revision replaces the old one.
-	Rollout  Rollout `json:"rollout,omitzero"`
+	Rollout Rollout `json:"rollout,omitzero"`
+	// Priority says whose spares come first when not all can be started at once;
+	// higher is more important, 0 is usual. It is no part of the revision.
+	Priority int `json:"priority,omitempty"`
 	Template `json:",inline"`
 }
 
@@ -33,6 +36,17 @@ type Template struct {
 	// TerminationGracePeriod is the time between SIGTERM and SIGKILL.
 	// Nil means 10 s; 0 kills at once.
 	TerminationGracePeriod *Duration `json:"terminationGracePeriod,omitempty"`
+	// Exclusive slots never have two running containers, even across a
+	// partition: each runs only under a lease of the leader's. Implies
+	// OnPartition stop.
+	Exclusive bool `json:"exclusive,omitempty"`
+	// OnPartition says what a node does with its replicas when it cannot reach
+	// the leader; empty means keep.
+	OnPartition OnPartition `json:"onPartition,omitempty"`
+	// LeaseDuration is how long a lease lasts from its renewal: the time after
+	// which a replica that cannot renew has surely stopped. Nil means
+	// DefaultLease; only for leased replicas.
+	LeaseDuration *Duration `json:"leaseDuration,omitempty"`
 }
 
 // Container is one process tree of a replica.

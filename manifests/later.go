@@ -20,14 +20,14 @@ var laterKinds = map[string]string{
 
 var laterFields = map[reflect.Type]map[string]string{
 	reflect.TypeFor[api.ServiceSpec](): {
-		"exclusive": "", "onPartition": "", "headless": "", "hostNetwork": "", "sessionAffinity": "",
+		"headless": "", "hostNetwork": "", "sessionAffinity": "",
 		"mode":        ": every service runs spec.replicas replicas",
 		"preferLocal": "", "virtualIP": "", "dns": "", "dnsConfig": "", "hostAliases": "",
 		"initContainers": "", "sidecars": "", "volumes": "", "configs": "", "secrets": "",
 		"securityContext": "", "sysctls": "", "imagePullSecrets": "", "maintenance": "",
 		"spread":      ": replicas are spread over nodes by themselves",
 		"tolerations": ": use nodeSelector or constraints", "affinity": ": use constraints",
-		"priority": "", "autoscale": "", "schedule": "",
+		"autoscale": "", "schedule": "",
 	},
 	reflect.TypeFor[api.Rollout](): {
 		"order": ": it follows from maxSurge and maxUnavailable", "minReady": "", "progressDeadline": "",

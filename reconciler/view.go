@@ -19,6 +19,14 @@ type View struct {
 	// MaxSurge and MaxUnavailable are counts, shares resolved. Both zero would
 	// forbid every rollout: MaxUnavailable then counts as 1.
 	MaxSurge, MaxUnavailable int
+	// Exclusive: a slot may never have two running containers. There are no
+	// spares then and no surge; a slot is filled again when nothing that was in
+	// it can still run.
+	Exclusive bool
+	// Fenced tells of wanted slots from when on nothing that was in them before,
+	// and is no longer among Fillings, can still run; a slot not in it is free.
+	// Only for Exclusive.
+	Fenced map[int]time.Time
 	// Fillings are the committed placements of the service that are not yet
 	// known to be gone, sorted by slot, then epoch. A Create that could not be
 	// placed is none of them.
@@ -40,8 +48,20 @@ type Filling struct {
 	ReadySince time.Time
 	// Stopping: its removal is committed already.
 	Stopping bool
-	// Spare: it was created because the slot's incumbent could not be reached.
+	// Spare: it was created because the slot's incumbent could not be reached, or
+	// is being relieved.
 	Spare bool
+	// FencedAt is from when on it surely runs no more if nothing is heard from
+	// its node: when its last lease has ended. Zero: it never had one, and so
+	// never ran. Only for Exclusive.
+	FencedAt time.Time
+	// Relieve says why it is to be replaced start-first (Exclusive: stop-first)
+	// though it runs: its agent is lost for long, or its node cannot work. Empty:
+	// it is not to be. Whoever sets it has budgeted it.
+	Relieve string
+	// Damped: its node went and came back too often. A spare that is ready beside
+	// it stays.
+	Damped bool
 }
 
 // Op is what an action does.

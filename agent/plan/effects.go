@@ -44,7 +44,19 @@ type (
 		Network     Network
 		Grace       time.Duration
 		Hash        string
-		Why         string
+		// Lease is nil for a container that needs none.
+		Lease *Lease
+		Why   string
+	}
+	// Renew goes up the session, stamped with the time since boot at which it was
+	// sent; answered by Granted with the same ID.
+	Renew struct{ Renewal wire.Renewal }
+	// SetLease gives the watchdog of a container that runs a later end; it is
+	// carried out at once, and again with every renewal. An end that is past is
+	// no failure: the watchdog has acted.
+	SetLease struct {
+		ContainerID string
+		Lease       Lease
 	}
 	// StopContainer ends a container: SIGTERM, after Grace SIGKILL. Cause goes
 	// into its exit: api.ExitLivenessFailed, or words.
@@ -123,11 +135,18 @@ func (PruneNetworks) effect()   {}
 func (ForgetReplica) effect()   {}
 func (StartProbe) effect()      {}
 func (StopProbe) effect()       {}
+func (Renew) effect()           {}
+func (SetLease) effect()        {}
 func (Report) effect()          {}
 func (Ack) effect()             {}
 func (SaveAssignment) effect()  {}
 func (Resync) effect()          {}
 func (Wake) effect()            {}
+
+// Lease is when a container must end, in time since boot (CLOCK_BOOTTIME): it is
+// sent SIGTERM at Term, and nothing of it is left alive from Kill on, by the
+// watchdog beside it if the agent is not there to do so.
+type Lease struct{ Term, Kill time.Duration }
 
 // Saved is the last assignment, as it lies on disk: enough to go on without a
 // controller. It never holds secrets.

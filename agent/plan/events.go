@@ -23,6 +23,12 @@ type (
 	}
 	// Endpoints is a set from the session.
 	Endpoints struct{ Set wire.EndpointSet }
+	// Granted answers Renew. SentAt is CLOCK_BOOTTIME, as time since boot, from
+	// just before the renewal was sent.
+	Granted struct {
+		SentAt time.Duration
+		Grant  wire.Grant
+	}
 	// RuntimeBack: the runtime's events arrive (again); what happened before
 	// may have been missed.
 	RuntimeBack struct{}
@@ -67,6 +73,7 @@ func (Connected) event()     {}
 func (Disconnected) event()  {}
 func (Assigned) event()      {}
 func (Endpoints) event()     {}
+func (Granted) event()       {}
 func (RuntimeBack) event()   {}
 func (Observed) event()      {}
 func (Exited) event()        {}

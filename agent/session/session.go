@@ -63,6 +63,8 @@ type Handler interface {
 	Disconnected(gen uint64)
 	Assignments(incarnation string, set wire.AssignmentSet)
 	Endpoints(set wire.EndpointSet)
+	// Granted answers a renewal.
+	Granted(g wire.Grant)
 	// Witness looks at a target; it is called by a goroutine of its own.
 	Witness(ctx context.Context, ask wire.Ask) *orchv1.WitnessAnswer
 	// Relay serves what the leader asked for; it is called by a goroutine of
@@ -94,11 +96,11 @@ type Config struct {
 	Credentials func() (credentials.TransportCredentials, error)
 	// Hello opens each session.
 	Hello func() wire.Hello
-	// SelfCheckAge is the time since the last good self-check.
-	SelfCheckAge func() time.Duration
-	Terms        *Terms
-	Handler      Handler
-	Logger       *slog.Logger
+	// SelfCheck is what the node knows of its own health. It must not wait.
+	SelfCheck func() wire.SelfCheck
+	Terms     *Terms
+	Handler   Handler
+	Logger    *slog.Logger
 	// DialOptions are for tests.
 	DialOptions []grpc.DialOption
 }
@@ -128,6 +130,11 @@ func (s *Session) SendReport(gen uint64, r wire.StatusReport) {
 // SendAck: see SendReport.
 func (s *Session) SendAck(gen, assignmentSequence, endpointVersion uint64) {
 	s.send(gen, &orchv1.AgentMessage{Message: &orchv1.AgentMessage_Ack{Ack: &orchv1.Ack{AssignmentSequence: assignmentSequence, EndpointVersion: endpointVersion}}})
+}
+
+// SendRenewal: see SendReport.
+func (s *Session) SendRenewal(gen uint64, r wire.Renewal) {
+	s.send(gen, &orchv1.AgentMessage{Message: &orchv1.AgentMessage_Renewal{Renewal: r.ToPB()}})
 }
 
 func (s *Session) send(gen uint64, m *orchv1.AgentMessage) {

@@ -54,6 +54,7 @@ func (l *listener) Assignments(incarnation string, set wire.AssignmentSet) {
 	}
 }
 func (l *listener) Endpoints(set wire.EndpointSet) { l.note("endpoints") }
+func (l *listener) Granted(wire.Grant)             { l.note("granted") }
 func (l *listener) Witness(_ context.Context, ask wire.Ask) *orchv1.WitnessAnswer {
 	return &orchv1.WitnessAnswer{AskId: ask.ID, Target: ask.Target, HostAnswers: true}
 }
@@ -102,9 +103,9 @@ func (r *rig) run() {
 	}
 	r.l = &listener{}
 	r.s = New(Config{Controllers: []string{"c1:7070"}, Terms: r.terms, Handler: r.l, Logger: slog.New(slog.DiscardHandler),
-		Credentials:  func() (credentials.TransportCredentials, error) { return insecure.NewCredentials(), nil },
-		Hello:        func() wire.Hello { return wire.Hello{BootID: "b", Address: "10.0.0.1", StoreRevision: 7} },
-		SelfCheckAge: func() time.Duration { return 0 }, DialOptions: r.c.DialOptions()})
+		Credentials: func() (credentials.TransportCredentials, error) { return insecure.NewCredentials(), nil },
+		Hello:       func() wire.Hello { return wire.Hello{BootID: "b", Address: "10.0.0.1", StoreRevision: 7} },
+		SelfCheck:   func() wire.SelfCheck { return wire.SelfCheck{} }, DialOptions: r.c.DialOptions()})
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel, r.stopped = cancel, make(chan error, 1)
 	go func() { r.stopped <- r.s.Run(ctx) }()

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/orchctl/orch/internal/wire"
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
@@ -139,7 +138,7 @@ func (o *oneSession) sendLoop(ctx context.Context) {
 				interval = now
 				tick.Reset(interval)
 			}
-			beat = &orchv1.Beat{Sequence: beat.Sequence + 1, SelfCheckAge: durationpb.New(o.s.cfg.SelfCheckAge())}
+			beat = wire.BeatToPB(beat.Sequence+1, o.s.cfg.SelfCheck())
 			err = o.put(&orchv1.AgentMessage{Message: &orchv1.AgentMessage_Beat{Beat: beat}})
 		case <-o.s.notify:
 			err = o.sendOutbox()
@@ -197,6 +196,8 @@ func (o *oneSession) take(m *orchv1.ControllerMessage) error {
 		h.Assignments(m.GetIncarnation(), set)
 	case *orchv1.ControllerMessage_Endpoints:
 		h.Endpoints(wire.EndpointSetFromPB(x.Endpoints))
+	case *orchv1.ControllerMessage_Grant:
+		h.Granted(wire.GrantFromPB(x.Grant))
 	case *orchv1.ControllerMessage_AskWitness:
 		ask := wire.Ask{ID: x.AskWitness.GetAskId(), Target: x.AskWitness.GetTarget(), Address: x.AskWitness.GetAddress(), Ports: x.AskWitness.GetPorts()}
 		o.work.Go(func() {

@@ -72,12 +72,11 @@ type (
 
 	// Beat arrives on the node's current session. Seq rises by one within a
 	// session, from 1; one that is not above the last is ignored, and so is a
-	// beat without a session. SelfCheckAge is how old the agent's last check of
-	// itself is.
+	// beat without a session. Check is what the node knows of its own health.
 	Beat struct {
-		Node         string
-		Seq          uint64
-		SelfCheckAge time.Duration
+		Node  string
+		Seq   uint64
+		Check SelfCheck
 	}
 
 	// GossipHint is gossip's opinion. It makes the machine look, never decide.
@@ -112,6 +111,10 @@ type (
 	// gossip calls silent is looked at now.
 	LeaderStarted struct{}
 
+	// OperatorThaw is a person's word that the freeze is over: what is silent is
+	// truly gone.
+	OperatorThaw struct{ By string }
+
 	// Reconciled says that the incumbents of a node that is Back are settled.
 	Reconciled struct{ Node string }
 
@@ -127,10 +130,22 @@ func (Beat) event()          {}
 func (GossipHint) event()    {}
 func (WitnessReport) event() {}
 func (OperatorDead) event()  {}
+func (OperatorThaw) event()  {}
 func (LeaderStalled) event() {}
 func (LeaderStarted) event() {}
 func (Reconciled) event()    {}
 func (Tick) event()          {}
+
+// SelfCheck is what an agent knows of its own node's health.
+type SelfCheck struct {
+	// Age of the last good check: a round trip to containerd and an fsync.
+	Age time.Duration
+	// Failing says what is wrong with the latest check; empty: nothing.
+	Failing string
+	// IOPressure and MemoryPressure are the shares of the last ten seconds, from 0
+	// to 1, in which every task waited; 0 where the kernel does not tell.
+	IOPressure, MemoryPressure float64
+}
 
 // Effect is something that the machine wants done, with its reason.
 type Effect interface{ effect() }
@@ -142,6 +157,37 @@ type (
 	SetVerdict struct {
 		Node     string
 		From, To Verdict
+		Why      string
+		// By names whose word it rests on: observers that saw what counts,
+		// "operator <name>", "agent" for the node's own word.
+		By       []string
+		Evidence []string
+	}
+
+	// SetImpaired says that a node which beats cannot work, or can again. It is
+	// no verdict: the node keeps its replicas and their traffic; it is avoided
+	// and, after Limits.ImpairedGrace, relieved.
+	SetImpaired struct {
+		Node     string
+		Impaired bool
+		Why      string
+		Evidence []string
+	}
+
+	// SetDamped says that a node went and came back too often: until Until it
+	// gets nothing new, and the spares that stand in for its replicas stay. The
+	// end comes with Damped false.
+	SetDamped struct {
+		Node   string
+		Damped bool
+		Until  time.Time
+		Why    string
+	}
+
+	// SetFrozen says that so many nodes vanished at once that none is taken for
+	// dead for its silence, or that this is over.
+	SetFrozen struct {
+		Frozen   bool
 		Why      string
 		Evidence []string
 	}
@@ -167,6 +213,9 @@ type (
 )
 
 func (SetVerdict) effect()   {}
+func (SetImpaired) effect()  {}
+func (SetDamped) effect()    {}
+func (SetFrozen) effect()    {}
 func (NewLife) effect()      {}
 func (AskWitnesses) effect() {}
 func (Wake) effect()         {}

@@ -159,7 +159,7 @@ func (s *script) duration(text string) time.Duration {
 
 func (s *script) beat(n string, age time.Duration) []Effect {
 	s.seq[n]++
-	return s.step(Beat{n, s.seq[n], age})
+	return s.step(Beat{n, s.seq[n], SelfCheck{Age: age}})
 }
 
 // tick lets time pass: the named nodes beat every BeatEvery, Tick comes when it

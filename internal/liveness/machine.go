@@ -197,7 +197,7 @@ func (m *Machine) beaten(n *node, ev Beat) {
 	if !n.session || n.verdict == Dead || ev.Seq <= n.seq {
 		return
 	}
-	n.heard, n.seq, n.selfCheck = m.now, ev.Seq, ev.SelfCheckAge
+	n.heard, n.seq, n.selfCheck = m.now, ev.Seq, ev.Check.Age
 	n.hinted = false
 	n.notBefore, n.silentSince = time.Time{}, time.Time{}
 	m.endAsk(n)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/orchctl/orch/api"
@@ -91,7 +92,7 @@ func AssignmentSetFromPB(m *orchv1.AssignmentSet) (AssignmentSet, error) {
 func (s EndpointSet) ToPB() *orchv1.EndpointSet {
 	return &orchv1.EndpointSet{Complete: s.Complete, Version: s.Version, Drop: convert(s.Drop, KeyToPB), Keep: convert(s.Keep, KeyToPB),
 		Put: convert(s.Put, func(e Endpoint) *orchv1.Endpoint {
-			return &orchv1.Endpoint{Replica: KeyToPB(e.Replica), Node: e.Node, Ip: e.IP, NodeIp: e.NodeIP,
+			return &orchv1.Endpoint{Replica: KeyToPB(e.Replica), Node: e.Node, Ip: e.IP, NodeIp: e.NodeIP, Degraded: e.Degraded,
 				Ports: convert(e.Ports, func(p api.Port) *orchv1.EndpointPort {
 					return &orchv1.EndpointPort{Name: p.Name, Port: int32(p.Port), Protocol: string(p.Protocol), Publish: int32(p.Publish)}
 				})}
@@ -102,7 +103,7 @@ func (s EndpointSet) ToPB() *orchv1.EndpointSet {
 func EndpointSetFromPB(m *orchv1.EndpointSet) EndpointSet {
 	return EndpointSet{Complete: m.GetComplete(), Version: m.GetVersion(), Drop: convert(m.GetDrop(), KeyFromPB), Keep: convert(m.GetKeep(), KeyFromPB),
 		Put: convert(m.GetPut(), func(e *orchv1.Endpoint) Endpoint {
-			return Endpoint{Replica: KeyFromPB(e.GetReplica()), Node: e.GetNode(), IP: e.GetIp(), NodeIP: e.GetNodeIp(),
+			return Endpoint{Replica: KeyFromPB(e.GetReplica()), Node: e.GetNode(), IP: e.GetIp(), NodeIP: e.GetNodeIp(), Degraded: e.GetDegraded(),
 				Ports: convert(e.GetPorts(), func(p *orchv1.EndpointPort) api.Port {
 					port := api.Port{Name: p.GetName(), Port: int(p.GetPort()), Protocol: api.Protocol(p.GetProtocol()), Publish: int(p.GetPublish())}
 					if port.Publish != 0 {
@@ -194,4 +195,38 @@ func HelloFromPB(m *orchv1.Hello) Hello {
 		h.Capacity[name] = api.Quantity(q)
 	}
 	return h
+}
+
+// ToPB converts the renewal.
+func (r Renewal) ToPB() *orchv1.Renewal {
+	return &orchv1.Renewal{Id: r.ID, Keys: convert(r.Keys, KeyToPB)}
+}
+
+// RenewalFromPB reads a renewal.
+func RenewalFromPB(m *orchv1.Renewal) Renewal {
+	return Renewal{ID: m.GetId(), Keys: convert(m.GetKeys(), KeyFromPB)}
+}
+
+// ToPB converts the grant.
+func (g Grant) ToPB() *orchv1.Grant {
+	return &orchv1.Grant{Id: g.ID, Leases: convert(g.Leases, func(l Lease) *orchv1.Lease {
+		return &orchv1.Lease{Key: KeyToPB(l.Key), For: durationpb.New(l.For)}
+	})}
+}
+
+// GrantFromPB reads a grant.
+func GrantFromPB(m *orchv1.Grant) Grant {
+	return Grant{ID: m.GetId(), Leases: convert(m.GetLeases(), func(l *orchv1.Lease) Lease {
+		return Lease{Key: KeyFromPB(l.GetKey()), For: l.GetFor().AsDuration()}
+	})}
+}
+
+// BeatToPB makes a beat of a sequence number and what the node knows of itself.
+func BeatToPB(seq uint64, s SelfCheck) *orchv1.Beat {
+	return &orchv1.Beat{Sequence: seq, SelfCheckAge: durationpb.New(s.Age), Failing: s.Failing, IoPressure: s.IOPressure, MemoryPressure: s.MemoryPressure}
+}
+
+// SelfCheckFromPB reads what BeatToPB said of the node.
+func SelfCheckFromPB(m *orchv1.Beat) SelfCheck {
+	return SelfCheck{Age: m.GetSelfCheckAge().AsDuration(), Failing: m.GetFailing(), IOPressure: m.GetIoPressure(), MemoryPressure: m.GetMemoryPressure()}
 }

@@ -38,6 +38,8 @@ type Endpoint struct {
 	// IP is the replica's, NodeIP its node's: where ports in mode host are.
 	IP, NodeIP string
 	Ports      []api.Port
+	// Degraded: its node cannot be reached, but the service has nothing better.
+	Degraded bool
 }
 
 // EndpointSet tells agents who gets traffic.
@@ -96,4 +98,37 @@ type Ask struct {
 	// Ports of replicas on the target, as "ip:port".
 	Ports   []string
 	Timeout time.Duration
+}
+
+// SelfCheck is what an agent knows of its own node's health; it goes with beats.
+type SelfCheck struct {
+	// Age of the last good check: a round trip to containerd and an fsync.
+	Age time.Duration
+	// Failing says what is wrong with the latest check; empty: nothing.
+	Failing string
+	// IOPressure and MemoryPressure are the shares of the last ten seconds, from 0
+	// to 1, in which every task waited (the kernel's PSI, full avg10); 0 where the
+	// kernel does not tell.
+	IOPressure, MemoryPressure float64
+}
+
+// Renewal asks for leases, one for each replica that runs only under one. The
+// agent counts them from when it sent this.
+type Renewal struct {
+	// ID is the agent's, to know the answer by.
+	ID   uint64
+	Keys []api.ReplicaKey
+}
+
+// Grant answers a Renewal. What it does not name was refused: the replica is to
+// stop when the lease that it has ends.
+type Grant struct {
+	ID     uint64
+	Leases []Lease
+}
+
+// Lease allows a replica to run for so long, counted from when the renewal was sent.
+type Lease struct {
+	Key api.ReplicaKey
+	For time.Duration
 }

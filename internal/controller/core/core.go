@@ -161,7 +161,7 @@ func (c *Core) Step(ev Event, now time.Time) []Effect {
 		c.status(ev)
 	case Beat:
 		if n := c.current(ev.Node, ev.Session); n != nil {
-			c.liveStep(liveness.Beat{Node: ev.Node, Seq: ev.Seq, SelfCheckAge: ev.SelfCheckAge})
+			c.liveStep(liveness.Beat{Node: ev.Node, Seq: ev.Seq, Check: liveness.SelfCheck(ev.Check)})
 		}
 	case Witnessed:
 		c.liveStep(liveness.WitnessReport{Observer: ev.Observer, Target: ev.Target, AskID: ev.AskID, HostAnswers: ev.HostAnswers,

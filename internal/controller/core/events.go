@@ -80,10 +80,22 @@ type (
 	}
 	// Beat: see liveness.Beat.
 	Beat struct {
-		Node         string
-		Session      uint64
-		Seq          uint64
-		SelfCheckAge time.Duration
+		Node    string
+		Session uint64
+		Seq     uint64
+		Check   wire.SelfCheck
+	}
+	// Renew asks for leases over the node's current session; answered by
+	// SendGrant once a quorum has confirmed this leader.
+	Renew struct {
+		Node    string
+		Session uint64
+		Renewal wire.Renewal
+	}
+	// Thaw is an operator's word that the freeze of verdicts is over.
+	Thaw struct {
+		Ticket uint64
+		By     string
 	}
 	// Witnessed is what an observer saw; Observer is liveness.LeaderObserver for
 	// the leader's own look.
@@ -124,6 +136,8 @@ func (SessionOpened) event() {}
 func (SessionClosed) event() {}
 func (Status) event()        {}
 func (Beat) event()          {}
+func (Renew) event()         {}
+func (Thaw) event()          {}
 func (Witnessed) event()     {}
 func (Gossip) event()        {}
 func (Stalled) event()       {}
@@ -156,6 +170,12 @@ type (
 		Session uint64
 		Set     wire.EndpointSet
 	}
+	// SendGrant goes down a session; it waits for nothing but the quorum's word.
+	SendGrant struct {
+		Node    string
+		Session uint64
+		Grant   wire.Grant
+	}
 	// AskWitness wants an observer to look at a target; Session is 0 for the
 	// leader's own look (Observer is liveness.LeaderObserver).
 	AskWitness struct {
@@ -180,6 +200,7 @@ func (Commit) effect()          {}
 func (Reply) effect()           {}
 func (SendAssignments) effect() {}
 func (SendEndpoints) effect()   {}
+func (SendGrant) effect()       {}
 func (AskWitness) effect()      {}
 func (CloseSession) effect()    {}
 func (Publish) effect()         {}
@@ -189,8 +210,9 @@ func (Publish) effect()         {}
 // the sequence number.
 type ViewKey struct{ Kind, Namespace, Name string }
 
-// Entry is one published object: an *api.Service, *api.Replica, *api.Node or
-// *api.Event, never changed after it was published.
+// Entry is one published object: an *api.Service, *api.Replica, *api.Node,
+// *api.Event, *api.VerdictRecord (named "n1/17") or *api.Fleet ("fleet"), never
+// changed after it was published.
 type Entry struct {
 	Key    ViewKey
 	Object any

@@ -9,6 +9,7 @@ import (
 
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/wire"
+	orchv1 "github.com/orchctl/orch/proto/orch/v1"
 )
 
 // What a node says of itself is shown to users and written into events, so one
@@ -24,6 +25,9 @@ const (
 	orphansMax = 1000
 	// containersMax is how many containers of a replica are kept; a service has fewer.
 	containersMax = 64
+	// renewalMax is how many leases one renewal may ask for; a node holds fewer
+	// replicas.
+	renewalMax = 10_000
 )
 
 // The times that JSON and people can read.
@@ -57,6 +61,22 @@ func boundContainer(c *api.ContainerStatus) {
 	if e := c.LastExit; e != nil {
 		e.Reason, e.Message, e.FinishedAt = cut(e.Reason, wordBytes), cut(e.Message, messageBytes), moment(e.FinishedAt)
 	}
+}
+
+// checkOf bounds what a node says of its own health.
+func checkOf(b *orchv1.Beat) wire.SelfCheck {
+	s := wire.SelfCheckFromPB(b)
+	s.Age, s.Failing = max(s.Age, 0), cut(s.Failing, messageBytes)
+	s.IOPressure, s.MemoryPressure = share(s.IOPressure), share(s.MemoryPressure)
+	return s
+}
+
+// share is a number from 0 to 1, whatever was said.
+func share(x float64) float64 {
+	if !(x > 0) { // NaN too
+		return 0
+	}
+	return min(x, 1)
 }
 
 // cut shortens a text between two characters and says so by dots. What is left

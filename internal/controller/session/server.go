@@ -174,6 +174,13 @@ func (s *Server) Endpoints(e core.SendEndpoints) {
 	})
 }
 
+// Grant: see Assign.
+func (s *Server) Grant(e core.SendGrant) {
+	s.enqueue(e.Node, e.Session, func() (*orchv1.ControllerMessage, error) {
+		return &orchv1.ControllerMessage{Message: &orchv1.ControllerMessage_Grant{Grant: e.Grant.ToPB()}}, nil
+	})
+}
+
 // Ask: see Assign.
 func (s *Server) Ask(e core.AskWitness) {
 	s.enqueue(e.Observer, e.Session, func() (*orchv1.ControllerMessage, error) {

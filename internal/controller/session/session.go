@@ -210,11 +210,17 @@ func (x *session) take(m *orchv1.AgentMessage) error {
 				return &orchv1.ControllerMessage{Message: &orchv1.ControllerMessage_BeatAnswer{BeatAnswer: &orchv1.Beat{Sequence: seq}}}, nil
 			})
 		}
-		return x.term.Tell(x.ctx, core.Beat{Node: x.node, Session: x.id, Seq: seq, SelfCheckAge: m.Beat.GetSelfCheckAge().AsDuration()})
+		return x.term.Tell(x.ctx, core.Beat{Node: x.node, Session: x.id, Seq: seq, Check: checkOf(m.Beat)})
 	case *orchv1.AgentMessage_Witness:
 		w := m.Witness
 		return x.term.Tell(x.ctx, core.Witnessed{Observer: x.node, Target: w.GetTarget(), AskID: w.GetAskId(), HostAnswers: w.GetHostAnswers(),
 			PortsAsked: int(w.GetPortsAsked()), PortsAnswered: int(w.GetPortsAnswered()), How: cut(w.GetHow(), wordBytes)})
+	case *orchv1.AgentMessage_Renewal:
+		r := wire.RenewalFromPB(m.Renewal)
+		if len(r.Keys) > renewalMax {
+			return status.Error(codes.InvalidArgument, fmt.Sprintf("a renewal of %d leases: at most %d", len(r.Keys), renewalMax))
+		}
+		return x.term.Tell(x.ctx, core.Renew{Node: x.node, Session: x.id, Renewal: r})
 	case *orchv1.AgentMessage_Ack:
 		return nil // nothing waits for acknowledgements yet
 	default:

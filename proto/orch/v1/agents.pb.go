@@ -263,6 +263,7 @@ type AgentMessage struct {
 	//	*AgentMessage_Beat
 	//	*AgentMessage_Witness
 	//	*AgentMessage_Ack
+	//	*AgentMessage_Renewal
 	Message       isAgentMessage_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -364,6 +365,15 @@ func (x *AgentMessage) GetAck() *Ack {
 	return nil
 }
 
+func (x *AgentMessage) GetRenewal() *Renewal {
+	if x != nil {
+		if x, ok := x.Message.(*AgentMessage_Renewal); ok {
+			return x.Renewal
+		}
+	}
+	return nil
+}
+
 type isAgentMessage_Message interface {
 	isAgentMessage_Message()
 }
@@ -388,6 +398,10 @@ type AgentMessage_Ack struct {
 	Ack *Ack `protobuf:"bytes,7,opt,name=ack,proto3,oneof"`
 }
 
+type AgentMessage_Renewal struct {
+	Renewal *Renewal `protobuf:"bytes,8,opt,name=renewal,proto3,oneof"`
+}
+
 func (*AgentMessage_Hello) isAgentMessage_Message() {}
 
 func (*AgentMessage_Status) isAgentMessage_Message() {}
@@ -397,6 +411,8 @@ func (*AgentMessage_Beat) isAgentMessage_Message() {}
 func (*AgentMessage_Witness) isAgentMessage_Message() {}
 
 func (*AgentMessage_Ack) isAgentMessage_Message() {}
+
+func (*AgentMessage_Renewal) isAgentMessage_Message() {}
 
 type Hello struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -905,9 +921,15 @@ type Beat struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Sequence uint64                 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// self_check_age is the time since the last good self-check.
-	SelfCheckAge  *durationpb.Duration `protobuf:"bytes,2,opt,name=self_check_age,json=selfCheckAge,proto3" json:"self_check_age,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	SelfCheckAge *durationpb.Duration `protobuf:"bytes,2,opt,name=self_check_age,json=selfCheckAge,proto3" json:"self_check_age,omitempty"`
+	// failing says what is wrong with the latest self-check.
+	Failing string `protobuf:"bytes,3,opt,name=failing,proto3" json:"failing,omitempty"`
+	// io_pressure and memory_pressure: the shares of the last ten seconds, from 0
+	// to 1, in which every task of the node waited.
+	IoPressure     float64 `protobuf:"fixed64,4,opt,name=io_pressure,json=ioPressure,proto3" json:"io_pressure,omitempty"`
+	MemoryPressure float64 `protobuf:"fixed64,5,opt,name=memory_pressure,json=memoryPressure,proto3" json:"memory_pressure,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Beat) Reset() {
@@ -954,6 +976,186 @@ func (x *Beat) GetSelfCheckAge() *durationpb.Duration {
 	return nil
 }
 
+func (x *Beat) GetFailing() string {
+	if x != nil {
+		return x.Failing
+	}
+	return ""
+}
+
+func (x *Beat) GetIoPressure() float64 {
+	if x != nil {
+		return x.IoPressure
+	}
+	return 0
+}
+
+func (x *Beat) GetMemoryPressure() float64 {
+	if x != nil {
+		return x.MemoryPressure
+	}
+	return 0
+}
+
+// Renewal asks for leases of replicas that run only under one.
+type Renewal struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Keys          []*ReplicaKey          `protobuf:"bytes,2,rep,name=keys,proto3" json:"keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Renewal) Reset() {
+	*x = Renewal{}
+	mi := &file_orch_v1_agents_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Renewal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Renewal) ProtoMessage() {}
+
+func (x *Renewal) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_agents_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Renewal.ProtoReflect.Descriptor instead.
+func (*Renewal) Descriptor() ([]byte, []int) {
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Renewal) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Renewal) GetKeys() []*ReplicaKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+// Grant answers a Renewal; replicas that it leaves out were refused.
+type Grant struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Leases        []*Lease               `protobuf:"bytes,2,rep,name=leases,proto3" json:"leases,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Grant) Reset() {
+	*x = Grant{}
+	mi := &file_orch_v1_agents_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Grant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Grant) ProtoMessage() {}
+
+func (x *Grant) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_agents_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Grant.ProtoReflect.Descriptor instead.
+func (*Grant) Descriptor() ([]byte, []int) {
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Grant) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Grant) GetLeases() []*Lease {
+	if x != nil {
+		return x.Leases
+	}
+	return nil
+}
+
+type Lease struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Key   *ReplicaKey            `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// for is counted from when the agent sent the renewal.
+	For           *durationpb.Duration `protobuf:"bytes,2,opt,name=for,proto3" json:"for,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Lease) Reset() {
+	*x = Lease{}
+	mi := &file_orch_v1_agents_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Lease) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Lease) ProtoMessage() {}
+
+func (x *Lease) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_agents_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Lease.ProtoReflect.Descriptor instead.
+func (*Lease) Descriptor() ([]byte, []int) {
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Lease) GetKey() *ReplicaKey {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *Lease) GetFor() *durationpb.Duration {
+	if x != nil {
+		return x.For
+	}
+	return nil
+}
+
 type WitnessAnswer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	AskId         uint64                 `protobuf:"varint,1,opt,name=ask_id,json=askId,proto3" json:"ask_id,omitempty"`
@@ -969,7 +1171,7 @@ type WitnessAnswer struct {
 
 func (x *WitnessAnswer) Reset() {
 	*x = WitnessAnswer{}
-	mi := &file_orch_v1_agents_proto_msgTypes[10]
+	mi := &file_orch_v1_agents_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -981,7 +1183,7 @@ func (x *WitnessAnswer) String() string {
 func (*WitnessAnswer) ProtoMessage() {}
 
 func (x *WitnessAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[10]
+	mi := &file_orch_v1_agents_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -994,7 +1196,7 @@ func (x *WitnessAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WitnessAnswer.ProtoReflect.Descriptor instead.
 func (*WitnessAnswer) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{10}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *WitnessAnswer) GetAskId() uint64 {
@@ -1051,7 +1253,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_orch_v1_agents_proto_msgTypes[11]
+	mi := &file_orch_v1_agents_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1063,7 +1265,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[11]
+	mi := &file_orch_v1_agents_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1076,7 +1278,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{11}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Ack) GetAssignmentSequence() uint64 {
@@ -1105,6 +1307,7 @@ type ControllerMessage struct {
 	//	*ControllerMessage_AskWitness
 	//	*ControllerMessage_OpenRelay
 	//	*ControllerMessage_BeatAnswer
+	//	*ControllerMessage_Grant
 	Message       isControllerMessage_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1112,7 +1315,7 @@ type ControllerMessage struct {
 
 func (x *ControllerMessage) Reset() {
 	*x = ControllerMessage{}
-	mi := &file_orch_v1_agents_proto_msgTypes[12]
+	mi := &file_orch_v1_agents_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1124,7 +1327,7 @@ func (x *ControllerMessage) String() string {
 func (*ControllerMessage) ProtoMessage() {}
 
 func (x *ControllerMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[12]
+	mi := &file_orch_v1_agents_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1137,7 +1340,7 @@ func (x *ControllerMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControllerMessage.ProtoReflect.Descriptor instead.
 func (*ControllerMessage) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{12}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ControllerMessage) GetIncarnation() string {
@@ -1215,6 +1418,15 @@ func (x *ControllerMessage) GetBeatAnswer() *Beat {
 	return nil
 }
 
+func (x *ControllerMessage) GetGrant() *Grant {
+	if x != nil {
+		if x, ok := x.Message.(*ControllerMessage_Grant); ok {
+			return x.Grant
+		}
+	}
+	return nil
+}
+
 type isControllerMessage_Message interface {
 	isControllerMessage_Message()
 }
@@ -1244,6 +1456,10 @@ type ControllerMessage_BeatAnswer struct {
 	BeatAnswer *Beat `protobuf:"bytes,8,opt,name=beat_answer,json=beatAnswer,proto3,oneof"`
 }
 
+type ControllerMessage_Grant struct {
+	Grant *Grant `protobuf:"bytes,9,opt,name=grant,proto3,oneof"`
+}
+
 func (*ControllerMessage_Welcome) isControllerMessage_Message() {}
 
 func (*ControllerMessage_Assignments) isControllerMessage_Message() {}
@@ -1255,6 +1471,8 @@ func (*ControllerMessage_AskWitness) isControllerMessage_Message() {}
 func (*ControllerMessage_OpenRelay) isControllerMessage_Message() {}
 
 func (*ControllerMessage_BeatAnswer) isControllerMessage_Message() {}
+
+func (*ControllerMessage_Grant) isControllerMessage_Message() {}
 
 type Welcome struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
@@ -1269,7 +1487,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_orch_v1_agents_proto_msgTypes[13]
+	mi := &file_orch_v1_agents_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1281,7 +1499,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[13]
+	mi := &file_orch_v1_agents_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1294,7 +1512,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{13}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Welcome) GetBeatInterval() *durationpb.Duration {
@@ -1343,7 +1561,7 @@ type AssignmentSet struct {
 
 func (x *AssignmentSet) Reset() {
 	*x = AssignmentSet{}
-	mi := &file_orch_v1_agents_proto_msgTypes[14]
+	mi := &file_orch_v1_agents_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1355,7 +1573,7 @@ func (x *AssignmentSet) String() string {
 func (*AssignmentSet) ProtoMessage() {}
 
 func (x *AssignmentSet) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[14]
+	mi := &file_orch_v1_agents_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1368,7 +1586,7 @@ func (x *AssignmentSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignmentSet.ProtoReflect.Descriptor instead.
 func (*AssignmentSet) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{14}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *AssignmentSet) GetComplete() bool {
@@ -1421,7 +1639,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_orch_v1_agents_proto_msgTypes[15]
+	mi := &file_orch_v1_agents_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1433,7 +1651,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[15]
+	mi := &file_orch_v1_agents_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1446,7 +1664,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{15}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Assignment) GetKey() *ReplicaKey {
@@ -1507,7 +1725,7 @@ type EndpointSet struct {
 
 func (x *EndpointSet) Reset() {
 	*x = EndpointSet{}
-	mi := &file_orch_v1_agents_proto_msgTypes[16]
+	mi := &file_orch_v1_agents_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1519,7 +1737,7 @@ func (x *EndpointSet) String() string {
 func (*EndpointSet) ProtoMessage() {}
 
 func (x *EndpointSet) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[16]
+	mi := &file_orch_v1_agents_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1532,7 +1750,7 @@ func (x *EndpointSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointSet.ProtoReflect.Descriptor instead.
 func (*EndpointSet) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{16}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *EndpointSet) GetComplete() bool {
@@ -1575,16 +1793,18 @@ type Endpoint struct {
 	Replica *ReplicaKey            `protobuf:"bytes,1,opt,name=replica,proto3" json:"replica,omitempty"`
 	Node    string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
 	// ip of the replica, node_ip of its node for ports in mode host.
-	Ip            string          `protobuf:"bytes,3,opt,name=ip,proto3" json:"ip,omitempty"`
-	NodeIp        string          `protobuf:"bytes,4,opt,name=node_ip,json=nodeIp,proto3" json:"node_ip,omitempty"`
-	Ports         []*EndpointPort `protobuf:"bytes,5,rep,name=ports,proto3" json:"ports,omitempty"`
+	Ip     string          `protobuf:"bytes,3,opt,name=ip,proto3" json:"ip,omitempty"`
+	NodeIp string          `protobuf:"bytes,4,opt,name=node_ip,json=nodeIp,proto3" json:"node_ip,omitempty"`
+	Ports  []*EndpointPort `protobuf:"bytes,5,rep,name=ports,proto3" json:"ports,omitempty"`
+	// degraded: the node cannot be reached, but the service has nothing better.
+	Degraded      bool `protobuf:"varint,6,opt,name=degraded,proto3" json:"degraded,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_orch_v1_agents_proto_msgTypes[17]
+	mi := &file_orch_v1_agents_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1596,7 +1816,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[17]
+	mi := &file_orch_v1_agents_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1609,7 +1829,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{17}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Endpoint) GetReplica() *ReplicaKey {
@@ -1647,6 +1867,13 @@ func (x *Endpoint) GetPorts() []*EndpointPort {
 	return nil
 }
 
+func (x *Endpoint) GetDegraded() bool {
+	if x != nil {
+		return x.Degraded
+	}
+	return false
+}
+
 type EndpointPort struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -1659,7 +1886,7 @@ type EndpointPort struct {
 
 func (x *EndpointPort) Reset() {
 	*x = EndpointPort{}
-	mi := &file_orch_v1_agents_proto_msgTypes[18]
+	mi := &file_orch_v1_agents_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1671,7 +1898,7 @@ func (x *EndpointPort) String() string {
 func (*EndpointPort) ProtoMessage() {}
 
 func (x *EndpointPort) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[18]
+	mi := &file_orch_v1_agents_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1684,7 +1911,7 @@ func (x *EndpointPort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointPort.ProtoReflect.Descriptor instead.
 func (*EndpointPort) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{18}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *EndpointPort) GetName() string {
@@ -1728,7 +1955,7 @@ type AskWitness struct {
 
 func (x *AskWitness) Reset() {
 	*x = AskWitness{}
-	mi := &file_orch_v1_agents_proto_msgTypes[19]
+	mi := &file_orch_v1_agents_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1740,7 +1967,7 @@ func (x *AskWitness) String() string {
 func (*AskWitness) ProtoMessage() {}
 
 func (x *AskWitness) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[19]
+	mi := &file_orch_v1_agents_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1753,7 +1980,7 @@ func (x *AskWitness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AskWitness.ProtoReflect.Descriptor instead.
 func (*AskWitness) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{19}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *AskWitness) GetAskId() uint64 {
@@ -1799,7 +2026,7 @@ type OpenRelay struct {
 
 func (x *OpenRelay) Reset() {
 	*x = OpenRelay{}
-	mi := &file_orch_v1_agents_proto_msgTypes[20]
+	mi := &file_orch_v1_agents_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1811,7 +2038,7 @@ func (x *OpenRelay) String() string {
 func (*OpenRelay) ProtoMessage() {}
 
 func (x *OpenRelay) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[20]
+	mi := &file_orch_v1_agents_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1824,7 +2051,7 @@ func (x *OpenRelay) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenRelay.ProtoReflect.Descriptor instead.
 func (*OpenRelay) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{20}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *OpenRelay) GetId() string {
@@ -1904,7 +2131,7 @@ type LogsOpen struct {
 
 func (x *LogsOpen) Reset() {
 	*x = LogsOpen{}
-	mi := &file_orch_v1_agents_proto_msgTypes[21]
+	mi := &file_orch_v1_agents_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1916,7 +2143,7 @@ func (x *LogsOpen) String() string {
 func (*LogsOpen) ProtoMessage() {}
 
 func (x *LogsOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[21]
+	mi := &file_orch_v1_agents_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1929,7 +2156,7 @@ func (x *LogsOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsOpen.ProtoReflect.Descriptor instead.
 func (*LogsOpen) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{21}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *LogsOpen) GetReplica() *ReplicaKey {
@@ -1982,7 +2209,7 @@ type ExecOpen struct {
 
 func (x *ExecOpen) Reset() {
 	*x = ExecOpen{}
-	mi := &file_orch_v1_agents_proto_msgTypes[22]
+	mi := &file_orch_v1_agents_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1994,7 +2221,7 @@ func (x *ExecOpen) String() string {
 func (*ExecOpen) ProtoMessage() {}
 
 func (x *ExecOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[22]
+	mi := &file_orch_v1_agents_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2007,7 +2234,7 @@ func (x *ExecOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecOpen.ProtoReflect.Descriptor instead.
 func (*ExecOpen) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{22}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ExecOpen) GetReplica() *ReplicaKey {
@@ -2068,7 +2295,7 @@ type ImageOpen struct {
 
 func (x *ImageOpen) Reset() {
 	*x = ImageOpen{}
-	mi := &file_orch_v1_agents_proto_msgTypes[23]
+	mi := &file_orch_v1_agents_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2080,7 +2307,7 @@ func (x *ImageOpen) String() string {
 func (*ImageOpen) ProtoMessage() {}
 
 func (x *ImageOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[23]
+	mi := &file_orch_v1_agents_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2093,7 +2320,7 @@ func (x *ImageOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageOpen.ProtoReflect.Descriptor instead.
 func (*ImageOpen) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{23}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ImageOpen) GetName() string {
@@ -2126,7 +2353,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_orch_v1_agents_proto_msgTypes[24]
+	mi := &file_orch_v1_agents_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2138,7 +2365,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[24]
+	mi := &file_orch_v1_agents_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2151,7 +2378,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{24}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Frame) GetFrame() isFrame_Frame {
@@ -2343,7 +2570,7 @@ type Resize struct {
 
 func (x *Resize) Reset() {
 	*x = Resize{}
-	mi := &file_orch_v1_agents_proto_msgTypes[25]
+	mi := &file_orch_v1_agents_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2355,7 +2582,7 @@ func (x *Resize) String() string {
 func (*Resize) ProtoMessage() {}
 
 func (x *Resize) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[25]
+	mi := &file_orch_v1_agents_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2368,7 +2595,7 @@ func (x *Resize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resize.ProtoReflect.Descriptor instead.
 func (*Resize) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{25}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Resize) GetWidth() uint32 {
@@ -2401,7 +2628,7 @@ type LogLine struct {
 
 func (x *LogLine) Reset() {
 	*x = LogLine{}
-	mi := &file_orch_v1_agents_proto_msgTypes[26]
+	mi := &file_orch_v1_agents_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2413,7 +2640,7 @@ func (x *LogLine) String() string {
 func (*LogLine) ProtoMessage() {}
 
 func (x *LogLine) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[26]
+	mi := &file_orch_v1_agents_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2426,7 +2653,7 @@ func (x *LogLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLine.ProtoReflect.Descriptor instead.
 func (*LogLine) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{26}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *LogLine) GetTime() *timestamppb.Timestamp {
@@ -2484,7 +2711,7 @@ type End struct {
 
 func (x *End) Reset() {
 	*x = End{}
-	mi := &file_orch_v1_agents_proto_msgTypes[27]
+	mi := &file_orch_v1_agents_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2496,7 +2723,7 @@ func (x *End) String() string {
 func (*End) ProtoMessage() {}
 
 func (x *End) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[27]
+	mi := &file_orch_v1_agents_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2509,7 +2736,7 @@ func (x *End) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use End.ProtoReflect.Descriptor instead.
 func (*End) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{27}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *End) GetExitCode() int32 {
@@ -2551,7 +2778,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_orch_v1_agents_proto_msgTypes[28]
+	mi := &file_orch_v1_agents_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2563,7 +2790,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[28]
+	mi := &file_orch_v1_agents_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2576,7 +2803,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{28}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ExecRequest) GetNamespace() string {
@@ -2648,7 +2875,7 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x0e\n" +
 	"\x02ca\x18\x02 \x01(\fR\x02ca\" \n" +
 	"\fRenewRequest\x12\x10\n" +
-	"\x03csr\x18\x01 \x01(\fR\x03csr\"\xa3\x02\n" +
+	"\x03csr\x18\x01 \x01(\fR\x03csr\"\xd1\x02\n" +
 	"\fAgentMessage\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\tR\vincarnation\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12&\n" +
@@ -2656,7 +2883,8 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\x06status\x18\x04 \x01(\v2\x15.orch.v1.StatusReportH\x00R\x06status\x12#\n" +
 	"\x04beat\x18\x05 \x01(\v2\r.orch.v1.BeatH\x00R\x04beat\x122\n" +
 	"\awitness\x18\x06 \x01(\v2\x16.orch.v1.WitnessAnswerH\x00R\awitness\x12 \n" +
-	"\x03ack\x18\a \x01(\v2\f.orch.v1.AckH\x00R\x03ackB\t\n" +
+	"\x03ack\x18\a \x01(\v2\f.orch.v1.AckH\x00R\x03ack\x12,\n" +
+	"\arenewal\x18\b \x01(\v2\x10.orch.v1.RenewalH\x00R\arenewalB\t\n" +
 	"\amessage\"\xa3\x03\n" +
 	"\x05Hello\x12\x17\n" +
 	"\aboot_id\x18\x01 \x01(\tR\x06bootId\x12\x18\n" +
@@ -2713,10 +2941,23 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x05 \x01(\tR\amessage\x12;\n" +
 	"\vfinished_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"finishedAt\"c\n" +
+	"finishedAt\"\xc7\x01\n" +
 	"\x04Beat\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12?\n" +
-	"\x0eself_check_age\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\fselfCheckAge\"\xbb\x01\n" +
+	"\x0eself_check_age\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\fselfCheckAge\x12\x18\n" +
+	"\afailing\x18\x03 \x01(\tR\afailing\x12\x1f\n" +
+	"\vio_pressure\x18\x04 \x01(\x01R\n" +
+	"ioPressure\x12'\n" +
+	"\x0fmemory_pressure\x18\x05 \x01(\x01R\x0ememoryPressure\"B\n" +
+	"\aRenewal\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12'\n" +
+	"\x04keys\x18\x02 \x03(\v2\x13.orch.v1.ReplicaKeyR\x04keys\"?\n" +
+	"\x05Grant\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12&\n" +
+	"\x06leases\x18\x02 \x03(\v2\x0e.orch.v1.LeaseR\x06leases\"[\n" +
+	"\x05Lease\x12%\n" +
+	"\x03key\x18\x01 \x01(\v2\x13.orch.v1.ReplicaKeyR\x03key\x12+\n" +
+	"\x03for\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03for\"\xbb\x01\n" +
 	"\rWitnessAnswer\x12\x15\n" +
 	"\x06ask_id\x18\x01 \x01(\x04R\x05askId\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\x12!\n" +
@@ -2727,7 +2968,7 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\x03how\x18\x06 \x01(\tR\x03how\"a\n" +
 	"\x03Ack\x12/\n" +
 	"\x13assignment_sequence\x18\x01 \x01(\x04R\x12assignmentSequence\x12)\n" +
-	"\x10endpoint_version\x18\x02 \x01(\x04R\x0fendpointVersion\"\x93\x03\n" +
+	"\x10endpoint_version\x18\x02 \x01(\x04R\x0fendpointVersion\"\xbb\x03\n" +
 	"\x11ControllerMessage\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\tR\vincarnation\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12,\n" +
@@ -2739,7 +2980,8 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\n" +
 	"open_relay\x18\a \x01(\v2\x12.orch.v1.OpenRelayH\x00R\topenRelay\x120\n" +
 	"\vbeat_answer\x18\b \x01(\v2\r.orch.v1.BeatH\x00R\n" +
-	"beatAnswerB\t\n" +
+	"beatAnswer\x12&\n" +
+	"\x05grant\x18\t \x01(\v2\x0e.orch.v1.GrantH\x00R\x05grantB\t\n" +
 	"\amessage\"\xa3\x01\n" +
 	"\aWelcome\x12>\n" +
 	"\rbeat_interval\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\fbeatInterval\x12\x1d\n" +
@@ -2767,13 +3009,14 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12#\n" +
 	"\x03put\x18\x03 \x03(\v2\x11.orch.v1.EndpointR\x03put\x12'\n" +
 	"\x04drop\x18\x04 \x03(\v2\x13.orch.v1.ReplicaKeyR\x04drop\x12'\n" +
-	"\x04keep\x18\x05 \x03(\v2\x13.orch.v1.ReplicaKeyR\x04keep\"\xa3\x01\n" +
+	"\x04keep\x18\x05 \x03(\v2\x13.orch.v1.ReplicaKeyR\x04keep\"\xbf\x01\n" +
 	"\bEndpoint\x12-\n" +
 	"\areplica\x18\x01 \x01(\v2\x13.orch.v1.ReplicaKeyR\areplica\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x0e\n" +
 	"\x02ip\x18\x03 \x01(\tR\x02ip\x12\x17\n" +
 	"\anode_ip\x18\x04 \x01(\tR\x06nodeIp\x12+\n" +
-	"\x05ports\x18\x05 \x03(\v2\x15.orch.v1.EndpointPortR\x05ports\"l\n" +
+	"\x05ports\x18\x05 \x03(\v2\x15.orch.v1.EndpointPortR\x05ports\x12\x1a\n" +
+	"\bdegraded\x18\x06 \x01(\bR\bdegraded\"l\n" +
 	"\fEndpointPort\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\x05R\x04port\x12\x1a\n" +
@@ -2872,7 +3115,7 @@ func file_orch_v1_agents_proto_rawDescGZIP() []byte {
 }
 
 var file_orch_v1_agents_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_orch_v1_agents_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_orch_v1_agents_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_orch_v1_agents_proto_goTypes = []any{
 	(Phase)(0),                    // 0: orch.v1.Phase
 	(*JoinRequest)(nil),           // 1: orch.v1.JoinRequest
@@ -2885,89 +3128,98 @@ var file_orch_v1_agents_proto_goTypes = []any{
 	(*ContainerStatus)(nil),       // 8: orch.v1.ContainerStatus
 	(*Exit)(nil),                  // 9: orch.v1.Exit
 	(*Beat)(nil),                  // 10: orch.v1.Beat
-	(*WitnessAnswer)(nil),         // 11: orch.v1.WitnessAnswer
-	(*Ack)(nil),                   // 12: orch.v1.Ack
-	(*ControllerMessage)(nil),     // 13: orch.v1.ControllerMessage
-	(*Welcome)(nil),               // 14: orch.v1.Welcome
-	(*AssignmentSet)(nil),         // 15: orch.v1.AssignmentSet
-	(*Assignment)(nil),            // 16: orch.v1.Assignment
-	(*EndpointSet)(nil),           // 17: orch.v1.EndpointSet
-	(*Endpoint)(nil),              // 18: orch.v1.Endpoint
-	(*EndpointPort)(nil),          // 19: orch.v1.EndpointPort
-	(*AskWitness)(nil),            // 20: orch.v1.AskWitness
-	(*OpenRelay)(nil),             // 21: orch.v1.OpenRelay
-	(*LogsOpen)(nil),              // 22: orch.v1.LogsOpen
-	(*ExecOpen)(nil),              // 23: orch.v1.ExecOpen
-	(*ImageOpen)(nil),             // 24: orch.v1.ImageOpen
-	(*Frame)(nil),                 // 25: orch.v1.Frame
-	(*Resize)(nil),                // 26: orch.v1.Resize
-	(*LogLine)(nil),               // 27: orch.v1.LogLine
-	(*End)(nil),                   // 28: orch.v1.End
-	(*ExecRequest)(nil),           // 29: orch.v1.ExecRequest
-	nil,                           // 30: orch.v1.Hello.LabelsEntry
-	nil,                           // 31: orch.v1.Hello.CapacityEntry
-	(*ReplicaKey)(nil),            // 32: orch.v1.ReplicaKey
-	(*timestamppb.Timestamp)(nil), // 33: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 34: google.protobuf.Duration
+	(*Renewal)(nil),               // 11: orch.v1.Renewal
+	(*Grant)(nil),                 // 12: orch.v1.Grant
+	(*Lease)(nil),                 // 13: orch.v1.Lease
+	(*WitnessAnswer)(nil),         // 14: orch.v1.WitnessAnswer
+	(*Ack)(nil),                   // 15: orch.v1.Ack
+	(*ControllerMessage)(nil),     // 16: orch.v1.ControllerMessage
+	(*Welcome)(nil),               // 17: orch.v1.Welcome
+	(*AssignmentSet)(nil),         // 18: orch.v1.AssignmentSet
+	(*Assignment)(nil),            // 19: orch.v1.Assignment
+	(*EndpointSet)(nil),           // 20: orch.v1.EndpointSet
+	(*Endpoint)(nil),              // 21: orch.v1.Endpoint
+	(*EndpointPort)(nil),          // 22: orch.v1.EndpointPort
+	(*AskWitness)(nil),            // 23: orch.v1.AskWitness
+	(*OpenRelay)(nil),             // 24: orch.v1.OpenRelay
+	(*LogsOpen)(nil),              // 25: orch.v1.LogsOpen
+	(*ExecOpen)(nil),              // 26: orch.v1.ExecOpen
+	(*ImageOpen)(nil),             // 27: orch.v1.ImageOpen
+	(*Frame)(nil),                 // 28: orch.v1.Frame
+	(*Resize)(nil),                // 29: orch.v1.Resize
+	(*LogLine)(nil),               // 30: orch.v1.LogLine
+	(*End)(nil),                   // 31: orch.v1.End
+	(*ExecRequest)(nil),           // 32: orch.v1.ExecRequest
+	nil,                           // 33: orch.v1.Hello.LabelsEntry
+	nil,                           // 34: orch.v1.Hello.CapacityEntry
+	(*ReplicaKey)(nil),            // 35: orch.v1.ReplicaKey
+	(*timestamppb.Timestamp)(nil), // 36: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 37: google.protobuf.Duration
 }
 var file_orch_v1_agents_proto_depIdxs = []int32{
 	5,  // 0: orch.v1.AgentMessage.hello:type_name -> orch.v1.Hello
 	6,  // 1: orch.v1.AgentMessage.status:type_name -> orch.v1.StatusReport
 	10, // 2: orch.v1.AgentMessage.beat:type_name -> orch.v1.Beat
-	11, // 3: orch.v1.AgentMessage.witness:type_name -> orch.v1.WitnessAnswer
-	12, // 4: orch.v1.AgentMessage.ack:type_name -> orch.v1.Ack
-	30, // 5: orch.v1.Hello.labels:type_name -> orch.v1.Hello.LabelsEntry
-	31, // 6: orch.v1.Hello.capacity:type_name -> orch.v1.Hello.CapacityEntry
-	7,  // 7: orch.v1.StatusReport.replicas:type_name -> orch.v1.ReplicaStatus
-	32, // 8: orch.v1.StatusReport.gone:type_name -> orch.v1.ReplicaKey
-	32, // 9: orch.v1.ReplicaStatus.key:type_name -> orch.v1.ReplicaKey
-	0,  // 10: orch.v1.ReplicaStatus.phase:type_name -> orch.v1.Phase
-	33, // 11: orch.v1.ReplicaStatus.started_at:type_name -> google.protobuf.Timestamp
-	8,  // 12: orch.v1.ReplicaStatus.containers:type_name -> orch.v1.ContainerStatus
-	33, // 13: orch.v1.ContainerStatus.started_at:type_name -> google.protobuf.Timestamp
-	9,  // 14: orch.v1.ContainerStatus.last_exit:type_name -> orch.v1.Exit
-	33, // 15: orch.v1.Exit.finished_at:type_name -> google.protobuf.Timestamp
-	34, // 16: orch.v1.Beat.self_check_age:type_name -> google.protobuf.Duration
-	14, // 17: orch.v1.ControllerMessage.welcome:type_name -> orch.v1.Welcome
-	15, // 18: orch.v1.ControllerMessage.assignments:type_name -> orch.v1.AssignmentSet
-	17, // 19: orch.v1.ControllerMessage.endpoints:type_name -> orch.v1.EndpointSet
-	20, // 20: orch.v1.ControllerMessage.ask_witness:type_name -> orch.v1.AskWitness
-	21, // 21: orch.v1.ControllerMessage.open_relay:type_name -> orch.v1.OpenRelay
-	10, // 22: orch.v1.ControllerMessage.beat_answer:type_name -> orch.v1.Beat
-	34, // 23: orch.v1.Welcome.beat_interval:type_name -> google.protobuf.Duration
-	16, // 24: orch.v1.AssignmentSet.put:type_name -> orch.v1.Assignment
-	32, // 25: orch.v1.AssignmentSet.drop:type_name -> orch.v1.ReplicaKey
-	32, // 26: orch.v1.Assignment.key:type_name -> orch.v1.ReplicaKey
-	18, // 27: orch.v1.EndpointSet.put:type_name -> orch.v1.Endpoint
-	32, // 28: orch.v1.EndpointSet.drop:type_name -> orch.v1.ReplicaKey
-	32, // 29: orch.v1.EndpointSet.keep:type_name -> orch.v1.ReplicaKey
-	32, // 30: orch.v1.Endpoint.replica:type_name -> orch.v1.ReplicaKey
-	19, // 31: orch.v1.Endpoint.ports:type_name -> orch.v1.EndpointPort
-	22, // 32: orch.v1.OpenRelay.logs:type_name -> orch.v1.LogsOpen
-	23, // 33: orch.v1.OpenRelay.exec:type_name -> orch.v1.ExecOpen
-	24, // 34: orch.v1.OpenRelay.image:type_name -> orch.v1.ImageOpen
-	32, // 35: orch.v1.LogsOpen.replica:type_name -> orch.v1.ReplicaKey
-	33, // 36: orch.v1.LogsOpen.since:type_name -> google.protobuf.Timestamp
-	32, // 37: orch.v1.ExecOpen.replica:type_name -> orch.v1.ReplicaKey
-	26, // 38: orch.v1.Frame.resize:type_name -> orch.v1.Resize
-	27, // 39: orch.v1.Frame.log:type_name -> orch.v1.LogLine
-	28, // 40: orch.v1.Frame.end:type_name -> orch.v1.End
-	29, // 41: orch.v1.Frame.exec:type_name -> orch.v1.ExecRequest
-	33, // 42: orch.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	32, // 43: orch.v1.LogLine.replica:type_name -> orch.v1.ReplicaKey
-	1,  // 44: orch.v1.Agents.Join:input_type -> orch.v1.JoinRequest
-	3,  // 45: orch.v1.Agents.Renew:input_type -> orch.v1.RenewRequest
-	4,  // 46: orch.v1.Agents.Session:input_type -> orch.v1.AgentMessage
-	25, // 47: orch.v1.Agents.Relay:input_type -> orch.v1.Frame
-	2,  // 48: orch.v1.Agents.Join:output_type -> orch.v1.JoinResponse
-	2,  // 49: orch.v1.Agents.Renew:output_type -> orch.v1.JoinResponse
-	13, // 50: orch.v1.Agents.Session:output_type -> orch.v1.ControllerMessage
-	25, // 51: orch.v1.Agents.Relay:output_type -> orch.v1.Frame
-	48, // [48:52] is the sub-list for method output_type
-	44, // [44:48] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	14, // 3: orch.v1.AgentMessage.witness:type_name -> orch.v1.WitnessAnswer
+	15, // 4: orch.v1.AgentMessage.ack:type_name -> orch.v1.Ack
+	11, // 5: orch.v1.AgentMessage.renewal:type_name -> orch.v1.Renewal
+	33, // 6: orch.v1.Hello.labels:type_name -> orch.v1.Hello.LabelsEntry
+	34, // 7: orch.v1.Hello.capacity:type_name -> orch.v1.Hello.CapacityEntry
+	7,  // 8: orch.v1.StatusReport.replicas:type_name -> orch.v1.ReplicaStatus
+	35, // 9: orch.v1.StatusReport.gone:type_name -> orch.v1.ReplicaKey
+	35, // 10: orch.v1.ReplicaStatus.key:type_name -> orch.v1.ReplicaKey
+	0,  // 11: orch.v1.ReplicaStatus.phase:type_name -> orch.v1.Phase
+	36, // 12: orch.v1.ReplicaStatus.started_at:type_name -> google.protobuf.Timestamp
+	8,  // 13: orch.v1.ReplicaStatus.containers:type_name -> orch.v1.ContainerStatus
+	36, // 14: orch.v1.ContainerStatus.started_at:type_name -> google.protobuf.Timestamp
+	9,  // 15: orch.v1.ContainerStatus.last_exit:type_name -> orch.v1.Exit
+	36, // 16: orch.v1.Exit.finished_at:type_name -> google.protobuf.Timestamp
+	37, // 17: orch.v1.Beat.self_check_age:type_name -> google.protobuf.Duration
+	35, // 18: orch.v1.Renewal.keys:type_name -> orch.v1.ReplicaKey
+	13, // 19: orch.v1.Grant.leases:type_name -> orch.v1.Lease
+	35, // 20: orch.v1.Lease.key:type_name -> orch.v1.ReplicaKey
+	37, // 21: orch.v1.Lease.for:type_name -> google.protobuf.Duration
+	17, // 22: orch.v1.ControllerMessage.welcome:type_name -> orch.v1.Welcome
+	18, // 23: orch.v1.ControllerMessage.assignments:type_name -> orch.v1.AssignmentSet
+	20, // 24: orch.v1.ControllerMessage.endpoints:type_name -> orch.v1.EndpointSet
+	23, // 25: orch.v1.ControllerMessage.ask_witness:type_name -> orch.v1.AskWitness
+	24, // 26: orch.v1.ControllerMessage.open_relay:type_name -> orch.v1.OpenRelay
+	10, // 27: orch.v1.ControllerMessage.beat_answer:type_name -> orch.v1.Beat
+	12, // 28: orch.v1.ControllerMessage.grant:type_name -> orch.v1.Grant
+	37, // 29: orch.v1.Welcome.beat_interval:type_name -> google.protobuf.Duration
+	19, // 30: orch.v1.AssignmentSet.put:type_name -> orch.v1.Assignment
+	35, // 31: orch.v1.AssignmentSet.drop:type_name -> orch.v1.ReplicaKey
+	35, // 32: orch.v1.Assignment.key:type_name -> orch.v1.ReplicaKey
+	21, // 33: orch.v1.EndpointSet.put:type_name -> orch.v1.Endpoint
+	35, // 34: orch.v1.EndpointSet.drop:type_name -> orch.v1.ReplicaKey
+	35, // 35: orch.v1.EndpointSet.keep:type_name -> orch.v1.ReplicaKey
+	35, // 36: orch.v1.Endpoint.replica:type_name -> orch.v1.ReplicaKey
+	22, // 37: orch.v1.Endpoint.ports:type_name -> orch.v1.EndpointPort
+	25, // 38: orch.v1.OpenRelay.logs:type_name -> orch.v1.LogsOpen
+	26, // 39: orch.v1.OpenRelay.exec:type_name -> orch.v1.ExecOpen
+	27, // 40: orch.v1.OpenRelay.image:type_name -> orch.v1.ImageOpen
+	35, // 41: orch.v1.LogsOpen.replica:type_name -> orch.v1.ReplicaKey
+	36, // 42: orch.v1.LogsOpen.since:type_name -> google.protobuf.Timestamp
+	35, // 43: orch.v1.ExecOpen.replica:type_name -> orch.v1.ReplicaKey
+	29, // 44: orch.v1.Frame.resize:type_name -> orch.v1.Resize
+	30, // 45: orch.v1.Frame.log:type_name -> orch.v1.LogLine
+	31, // 46: orch.v1.Frame.end:type_name -> orch.v1.End
+	32, // 47: orch.v1.Frame.exec:type_name -> orch.v1.ExecRequest
+	36, // 48: orch.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	35, // 49: orch.v1.LogLine.replica:type_name -> orch.v1.ReplicaKey
+	1,  // 50: orch.v1.Agents.Join:input_type -> orch.v1.JoinRequest
+	3,  // 51: orch.v1.Agents.Renew:input_type -> orch.v1.RenewRequest
+	4,  // 52: orch.v1.Agents.Session:input_type -> orch.v1.AgentMessage
+	28, // 53: orch.v1.Agents.Relay:input_type -> orch.v1.Frame
+	2,  // 54: orch.v1.Agents.Join:output_type -> orch.v1.JoinResponse
+	2,  // 55: orch.v1.Agents.Renew:output_type -> orch.v1.JoinResponse
+	16, // 56: orch.v1.Agents.Session:output_type -> orch.v1.ControllerMessage
+	28, // 57: orch.v1.Agents.Relay:output_type -> orch.v1.Frame
+	54, // [54:58] is the sub-list for method output_type
+	50, // [50:54] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_orch_v1_agents_proto_init() }
@@ -2982,21 +3234,23 @@ func file_orch_v1_agents_proto_init() {
 		(*AgentMessage_Beat)(nil),
 		(*AgentMessage_Witness)(nil),
 		(*AgentMessage_Ack)(nil),
+		(*AgentMessage_Renewal)(nil),
 	}
-	file_orch_v1_agents_proto_msgTypes[12].OneofWrappers = []any{
+	file_orch_v1_agents_proto_msgTypes[15].OneofWrappers = []any{
 		(*ControllerMessage_Welcome)(nil),
 		(*ControllerMessage_Assignments)(nil),
 		(*ControllerMessage_Endpoints)(nil),
 		(*ControllerMessage_AskWitness)(nil),
 		(*ControllerMessage_OpenRelay)(nil),
 		(*ControllerMessage_BeatAnswer)(nil),
+		(*ControllerMessage_Grant)(nil),
 	}
-	file_orch_v1_agents_proto_msgTypes[20].OneofWrappers = []any{
+	file_orch_v1_agents_proto_msgTypes[23].OneofWrappers = []any{
 		(*OpenRelay_Logs)(nil),
 		(*OpenRelay_Exec)(nil),
 		(*OpenRelay_Image)(nil),
 	}
-	file_orch_v1_agents_proto_msgTypes[24].OneofWrappers = []any{
+	file_orch_v1_agents_proto_msgTypes[27].OneofWrappers = []any{
 		(*Frame_OpenId)(nil),
 		(*Frame_Stdin)(nil),
 		(*Frame_Stdout)(nil),
@@ -3015,7 +3269,7 @@ func file_orch_v1_agents_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_orch_v1_agents_proto_rawDesc), len(file_orch_v1_agents_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   31,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
