@@ -96,3 +96,14 @@ func BenchmarkPlaceRefused(b *testing.B) {
 		}
 	}
 }
+
+// What is free of a fleet that is half full, as the core asks before it places spares.
+func BenchmarkFree(b *testing.B) {
+	f := manyNodes(5000)
+	scheduler.Place(f, manyGroups(500, 100))
+	for b.Loop() {
+		if f.Free()[api.CPU] <= 0 {
+			b.Fatal("nothing is free")
+		}
+	}
+}

@@ -38,6 +38,10 @@ func labelled(k, v string) nodeOption {
 
 func verdict(v api.Verdict) nodeOption { return func(n *scheduler.Node) { n.Verdict = v } }
 
+func impaired(why string) nodeOption { return func(n *scheduler.Node) { n.Impaired = why } }
+
+func damped(n *scheduler.Node) { n.Damped = true }
+
 func unschedulable() nodeOption { return func(n *scheduler.Node) { n.Unschedulable = true } }
 
 // shape has one container, which asks for nothing.

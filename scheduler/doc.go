@@ -11,6 +11,12 @@
 // host port twice on a node, or to a node that any filter refuses; and it refuses
 // a replica only if every node refuses it.
 //
+// A node takes new replicas, whatever they ask for, if its verdict is Healthy, no
+// operator has cordoned it, it can do its work (is not impaired) and does not come
+// and go (is not damped). What is bound to a node that does not stays bound, for
+// only the reconciler takes away. Free sums what is left on those that do: that is
+// what spares and reliefs may be counted against.
+//
 //	Template ──NewShape──► Shape ─┐
 //	                              ├─ Place ──► Placement (bound into the Fleet)
 //	Node, Bind, Unbind ──► Fleet ─┘      └──► Refusal "5 nodes: 3 lack 512Mi memory ..."

@@ -27,6 +27,8 @@ type tally struct {
 	// Only capacity has it.
 	most   int64
 	mostOn string
+	// first is the first by name of the nodes refused.
+	first *node
 }
 
 // filter is a rule that may refuse a node. Causes are numbered (item) so that
@@ -47,6 +49,8 @@ type filter struct {
 var filters = []filter{
 	{"verdict", refuseVerdict, manyVerdict, oneVerdict},
 	{"schedulable", refuseUnschedulable, manyUnschedulable, oneUnschedulable},
+	{"impaired", refuseImpaired, manyImpaired, oneImpaired},
+	{"damped", refuseDamped, manyDamped, oneDamped},
 	{"selector", refuseSelector, manySelector, oneSelector},
 	{"constraints", refuseConstraints, manyConstraints, oneConstraints},
 	{"avoid", refuseAvoid, manyAvoid, oneAvoid},
@@ -57,7 +61,7 @@ var filters = []filter{
 // takesReplicas, meetsRule and fits are the same filters by how long their answer
 // holds; the index keeps the first two as sets.
 func takesReplicas(n *node) bool {
-	return refuseVerdict(nil, n) < 0 && refuseUnschedulable(nil, n) < 0
+	return refuseVerdict(nil, n) < 0 && refuseUnschedulable(nil, n) < 0 && refuseImpaired(nil, n) < 0 && refuseDamped(nil, n) < 0
 }
 
 func meetsRule(n *node, s *Shape) bool {
@@ -103,6 +107,23 @@ func refuseUnschedulable(_ *ask, n *node) int     { return refusedIf(n.unschedul
 func refuseAvoid(a *ask, n *node) int             { return refusedIf(slices.Contains(a.avoid, n)) }
 func manyAvoid(_ *ask, t tally) string            { return "avoided" }
 func oneAvoid(*ask, *node, int) string            { return "avoided" }
+
+// impaired: a node that beats but cannot work would take replicas and never start
+// them. damped: one that comes and goes would take them along when it goes next.
+
+func refuseImpaired(_ *ask, n *node) int        { return refusedIf(n.impaired != "") }
+func oneImpaired(_ *ask, n *node, _ int) string { return "is impaired: " + n.impaired }
+func refuseDamped(_ *ask, n *node) int          { return refusedIf(n.damped) }
+func manyDamped(*ask, tally) string             { return "damped" }
+func oneDamped(*ask, *node, int) string         { return "is damped: it went and came back too often" }
+
+// manyImpaired names one of the nodes, so that the refusal says where to look.
+func manyImpaired(_ *ask, t tally) string {
+	if t.nodes == 1 {
+		return fmt.Sprintf("impaired (%s: %s)", t.first.name, t.first.impaired)
+	}
+	return fmt.Sprintf("impaired (among them %s: %s)", t.first.name, t.first.impaired)
+}
 
 func refusedIf(refused bool) int {
 	if refused {

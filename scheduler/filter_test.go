@@ -94,6 +94,17 @@ func TestFilters(t *testing.T) {
 		{name: "pids are not scheduled", nodes: []scheduler.Node{node("n1", has("pids", "10"))}, shape: shape(requests("pids", "1000000")), on: "n1"},
 		{name: "zero is not asked for", nodes: []scheduler.Node{node("n1")}, shape: shape(requests("gpus", "0")), on: "n1"},
 
+		{name: "impaired", nodes: []scheduler.Node{node("n1", impaired("containerd does not answer"))}, shape: shape(),
+			reason: "1 node: 1 impaired (n1: containerd does not answer)", filter: "impaired", n1: "is impaired: containerd does not answer"},
+		{name: "impaired, several: the first by name is named", nodes: []scheduler.Node{node("n2", impaired("the disk is full")), node("n1", impaired("containerd does not answer"))}, shape: shape(),
+			reason: "2 nodes: 2 impaired (among them n1: containerd does not answer)", filter: "impaired", n1: "is impaired: containerd does not answer"},
+		{name: "impaired: another is there", nodes: []scheduler.Node{node("n1", impaired("no fsync for 12s")), node("n2")}, shape: shape(), on: "n2"},
+		{name: "damped", nodes: []scheduler.Node{node("n1", damped)}, shape: shape(),
+			reason: "1 node: 1 damped", filter: "damped", n1: "is damped: it went and came back too often"},
+		{name: "damped: another is there", nodes: []scheduler.Node{node("n1", damped), node("n2")}, shape: shape(), on: "n2"},
+		{name: "a verdict is told before what is beside it", nodes: []scheduler.Node{node("n1", damped, impaired("x"), verdict(api.VerdictSuspect))}, shape: shape(),
+			reason: "1 node: 1 suspect", filter: "verdict", n1: "suspect"},
+
 		{name: "port taken", nodes: []scheduler.Node{node("n1")}, bound: []bound{{"n1", publishes(80, api.TCP)}}, shape: shape(publishes(80, "")),
 			reason: "1 node: 1 has port 80/TCP taken", filter: "ports", n1: "has port 80/TCP taken by default/old-0"},
 		{name: "port taken on several", nodes: []scheduler.Node{node("n1"), node("n2")}, bound: []bound{{"n1", publishes(53, api.UDP)}, {"n2", publishes(53, api.UDP)}}, shape: shape(publishes(53, api.UDP)),

@@ -17,6 +17,11 @@ type Node struct {
 	Capacity      api.ResourceList
 	Verdict       api.Verdict
 	Unschedulable bool
+	// Impaired says in words why a node that beats cannot work ("containerd does
+	// not answer"); empty: it can. What it was given might never start.
+	Impaired string
+	// Damped: it went and came back too often to be given more.
+	Damped bool
 }
 
 // Fleet is the scheduler's picture of nodes and of what is bound to them. It has
@@ -48,6 +53,8 @@ type node struct {
 	labels        map[string]string
 	verdict       api.Verdict
 	unschedulable bool
+	impaired      string
+	damped        bool
 	capacity      []int64 // by resource id; what lies beyond the end is zero
 	requested     []int64
 	bound         []*binding // in no order
@@ -97,7 +104,7 @@ func (f *Fleet) SetNode(n Node) {
 	if relabelled {
 		x.labels = maps.Clone(n.Labels)
 	}
-	x.verdict, x.unschedulable = n.Verdict, n.Unschedulable
+	x.verdict, x.unschedulable, x.impaired, x.damped = n.Verdict, n.Unschedulable, n.Impaired, n.Damped
 	clear(x.capacity)
 	for name, q := range n.Capacity {
 		if name != api.Pids {
@@ -126,7 +133,7 @@ func (f *Fleet) RemoveNode(name string) {
 	f.index.stale = true
 	x.known = false
 	// A node that returns has to say everything anew.
-	x.labels, x.capacity, x.verdict, x.unschedulable = nil, nil, "", false
+	x.labels, x.capacity, x.verdict, x.unschedulable, x.impaired, x.damped = nil, nil, "", false, "", false
 	x.pos = -1
 	f.dropEmpty(x)
 }
@@ -224,6 +231,29 @@ func (f *Fleet) Requested(node string) api.ResourceList {
 			if amount != 0 {
 				list[f.names[id]] = api.Quantity(amount)
 			}
+		}
+	}
+	return list
+}
+
+// Free sums what is not requested on the nodes that take new replicas at all;
+// resources of which nothing is free are left out. A node that is bound past its
+// capacity has nothing free, not less. It costs the nodes of the fleet.
+func (f *Fleet) Free() api.ResourceList {
+	f.settle()
+	sums := make([]int64, len(f.names))
+	for pos, n := range f.index.ring {
+		if !f.index.open.has(pos) {
+			continue
+		}
+		for id := range n.capacity {
+			sums[id] = addCapped(sums[id], n.free(id))
+		}
+	}
+	list := api.ResourceList{}
+	for id, amount := range sums {
+		if amount > 0 {
+			list[f.names[id]] = api.Quantity(amount)
 		}
 	}
 	return list

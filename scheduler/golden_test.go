@@ -16,11 +16,12 @@ import (
 //
 //	node n1 cpu=4 mem=8Gi gpus=1 label zone=a      adds or replaces a node
 //	unschedulable n1 | schedulable n1 | verdict n1 Suspect | remove n1
+//	impaired n1 no fsync for 12s | works n1 | damped n1 | undamped n1
 //	service web replicas=3 cpu=500m mem=1Gi port=80[/UDP] select zone=a where zone In a b
 //	spare web-0 avoid=n1                           asks for one more filling of the slot
 //	bind web-0 n1 | unbind web-0                   the newest filling
 //	place                                          places what is asked for and has no node
-//	explain web | nodes
+//	explain web | nodes | free
 func TestGolden(t *testing.T) { golden.Scripts(t, runScript) }
 
 // script is the state of a script that runs.
@@ -56,7 +57,7 @@ func runScript(t *testing.T, text string) string {
 }
 
 func (s *script) do(words []string) ([]string, error) {
-	if len(words) < 2 && words[0] != "place" && words[0] != "nodes" {
+	if len(words) < 2 && !slices.Contains([]string{"place", "nodes", "free"}, words[0]) {
 		return nil, fmt.Errorf("want a name")
 	}
 	switch words[0] {
@@ -69,14 +70,19 @@ func (s *script) do(words []string) ([]string, error) {
 			n.Labels[word[0]] = word[1]
 			return nil
 		}, func() { s.set(n) })
-	case "verdict", "unschedulable", "schedulable":
+	case "verdict", "unschedulable", "schedulable", "impaired", "works", "damped", "undamped":
 		n, ok := s.nodes[words[1]]
 		if !ok {
 			return nil, fmt.Errorf("no such node")
 		}
-		if words[0] == "verdict" {
+		switch words[0] {
+		case "verdict":
 			n.Verdict = api.Verdict(words[2])
-		} else {
+		case "impaired", "works":
+			n.Impaired = strings.Join(words[2:], " ")
+		case "damped", "undamped":
+			n.Damped = words[0] == "damped"
+		default:
 			n.Unschedulable = words[0] == "unschedulable"
 		}
 		s.set(n)
@@ -129,6 +135,9 @@ func (s *script) do(words []string) ([]string, error) {
 			out = append(out, line)
 		}
 		return out, nil
+	case "free":
+		free := s.fleet.Free()
+		return []string{fmt.Sprintf("cpu=%s mem=%s", free[api.CPU], free[api.Memory])}, nil
 	default:
 		return nil, fmt.Errorf("no such command")
 	}

@@ -66,6 +66,10 @@ func drawNode(t *rapid.T, name string) scheduler.Node {
 		labelled("zone", rapid.SampledFrom([]string{"a", "b"}).Draw(t, "zone")),
 		verdict(rapid.SampledFrom([]api.Verdict{healthy, healthy, healthy, api.VerdictSuspect, api.VerdictBack}).Draw(t, "verdict")))
 	n.Unschedulable = rapid.IntRange(0, 9).Draw(t, "unschedulable") == 0
+	if rapid.IntRange(0, 9).Draw(t, "impaired") == 0 {
+		n.Impaired = "no fsync for 12s"
+	}
+	n.Damped = rapid.IntRange(0, 9).Draw(t, "damped") == 0
 	if rapid.Bool().Draw(t, "has gpus") {
 		n.Capacity["gpus"] = api.Whole(int64(rapid.IntRange(0, 3).Draw(t, "gpus")))
 	}
@@ -90,9 +94,27 @@ func (m *model) used(name string) (cpu, memory, gpus int64, ports map[string]boo
 	return
 }
 
+// open tells whether the node takes new replicas at all.
+func open(n scheduler.Node) bool {
+	return n.Verdict == api.VerdictHealthy && !n.Unschedulable && n.Impaired == "" && !n.Damped
+}
+
+// free sums what open nodes have left.
+func (m *model) free() (cpu, memory, gpus int64) {
+	for name, n := range m.nodes {
+		if open(n) {
+			c, mem, g, _ := m.used(name)
+			cpu += max(0, int64(n.Capacity[api.CPU])-c)
+			memory += max(0, int64(n.Capacity[api.Memory])-mem*1000*mi)
+			gpus += max(0, int64(n.Capacity["gpus"])-g*1000)
+		}
+	}
+	return
+}
+
 func (m *model) fit(name string, p plain, avoid []string) bool {
 	n, ok := m.nodes[name]
-	if !ok || n.Verdict != api.VerdictHealthy || n.Unschedulable || slices.Contains(avoid, name) {
+	if !ok || !open(n) || slices.Contains(avoid, name) {
 		return false
 	}
 	zone, zoned := n.Labels["zone"]
@@ -187,6 +209,10 @@ func (m *model) check(t *rapid.T, f *scheduler.Fleet, groups []scheduler.Group, 
 
 // same tells whether the fleet's sums are the model's.
 func (m *model) same(t *rapid.T, f *scheduler.Fleet) {
+	cpu, memory, gpus := m.free()
+	if got := f.Free(); got[api.CPU] != api.Quantity(cpu) || got[api.Memory] != api.Quantity(memory) || got["gpus"] != api.Quantity(gpus) {
+		t.Fatalf("free %v, want %dm, %d, %d gpus", got, cpu, memory, gpus)
+	}
 	for i := range 9 {
 		name := fmt.Sprint("n", i)
 		cpu, memory, gpus, _ := m.used(name)

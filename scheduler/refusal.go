@@ -52,6 +52,9 @@ func (f *Fleet) refusal(a *ask) *Refusal {
 		}
 		t := &tallies[i]
 		t.nodes++
+		if t.first == nil || n.name < t.first.name {
+			t.first = n
+		}
 		if filters[filter].name == "capacity" {
 			if free := n.free(a.needs[item].id); t.mostOn == "" || free > t.most || free == t.most && n.name < t.mostOn {
 				t.most, t.mostOn = free, n.name
