@@ -41,8 +41,9 @@ func (s *Service) Default() {
 	noneIfEmpty(&s.Metadata.Labels)
 	noneIfEmpty(&s.Metadata.Annotations)
 	setDefault(&s.Spec.Replicas, DefaultReplicas)
-	setDefault(&s.Spec.Rollout.MaxSurge, *Percent(DefaultSurge))
-	setDefault(&s.Spec.Rollout.MaxUnavailable, *Percent(DefaultUnready))
+	surge, unready := defaultRollout(s.Spec.Exclusive)
+	setDefault(&s.Spec.Rollout.MaxSurge, *surge)
+	setDefault(&s.Spec.Rollout.MaxUnavailable, *unready)
 	s.Spec.Template.Default()
 }
 
@@ -54,10 +55,31 @@ func (t *Template) Default() {
 	for i := range t.Constraints {
 		nilIfEmpty(&t.Constraints[i].Values)
 	}
+	switch {
+	case t.Exclusive:
+		if t.OnPartition == "" {
+			t.OnPartition = PartitionStop
+		}
+	case t.OnPartition == PartitionKeep:
+		// Written out, the usual choice must not make a new revision.
+		t.OnPartition = ""
+	}
+	if t.Leased() {
+		setDefault(&t.LeaseDuration, Duration(DefaultLease))
+	}
 	t.RestartPolicy.fill()
 	for i := range t.Containers {
 		t.Containers[i].fill()
 	}
+}
+
+// defaultRollout: an exclusive service has no surge, for that would be a second
+// replica in a slot.
+func defaultRollout(exclusive bool) (surge, unready *IntOrPercent) {
+	if exclusive {
+		return Count(0), Count(1)
+	}
+	return Percent(DefaultSurge), Percent(DefaultUnready)
 }
 
 func (p *RestartPolicy) fill() {

@@ -249,6 +249,9 @@ const (
 	ReasonCreateError  = "CreateError"
 	ReasonBackOff      = "BackOff"
 	ReasonNoNode       = "NoNode"
+	// ReasonLeaseLost: its node could not renew the lease that it runs under; it
+	// starts again when a lease is granted.
+	ReasonLeaseLost = "LeaseLost"
 
 	ExitCompleted      = "Completed"
 	ExitError          = "Error"

@@ -25,6 +25,12 @@ const (
 	MaxServiceBytes = 256 << 10
 	// MaxGrace is the longest termination grace: a drain waits for it.
 	MaxGrace = 24 * time.Hour
+	// MaxLease is the longest lease. A slot whose node fell silent stays empty for
+	// so long, and longer ones are slips.
+	MaxLease = 10 * time.Minute
+	// MaxPriority of a service, and its negative the least: room for every order
+	// that a person can keep in mind.
+	MaxPriority = 1000
 	// MaxDelay is the longest probe or restart duration; longer ones are slips.
 	MaxDelay = 24 * time.Hour
 	// MinProbeInterval and MinBackOff keep a slip from burning a node.

@@ -20,9 +20,12 @@ func (s ServiceSpec) Want() int {
 
 // Surge gives how many replicas above n may exist during a rollout.
 func (s ServiceSpec) Surge(n int) int {
+	if s.Exclusive {
+		return 0
+	}
 	v := s.Rollout.MaxSurge
 	if v == nil {
-		v = Percent(DefaultSurge)
+		v, _ = defaultRollout(false)
 	}
 	return max(0, v.Of(n, true))
 }
@@ -33,7 +36,7 @@ func (s ServiceSpec) Surge(n int) int {
 func (s ServiceSpec) Unavailable(n int) int {
 	v := s.Rollout.MaxUnavailable
 	if v == nil {
-		v = Percent(DefaultUnready)
+		_, v = defaultRollout(s.Exclusive)
 	}
 	u := max(0, v.Of(n, false))
 	if u == 0 && s.Surge(n) == 0 {

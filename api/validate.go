@@ -100,7 +100,10 @@ func (c *checker) spec(s *ServiceSpec) {
 	} else if n > MaxReplicas {
 		c.add("spec.replicas", "is %d: at most %d are allowed", n, MaxReplicas)
 	}
-	c.rollout(s.Rollout)
+	if s.Priority < -MaxPriority || s.Priority > MaxPriority {
+		c.add("spec.priority", "is %d: want -%d to %d; 0 is usual, higher is more important", s.Priority, MaxPriority, MaxPriority)
+	}
+	c.rollout(s)
 	c.containers(s.Containers)
 	c.labels("spec.nodeSelector", s.NodeSelector)
 	for i, x := range s.Constraints {
@@ -108,13 +111,30 @@ func (c *checker) spec(s *ServiceSpec) {
 	}
 	c.restart("spec.restartPolicy", s.RestartPolicy)
 	c.duration("spec.terminationGracePeriod", s.TerminationGracePeriod, 0, MaxGrace)
+	c.partition(&s.Template)
 }
 
-func (c *checker) rollout(r Rollout) {
+func (c *checker) rollout(s *ServiceSpec) {
+	r := s.Rollout
 	c.share("spec.rollout.maxSurge", r.MaxSurge)
 	c.share("spec.rollout.maxUnavailable", r.MaxUnavailable)
+	if s.Exclusive {
+		c.exclusiveRollout(r)
+		return
+	}
 	if r.MaxSurge != nil && r.MaxUnavailable != nil && r.MaxSurge.Value == 0 && r.MaxUnavailable.Value == 0 {
 		c.add("spec.rollout.maxUnavailable", "and maxSurge are both 0: no replica could ever be replaced; set one of them to at least 1")
+	}
+}
+
+// exclusiveRollout: a surge of an exclusive service would be a second replica in
+// a slot, so what was there stops first, and some replica is always missing.
+func (c *checker) exclusiveRollout(r Rollout) {
+	if r.MaxSurge != nil && r.MaxSurge.Value > 0 {
+		c.add("spec.rollout.maxSurge", "is %s, but an exclusive service never runs a slot twice, not even in a rollout: remove this line, or exclusive", r.MaxSurge)
+	}
+	if r.MaxUnavailable != nil && r.MaxUnavailable.Value == 0 {
+		c.add("spec.rollout.maxUnavailable", "is 0, and an exclusive service has no surge: no replica could ever be replaced; set it to at least 1")
 	}
 }
 

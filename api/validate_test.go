@@ -14,7 +14,8 @@ func good() *Service {
 	return &Service{
 		Metadata: Metadata{Name: "web", Labels: map[string]string{"app": "web", "example.com/tier": ""}},
 		Spec: ServiceSpec{
-			Rollout: Rollout{MaxSurge: Count(1), MaxUnavailable: Percent(0)},
+			Rollout:  Rollout{MaxSurge: Count(1), MaxUnavailable: Percent(0)},
+			Priority: -7,
 			Template: Template{
 				Containers: []Container{{
 					Name: "main", Image: "orch.local/web:1.0", Command: []string{"/web"}, Args: []string{""},
@@ -24,6 +25,8 @@ func good() *Service {
 					ReadinessProbe: &Probe{HTTP: &HTTPProbe{Port: "http"}, Interval: &second},
 					LivenessProbe:  &Probe{Exec: &ExecProbe{Command: []string{"true"}}},
 				}, {Name: "two", Image: "busybox"}},
+				OnPartition:   PartitionStop,
+				LeaseDuration: durationOf(30 * time.Second),
 				NodeSelector:  map[string]string{"disk": "ssd"},
 				Constraints:   []Constraint{{"zone", OpIn, []string{"a"}}, {"old", OpDoesNotExist, nil}},
 				RestartPolicy: RestartPolicy{Condition: RestartOnFailure},
@@ -75,6 +78,81 @@ func TestDefault(t *testing.T) {
 	slow.Default()
 	if *slow.Spec.RestartPolicy.MaxBackOff != Duration(2*time.Minute) {
 		t.Errorf("maxBackOff %s below backOff", slow.Spec.RestartPolicy.MaxBackOff)
+	}
+}
+
+// TestDefaultLeases: who uses none of the fields of leases is stored as before
+// there were any, and an explicit keep is no new revision.
+func TestDefaultLeases(t *testing.T) {
+	const usual = `"rollout":{"maxSurge":"25%","maxUnavailable":"25%"},"containers":null`
+	for name, c := range map[string]struct {
+		spec ServiceSpec
+		want string
+		not  []string
+	}{
+		"plain": {ServiceSpec{}, usual, []string{"exclusive", "onPartition", "leaseDuration", "priority"}},
+		"keep":  {ServiceSpec{Template: Template{OnPartition: PartitionKeep}}, usual, []string{"onPartition", "leaseDuration"}},
+		"stop":  {ServiceSpec{Template: Template{OnPartition: PartitionStop}}, usual + `,"restartPolicy":{"condition":"always","backOff":"1s","maxBackOff":"1m","resetAfter":"1m"},"terminationGracePeriod":"10s","onPartition":"stop","leaseDuration":"15s"`, []string{"exclusive"}},
+		"exclusive": {ServiceSpec{Template: Template{Exclusive: true}}, `"rollout":{"maxSurge":0,"maxUnavailable":1},"containers":null,"restartPolicy":{"condition":"always","backOff":"1s","maxBackOff":"1m","resetAfter":"1m"},` +
+			`"terminationGracePeriod":"10s","exclusive":true,"onPartition":"stop","leaseDuration":"15s"`, nil},
+		"exclusive, told otherwise": {ServiceSpec{Rollout: Rollout{MaxUnavailable: Percent(50)}, Template: Template{Exclusive: true, LeaseDuration: durationOf(time.Minute)}},
+			`"rollout":{"maxSurge":0,"maxUnavailable":"50%"}`, []string{"15s"}},
+		"exclusive and keep stay for Validate": {ServiceSpec{Template: Template{Exclusive: true, OnPartition: PartitionKeep}}, `"exclusive":true,"onPartition":"keep"`, nil},
+	} {
+		s := &Service{Spec: c.spec}
+		s.Default()
+		got, err := json.Marshal(s.Spec)
+		if err != nil || !strings.Contains(string(got), c.want) {
+			t.Errorf("%s: %v\ngot  %s\nwant %s", name, err, got, c.want)
+		}
+		for _, word := range c.not {
+			if strings.Contains(string(got), word) {
+				t.Errorf("%s: has %s: %s", name, word, got)
+			}
+		}
+		s.Default()
+		if again, _ := json.Marshal(s.Spec); string(again) != string(got) {
+			t.Errorf("%s: not idempotent: %s\n%s", name, got, again)
+		}
+	}
+}
+
+// TestExclusiveRollout: no surge, written or not, and always a way forward.
+func TestExclusiveRollout(t *testing.T) {
+	s := ServiceSpec{Template: Template{Exclusive: true}}
+	for n, want := range map[int]int{0: 0, 1: 1, 5: 1} {
+		if surge, un := s.Surge(n), s.Unavailable(n); surge != 0 || un != want {
+			t.Errorf("of %d: %d more and %d fewer, want 0 and %d", n, surge, un, want)
+		}
+	}
+	s.Rollout.MaxSurge = Count(3)
+	if s.Surge(5) != 0 {
+		t.Error("a surge that Validate refuses is granted")
+	}
+}
+
+// TestLeaseRoom: the remedies that a refusal names are taken, and are the least
+// and the most that are.
+func TestLeaseRoom(t *testing.T) {
+	bad := func(lease, grace time.Duration) bool {
+		s := good()
+		s.Spec.Exclusive, s.Spec.Rollout, s.Spec.LeaseDuration, s.Spec.TerminationGracePeriod = true, Rollout{}, durationOf(lease), durationOf(grace)
+		return Validate(s) != nil
+	}
+	for _, grace := range []time.Duration{0, time.Millisecond, 999 * time.Millisecond, 10 * time.Second, time.Minute, 9 * time.Minute} {
+		least := leaseFor(grace)
+		if bad(least, grace) || !bad(least-time.Millisecond, grace) {
+			t.Errorf("a grace of %s needs a lease of %s", grace, least)
+		}
+	}
+	for _, lease := range []time.Duration{4 * time.Second, DefaultLease, 77777 * time.Millisecond, MaxLease} {
+		most := graceFor(lease)
+		if bad(lease, most) || !bad(lease, most+1) {
+			t.Errorf("a lease of %s takes a grace of %s", lease, most)
+		}
+	}
+	if bad(DefaultLease, DefaultGrace) || DefaultLease > MaxLease {
+		t.Error("the defaults do not go together")
 	}
 }
 

@@ -16,7 +16,7 @@ func TestEveryField(t *testing.T) {
 			}
 			_, isLeaf := leaves[ft]
 			switch ft.Kind() {
-			case reflect.Struct, reflect.Slice, reflect.Map, reflect.String, reflect.Int, reflect.Int64:
+			case reflect.Struct, reflect.Slice, reflect.Map, reflect.String, reflect.Int, reflect.Int64, reflect.Bool:
 			default:
 				if !isLeaf {
 					t.Errorf("%s.%s: type %s", path, name, ft)

@@ -103,6 +103,16 @@ func TestWeb(t *testing.T) {
 	golden(t, "testdata/web.defaulted.txt", text)
 }
 
+// TestExclusive pins what exclusive fills in.
+func TestExclusive(t *testing.T) {
+	docs := load(t, "", "examples/exclusive.yaml")
+	text, err := Marshal(docs.Services()[0], docs.Services()[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "testdata/exclusive.defaulted.txt", text)
+}
+
 func load(t *testing.T, namespace string, paths ...string) Docs {
 	t.Helper()
 	sources, err := FromPaths(paths, nil)

@@ -93,6 +93,12 @@ func (r *reader) scalar(n *yaml.Node, t reflect.Type, at place, path string) *ya
 			return nil
 		}
 		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!int", Value: n.Value}
+	case reflect.Bool:
+		// "yes" and "on" are strings in one YAML and true in another: not guessed.
+		if tag != "!!bool" {
+			return r.wrong(n, wanted(t), at, path)
+		}
+		return &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!bool", Value: strings.ToLower(n.Value)}
 	}
 	panic(fmt.Sprintf("manifests: the api type %s at %s cannot be read yet", t, path)) // a new field's type; TestEveryField finds it
 }
@@ -119,6 +125,8 @@ func wanted(t reflect.Type) string {
 		return "a mapping (name: value)"
 	case reflect.String:
 		return "a string"
+	case reflect.Bool:
+		return "true or false"
 	}
 	return "a whole number"
 }
