@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/orchctl/orch/api"
-	"github.com/orchctl/orch/e2e/rig"
 	"github.com/orchctl/orch/internal/bench/report"
+	"github.com/orchctl/orch/internal/follow"
 )
 
 const (
@@ -59,7 +59,7 @@ func (b *bench) cutOnce(ctx context.Context) (away, replaced time.Duration, err 
 	if lost == 0 {
 		return 0, 0, fmt.Errorf("no node runs anything")
 	}
-	elsewhere := func(v *rig.View) map[int]api.Replica {
+	elsewhere := func(v *follow.View) map[int]api.Replica {
 		out := v.Running("failover")
 		maps.DeleteFunc(out, func(_ int, r api.Replica) bool { return r.Spec.Node == victim })
 		return out
@@ -69,7 +69,7 @@ func (b *bench) cutOnce(ctx context.Context) (away, replaced time.Duration, err 
 	if err := b.Lab.KillNode(ctx, victim); err != nil {
 		return 0, 0, err
 	}
-	awayAt, err := w.Until(ctx, replacedMax, "traffic to leave "+victim, func(v *rig.View) error {
+	awayAt, err := w.Until(ctx, replacedMax, "traffic to leave "+victim, func(v *follow.View) error {
 		for key, r := range v.Replicas {
 			if r.Spec.Node == victim && r.Status.Ready {
 				return fmt.Errorf("%s counts as ready", key)
@@ -80,7 +80,7 @@ func (b *bench) cutOnce(ctx context.Context) (away, replaced time.Duration, err 
 	if err != nil {
 		return 0, 0, err
 	}
-	replacedAt, err := w.Until(ctx, replacedMax, fmt.Sprintf("%d lost replicas of %s to run elsewhere", lost, victim), func(v *rig.View) error {
+	replacedAt, err := w.Until(ctx, replacedMax, fmt.Sprintf("%d lost replicas of %s to run elsewhere", lost, victim), func(v *follow.View) error {
 		if n := len(elsewhere(v)); n != failoverReplicas {
 			return fmt.Errorf("%d of %d slots run", n, failoverReplicas)
 		}
@@ -102,7 +102,7 @@ func (b *bench) cutOnce(ctx context.Context) (away, replaced time.Duration, err 
 }
 
 // fullest gives the node that runs most replicas, the first by name if several do.
-func fullest(v *rig.View) (node string, replicas int) {
+func fullest(v *follow.View) (node string, replicas int) {
 	on := map[string]int{}
 	for _, r := range v.Running("failover") {
 		on[r.Spec.Node]++

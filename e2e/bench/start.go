@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/orchctl/orch/api"
-	"github.com/orchctl/orch/e2e/rig"
 	"github.com/orchctl/orch/internal/bench/report"
+	"github.com/orchctl/orch/internal/follow"
 )
 
 // startedMax is when a run has failed.
@@ -71,7 +71,7 @@ func (b *bench) startOrch(ctx context.Context, replicas int) (took time.Duration
 		return 0, err
 	}
 	running := map[int]api.Replica{}
-	at, err := w.Until(ctx, startedMax, fmt.Sprintf("%d replicas to run", replicas), func(v *rig.View) error {
+	at, err := w.Until(ctx, startedMax, fmt.Sprintf("%d replicas to run", replicas), func(v *follow.View) error {
 		if running = v.Running("many"); len(running) != replicas {
 			return fmt.Errorf("%d run", len(running))
 		}

@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"github.com/orchctl/orch/api"
-	"github.com/orchctl/orch/e2e/rig"
 	"github.com/orchctl/orch/internal/bench/report"
+	"github.com/orchctl/orch/internal/follow"
 )
 
 const (
@@ -97,7 +97,7 @@ func (b *bench) bystanders(ctx context.Context, fault func() error) (killed, ala
 	}
 	// Read through all that happened, to its present end.
 	given := map[string]bool{}
-	_, err = w.Until(ctx, settleMax, "the watch to show every node healthy", func(v *rig.View) error {
+	_, err = w.Until(ctx, settleMax, "the watch to show every node healthy", func(v *follow.View) error {
 		for name, n := range v.Nodes {
 			if n.Status.Verdict != api.VerdictHealthy && !given[name] {
 				given[name] = true

@@ -10,6 +10,7 @@ import (
 
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/e2e/rig"
+	"github.com/orchctl/orch/internal/follow"
 )
 
 // demo is one run of it.
@@ -127,7 +128,7 @@ func (d *demo) cut(ctx context.Context) error {
 	if err := d.orchctl(ctx, "lab", "kill", "--name", labName, victim); err != nil {
 		return err
 	}
-	away, err := w.Until(ctx, backMax, "traffic to leave "+victim, func(v *rig.View) error {
+	away, err := w.Until(ctx, backMax, "traffic to leave "+victim, func(v *follow.View) error {
 		for _, r := range v.Replicas {
 			if r.Spec.Node == victim && r.Status.Ready {
 				return fmt.Errorf("%s there still counts as ready", r.Metadata.Name)
@@ -138,7 +139,7 @@ func (d *demo) cut(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	back, err := w.Until(ctx, backMax, fmt.Sprintf("%d ready replicas without %s", replicas, victim), func(v *rig.View) error {
+	back, err := w.Until(ctx, backMax, fmt.Sprintf("%d ready replicas without %s", replicas, victim), func(v *follow.View) error {
 		if n := len(running(v, victim)); n != replicas {
 			return fmt.Errorf("%d are ready", n)
 		}
@@ -175,7 +176,7 @@ func (d *demo) cut(ctx context.Context) error {
 }
 
 // running gives what runs of the service by slot, leaving a node out.
-func running(v *rig.View, without string) map[int]api.Replica {
+func running(v *follow.View, without string) map[int]api.Replica {
 	out := v.Running(service)
 	maps.DeleteFunc(out, func(_ int, r api.Replica) bool { return r.Spec.Node == without })
 	return out

@@ -28,6 +28,7 @@ import (
 
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/clientconfig"
+	"github.com/orchctl/orch/internal/follow"
 	"github.com/orchctl/orch/internal/lab"
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
 )
@@ -103,6 +104,9 @@ func (f *Fleet) connect(ctx context.Context) error {
 	f.Orch = orchv1.NewOrchClient(f.conn)
 	return nil
 }
+
+// Follow watches what the leader holds from now until Close.
+func (f *Fleet) Follow(ctx context.Context) (*follow.Follower, error) { return follow.New(ctx, f.Orch) }
 
 // Down takes the fleet down; nothing is left of it.
 func (f *Fleet) Down(ctx context.Context) error {

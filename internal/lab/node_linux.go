@@ -232,9 +232,9 @@ func (l *Lab) thaw(ctx context.Context, node string, h host) error {
 	return setLink(l.name, node, true)
 }
 
-// Pause stops one program of a node ("agent" or "containerd") for d with
-// SIGSTOP, then lets it go on, also when ctx ends earlier. With d zero it
-// stays stopped until Resume.
+// Pause stops one program of a node ("agent" or "containerd"), or "controller" of
+// the host "controller", for d with SIGSTOP, then lets it go on, also when ctx
+// ends earlier. With d zero it stays stopped until Resume.
 func (l *Lab) Pause(ctx context.Context, node, program string, d time.Duration) error {
 	h, err := l.running(node)
 	if err != nil {
@@ -345,11 +345,17 @@ func (l *Lab) ContainerdSocket(node string) (string, error) {
 	return l.inside(n, containerdSocket), nil
 }
 
-// running finds the host of a node, which must be on.
+// running finds the host of a node, or the controller's, which must be on.
 func (l *Lab) running(node string) (host, error) {
 	s, err := l.read()
 	if err != nil {
 		return host{}, err
+	}
+	if node == controllerName && s.Config.Daemons == All {
+		if !s.Controller.alive() {
+			return host{}, fmt.Errorf("%s: %w", node, ErrOff)
+		}
+		return hostOf(&s.Config, node), nil
 	}
 	n, err := s.node(node)
 	if err != nil {
