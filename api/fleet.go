@@ -198,6 +198,9 @@ type ReplicaStatus struct {
 	Containers []ContainerStatus `json:"containers,omitempty"`
 	// LastKnown is set while the node cannot be heard: the rest is what it last said.
 	LastKnown bool `json:"lastKnown,omitempty"`
+	// Degraded is set where it gets traffic though its node cannot be reached,
+	// because its service has nothing better. It is not ready then.
+	Degraded bool `json:"degraded,omitempty"`
 }
 
 // ContainerState is what a container is doing now.

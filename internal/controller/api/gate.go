@@ -47,7 +47,7 @@ var rules = map[string]rule{
 	orchv1.Orch_Delete_FullMethodName:    role(pki.Operator),
 	orchv1.Orch_Exec_FullMethodName:      role(pki.Operator),
 	orchv1.Orch_LoadImage_FullMethodName: role(pki.Operator),
-	orchv1.Orch_NodeWord_FullMethodName:  role(pki.Operator), // the words "dead" and "remove" need more; see NodeWord
+	orchv1.Orch_NodeWord_FullMethodName:  role(pki.Operator), // the words "dead", "remove" and "thaw" need more; see NodeWord
 
 	orchv1.Orch_CreateToken_FullMethodName: role(pki.Admin),
 	orchv1.Orch_ListTokens_FullMethodName:  role(pki.Admin),

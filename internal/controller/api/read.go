@@ -18,7 +18,10 @@ import (
 )
 
 // kinds that can be read.
-var kinds = []string{api.KindService, api.KindReplica, api.KindNode, api.KindEvent}
+var kinds = []string{api.KindService, api.KindReplica, api.KindNode, api.KindEvent, api.KindVerdict, api.KindFleet}
+
+// spaceless are the kinds whose objects are in no namespace.
+var spaceless = []string{api.KindNode, api.KindVerdict, api.KindFleet}
 
 func checkKind(kind string) error {
 	if !slices.Contains(kinds, kind) {
@@ -53,10 +56,10 @@ func (s *Server) Get(_ context.Context, r *orchv1.GetRequest) (*orchv1.Object, e
 		return object(api.KindReplica, x)
 	}
 	k := core.ViewKey{Kind: ref.GetKind(), Namespace: ref.GetNamespace(), Name: ref.GetName()}
-	switch k.Kind {
-	case api.KindNode:
+	switch {
+	case slices.Contains(spaceless, k.Kind):
 		k.Namespace = ""
-	case api.KindService:
+	case k.Kind == api.KindService:
 		k.Namespace = cmp.Or(k.Namespace, api.DefaultNamespace)
 	}
 	x, ok := snap.Get(k)
@@ -82,28 +85,48 @@ func filterOf(r *orchv1.ListRequest) (filter, error) {
 	if f.selector, err = api.ParseSelector(r.GetSelector()); err != nil {
 		return f, invalid("%v", err)
 	}
-	switch {
-	case f.kind == api.KindNode:
-		f.namespace = "" // nodes have none
-	case f.kind == api.KindEvent && len(f.selector) > 0:
-		return f, invalid("events have no labels to select by")
+	if slices.Contains(spaceless, f.kind) {
+		f.namespace = ""
 	}
-	if f.about != nil {
-		if f.kind != api.KindEvent {
-			return f, invalid("only events can be listed about something, not kind %s", f.kind)
-		}
-		if err := checkKind(f.about.GetKind()); err != nil {
-			return f, err
-		}
+	if (f.kind == api.KindEvent || f.kind == api.KindVerdict || f.kind == api.KindFleet) && len(f.selector) > 0 {
+		return f, invalid("objects of kind %s have no labels to select by", f.kind)
+	}
+	if f.about == nil {
+		return f, nil
+	}
+	if err := checkKind(f.about.GetKind()); err != nil {
+		return f, err
+	}
+	switch {
+	case f.kind == api.KindEvent:
 		f.namespace = "" // node events have none: the reference says it
+	case f.kind == api.KindVerdict && f.about.GetKind() == api.KindNode && f.about.GetName() != "":
+	case f.kind == api.KindVerdict:
+		return f, invalid("verdicts are about nodes, not %s %.80q", f.about.GetKind(), f.about.GetName())
+	default:
+		return f, invalid("only events and verdicts can be listed about something, not kind %s", f.kind)
 	}
 	return f, nil
 }
 
+// all visits the objects that may be wanted: of a node's verdicts only its own.
+func (f filter) all(snap *view.Snapshot, visit func(core.Entry) bool) {
+	if f.kind == api.KindVerdict && f.about != nil {
+		snap.Within(f.kind, f.namespace, f.about.GetName(), visit)
+		return
+	}
+	snap.All(f.kind, f.namespace, visit)
+}
+
 func (f filter) wants(x any) bool {
 	if f.about != nil {
-		e, ok := x.(*api.Event)
-		return ok && isAbout(e, f.about)
+		switch x := x.(type) {
+		case *api.Event:
+			return isAbout(x, f.about)
+		case *api.VerdictRecord:
+			return x.Node == f.about.GetName()
+		}
+		return false
 	}
 	return len(f.selector) == 0 || f.selector.Matches(labelsOf(x))
 }
@@ -146,7 +169,7 @@ func (s *Server) List(ctx context.Context, r *orchv1.ListRequest) (*orchv1.ListR
 	if !snap.StaleSince.IsZero() {
 		out.StaleSince = timestamppb.New(snap.StaleSince)
 	}
-	snap.All(f.kind, f.namespace, func(e core.Entry) bool {
+	f.all(snap, func(e core.Entry) bool {
 		if !f.wants(e.Object) {
 			return true
 		}
@@ -173,7 +196,7 @@ func (s *Server) Watch(r *orchv1.WatchRequest, st orchv1.Orch_WatchServer) error
 		return err
 	}
 	x := watch{filter: f, stream: st, shown: map[core.ViewKey]bool{}}
-	snap.All(f.kind, f.namespace, func(e core.Entry) bool {
+	f.all(snap, func(e core.Entry) bool {
 		err = x.tell(view.Change{Key: e.Key, Object: e.Object})
 		return err == nil
 	})

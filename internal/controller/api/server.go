@@ -222,13 +222,22 @@ func (s *Server) NodeWord(ctx context.Context, r *orchv1.NodeWordRequest) (*orch
 	if err != nil {
 		return nil, status.Error(codes.Unauthenticated, err.Error())
 	}
-	if w := r.GetWord(); (w == "dead" || w == "remove") && !caller.Role.Allows(pki.Admin) {
-		return nil, status.Error(codes.PermissionDenied, fmt.Sprintf("%s may not say %q of a node: it needs the role %s", caller.Identity, w, pki.Admin))
+	w := r.GetWord()
+	if (w == "dead" || w == "remove" || w == "thaw") && !caller.Role.Allows(pki.Admin) {
+		return nil, status.Error(codes.PermissionDenied, fmt.Sprintf("%s may not say %q: it needs the role %s", caller.Identity, w, pki.Admin))
+	}
+	by := "user " + caller.Name
+	if w == "thaw" {
+		if r.GetNode() != "" || r.GetForce() {
+			return nil, invalid("thaw is said of the whole fleet: name no node")
+		}
+		_, _, err = ask[any](ctx, s, func(ticket uint64) core.Event { return core.Thaw{Ticket: ticket, By: by} })
+		return &orchv1.NodeWordResponse{}, err
 	}
 	_, _, err = ask[any](ctx, s, func(ticket uint64) core.Event {
-		return core.NodeWord{Ticket: ticket, Node: r.GetNode(), Word: r.GetWord(), Force: r.GetForce(), By: "user " + caller.Name}
+		return core.NodeWord{Ticket: ticket, Node: r.GetNode(), Word: r.GetWord(), Force: r.GetForce(), By: by}
 	})
-	if r.GetWord() != "remove" {
+	if w != "remove" {
 		return &orchv1.NodeWordResponse{}, err
 	}
 	if err != nil && status.Code(err) != codes.NotFound {

@@ -3,6 +3,7 @@ package view
 import (
 	"cmp"
 	"errors"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -147,6 +148,19 @@ func (s *Snapshot) All(kind, namespace string, visit func(core.Entry) bool) {
 			return false
 		}
 		return visit(e)
+	})
+}
+
+// Within visits the objects of a kind that are named parent/..., in natural
+// order, until visit returns false. It costs what it visits.
+func (s *Snapshot) Within(kind, namespace, parent string, visit func(core.Entry) bool) {
+	last := core.ViewKey{Kind: kind, Namespace: namespace, Name: parent + "/\xff"} // no name goes so far
+	s.tree.AscendGreaterOrEqual(core.Entry{Key: core.ViewKey{Kind: kind, Namespace: namespace, Name: parent + "/"}}, func(e core.Entry) bool {
+		if compare(e.Key, last) > 0 {
+			return false
+		}
+		// Between them may stand those of "n01", which is as large as "n1".
+		return !strings.HasPrefix(e.Key.Name, parent+"/") || visit(e)
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -188,6 +189,37 @@ func TestNaturalIsAnOrder(t *testing.T) {
 			t.Errorf("%q does not come before %q", pair[0], pair[1])
 		}
 	}
+}
+
+// Within must find what a look at everything finds, in the same order.
+func TestWithin(t *testing.T) {
+	text := rapid.StringMatching(`[an0-2.-]{1,3}(/[0-9]{1,2})?`)
+	rapid.Check(t, func(t *rapid.T) {
+		v := New()
+		v.Publish(put("Node", "", "n1", "z"))
+		v.Publish(put("Zebra", "", "n1/1"))
+		v.Publish(put("Verdict", "", rapid.SliceOfN(text, 1, 30).Draw(t, "names")...))
+		parent := rapid.StringMatching(`[an0-2.-]{1,3}`).Draw(t, "parent")
+		var want, got []string
+		s := v.Snapshot()
+		s.All("Verdict", "", func(e core.Entry) bool {
+			if strings.HasPrefix(e.Key.Name, parent+"/") {
+				want = append(want, e.Key.Name)
+			}
+			return true
+		})
+		s.Within("Verdict", "", parent, func(e core.Entry) bool { got = append(got, e.Key.Name); return true })
+		if !slices.Equal(got, want) {
+			t.Fatalf("within %q: got %v, want %v", parent, got, want)
+		}
+		if len(want) > 0 {
+			n := 0
+			s.Within("Verdict", "", parent, func(core.Entry) bool { n++; return false })
+			if n != 1 {
+				t.Fatalf("visited %d after the first refusal", n)
+			}
+		}
+	})
 }
 
 func BenchmarkPublish(b *testing.B) {

@@ -607,7 +607,7 @@ type ListRequest struct {
 	Namespace string `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"`
 	// selector on labels, "" means all.
 	Selector string `protobuf:"bytes,3,opt,name=selector,proto3" json:"selector,omitempty"`
-	// about limits events (and nothing else) to one object.
+	// about limits events to one object, verdicts to one node.
 	About         *Ref `protobuf:"bytes,4,opt,name=about,proto3" json:"about,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1528,7 +1528,7 @@ func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
 type NodeWordRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
-	// word is dead, cordon, uncordon or remove.
+	// word is dead, cordon, uncordon, remove, or thaw, which names no node.
 	Word string `protobuf:"bytes,2,opt,name=word,proto3" json:"word,omitempty"`
 	// force: "dead" also of a node that answers.
 	Force         bool `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`
