@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/memberlist"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
@@ -23,6 +24,7 @@ import (
 	"github.com/orchctl/orch/agent/plan"
 	"github.com/orchctl/orch/agent/session"
 	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/evidence"
 	"github.com/orchctl/orch/internal/wire"
 )
 
@@ -46,7 +48,12 @@ type Network interface {
 	Prune(ctx context.Context, keep func(api.ReplicaKey) bool) error
 }
 
-// Config is a node's agent. All fields but Gossip and DialOptions are required.
+// Prober looks at another host from here.
+type Prober interface {
+	Probe(ctx context.Context, t evidence.Target, timeout time.Duration) evidence.Result
+}
+
+// Config is a node's agent. All fields but Gossip and those for tests are required.
 type Config struct {
 	Name string
 	// Data is the agent's own folder; it must exist.
@@ -69,13 +76,27 @@ type Config struct {
 	// GossipPort is the port of UDP and TCP on Address; 0 means no gossip.
 	GossipPort int
 	Logger     *slog.Logger
-	// DialOptions are for tests.
+
+	// The rest is for tests, which replace the machine's network and clock.
+
 	DialOptions []grpc.DialOption
+	// Prober is what the node looks at others with; nil is evidence's.
+	Prober Prober
+	// GossipTransport gives each membership its own; nil is UDP and TCP.
+	GossipTransport func() memberlist.Transport
+	// BootTime is the time since boot; nil is CLOCK_BOOTTIME.
+	BootTime func() time.Duration
 }
 
 // Run drives the node until ctx ends; then it says goodbye to the leader and
 // leaves every container running. Errors are of the start only.
 func Run(ctx context.Context, cfg Config) error {
+	if cfg.Prober == nil {
+		cfg.Prober = &evidence.Prober{}
+	}
+	if cfg.BootTime == nil {
+		cfg.BootTime = bootTime
+	}
 	unlock, err := lockFolder(cfg.Data)
 	if err != nil {
 		return err

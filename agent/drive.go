@@ -137,7 +137,7 @@ func (d *driver) do(ctx context.Context, e plan.Effect) {
 	case plan.Ack:
 		d.session.SendAck(d.gen, e.AssignmentSequence, e.EndpointVersion)
 	case plan.Renew:
-		d.renewals[e.Renewal.ID] = bootTime()
+		d.renewals[e.Renewal.ID] = d.cfg.BootTime()
 		d.session.SendRenewal(d.gen, e.Renewal)
 	case plan.SaveAssignment:
 		d.saver.save(e.Saved)

@@ -81,7 +81,11 @@ func (g *gossiper) run(ctx context.Context) error {
 
 // member is one membership: as long as the key holds.
 func (g *gossiper) member(ctx context.Context, key []byte) error {
-	m, err := gossip.New(gossip.Config{Name: g.cfg.Name, BindAddr: g.cfg.Address.String(), Port: g.cfg.GossipPort, SecretKey: key, Quick: g.isQuick(), Logger: g.cfg.Logger})
+	cfg := gossip.Config{Name: g.cfg.Name, BindAddr: g.cfg.Address.String(), Port: g.cfg.GossipPort, SecretKey: key, Quick: g.isQuick(), Logger: g.cfg.Logger}
+	if g.cfg.GossipTransport != nil {
+		cfg.Transport = g.cfg.GossipTransport()
+	}
+	m, err := gossip.New(cfg)
 	if err != nil {
 		return err
 	}

@@ -28,7 +28,6 @@ func (d *driver) Witness(ctx context.Context, ask wire.Ask) *orchv1.WitnessAnswe
 	if ask.Timeout > 0 {
 		wait = ask.Timeout
 	}
-	var p evidence.Prober
 	target := evidence.Target{Addr: addr}
 	for _, text := range ask.Ports {
 		// Replicas' own addresses cannot be reached from here yet.
@@ -36,7 +35,7 @@ func (d *driver) Witness(ctx context.Context, ask wire.Ask) *orchv1.WitnessAnswe
 			target.Ports = append(target.Ports, port.Port())
 		}
 	}
-	r := p.Probe(ctx, target, wait)
+	r := d.cfg.Prober.Probe(ctx, target, wait)
 	answer.HostAnswers, answer.How = r.HostAnswers, r.How
 	answer.PortsAsked, answer.PortsAnswered = int32(r.PortsAsked), int32(r.PortsAnswered)
 	return answer
