@@ -252,6 +252,8 @@ const (
 	ReasonCreateError  = "CreateError"
 	ReasonBackOff      = "BackOff"
 	ReasonNoNode       = "NoNode"
+	// ReasonNoLease: it runs only under a lease and was not given one yet.
+	ReasonNoLease = "NoLease"
 	// ReasonLeaseLost: its node could not renew the lease that it runs under; it
 	// starts again when a lease is granted.
 	ReasonLeaseLost = "LeaseLost"

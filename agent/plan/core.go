@@ -73,6 +73,11 @@ type Core struct {
 	adoptUntil time.Time
 	unanswered map[string]bool // adopted containers whose readiness is not known yet
 	wakeAt     time.Time       // as last told
+
+	// Leases.
+	renewals []renewal // without an answer, oldest first
+	renewAt  time.Time // the next renewal of all; zero: none
+	partedAt time.Time // the session ended; zero: there was none yet
 }
 
 // New makes a core from what lies on disk. Nothing happens before Started.
@@ -120,12 +125,18 @@ func (c *Core) Step(ev Event, now time.Time) []Effect {
 	case Connected:
 		c.connected, c.whole, c.endsWhole, c.sequence, c.allDue = true, false, false, 0, false
 		c.ack, c.ackDue = Ack{}, false
+		c.newSession()
 	case Disconnected:
-		c.connected, c.whole = false, false
+		c.connected, c.whole, c.partedAt = false, false, c.now
+		c.newSession()
 	case Assigned:
 		c.assigned(ev)
 	case Endpoints:
 		c.takeEndpoints(ev.Set)
+	case Granted:
+		c.granted(ev)
+	case Slept:
+		c.slept(ev.For)
 	case RuntimeBack:
 		c.observe("the runtime's events arrive again")
 	case Observed:
@@ -218,6 +229,7 @@ func (c *Core) sortedKeys() []api.ReplicaKey {
 func (c *Core) NextWake() (time.Time, bool) {
 	at := c.observeAt
 	at = earliest(at, c.reportAt)
+	at = earliest(at, c.renewAt)
 	if c.connected && c.allDue && len(c.unanswered) > 0 {
 		at = earliest(at, c.adoptUntil)
 	}
@@ -235,8 +247,9 @@ func earliest(a, b time.Time) time.Time {
 	return a
 }
 
-// flush ends a step: acknowledgement, disk, report, alarm.
+// flush ends a step: renewals, acknowledgement, disk, report, alarm.
 func (c *Core) flush() {
+	c.renew()
 	if c.saveDue {
 		c.saveDue = false
 		c.emit(SaveAssignment{Saved: c.saved()})

@@ -64,6 +64,9 @@ type (
 		OK          bool
 		Message     string
 	}
+	// Slept: the machine was suspended for so long, which the clock of Step did
+	// not count and leases do.
+	Slept struct{ For time.Duration }
 	// Tick lets time act. It is due at NextWake; one too many does no harm.
 	Tick struct{}
 )
@@ -81,6 +84,7 @@ func (Done) event()          {}
 func (Progress) event()      {}
 func (ImagesChanged) event() {}
 func (Probed) event()        {}
+func (Slept) event()         {}
 func (Tick) event()          {}
 
 // Container is a container as the runtime has it.

@@ -31,6 +31,11 @@ type replica struct {
 	runs      []*run // as in the template
 	leftovers []*leftover
 
+	lease     lease     // the last that it was given
+	asked     bool      // this session was asked for one
+	refusedAt time.Time // the leader refused one since the last was given
+	lost      string    // why it has no lease any more; empty: it has one, or needs none, or none is known
+
 	wake time.Time // when time alone changes something; zero: never
 	sent *wire.Report
 }
@@ -168,6 +173,7 @@ func (c *Core) settle(r *replica) {
 
 func (c *Core) settleWanted(r *replica) {
 	r.advance(api.PhasePreparing)
+	c.judgeLease(r)
 	c.clearLeftovers(r)
 	if r.anyRun((*run).wantsStart) {
 		c.wantNetwork(r)
@@ -231,7 +237,7 @@ func (c *Core) leave(r *replica, why string) {
 	if r.going {
 		return
 	}
-	r.going, r.held, r.why = true, false, why
+	r.going, r.held, r.why, r.lost = true, false, why, ""
 	r.advance(api.PhaseStopping)
 	for _, x := range r.runs {
 		c.leaveImage(x)

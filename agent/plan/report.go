@@ -142,6 +142,8 @@ func (x *run) told() api.ContainerStatus {
 		cs.Reason, cs.Message = x.image.retry.failure.Reason, x.image.retry.failure.Message
 	case x.pulling != "":
 		cs.Reason, cs.Message = api.ReasonPulling, x.pulling
+	case x.lastExit == nil && x.waitsForLease():
+		cs.Reason, cs.Message = api.ReasonNoLease, "waits for the leader to give it a lease"
 	case x.lastExit != nil:
 		cs.Reason, cs.Message = x.lastExit.Reason, x.lastExit.Message
 		wait := x.nextStart.Sub(x.endedAt)
@@ -149,6 +151,9 @@ func (x *run) told() api.ContainerStatus {
 			cs.Reason = api.ReasonBackOff
 			cs.Message = fmt.Sprintf("restarts %s after its end (%s)", wait.Round(time.Millisecond), join(x.lastExit.Reason, x.lastExit.Message))
 		}
+	}
+	if x.r.lost != "" && !x.final {
+		cs.Reason, cs.Message = api.ReasonLeaseLost, x.r.lost
 	}
 	if f := x.failing.failure; f != nil {
 		cs.Reason, cs.Message = f.Reason, f.Message

@@ -27,6 +27,7 @@ type run struct {
 	uncertain bool // the runtime could not tell whether it runs
 	adopted   bool
 
+	lease   lease  // what its watchdog has; that of its replica may be later
 	image   *image // waits for it
 	pulling string
 	failing retry // start, stop or removal, whichever was last
@@ -79,7 +80,8 @@ func (c *Core) settleRun(x *run) {
 	case absent:
 		c.startRun(x)
 	case running:
-		if x.sick != "" {
+		c.holdLease(x)
+		if x.sick != "" && x.state == running {
 			c.stopRun(x, api.ExitLivenessFailed, x.sick)
 		}
 	case ended:
@@ -112,6 +114,9 @@ func (c *Core) startRun(x *run) {
 	if r.net.state != netUp || r.leftoverNamed(x.spec.Name) {
 		return
 	}
+	if !c.mayStart(r) { // what takes time is ready when it may
+		return
+	}
 	if x.failing.waiting(c.now) {
 		r.wakeBy(x.failing.at)
 		return
@@ -120,14 +125,14 @@ func (c *Core) startRun(x *run) {
 	if !ok {
 		return
 	}
-	x.op = id
+	x.op, x.lease = id, r.lease
 	c.setState(x, starting)
 	why := "it is assigned"
 	if x.lastExit != nil {
 		why = fmt.Sprintf("its last run ended: %s", x.lastExit.Reason)
 	}
 	c.emit(StartContainer{ID: id, Replica: r.key, Revision: r.revision, Incarnation: c.incarnation, Attempt: x.attempt, Container: x.spec,
-		ImageID: x.imageID, Network: r.net.Network, Grace: r.grace(), Hash: x.hash, Why: why})
+		ImageID: x.imageID, Network: r.net.Network, Grace: r.grace(), Hash: x.hash, Lease: r.leaseOf(), Why: why})
 }
 
 func (c *Core) startDone(x *run, ev Done) {
@@ -142,6 +147,8 @@ func (c *Core) startDone(x *run, ev Done) {
 		c.doubtNetwork(x.r)
 		x.startedAt = time.Time{}
 		c.judgeEnd(x, *f.Exit)
+	case f != nil && f.Reason == api.ReasonLeaseLost:
+		c.startRefused(x)
 	case f != nil:
 		c.doubtNetwork(x.r)
 		if f.Reason == api.ReasonImageMissing {
@@ -259,7 +266,7 @@ func (c *Core) removeDone(x *run, ev Done) {
 // forgetContainer: the runtime has nothing of this run any more.
 func (c *Core) forgetContainer(x *run) {
 	delete(c.byID, x.id)
-	x.id, x.uncertain, x.adopted = "", false, false
+	x.id, x.uncertain, x.adopted, x.lease = "", false, false, lease{}
 	if !x.r.going { // no further run
 		x.attempt++
 	}
@@ -291,6 +298,10 @@ func (c *Core) endRun(x *run, exit api.Exit) {
 	c.stopProbes(x)
 	c.setState(x, ended)
 	x.uncertain = false
+	if c.endedByLease(x, exit) {
+		exit = x.leaseLost(exit)
+		x.sick = ""
+	}
 	if x.sick != "" {
 		exit.Reason = api.ExitLivenessFailed
 		exit.Message = join(x.sick, exit.Message)
@@ -307,6 +318,10 @@ func (c *Core) judgeEnd(x *run, exit api.Exit) {
 		at = exit.FinishedAt
 	}
 	x.endedAt = at
+	if exit.Reason == api.ReasonLeaseLost { // no fault of its own, whatever the policy: the next lease starts it
+		x.nextStart = time.Time{}
+		return
+	}
 	policy := x.r.template.RestartPolicy
 	failed := exit.Code != 0 || exit.Signal != 0 || exit.OOM || exit.Reason == api.ExitLivenessFailed
 	if policy.Condition == api.RestartNever || (policy.Condition == api.RestartOnFailure && !failed) {
