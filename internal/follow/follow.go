@@ -83,7 +83,7 @@ const (
 	againAfter = 20 * time.Millisecond
 )
 
-var kinds = []string{api.KindNode, api.KindService, api.KindReplica}
+var kinds = []string{api.KindNode, api.KindService, api.KindReplica, api.KindFleet}
 
 // New watches from now until Close, and returns when it has what is there.
 func New(ctx context.Context, client orchv1.OrchClient) (*Follower, error) {

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -62,3 +63,16 @@ func (l *Lab) Containers() ([]Container, error) {
 
 // String gives "n1 default.web-0.17.main".
 func (c Container) String() string { return fmt.Sprintf("%s %s", c.Node, c.ID) }
+
+// KillContainer kills every process of a container at once, as the kernel's
+// killer for want of memory would.
+func (l *Lab) KillContainer(ctx context.Context, c Container) error {
+	h, err := l.running(c.Node)
+	if err != nil {
+		return err
+	}
+	if c.ID == "" || filepath.Base(c.ID) != c.ID {
+		return fmt.Errorf("kill a container of %s: %q is no container's id", c.Node, c.ID)
+	}
+	return killMembers(ctx, filepath.Join(h.replicasCgroup(), c.ID))
+}

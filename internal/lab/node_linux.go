@@ -260,8 +260,10 @@ func (l *Lab) Resume(ctx context.Context, node string) error {
 	if err != nil {
 		return err
 	}
-	if err := l.thaw(ctx, node, h); err != nil {
-		return err
+	if node != controllerName { // which is never stunned
+		if err := l.thaw(ctx, node, h); err != nil {
+			return err
+		}
 	}
 	states, err := h.programs(ctx)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/orchctl/orch/internal/clientconfig"
+	"github.com/orchctl/orch/internal/drill"
 	"github.com/orchctl/orch/internal/lab/labcmd"
 	"github.com/orchctl/orch/internal/version"
 )
@@ -94,7 +95,7 @@ Exit codes: 0 done, 1 failed, 2 bad usage or manifest.`,
 		}
 	}
 	add("use", t.applyCmd(), t.deleteCmd(), t.getCmd(), t.describeCmd(), t.logsCmd(), t.execCmd(), t.scaleCmd(), t.eventsCmd())
-	add("fleet", t.nodeCmd(), t.wordCmd("cordon"), t.wordCmd("uncordon"), t.imageCmd(), t.tokenCmd(), labcmd.New())
+	add("fleet", t.nodeCmd(), t.fleetCmd(), t.wordCmd("cordon"), t.wordCmd("uncordon"), t.imageCmd(), t.tokenCmd(), labcmd.New(), drill.Command())
 	add("other", t.configCmd(), t.versionCmd())
 	root.SetHelpCommandGroupID("other")
 	root.SetCompletionCommandGroupID("other")
@@ -126,6 +127,10 @@ var foreignCommands = map[string]string{
 	"diff":            "did you mean `orchctl apply --dry-run -f FILE`?",
 	"stop":            "did you mean `orchctl scale service/NAME --replicas 0`, or `orchctl delete`?",
 	"drain":           "there is no drain yet: `orchctl node cordon` keeps new replicas away",
+	"thaw":            "did you mean `orchctl fleet thaw`?",
+	"unfreeze":        "did you mean `orchctl fleet thaw`?",
+	"freeze":          "verdicts freeze by themselves when many nodes vanish at once; `orchctl describe fleet` shows it",
+	"verdicts":        "did you mean `orchctl get verdicts --node NODE`?",
 	"current-context": "did you mean `orchctl config get-contexts`?",
 }
 
