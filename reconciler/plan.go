@@ -9,16 +9,26 @@ import (
 	"github.com/orchctl/orch/api"
 )
 
-// Plan says what is to be done for a service. The same view gives the same
-// decision. The view is not changed. now is for rules that depend on time,
-// of which there are none yet (the relief of lost agents will be one).
+// Plan says what is to be done for a service. The same view and time give the
+// same decision. The view is not changed. Only fences depend on now.
 func Plan(v View, now time.Time) Decision {
-	p := newPlanner(v)
+	p := newPlanner(v, now)
 	p.voidDead()
 	p.removeUnwanted()
+	if v.Exclusive {
+		p.oneEach()
+	} else {
+		p.withSpares()
+	}
+	return Decision{Actions: p.sorted(), Wake: p.wake(), Waiting: p.waiting()}
+}
+
+// withSpares plans the wanted slots of an ordinary service.
+func (p *planner) withSpares() {
 	proven := p.proven()
 	for _, s := range p.wanted() {
 		p.adoptOrphan(s)
+		p.relieve(s)
 		p.contest(s)
 		p.prune(s)
 		p.standIn(s, proven)
@@ -26,7 +36,9 @@ func Plan(v View, now time.Time) Decision {
 	p.stopFirst()
 	p.fill()
 	p.startFirst()
-	return Decision{Actions: p.sorted(), Waiting: p.waiting()}
+	for _, s := range p.wanted() {
+		p.prepareRelief(s, proven)
+	}
 }
 
 // planner works on a copy of the view to which each action is applied as it is
@@ -34,6 +46,7 @@ func Plan(v View, now time.Time) Decision {
 // counted once: that is also why an applied plan plans nothing more.
 type planner struct {
 	View
+	now     time.Time
 	slots   []*slot // slots 0..Replicas-1, filled or not, then higher ones with fillings
 	actions []Action
 }
@@ -41,14 +54,18 @@ type planner struct {
 type slot struct {
 	number   int
 	fillings []*Filling // by epoch; void ones are taken out, new ones have epoch 0
-	lost     string     // why its incumbent was voided, in words
+	lost     string     // why its incumbent was voided or given up, in words
+	fence    time.Time  // until when something that is not in it any more may run
 }
 
-func newPlanner(v View) *planner {
+func newPlanner(v View, now time.Time) *planner {
 	if v.Deleting {
 		v.Replicas = 0
 	}
 	v.Replicas, v.MaxSurge, v.MaxUnavailable = max(v.Replicas, 0), max(v.MaxSurge, 0), max(v.MaxUnavailable, 0)
+	if v.Exclusive {
+		v.MaxSurge = 0
+	}
 	if v.MaxSurge == 0 && v.MaxUnavailable == 0 {
 		v.MaxUnavailable = 1
 	}
@@ -56,12 +73,15 @@ func newPlanner(v View) *planner {
 	slices.SortStableFunc(v.Fillings, func(a, b Filling) int {
 		return cmp.Or(cmp.Compare(a.Key.Slot, b.Key.Slot), cmp.Compare(a.Key.Epoch, b.Key.Epoch))
 	})
-	p := &planner{View: v, slots: make([]*slot, 0, v.Replicas)}
+	p := &planner{View: v, now: now, slots: make([]*slot, 0, v.Replicas)}
 	for n := range v.Replicas {
-		p.slots = append(p.slots, &slot{number: n})
+		p.slots = append(p.slots, &slot{number: n, fence: v.Fenced[n]})
 	}
 	for i := range v.Fillings {
 		f := &p.Fillings[i]
+		if v.Exclusive && !f.heard() && f.fenced(now) {
+			f.Ready = false // whatever it was when it was last heard of
+		}
 		if n := f.Key.Slot; n < v.Replicas {
 			p.slots[n].fillings = append(p.slots[n].fillings, f)
 			continue
@@ -129,12 +149,11 @@ func (p *planner) available() int {
 // floor is how many slots must stay available (I4).
 func (p *planner) floor() int { return max(p.Replicas-p.MaxUnavailable, 0) }
 
-// occupants counts what holds room in the slot: spares are apart, and what is
-// stopping on a suspect node holds no room that anything else could use.
+// occupants counts what holds room in the slot; spares are apart.
 func (s *slot) occupants() int {
 	n := 0
 	for _, f := range s.fillings {
-		if !f.Spare && !(f.Stopping && f.suspect()) {
+		if !f.Spare && f.holdsRoom() {
 			n++
 		}
 	}
@@ -177,6 +196,9 @@ func (p *planner) voidDead() {
 			p.act(Void, f, "%s is dead", f.Node)
 			if !f.Spare && !f.Stopping {
 				s.lost = fmt.Sprintf("%s is void: %s is dead", f.name(), f.Node)
+			}
+			if p.Exclusive && f.Leased && f.FencedAt.After(s.fence) {
+				s.fence = f.FencedAt // to take it for dead ends no lease
 			}
 			return false
 		})

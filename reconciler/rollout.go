@@ -27,7 +27,7 @@ func (p *planner) prune(s *slot) {
 	if keep := firstServing(p.current(s)); keep != nil {
 		for _, f := range s.live() {
 			switch {
-			case f == keep || !f.heard():
+			case f == keep || !f.heard() && !f.relieved():
 			case f.Revision == p.Revision:
 				p.remove(f, "%s on %s is ready in the same slot", keep.name(), keep.Node)
 			default:
@@ -40,14 +40,16 @@ func (p *planner) prune(s *slot) {
 	p.pruneOld(s)
 }
 
-// firstServing is the oldest filling that is surely ready.
+// firstServing is the oldest filling that is surely ready, one that is not to be
+// relieved before those that are.
 func firstServing(fs []*Filling) *Filling {
+	var found *Filling
 	for _, f := range fs {
-		if f.known() && f.ready() {
-			return f
+		if f.known() && f.ready() && (found == nil || found.relieved() && !f.relieved()) {
+			found = f
 		}
 	}
-	return nil
+	return found
 }
 
 // pruneEnded leaves one of several fillings of the wanted revision that have

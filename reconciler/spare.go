@@ -3,8 +3,6 @@ package reconciler
 import (
 	"fmt"
 	"slices"
-
-	"github.com/orchctl/orch/api"
 )
 
 // standIn sees to it that a slot in which nothing but suspect incumbents lives
@@ -43,6 +41,8 @@ func (p *planner) adoptOrphan(s *slot) {
 
 func orphanRank(f *Filling) int {
 	switch {
+	case f.available() && !f.relieved():
+		return 4
 	case f.available():
 		return 3
 	case f.suspect():
@@ -55,9 +55,10 @@ func orphanRank(f *Filling) int {
 
 // contest ends the coexistence of incumbent and spare once both are heard.
 // An incumbent that is not yet reported is waited for: unknown is not absent.
+// One that is being relieved contests nothing: its spare is to win.
 func (p *planner) contest(s *slot) {
 	incumbents, spares := s.incumbents(), s.spares()
-	if len(spares) == 0 || len(incumbents) == 0 {
+	if len(spares) == 0 || len(incumbents) == 0 || slices.ContainsFunc(incumbents, (*Filling).relieved) {
 		return
 	}
 	if w := p.successor(incumbents, spares); w != nil {
@@ -70,10 +71,10 @@ func (p *planner) contest(s *slot) {
 		}
 		p.adopt(w, "the incumbent %s on %s goes", incumbents[0].name(), incumbents[0].Node)
 	}
-	i := slices.IndexFunc(s.incumbents(), func(f *Filling) bool { return f.reported() && f.ready() })
+	i := slices.IndexFunc(s.incumbents(), (*Filling).serving)
 	for _, f := range s.spares() {
 		switch {
-		case !f.heard():
+		case !f.heard() || p.staysBeside(s, f):
 		case i >= 0:
 			p.remove(f, "incumbent on %s is back and ready", s.incumbents()[i].Node)
 		case f.ended() && allReported(incumbents):
@@ -84,6 +85,15 @@ func (p *planner) contest(s *slot) {
 			p.remove(f, "neither it nor the incumbent on %s is ready and revision %d is wanted", incumbents[0].Node, p.Revision)
 		}
 	}
+}
+
+// staysBeside tells whether a spare is kept although an incumbent serves: it
+// serves too, and all that do otherwise may be gone again in a moment. A rollout
+// is not kept waiting for that.
+func (p *planner) staysBeside(s *slot, spare *Filling) bool {
+	return spare.ready() && spare.Revision == p.Revision &&
+		slices.ContainsFunc(s.incumbents(), (*Filling).serving) &&
+		!slices.ContainsFunc(s.incumbents(), func(f *Filling) bool { return f.serving() && !f.Damped })
 }
 
 // successor is the spare that takes the place of incumbents which are back, or
@@ -113,17 +123,27 @@ func allReported(fs []*Filling) bool {
 }
 
 // spareRevision is the revision of a spare for a slot whose incumbents are all
-// suspect: a spare is no place for an experiment, so a revision that no filling
-// has proven yet does not get there while the incumbent's own is at hand.
+// suspect or to be relieved: a spare is no place for an experiment, so a revision
+// that no filling has proven yet does not get there while the incumbent's own is
+// at hand.
+//
+// A relief may last, and its slot is not rolled meanwhile: so it takes the wanted
+// revision as soon as the incumbent's own is no better, or if there is no other
+// slot that could prove it.
 func (p *planner) spareRevision(s *slot, proven bool) int64 {
 	if proven {
 		return p.Revision
 	}
 	fs := s.incumbents()
+	own, ready := fs[0].Revision, false
 	if i := slices.IndexFunc(fs, (*Filling).ready); i >= 0 {
-		return fs[i].Revision
+		own, ready = fs[i].Revision, true
 	}
-	return fs[0].Revision
+	ended := slices.ContainsFunc(s.spares(), func(f *Filling) bool { return f.ended() && f.Revision == own })
+	if !allSuspect(fs) && (!ready || ended || p.Replicas == 1) {
+		return p.Revision
+	}
+	return own
 }
 
 // dropStaleSpares removes spares that serve nobody and would not be made so
@@ -144,14 +164,14 @@ func (p *planner) addSpare(s *slot, rev int64) {
 		return
 	}
 	inc := s.incumbents()[i]
-	p.create(s, Action{Revision: rev, Spare: true, Avoid: suspectNodes(s),
+	p.create(s, Action{Revision: rev, Spare: true, Avoid: doubtfulNodes(s),
 		Why: fmt.Sprintf("%s suspect: %s cannot be reached", inc.Node, inc.name())})
 }
 
-func suspectNodes(s *slot) []string {
+func doubtfulNodes(s *slot) []string {
 	var nodes []string
 	for _, f := range s.fillings {
-		if f.Verdict == api.VerdictSuspect {
+		if f.doubtful() {
 			nodes = append(nodes, f.Node)
 		}
 	}

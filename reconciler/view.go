@@ -21,7 +21,8 @@ type View struct {
 	MaxSurge, MaxUnavailable int
 	// Exclusive: a slot may never have two running containers. There are no
 	// spares then and no surge; a slot is filled again when nothing that was in
-	// it can still run.
+	// it can still run. It is to be set as long as the wanted revision or that of
+	// any filling asks for it.
 	Exclusive bool
 	// Fenced tells of wanted slots from when on nothing that was in them before,
 	// and is no longer among Fillings, can still run; a slot not in it is free.
@@ -51,13 +52,20 @@ type Filling struct {
 	// Spare: it was created because the slot's incumbent could not be reached, or
 	// is being relieved.
 	Spare bool
+	// Leased: its revision runs only under a lease. One that is not (the service
+	// became exclusive just now) has no fence: nothing ends it but its own agent,
+	// or the end of its node. Only for Exclusive.
+	Leased bool
 	// FencedAt is from when on it surely runs no more if nothing is heard from
 	// its node: when its last lease has ended. Zero: it never had one, and so
-	// never ran. Only for Exclusive.
+	// never ran, or its node has booted since. It says nothing unless Leased.
+	// Only for Exclusive.
 	FencedAt time.Time
 	// Relieve says why it is to be replaced start-first (Exclusive: stop-first)
 	// though it runs: its agent is lost for long, or its node cannot work. Empty:
-	// it is not to be. Whoever sets it has budgeted it.
+	// it is not to be. Whoever sets it has budgeted it. While it is Stopping it
+	// needs no budget: then Relieve says that its end may take for ever, so that
+	// nothing waits for its room.
 	Relieve string
 	// Damped: its node went and came back too often. A spare that is ready beside
 	// it stays.
@@ -89,6 +97,8 @@ type Action struct {
 	// Spare and Avoid are set for Create only. Avoid are nodes not to use, sorted.
 	Spare bool
 	Avoid []string
+	// Relief: the Create or Remove is there because of Filling.Relieve.
+	Relief bool
 	// Why is the reason, a clause in words.
 	Why string
 }
@@ -116,8 +126,8 @@ type Decision struct {
 	// Actions are sorted by slot, then operation, then epoch. They belong
 	// together: commit all of them or none, Creates that find no node apart.
 	Actions []Action
-	// Wake is when to plan again though nothing changed; zero for not at all.
-	// No rule depends on time yet, so it is zero.
+	// Wake is when to plan again though nothing changed: when the next slot that
+	// waits for a fence may be filled. Zero for not at all.
 	Wake time.Time
 	// Waiting says in words what is still on its way or in the way; empty once
 	// every slot has one ready filling of the wanted revision.
@@ -136,6 +146,29 @@ func (f *Filling) heard() bool {
 }
 
 func (f *Filling) suspect() bool { return f.Verdict == api.VerdictSuspect }
+
+// relieved tells whether it is to be replaced though it may run well. A suspect
+// one is simply suspect.
+func (f *Filling) relieved() bool { return f.Relieve != "" && !f.suspect() }
+
+// doubtful tells whether something is to run in its place.
+func (f *Filling) doubtful() bool { return f.suspect() || f.relieved() }
+
+// serving tells whether it surely serves now and may go on with it.
+func (f *Filling) serving() bool { return f.reported() && f.ready() && !f.relieved() }
+
+// holdsRoom tells whether something else has to wait for its room. What is
+// stopping where nobody can stop it, now or for long, is not waited for.
+func (f *Filling) holdsRoom() bool { return !f.Stopping || !f.doubtful() }
+
+// fenced tells whether it surely runs no more, whatever is heard of it. That it
+// was seen running belies that it never had a lease.
+func (f *Filling) fenced(now time.Time) bool {
+	if f.FencedAt.IsZero() {
+		return f.Leased && (f.ended() || !api.PhasePreparing.Before(f.Phase))
+	}
+	return f.Leased && !f.FencedAt.After(now)
+}
 
 // available tells whether it makes its slot count as available: only what
 // stands against it is a node of which nothing is to be expected now.

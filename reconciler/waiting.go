@@ -21,6 +21,9 @@ func (p *planner) waiting() []string {
 				lines = append(lines, line)
 			}
 		}
+		if line := p.fenceLine(s); line != "" {
+			lines = append(lines, line)
+		}
 		if s.number < p.Replicas && p.rollable(s) {
 			turns++
 		}
@@ -44,6 +47,8 @@ func (p *planner) obstacle(s *slot, f *Filling) string {
 		return ""
 	case f.Stopping:
 		return fmt.Sprintf("%s is stopping on %s%s", f.name(), f.Node, unheard(f))
+	case f.relieved() && !f.ended():
+		return fmt.Sprintf("%s is to be relieved on %s: %s", f.name(), f.Node, f.Relieve)
 	case f.suspect():
 		return fmt.Sprintf("%s cannot be reached: %s is suspect", f.name(), f.Node)
 	case f.heard() && !f.known():
@@ -52,6 +57,8 @@ func (p *planner) obstacle(s *slot, f *Filling) string {
 		return fmt.Sprintf("%s has ended (%s) on %s%s", f.name(), f.Phase, f.Node, unheard(f))
 	case !f.ready():
 		return fmt.Sprintf("%s is not ready on %s%s", f.name(), f.Node, unheard(f))
+	case f.Spare && p.staysBeside(s, f):
+		return fmt.Sprintf("%s stays beside the incumbent, whose node comes and goes", f.name())
 	case !f.heard() && !settled:
 		return fmt.Sprintf("%s is left alone on %s%s", f.name(), f.Node, unheard(f))
 	}
