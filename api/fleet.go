@@ -99,6 +99,9 @@ type Done struct {
 	Voided            int `json:"voided,omitempty"`
 }
 
+// FleetName is the name of the one Fleet.
+const FleetName = "fleet"
+
 // Fleet is what the leader holds of the fleet as a whole. There is one.
 type Fleet struct {
 	TypeMeta `json:",inline"`

@@ -15,7 +15,7 @@ import (
 // completionTimeout bounds what a press of the tab key may wait for.
 const completionTimeout = 2 * time.Second
 
-var allKinds = []string{api.KindService, api.KindReplica, api.KindNode, api.KindEvent}
+var allKinds = []string{api.KindService, api.KindReplica, api.KindNode, api.KindEvent, api.KindVerdict, api.KindFleet}
 
 type completer = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective)
 
@@ -40,6 +40,9 @@ func without(all, given []string) []string {
 
 // names asks for the names of a kind; without an answer there are none.
 func (t *tool) names(cmd *cobra.Command, kind string) []string {
+	if kind == api.KindVerdict { // a hundred per node: nobody looks through them
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), completionTimeout)
 	defer cancel()
 	client, err := t.connect(ctx, "complete", false)
@@ -94,7 +97,7 @@ func (t *tool) completeTargets(kinds ...string) completer {
 			for _, k := range kinds {
 				out = append(out, word(k), words(k))
 			}
-			return out, cobra.ShellCompDirectiveNoFileComp
+			return slices.Compact(out), cobra.ShellCompDirectiveNoFileComp
 		}
 		kind, err := parseKind(given[0])
 		if err != nil {

@@ -28,30 +28,37 @@ const (
 
 func (t *tool) describeCmd() *cobra.Command {
 	var l listing
+	verdicts := verdictsShown
 	cmd := &cobra.Command{
 		Use:   "describe TYPE [NAME...] | TYPE/NAME...",
-		Short: "Tell everything about services, replicas or nodes, and why they are as they are",
+		Short: "Tell everything about services, replicas, nodes or the fleet, and why they are as they are",
 		Example: `  orchctl describe service web     # what is missing, and which nodes would take it
   orchctl describe replica web-0   # how its containers ended
-  orchctl describe node/n1`,
+  orchctl describe node/n1         # also what was held of it, why and by whose word
+  orchctl describe node n1 --verdicts 0
+  orchctl describe fleet`,
 		ValidArgsFunction: beginning(t.completeTargets(allKinds...)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			targets, err := t.parseTargets(args)
 			if err != nil {
 				return err
 			}
-			if err := l.check(targets, len(args)); err != nil {
+			if err := l.check(targets); err != nil {
 				return err
 			}
-			return t.describe(cmd.Context(), l, targets)
+			if verdicts < 0 {
+				return usagef("--verdicts %d: want a number, or 0 for all", verdicts)
+			}
+			return t.describe(cmd.Context(), l, targets, verdicts)
 		},
 	}
 	cmd.Flags().StringVarP(&l.selector, "selector", "l", "", "labels that must match, such as app=web")
 	cmd.Flags().BoolVarP(&l.all, "all-namespaces", "A", false, "of all namespaces")
+	cmd.Flags().IntVar(&verdicts, "verdicts", verdictsShown, "how many of a node's latest verdicts to tell; 0 for all")
 	return cmd
 }
 
-func (t *tool) describe(ctx context.Context, l listing, targets []target) error {
+func (t *tool) describe(ctx context.Context, l listing, targets []target, verdicts int) error {
 	client, err := t.connect(ctx, "describe "+words(targets[0].kind), false)
 	if err != nil {
 		return err
@@ -64,7 +71,7 @@ func (t *tool) describe(ctx context.Context, l listing, targets []target) error 
 		t.none(targets[0].kind, l, targets[0].namespace)
 	}
 	for i, o := range found {
-		p := &page{now: t.Now()}
+		p := &page{now: t.Now(), verdicts: verdicts}
 		if i > 0 {
 			p.b.WriteString("\n\n")
 		}
@@ -88,6 +95,12 @@ func (t *tool) describeOne(ctx context.Context, client orchv1.OrchClient, p *pag
 		return t.describeNode(ctx, client, p, v)
 	case *api.Event:
 		p.event(v)
+	case *api.VerdictRecord:
+		p.field(0, "Node", "%s", v.Node)
+		p.field(0, "Verdict", "%s (%d)", verdictChange(v), v.Seq)
+		p.verdict(0, v)
+	case *api.Fleet:
+		return t.describeFleet(ctx, client, p, v)
 	}
 	return nil
 }
@@ -96,6 +109,8 @@ func (t *tool) describeOne(ctx context.Context, client orchv1.OrchClient, p *pag
 type page struct {
 	b   strings.Builder
 	now time.Time
+	// verdicts is how many of a node's verdicts are told; 0 means all.
+	verdicts int
 }
 
 // fieldWidth is the column of values at the page's left edge.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/orchctl/orch/api"
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
@@ -18,6 +19,9 @@ func (t *tool) describeService(ctx context.Context, client orchv1.OrchClient, p 
 	p.field(0, "Revision", "%d", st.Revision)
 	p.field(0, "Replicas", "%d wanted, %d ready; %d up to date, %d in all", s.Spec.Want(), st.Ready, st.Updated, st.Replicas)
 	p.list(0, "Reasons", st.Reasons)
+	if s.Spec.Priority != 0 {
+		p.field(0, "Priority", "%d", s.Spec.Priority)
+	}
 	p.field(0, "Rollout", "%d more and %d fewer than wanted at a time", s.Spec.Surge(s.Spec.Want()), s.Spec.Unavailable(s.Spec.Want()))
 	p.template(s.Spec.Template)
 	replicas, _, err := t.fetch(ctx, client, listing{}, []target{{api.KindReplica, s.Metadata.Namespace, ""}})
@@ -25,11 +29,14 @@ func (t *tool) describeService(ctx context.Context, client orchv1.OrchClient, p 
 		return err
 	}
 	about := []*orchv1.Ref{{Kind: api.KindService, Namespace: s.Metadata.Namespace, Name: s.Metadata.Name}}
-	pending, rows := false, [][]string{}
+	pending, rows, degraded := false, [][]string{}, []string(nil)
 	for _, o := range replicas {
 		r := o.value.(*api.Replica)
 		if r.Spec.Service != s.Metadata.Name {
 			continue
+		}
+		if r.Status.Degraded {
+			degraded = append(degraded, fmt.Sprintf("%s on %s: it cannot be reached, but the service has nothing better to send traffic to", r.Metadata.Name, r.Spec.Node))
 		}
 		pending = pending || r.Status.Phase == api.PhasePending
 		if !r.Status.Ready && len(about) <= replicasAskedMax {
@@ -38,6 +45,7 @@ func (t *tool) describeService(ctx context.Context, client orchv1.OrchClient, p 
 		rows = append(rows, []string{r.Metadata.Name, replicaReady(r), replicaWord(r), strconv.FormatInt(r.Spec.Revision, 10), orDash(r.Spec.Node), orDash(r.Status.IP),
 			strconv.Itoa(r.Status.Restarts), orDash(replicaReason(r))})
 	}
+	p.list(0, "Degraded", degraded)
 	p.table("Replicas", rows, "NAME", "READY", "STATUS", "REVISION", "NODE", "IP", "RESTARTS", "REASON")
 	if pending {
 		if err := t.fits(ctx, client, p, s.Metadata.Namespace, s.Metadata.Name); err != nil {
@@ -57,11 +65,30 @@ func (p *page) template(x api.Template) {
 		p.field(0, "Restarts", "%s, %s to %s apart", c, short(x.RestartPolicy.BackOff.Or(api.DefaultBackOff)), short(x.RestartPolicy.MaxBackOff.Or(api.DefaultMaxBackOff)))
 	}
 	p.field(0, "Stop", "SIGTERM, SIGKILL after %s", short(x.TerminationGracePeriod.Or(api.DefaultGrace)))
+	p.partition(x)
 	p.title(0, "Containers")
 	for _, c := range x.Containers {
 		p.title(2, c.Name)
 		p.container(c)
 	}
+}
+
+// partition tells what becomes of replicas whose node is cut off.
+func (p *page) partition(x api.Template) {
+	if x.Exclusive {
+		p.field(0, "Exclusive", "yes: no slot ever has two running replicas")
+	}
+	if !x.Leased() {
+		return
+	}
+	lease, grace := x.Lease(), x.TerminationGracePeriod.Or(api.DefaultGrace)
+	kill := lease - api.LeaseDrift(lease) - api.LeaseKill
+	p.field(0, "On partition", "stop: SIGTERM %s after the last renewal of its lease, killed %s after it", short(kill-grace), short(kill))
+	then := "when it has ended, the replica has surely stopped"
+	if x.Exclusive {
+		then = fmt.Sprintf("its slot is filled again %s after the last renewal", short(lease+api.LeaseDrift(lease)))
+	}
+	p.field(0, "Lease", "%s; %s", short(lease), then)
 }
 
 func (p *page) container(c api.Container) {
@@ -243,6 +270,15 @@ func (t *tool) describeNode(ctx context.Context, client orchv1.OrchClient, p *pa
 		p.field(0, "Since", "%s", p.when(st.VerdictSince))
 	}
 	p.field(0, "Why", "%s", st.VerdictWhy)
+	if st.Impaired != "" {
+		p.field(0, "Impaired", "%s", st.Impaired)
+		if !st.ImpairedSince.IsZero() {
+			p.field(2, "Since", "%s", p.when(st.ImpairedSince))
+		}
+	}
+	if until := st.DampedUntil; !until.IsZero() {
+		p.field(0, "Damped", "until %s (for %s more): it went and came back too often, and gets nothing new", until.UTC().Format(time.RFC3339), short(max(0, until.Sub(p.now))))
+	}
 	p.field(0, "Address", "%s", st.Address)
 	p.field(0, "Version", "%s", st.Version)
 	p.field(0, "OS", "%s", st.OS)
@@ -273,5 +309,8 @@ func (t *tool) describeNode(ctx context.Context, client orchv1.OrchClient, p *pa
 		}
 	}
 	p.table("Replicas", rows, "NAMESPACE", "NAME", "READY", "STATUS", "RESTARTS", "AGE")
+	if err := t.verdicts(ctx, client, p, n.Metadata.Name); err != nil {
+		return err
+	}
 	return t.events(ctx, client, p, target{kind: api.KindNode, name: n.Metadata.Name}.ref())
 }

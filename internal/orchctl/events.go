@@ -29,7 +29,7 @@ func (t *tool) eventsCmd() *cobra.Command {
 				l.about = named[0].ref()
 				x.namespace = named[0].namespace
 			}
-			if err := l.check([]target{x}, 1); err != nil {
+			if err := l.check([]target{x}); err != nil {
 				return err
 			}
 			if l.watch {

@@ -75,6 +75,10 @@ func objectOf(v any) object {
 		kind, x.TypeMeta = api.KindNode, api.TypeMeta{APIVersion: api.Version, Kind: api.KindNode}
 	case *api.Event:
 		kind = api.KindEvent
+	case *api.VerdictRecord:
+		kind = api.KindVerdict
+	case *api.Fleet:
+		kind, x.TypeMeta = api.KindFleet, api.TypeMeta{APIVersion: api.Version, Kind: api.KindFleet}
 	}
 	raw, err := json.Marshal(v)
 	if err != nil {
@@ -119,6 +123,9 @@ func matches(l *orchv1.ListRequest, o object) bool {
 	}
 	if e, ok := o.value.(*api.Event); ok && l.GetAbout() != nil {
 		return e.Kind == l.About.Kind && e.Name == l.About.Name && e.Namespace == l.About.Namespace
+	}
+	if v, ok := o.value.(*api.VerdictRecord); ok && l.GetAbout() != nil {
+		return l.About.Kind == api.KindNode && v.Node == l.About.Name
 	}
 	var labels map[string]string
 	switch v := o.value.(type) {

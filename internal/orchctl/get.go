@@ -19,7 +19,8 @@ import (
 type listing struct {
 	output, selector string
 	all, watch       bool
-	about            *orchv1.Ref // of events
+	about            *orchv1.Ref // of events and verdicts
+	node             string      // --node, of verdicts
 }
 
 var outputs = []string{"wide", "yaml", "json", "name"}
@@ -29,25 +30,31 @@ func (t *tool) getCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "get TYPE [NAME...] | TYPE/NAME...",
 		Aliases: []string{"list", "ls"},
-		Short:   "Show services, replicas, nodes or events",
+		Short:   "Show services, replicas, nodes, events, verdicts or the fleet",
 		Long: `Show objects as a table, or as what they are with -o yaml or json.
 
-Types: service (services, svc), replica (replicas), node (nodes), event (events);
-several with commas. A replica may be named by an unambiguous beginning, and by
-name and epoch (web-0@17).`,
+Types: service (services, svc), replica (replicas), node (nodes), event (events),
+verdict (verdicts), fleet; several with commas. A replica may be named by an
+unambiguous beginning, and by name and epoch (web-0@17). A verdict is one change
+of what is held of a node; it is named by node and number (n2/17).`,
 		Example: `  orchctl get services
   orchctl get service/web -o yaml > web.yaml    # apply -f reads it back
   orchctl get replicas -o wide -w               # print what changes, as it changes
   orchctl get replicas -l app=web -A
-  orchctl get nodes -o wide`,
+  orchctl get nodes -o wide
+  orchctl get verdicts --node n2                # what was held of it, why, by whose word
+  orchctl get fleet -w                          # nodes by verdict, spares, freezes`,
 		ValidArgsFunction: beginning(t.completeTargets(allKinds...)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			targets, err := t.parseTargets(args)
 			if err != nil {
 				return err
 			}
-			if err := l.check(targets, len(args)); err != nil {
+			if err := l.check(targets); err != nil {
 				return err
+			}
+			if l.node != "" {
+				l.about = target{kind: api.KindNode, name: strings.TrimPrefix(l.node, "node/")}.ref()
 			}
 			if l.watch {
 				return t.watch(cmd.Context(), l, targets)
@@ -60,11 +67,13 @@ name and epoch (web-0@17).`,
 	f.StringVarP(&l.selector, "selector", "l", "", "labels that must match, such as app=web,tier!=test")
 	f.BoolVarP(&l.all, "all-namespaces", "A", false, "of all namespaces")
 	f.BoolVarP(&l.watch, "watch", "w", false, "go on and print what changes")
+	f.StringVar(&l.node, "node", "", "of verdicts: those on this node")
+	t.complete(cmd, "node", t.completeNames(api.KindNode))
 	t.complete(cmd, "output", cobra.FixedCompletions(outputs, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
-func (l listing) check(targets []target, words int) error {
+func (l listing) check(targets []target) error {
 	if l.output != "" && !slices.Contains(outputs, l.output) {
 		return usagef("-o %s: want %s", l.output, strings.Join(outputs, ", "))
 	}
@@ -83,6 +92,15 @@ func (l listing) check(targets []target, words int) error {
 	for _, x := range targets {
 		if x.kind == api.KindEvent && x.name != "" {
 			return usagef("events have no names: use `orchctl events --for TYPE/NAME`")
+		}
+		if x.kind == api.KindVerdict && x.name != "" && !strings.Contains(x.name, "/") {
+			return usagef("verdicts are named NODE/NUMBER, such as %s/17; all on that node: `orchctl get verdicts --node %s`", x.name, x.name)
+		}
+		if l.node != "" && (x.kind != api.KindVerdict || x.name != "") {
+			return usagef("--node is for all verdicts on a node, such as `orchctl get verdicts --node %s`", l.node)
+		}
+		if l.selector != "" && (x.kind == api.KindEvent || x.kind == api.KindVerdict || x.kind == api.KindFleet) {
+			return usagef("-l: %s have no labels", words(x.kind))
 		}
 	}
 	return nil
@@ -210,7 +228,7 @@ func kindsOf(targets []target) []string {
 // none says on Err that there is nothing, so that Out stays parseable.
 func (t *tool) none(kind string, l listing, namespace string) {
 	where := " in namespace " + namespace
-	if l.all || kind == api.KindNode {
+	if l.all || spaceless(kind) {
 		where = ""
 	}
 	if l.selector != "" {

@@ -34,13 +34,22 @@ func TestUsage(t *testing.T) {
 			{"version now", `unexpected argument "now"`},
 			{"get services --request-timeout x", `invalid argument "x" for "--request-timeout" flag: want a duration`},
 			{"logs web-0 --tail x", "want a number; see"},
-			{"get", "say what: service, replica, node or event"},
+			{"get", "say what: service, replica, node, event, verdict or fleet"},
 			{"get pods", `there is no kind "pods"; did you mean "replica"?`},
 			{"get services -o xml", "-o xml: want wide, yaml, json, name"},
 			{"get services -l a,,b", "a condition is empty"},
 			{"get services web -l a=b", "not both"},
 			{"get services web -A", "leave out -A"},
 			{"get services,nodes -w", "-w watches one type"},
+			{"get verdict n2", "`orchctl get verdicts --node n2`"},
+			{"get nodes --node n2", "--node is for all verdicts on a node"},
+			{"get verdict n2/3 --node n2", "--node is for all verdicts on a node"},
+			{"get verdicts -l a=b", "-l: verdicts have no labels"},
+			{"describe node n2 --verdicts -1", "--verdicts -1: want a number, or 0 for all"},
+			{"describe node n2 --verdicts many", "want a number; see"},
+			{"node thaw", "did you mean `orchctl fleet thaw`?"},
+			{"fleet thaw n2", `unexpected argument "n2"`},
+			{"fleet melt", "`orchctl fleet --help` lists them"},
 			{"get event 7", "orchctl events --for"},
 			{"get service/web nodes", `"nodes": want TYPE/NAME`},
 			{"get service replica/web-0", "names a kind again"},
@@ -121,6 +130,7 @@ func TestErrors(t *testing.T) {
 		{"apply -f - --wait=false", "Apply", status.Error(codes.PermissionDenied, "user eve (viewer) may not do this"), 1,
 			"orchctl: apply: user eve (viewer) may not do this\nuse a context with the role operator or admin (`orchctl config get-contexts` shows yours), or ask an admin\n"},
 		{"token create", "CreateToken", status.Error(codes.PermissionDenied, "no"), 1, "the role admin ("},
+		{"fleet thaw", "NodeWord", status.Error(codes.PermissionDenied, "no"), 1, "the role admin ("},
 		{"node dead n1", "NodeWord", status.Error(codes.PermissionDenied, "no"), 1, "the role admin ("},
 		{"apply -f - --wait=false", "Apply", status.Error(codes.FailedPrecondition, "service default/web: it changed; get it again"), 1, "orchctl: apply: service default/web: it changed; get it again\n"},
 		{"get services", "List", status.Error(codes.Unauthenticated, "unknown certificate"), 1, "get a new context file from an admin"},
@@ -129,7 +139,7 @@ func TestErrors(t *testing.T) {
 		{"get services", "List", status.Error(codes.Internal, "a bug"), 1, "orchctl: get services: a bug\n"},
 		{"exec web-0 -- ls", "Exec", away.Err(), 1, "`orchctl get nodes -o wide`"},
 	} {
-		in(t, newFake(), func(t *testing.T, r *rig) {
+		in(t, newFake(frozenFleet()), func(t *testing.T, r *rig) {
 			r.fail[c.method] = []error{c.err}
 			r.onNode = func(*orchv1.NodeWordRequest) error { return nil }
 			r.env.In = strings.NewReader(webYAML)
@@ -261,6 +271,7 @@ func TestCompletion(t *testing.T) {
 		for _, c := range []struct{ line, want string }{
 			{"get service |", "idle web :4"}, {"get service web |", "idle :4"}, {"get node/|", "node/n1 node/n2 node/n3 :4"}, {"get no|", "node nodes :4"},
 			{"exec job|", "job-0 :4"}, {"logs service/w|", "service/web :4"}, {"node cordon |", "n1 n2 n3 :4"}, {"events --for |", "service/ replica/ node/ :6"},
+			{"get verdicts --node |", "n1 n2 n3 :4"}, {"get verdict |", ":4"}, {"get fl|", "fleet :4"},
 			{"scale service/|", "service/idle service/web :4"}, {"get services -o |", "wide yaml json name :4"},
 		} {
 			words := strings.Split(strings.TrimSuffix(c.line, "|"), " ")

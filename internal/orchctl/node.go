@@ -15,9 +15,22 @@ var nodeWords = map[string]struct{ done, short, long string }{
 	"cordon":   {"cordoned", "Give a node no new replicas", "Give nodes no new replicas; what runs there stays."},
 	"uncordon": {"uncordoned", "Give a node new replicas again", "Let nodes have new replicas again."},
 	"dead": {"is dead", "Declare a node dead, which nobody can be sure of but you", `Declare nodes dead: what was placed on them is void, and its spares are the
-replicas now. Say it only of a node whose power is off or that will not come
-back: orch stops waiting for what may still run there. Of a node that answers it
-takes --force.`},
+replicas now.
+
+You seldom need to. Traffic leaves a silent node and spares start elsewhere
+within a second, without anybody's word, and after a minute of confirmed silence
+the node is dead by itself. Say it
+
+  - of a node whose power is off for good, to have all its replicas filled now:
+    spares are budgeted, and a dead node's replicas are not;
+  - while the fleet is frozen (orchctl describe fleet), of single nodes that you
+    know are off; of all that are silent: orchctl fleet thaw;
+  - before orchctl node remove.
+
+Do not say it of a node that is only cut off: what runs there runs on until the
+node is back, and is stopped then, even if it is the older copy. Slots of
+exclusive services wait for their leases all the same: no word shortens them.
+Of a node that answers it takes --force.`},
 	"remove": {"removed", "Forget a node that will not come back", `Forget nodes that are gone for good. A removed node has to join anew, with a
 token.`},
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // object is one api object as it came: value is *api.Service, *api.Replica,
-// *api.Node or *api.Event, raw its JSON, which a newer controller may have
+// *api.Node, *api.Event, *api.VerdictRecord or *api.Fleet, raw its JSON, which a newer controller may have
 // given more fields.
 type object struct {
 	kind  string
@@ -33,6 +33,10 @@ func decode(o *orchv1.Object) (object, error) {
 		out.value = &api.Node{}
 	case api.KindEvent:
 		out.value = &api.Event{}
+	case api.KindVerdict:
+		out.value = &api.VerdictRecord{}
+	case api.KindFleet:
+		out.value = &api.Fleet{}
 	default:
 		return out, fmt.Errorf("the controller sent an object of kind %q, which this orchctl does not know: use the controller's version of it", cleanText(out.kind))
 	}
@@ -76,6 +80,10 @@ func (o object) name() string {
 		return v.Metadata.Name
 	case *api.Event:
 		return strconv.FormatUint(v.Seq, 10)
+	case *api.VerdictRecord:
+		return verdictName(v)
+	case *api.Fleet:
+		return v.Metadata.Name
 	}
 	return ""
 }
@@ -90,13 +98,17 @@ func (o object) key() string {
 }
 
 // compareObjects orders by kind, namespace and name, replicas by slot, events
-// by time.
+// and verdicts by time.
 func compareObjects(a, b object) int {
 	if c := strings.Compare(a.kind, b.kind); c != 0 {
 		return c
 	}
 	if x, ok := a.value.(*api.Event); ok {
 		y := b.value.(*api.Event)
+		return cmp.Or(x.Time.Compare(y.Time), cmp.Compare(x.Seq, y.Seq))
+	}
+	if x, ok := a.value.(*api.VerdictRecord); ok {
+		y := b.value.(*api.VerdictRecord)
 		return cmp.Or(x.Time.Compare(y.Time), cmp.Compare(x.Seq, y.Seq))
 	}
 	if c := strings.Compare(a.namespace(), b.namespace()); c != 0 {
@@ -118,6 +130,8 @@ var kindWords = []struct {
 	{api.KindReplica, "replica", "replicas", []string{"rep", "reps"}},
 	{api.KindNode, "node", "nodes", []string{"no"}},
 	{api.KindEvent, "event", "events", []string{"ev"}},
+	{api.KindVerdict, "verdict", "verdicts", nil},
+	{api.KindFleet, "fleet", "fleet", nil},
 }
 
 // foreign are words of other systems, and ours for them.
@@ -137,7 +151,7 @@ func parseKind(word string) (string, error) {
 	if ours, ok := foreign[low]; ok {
 		hint = fmt.Sprintf("; did you mean %q?", ours)
 	}
-	return "", usagef("there is no kind %q%s (there are service, replica, node and event)", word, hint)
+	return "", usagef("there is no kind %q%s (there are service, replica, node, event, verdict and fleet)", word, hint)
 }
 
 // word gives the kind's word: "service".
@@ -172,7 +186,7 @@ func (x target) String() string { return word(x.kind) + "/" + x.name }
 // `services,nodes`.
 func (t *tool) parseTargets(args []string) ([]target, error) {
 	if len(args) == 0 {
-		return nil, usagef("say what: service, replica, node or event, such as `orchctl get services`")
+		return nil, usagef("say what: service, replica, node, event, verdict or fleet, such as `orchctl get services`")
 	}
 	if kind, _, ok := strings.Cut(args[0], "/"); ok {
 		if _, err := parseKind(kind); err != nil {
@@ -225,10 +239,15 @@ func (t *tool) parseSlashed(args []string) ([]target, error) {
 	return out, nil
 }
 
+// spaceless tells whether objects of a kind are in no namespace.
+func spaceless(kind string) bool {
+	return kind == api.KindNode || kind == api.KindVerdict || kind == api.KindFleet
+}
+
 // target completes a name: "shop/web" carries its namespace; nodes have none.
 func (t *tool) target(kind, name string) target {
 	x := target{kind: kind, name: name, namespace: t.space()}
-	if kind == api.KindNode {
+	if spaceless(kind) {
 		x.namespace = ""
 		return x
 	}

@@ -69,7 +69,7 @@ var columns = map[string][]column{
 		{title: "KERNEL", wide: true, cell: nodeCell(func(n *api.Node) string { return orDash(n.Status.Kernel) })},
 		{title: "RUNTIME", wide: true, cell: nodeCell(func(n *api.Node) string { return orDash(n.Status.Runtime) })},
 		{title: "OS", wide: true, cell: nodeCell(func(n *api.Node) string { return orDash(n.Status.OS) })},
-		{title: "WHY", wide: true, cell: nodeCell(func(n *api.Node) string { return orDash(n.Status.VerdictWhy) })},
+		{title: "WHY", wide: true, cell: nodeCell(func(n *api.Node) string { return orDash(nodeWhy(n)) })},
 	},
 	api.KindEvent: {
 		{title: "LAST", cell: func(o object, now time.Time) string { return age(now, o.value.(*api.Event).Time) }},
@@ -79,12 +79,14 @@ var columns = map[string][]column{
 		{title: "COUNT", cell: eventCell(func(e *api.Event) string { return strconv.Itoa(max(1, e.Count)) })},
 		{title: "MESSAGE", cell: eventCell(func(e *api.Event) string { return e.Message })},
 	},
+	api.KindVerdict: verdictColumns,
+	api.KindFleet:   fleetColumns,
 }
 
 // columnsOf gives the columns to show.
 func columnsOf(kind string, wide, namespaces bool) []column {
 	var out []column
-	if namespaces && kind != api.KindNode {
+	if namespaces && !spaceless(kind) {
 		out = append(out, namespaceColumn)
 	}
 	for _, c := range columns[kind] {
@@ -149,6 +151,9 @@ func replicaWord(r *api.Replica) string {
 	if r.Spec.Spare {
 		w += " (spare)"
 	}
+	if r.Status.Degraded {
+		return w + " (last known, degraded)"
+	}
 	// Pending and Assigned are the leader's own words: no node has said anything.
 	if r.Status.LastKnown && !r.Status.Phase.Ended() && api.PhaseAssigned.Before(r.Status.Phase) {
 		w += " (last known)"
@@ -175,6 +180,9 @@ func phaseWord(r *api.Replica) string {
 			return api.ExitCompleted
 		}
 		return "Failed"
+	}
+	if r.Status.Reason == api.ReasonLeaseLost { // why its containers ended says less
+		return api.ReasonLeaseLost
 	}
 	if w := trouble(r); w != "" {
 		return w
@@ -251,19 +259,40 @@ func epochText(e uint64) string {
 	return strconv.FormatUint(e, 10)
 }
 
-// nodeWord is Ready for a healthy node, else its verdict.
+// nodeReady is the status of a node that nothing is wrong with.
+const nodeReady = "Ready"
+
+// nodeWord is Ready for a healthy node, else its verdict, with what is to be
+// known beside it.
 func nodeWord(n *api.Node) string {
 	w := string(n.Status.Verdict)
 	switch n.Status.Verdict {
 	case api.VerdictHealthy:
-		w = "Ready"
+		w = nodeReady
 	case "":
 		w = string(api.VerdictUnknown)
+	}
+	if n.Status.Impaired != "" {
+		w += ",Impaired"
+	}
+	if !n.Status.DampedUntil.IsZero() {
+		w += ",Damped"
 	}
 	if n.Spec.Unschedulable {
 		w += ",SchedulingDisabled"
 	}
 	return w
+}
+
+// nodeWhy is the sentence beside the word.
+func nodeWhy(n *api.Node) string {
+	if n.Status.VerdictWhy == "" {
+		return n.Status.Impaired
+	}
+	if n.Status.Impaired == "" {
+		return n.Status.VerdictWhy
+	}
+	return n.Status.VerdictWhy + "; " + n.Status.Impaired
 }
 
 // share gives requested/capacity.

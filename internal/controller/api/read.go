@@ -134,10 +134,10 @@ func (f filter) wants(x any) bool {
 // isAbout: events of a replica are of its slot, whatever fills it.
 func isAbout(e *api.Event, ref *orchv1.Ref) bool {
 	name, namespace := ref.GetName(), cmp.Or(ref.GetNamespace(), api.DefaultNamespace)
-	switch ref.GetKind() {
-	case api.KindNode:
+	switch kind := ref.GetKind(); {
+	case slices.Contains(spaceless, kind):
 		namespace = ""
-	case api.KindReplica:
+	case kind == api.KindReplica:
 		name, _, _ = strings.Cut(name, "@")
 	}
 	return e.Kind == ref.GetKind() && e.Name == name && e.Namespace == namespace
