@@ -204,25 +204,31 @@ func (w *Follower) forget(kind string) {
 	}
 }
 
-// Until takes changes until cond holds, and says when the change that made it
-// hold arrived; that is now where it held already. On the deadline it says what
-// cond said last.
+// Until takes changes until cond holds and no change waits that might undo it,
+// and says when the change that made it hold arrived; that is now where it held
+// from the first. On the deadline it says what cond said last.
 func (w *Follower) Until(ctx context.Context, within time.Duration, what string, cond func(*View) error) (time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	at := time.Now()
+	since := time.Now()
+	err := cond(&w.View)
 	for {
-		err := cond(&w.View)
-		if err == nil {
-			return at, nil
+		if err == nil && len(w.events) == 0 {
+			return since, nil
 		}
 		select {
 		case c := <-w.events:
 			if err := w.take(c); err != nil {
 				return time.Time{}, fmt.Errorf("%s: %w", what, err)
 			}
-			at = c.at
+			before := err
+			if err = cond(&w.View); before != nil && err == nil {
+				since = c.at
+			}
 		case <-ctx.Done():
+			if err == nil {
+				return since, nil
+			}
 			return time.Time{}, fmt.Errorf("%s: not within %s: %w", what, within, err)
 		}
 	}
