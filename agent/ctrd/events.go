@@ -141,7 +141,7 @@ func (r *Runtime) eventOf(ctx context.Context, env *events.Envelope) Event {
 		if _, ours := c.Labels[labelService]; !ours {
 			return nil
 		}
-		return Exited{ID: e.ContainerID, Exit: r.exitOf(c.Labels, e.ExitStatus, e.ExitedAt.AsTime())}
+		return Exited{ID: e.ContainerID, Exit: r.exitOf(c.ID, c.Labels, e.ExitStatus, e.ExitedAt.AsTime())}
 	}
 	return nil
 }

@@ -11,7 +11,7 @@ import (
 
 // writeFiles writes the small files that are mounted into a container.
 func (r *Runtime) writeFiles(id string, s ContainerSpec) ([]specs.Mount, error) {
-	dir := filepath.Join(r.cfg.StateDir, id)
+	dir := r.filesOf(id)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("write files of %s: %w", id, err)
 	}
@@ -44,6 +44,9 @@ func (r *Runtime) writeFiles(id string, s ContainerSpec) ([]specs.Mount, error) 
 	return mounts, nil
 }
 
+// filesOf gives the folder of a container's small files.
+func (r *Runtime) filesOf(id string) string { return filepath.Join(r.cfg.StateDir, id) }
+
 func (r *Runtime) removeFiles(id string) error {
-	return os.RemoveAll(filepath.Join(r.cfg.StateDir, id))
+	return os.RemoveAll(r.filesOf(id))
 }

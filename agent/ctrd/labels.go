@@ -25,12 +25,13 @@ const (
 	labelGrace       = "orch/grace"
 	labelCgroup      = "orch/cgroup"
 	labelStopSignal  = "orch/stop-signal"
+	labelLeased      = "orch/leased"
 	labelStarted     = "orch/started"  // when its first process was started
 	labelStopWhy     = "orch/stop-why" // why Stop was called
 )
 
 func labelsOf(s ContainerSpec, imageID, cgroup, stopSignal string) map[string]string {
-	return map[string]string{
+	l := map[string]string{
 		labelService:     s.Replica.Service,
 		labelNamespace:   s.Replica.Namespace,
 		labelSlot:        strconv.Itoa(s.Replica.Slot),
@@ -47,6 +48,10 @@ func labelsOf(s ContainerSpec, imageID, cgroup, stopSignal string) map[string]st
 		labelCgroup:      cgroup,
 		labelStopSignal:  stopSignal,
 	}
+	if s.Lease != nil {
+		l[labelLeased] = "true"
+	}
+	return l
 }
 
 // observedOf reads the labels back. A label that cannot be read is an error:
@@ -62,6 +67,7 @@ func observedOf(id, image string, l map[string]string) (Observed, error) {
 		ImageID:     l[labelImageID],
 		NetNS:       l[labelNetNS],
 		IP:          l[labelIP],
+		Leased:      l[labelLeased] != "",
 	}
 	var errs [6]error
 	o.Replica.Slot, errs[0] = strconv.Atoi(l[labelSlot])

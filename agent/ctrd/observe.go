@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/leasefile"
 )
 
 // lostCode is the exit code of a container that nobody saw end.
@@ -112,7 +113,7 @@ func (r *Runtime) judge(c containers.Container, t *tasktypes.Process, taskErr er
 		if o.StartedAt.IsZero() { // the label is written beside the start
 			o.StartedAt = c.CreatedAt.UTC()
 		}
-		e := r.exitOf(c.Labels, t.ExitStatus, t.ExitedAt.AsTime())
+		e := r.exitOf(c.ID, c.Labels, t.ExitStatus, t.ExitedAt.AsTime())
 		o.Exit = &e
 	default: // running, paused, pausing
 		o.Running, o.Pid = true, t.Pid
@@ -124,14 +125,21 @@ func (r *Runtime) judge(c containers.Container, t *tasktypes.Process, taskErr er
 }
 
 // exitOf judges an end from its status, from what the cgroup tells and from
-// whether we were asked to stop the container.
-func (r *Runtime) exitOf(labels map[string]string, status uint32, at time.Time) api.Exit {
+// whether we were asked to stop the container, or its watchdog ended it.
+func (r *Runtime) exitOf(id string, labels map[string]string, status uint32, at time.Time) api.Exit {
 	mem, err := readMemory(labels[labelCgroup])
 	if err != nil {
 		r.log.Warn("cannot read the evidence for out of memory", "err", err)
 	}
-	return judgeExit(status, at, mem, labels[labelStopWhy])
+	why := labels[labelStopWhy]
+	if labels[labelLeased] != "" && leasefile.ToldBy(r.filesOf(id)) == leasefile.Watchdog {
+		why = endedByWatchdog
+	}
+	return judgeExit(status, at, mem, why)
 }
+
+// endedByWatchdog is why a container was stopped that nobody renewed the lease of.
+const endedByWatchdog = "its lease was over, says its watchdog"
 
 // judgeExit is exitOf without the reading. The exit code 137 alone is not out
 // of memory: the kernel must have said so.
@@ -150,6 +158,8 @@ func judgeExit(status uint32, at time.Time, mem memoryEvidence, stopWhy string) 
 		limit = " at its limit of " + api.Whole(mem.limit).String()
 	}
 	switch {
+	case stopWhy == endedByWatchdog || stopWhy == api.ReasonLeaseLost:
+		e.Reason, e.Message = api.ReasonLeaseLost, "stopped ("+stopWhy+"); "+how
 	case stopWhy == api.ExitLivenessFailed:
 		e.Reason, e.Message = api.ExitLivenessFailed, "stopped because its liveness probe failed; "+how
 	case e.Signal == int(unix.SIGKILL) && mem.oomKills > 0:

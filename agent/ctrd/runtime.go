@@ -38,6 +38,9 @@ type Runtime struct {
 	client *client.Client
 	pulls  singleflight.Group
 	locks  keyedMutex
+	// leases makes writers of one lease file take turns. It is apart from locks,
+	// for a renewal must not wait for containerd.
+	leases keyedMutex
 
 	mu sync.Mutex
 	// metas remembers what images hold; digests never change their meaning.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/orchctl/orch/agent/logs"
 	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/leasefile"
 )
 
 // startFailedCode is the exit code of a container whose command could not be
@@ -25,7 +26,9 @@ const startFailedCode = 128
 // Start creates and starts the container, unless it exists: one that runs is
 // returned as it is (adoption), and so is one that ran and ended, for a run
 // must not happen twice. A half-made leftover is removed first. When the
-// container itself is at fault, the error is a *StartError.
+// container itself is at fault, the error is a *StartError. With a lease it is
+// started only while that has not come to its Term, else ErrLeaseOver, and only
+// beside a watchdog that lives; one that runs already is given the lease.
 func (r *Runtime) Start(ctx context.Context, s ContainerSpec) (Observed, error) {
 	ctx = r.in(ctx)
 	id := s.ID()
@@ -35,6 +38,11 @@ func (r *Runtime) Start(ctx context.Context, s ContainerSpec) (Observed, error) 
 	}
 	o, err := r.observe(ctx, id)
 	switch {
+	case err == nil && o.Running && s.Lease != nil:
+		if err := r.SetLease(ctx, id, *s.Lease); err != nil {
+			return Observed{}, fmt.Errorf("start %s, which runs: %w", id, err)
+		}
+		return o, nil
 	case err == nil && (o.Running || !o.StartedAt.IsZero()):
 		return o, nil
 	case err == nil || errors.Is(err, errUnreadable):
@@ -59,6 +67,9 @@ func (r *Runtime) Start(ctx context.Context, s ContainerSpec) (Observed, error) 
 
 // create makes container and first process and starts it.
 func (r *Runtime) create(ctx context.Context, id string, s ContainerSpec) (Observed, error) {
+	if s.Lease != nil && s.Lease.over() {
+		return Observed{}, fmt.Errorf("start %s: %w", id, ErrLeaseOver)
+	}
 	ref := s.ImageID
 	if ref == "" {
 		ref = s.Container.Image
@@ -82,6 +93,14 @@ func (r *Runtime) create(ctx context.Context, id string, s ContainerSpec) (Obser
 		return Observed{}, err
 	}
 	cgroup := r.cgroupOf(id)
+	// One argument only: containerd passes several in random order.
+	output := map[string]string{"log": logFile}
+	if s.Lease != nil {
+		if err := r.writeLease(id, *s.Lease, logFile, cgroup, m.config.StopSignal); err != nil {
+			return Observed{}, err
+		}
+		output = map[string]string{"leased-log": filepath.Join(r.filesOf(id), leasefile.Name)}
+	}
 	opts, err := r.specOpts(s, m, cgroup, files)
 	if err != nil {
 		return Observed{}, startError(id, err)
@@ -98,10 +117,19 @@ func (r *Runtime) create(ctx context.Context, id string, s ContainerSpec) (Obser
 		}
 		return Observed{}, fmt.Errorf("start %s: create container: %w", id, err)
 	}
-	// One argument only: containerd passes several in random order.
-	t, err := container.NewTask(ctx, cio.BinaryIO(r.cfg.ShimPath, map[string]string{"log": logFile}))
+	t, err := container.NewTask(ctx, cio.BinaryIO(r.cfg.ShimPath, output))
 	if err != nil {
 		return Observed{}, classifyStart(ctx, id, err)
+	}
+	if s.Lease != nil {
+		// containerd goes on without its log process if that dies early. And
+		// making the container may have taken any time.
+		if err := r.guarded(id); err != nil {
+			return Observed{}, fmt.Errorf("start: %w", err)
+		}
+		if s.Lease.over() {
+			return Observed{}, fmt.Errorf("start %s: %w", id, ErrLeaseOver)
+		}
 	}
 	started := time.Now().UTC()
 	labelled := make(chan error, 1)

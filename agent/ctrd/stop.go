@@ -14,6 +14,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"golang.org/x/sys/unix"
+
+	"github.com/orchctl/orch/internal/leasefile"
 )
 
 // retryEvery is the pause before asking again a containerd that broke off.
@@ -51,6 +53,8 @@ func (r *Runtime) Stop(ctx context.Context, id string, grace time.Duration, why 
 			case !killed && (t.Status == tasktypes.Status_CREATED || !now.Before(kill)):
 				err = r.kill(ctx, id, unix.SIGKILL)
 				killed, told = err == nil, true
+			case !told && r.claimedByWatchdog(c):
+				told = true // its signal counts
 			case !told:
 				err = r.kill(ctx, id, stopSignal(c.Labels))
 				told = err == nil
@@ -111,6 +115,19 @@ func (r *Runtime) kill(ctx context.Context, id string, sig syscall.Signal) error
 		return nil
 	}
 	return err
+}
+
+// claimedByWatchdog tells whether a leased container was told to end already,
+// and notes otherwise that we do it now.
+func (r *Runtime) claimedByWatchdog(c containers.Container) bool {
+	if c.Labels[labelLeased] == "" {
+		return false
+	}
+	by, err := leasefile.Claim(r.filesOf(c.ID), leasefile.Agent)
+	if err != nil {
+		r.log.Warn("stopping a container that may be told twice", "id", c.ID, "err", err)
+	}
+	return by == leasefile.Watchdog
 }
 
 // label sets one label, leaving the others.

@@ -19,12 +19,13 @@ type Config struct {
 	// Address is containerd's socket; Namespace defaults to "orch".
 	Address   string
 	Namespace string
-	// ShimPath is the absolute path of the shim program (subcommand log).
+	// ShimPath is the absolute path of the shim program (subcommands log and leased-log).
 	ShimPath string
 	// LogDir gets the containers' output; see the logs package for its layout.
 	LogDir string
-	// StateDir holds the small files mounted into containers; it may vanish at
-	// a reboot. It defaults to /run/orch/containers.
+	// StateDir holds the small files mounted into containers, and leases; it may
+	// vanish at a reboot. It should be in memory, for a disk that hangs would hold
+	// up renewals. It defaults to /run/orch/containers.
 	StateDir string
 	// CgroupParent is the cgroup under which each container gets its own; it
 	// defaults to "/orch".
@@ -74,6 +75,8 @@ type ContainerSpec struct {
 	Grace time.Duration
 	// SpecHash lets the caller see whether a container is the one it means.
 	SpecHash string
+	// Lease is the end of a container that runs only under one; nil for none.
+	Lease *Lease
 }
 
 // maxID is the longest id that containerd takes.
@@ -111,6 +114,8 @@ type Observed struct {
 	NetNS   string
 	IP      string
 	Grace   time.Duration
+	// Leased is set if it runs only under a lease (SetLease).
+	Leased bool
 
 	// Running is set while its first process lives.
 	Running bool
@@ -187,6 +192,11 @@ var (
 	ErrNotFound = errors.New("no such container")
 	// ErrNotRunning: the container does not run.
 	ErrNotRunning = errors.New("container is not running")
+	// ErrLeaseOver: the lease is over before the container was started; nothing
+	// of it is left.
+	ErrLeaseOver = errors.New("lease is over")
+	// ErrUnguarded: the container needs a watchdog and has none that lives.
+	ErrUnguarded = errors.New("no watchdog is alive")
 )
 
 // StartError says that the container itself could not be started, as its image

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -46,33 +47,41 @@ func logMain(args []string) int {
 		os.Stderr.WriteString("usage: shim log /absolute/file\n")
 		return 2
 	}
+	l, err := beginLog(args[0])
+	if err != nil {
+		complain("log: " + err.Error())
+		return 1
+	}
+	pump(l, fdStdout, fdStderr, noNotes, time.Now)
+	return 0
+}
+
+// beginLog makes this process one that stays small beside a container, opens
+// the log and tells containerd's shim, by a byte, that the container may start.
+func beginLog(path string) (*logFile, error) {
 	debug.SetGCPercent(20)
 	debug.SetMemoryLimit(memoryLimit)
 	runtime.GOMAXPROCS(1)
 	signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
-
-	l := &logFile{path: args[0], max: maxLogBytes, files: maxLogFiles, fd: -1}
+	l := &logFile{path: path, max: maxLogBytes, files: maxLogFiles, fd: -1}
 	if err := l.open(); err != nil {
-		os.Stderr.WriteString("shim log: open " + args[0] + ": " + err.Error() + "\n")
-		return 1
+		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	l.record(time.Now(), "start", 'F', []byte(os.Getenv("CONTAINER_ID")))
 	l.flush()
-	// One byte tells containerd's shim that the container may start now.
 	if _, err := unix.Write(fdReady, []byte{0}); err != nil {
-		os.Stderr.WriteString("shim log: tell ready: " + err.Error() + "\n")
-		return 1
+		return nil, fmt.Errorf("tell ready: %w", err)
 	}
 	unix.Close(fdReady)
-	pump(l, fdStdout, fdStderr, time.Now)
-	return 0
+	return l, nil
 }
 
-// pump copies both pipes into l until both have ended. One goroutine and poll
-// instead of two readers: that saves two threads per container.
-func pump(l *logFile, stdout, stderr int, now func() time.Time) {
+// pump copies both pipes, and the watchdog's notes, into l until both pipes have
+// ended. One goroutine and poll instead of two readers: that saves two threads
+// per container.
+func pump(l *logFile, stdout, stderr int, n *notes, now func() time.Time) {
 	streams := []*stream{{name: "stdout"}, {name: "stderr"}}
-	fds := []unix.PollFd{{Fd: int32(stdout), Events: unix.POLLIN}, {Fd: int32(stderr), Events: unix.POLLIN}}
+	fds := []unix.PollFd{{Fd: int32(stdout), Events: unix.POLLIN}, {Fd: int32(stderr), Events: unix.POLLIN}, {Fd: int32(n.fd), Events: unix.POLLIN}}
 	for open := 2; open > 0; {
 		if _, err := unix.Poll(fds, -1); err == unix.EINTR {
 			continue
@@ -97,6 +106,9 @@ func pump(l *logFile, stdout, stderr int, now func() time.Time) {
 			}
 			s.n += n
 			s.split(l, now())
+		}
+		if n.fd >= 0 && fds[2].Revents != 0 {
+			n.record(l, now())
 		}
 		l.flush()
 	}

@@ -46,7 +46,7 @@ func TestPump(t *testing.T) {
 	er, ew := pipe(t)
 	l := &logFile{path: filepath.Join(t.TempDir(), "sub", "main.log"), max: 1 << 20, files: 3, fd: -1}
 	done := make(chan struct{})
-	go func() { defer close(done); pump(l, or, er, time.Now) }()
+	go func() { defer close(done); pump(l, or, er, noNotes, time.Now) }()
 	long := strings.Repeat("x", maxPart)
 	put := func(fd int, text string) {
 		f := os.NewFile(uintptr(fd), "pipe")

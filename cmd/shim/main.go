@@ -23,8 +23,10 @@ func dispatch(args []string) int {
 		return runInit(args)
 	case "log":
 		return logMain(args)
+	case "leased-log":
+		return leasedLogMain(args)
 	}
-	complain("usage: shim init SPEC | shim log FILE")
+	complain("usage: shim init SPEC | shim log FILE | shim leased-log LEASE")
 	return 2
 }
 
