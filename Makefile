@@ -58,9 +58,13 @@ sim-long: ## an hour of seeds that nobody has tried yet
 	@$(GO) run ./internal/sim/run -for 1h
 
 .PHONY: bench
-bench: deps build images ## measure; prints and writes out/bench/*.jsonl
+bench: deps build images bench-failover ## measure; prints and writes out/bench/*.jsonl
 	@$(GO) run ./internal/bench/sched
 	@$(GO) run ./e2e/bench
+
+.PHONY: bench-failover
+bench-failover: deps build images ## measure failover, false alarms and partitions (about 20 minutes)
+	@$(GO) run ./e2e/bench -book failover
 
 .PHONY: lint
 lint: ## gofmt, vet, staticcheck

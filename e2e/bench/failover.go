@@ -5,7 +5,9 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/orchctl/orch/api"
@@ -19,20 +21,34 @@ const (
 	replacedMax = 30 * time.Second
 )
 
-// failover cuts the power of the node that runs most, again and again.
-func failover(ctx context.Context, b *bench) error {
+// powerCut cuts the power of the node that runs most, again and again.
+func powerCut(ctx context.Context, b *bench) error {
+	return cutAgain(ctx, b, "", report.AtMost(0.5, ""), report.AtMost(0.8, "Swarm 21, Nomad 17").AndMax(2))
+}
+
+// powerCutBusy does the same while every core burns.
+func powerCutBusy(ctx context.Context, b *bench) error {
+	busy, cancel := context.WithCancel(ctx)
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer cancel()
+	group.Go(func() { burn(busy) })
+	return cutAgain(ctx, b, ".busy", report.Aim{}, report.AtMost(2, "every core burning"))
+}
+
+func cutAgain(ctx context.Context, b *bench, suffix string, awayAim, replacedAim report.Aim) error {
 	load, err := report.Load()
 	if err != nil {
 		return err
 	}
 	var away, replaced []float64
 	err = b.with(ctx, service("failover", failoverReplicas, true), func() error {
-		for i := range b.runs(10, 2) {
+		for i := range b.runs(20, 2) {
 			a, r, err := b.cutOnce(ctx)
 			if err != nil {
 				return fmt.Errorf("run %d: %w", i+1, err)
 			}
-			b.note("power cut %d: traffic away %.2f s, replaced %.2f s", i+1, a.Seconds(), r.Seconds())
+			b.note("power cut %d%s: traffic away %.2f s, replaced %.2f s", i+1, suffix, a.Seconds(), r.Seconds())
 			away, replaced = append(away, a.Seconds()), append(replaced, r.Seconds())
 		}
 		return nil
@@ -40,10 +56,25 @@ func failover(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	if err := b.add("failover.traffic_away", "s", away, load, report.Aim{}); err != nil {
+	if err := b.add("failover.traffic_away"+suffix, "s", away, load, awayAim); err != nil {
 		return err
 	}
-	return b.add("failover.replaced", "s", replaced, load, report.AtMost(1.5, "Swarm 21, Nomad 17"))
+	return b.add("failover.replaced"+suffix, "s", replaced, load, replacedAim)
+}
+
+// burn keeps every core busy until ctx ends.
+func burn(ctx context.Context) {
+	var group sync.WaitGroup
+	for range runtime.NumCPU() {
+		group.Go(func() {
+			for x := uint64(1); ctx.Err() == nil; {
+				for range 1 << 20 {
+					x = x*6364136223846793005 + 1442695040888963407
+				}
+			}
+		})
+	}
+	group.Wait()
 }
 
 // cutOnce gives the times until no replica of the lost node counts as ready,

@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -34,16 +35,18 @@ const (
 )
 
 // measurements in the order in which they are taken: rest first, before
-// anything has happened.
+// anything has happened. A book is a file of figures.
 var measurements = []struct {
-	name string
-	take func(context.Context, *bench) error
+	book, name string
+	take       func(context.Context, *bench) error
 }{
-	{"idle", idle},
-	{"crash", crash},
-	{"failover", failover},
-	{"start", start},
-	{"wrongful", wrongful},
+	{"fleet", "idle", idle},
+	{"fleet", "crash", crash},
+	{"fleet", "start", start},
+	{"failover", "powercut", powerCut},
+	{"failover", "busy", powerCutBusy},
+	{"failover", "wrongful", wrongful},
+	{"failover", "partition", partition},
 }
 
 // bench is a run: the fleet and where the figures go.
@@ -55,21 +58,25 @@ type bench struct {
 }
 
 func main() {
-	var names []string
+	var names, books []string
 	for _, m := range measurements {
 		names = append(names, m.name)
+		if !slices.Contains(books, m.book) {
+			books = append(books, m.book)
+		}
 	}
+	book := flag.String("book", "fleet", "which figures to take: "+strings.Join(books, " or "))
 	only := flag.String("run", "", "regular expression of the measurements to take, of: "+strings.Join(names, ", "))
 	quick := flag.Bool("quick", false, "few repetitions: shows that it works, not how well")
 	dir := flag.String("out", filepath.Join(rig.Root(), "out", "bench"), "folder for the figures")
 	flag.Parse()
 	pattern, err := regexp.Compile(*only)
-	if err != nil || flag.NArg() > 0 {
-		fmt.Fprintln(os.Stderr, "bench: want -run with a regular expression, and no arguments:", err)
+	if err != nil || flag.NArg() > 0 || !slices.Contains(books, *book) {
+		fmt.Fprintln(os.Stderr, "bench: want -book", strings.Join(books, " or "), "and -run with a regular expression, and no arguments:", err)
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err = run(ctx, pattern, *quick, *dir)
+	err = run(ctx, *book, pattern, *quick, *dir)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -77,8 +84,8 @@ func main() {
 	}
 }
 
-// run takes the measurements that match, all of them even if some fail.
-func run(ctx context.Context, pattern *regexp.Regexp, quick bool, dir string) (err error) {
+// run takes the measurements of a book that match, all of them even if some fail.
+func run(ctx context.Context, program string, pattern *regexp.Regexp, quick bool, dir string) (err error) {
 	b := &bench{quick: quick}
 	for i := range nodeCount {
 		b.nodes = append(b.nodes, fmt.Sprintf("n%d", i+1))
@@ -94,16 +101,16 @@ func run(ctx context.Context, pattern *regexp.Regexp, quick bool, dir string) (e
 	if err := b.LoadImage(ctx, "web.tar"); err != nil {
 		return err
 	}
-	program := "fleet"
+	name := program
 	if quick {
-		program = "fleet-quick" // never in the place of figures that mean something
+		name += "-quick" // never in the place of figures that mean something
 	}
-	if b.book, err = report.Open(dir, program, os.Stdout); err != nil {
+	if b.book, err = report.Open(dir, name, os.Stdout); err != nil {
 		return err
 	}
 	failed := b.book.Header()
 	for _, m := range measurements {
-		if !pattern.MatchString(m.name) {
+		if m.book != program || !pattern.MatchString(m.name) {
 			continue
 		}
 		began := time.Now()

@@ -3,132 +3,124 @@ package main
 import (
 	"context"
 	"fmt"
-	"runtime"
-	"sync"
-	"time"
+	"os"
+	"path/filepath"
 
-	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/e2e/rig"
 	"github.com/orchctl/orch/internal/bench/report"
-	"github.com/orchctl/orch/internal/follow"
+	"github.com/orchctl/orch/internal/drill"
 )
 
-const (
-	wrongfulReplicas = 12
-	pauseFor         = 3 * time.Second
-	// afterwards is how long to wait for a late effect of what was mended.
-	afterwards = 3 * time.Second
-)
+// slow are the drills of faults in which nothing is lost: whatever ends in them
+// ended wrongfully.
+var slow = []string{
+	"agent-paused", "node-stunned", "cores-burning", "packets-lost",
+	"controller-paused", "controller-killed", "agent-killed", "containerd-killed",
+}
 
-// wrongful counts the containers that die although nothing was lost: while
-// every core burns, and while an agent is paused.
+const partitions = 5
+
+// drills runs drills of the suite, each as often as asked, in this lab.
+func (b *bench) drills(ctx context.Context, times int, names ...string) ([]drill.Result, error) {
+	var files []string
+	for _, n := range names {
+		files = append(files, filepath.Join(rig.Root(), "e2e", "drills", n+".yaml"))
+	}
+	all, err := drill.Load(files)
+	if err != nil {
+		return nil, err
+	}
+	runner, err := drill.NewRunner(ctx, drill.Config{Lab: b.Lab, Orchctl: filepath.Join(rig.Root(), "bin", "orchctl"), Out: os.Stderr})
+	if err != nil {
+		return nil, err
+	}
+	defer runner.Close()
+	var results []drill.Result
+	for _, d := range all {
+		for range times {
+			r, err := runner.Run(ctx, d)
+			if err != nil {
+				return nil, err
+			}
+			results = append(results, r)
+		}
+	}
+	return results, nil
+}
+
+// wrongful counts the containers that end although nothing was lost, and the
+// spares that were started to be safe.
 func wrongful(ctx context.Context, b *bench) error {
 	load, err := report.Load()
 	if err != nil {
 		return err
 	}
-	var killed, alarms []float64
-	err = b.with(ctx, service("calm", wrongfulReplicas, true), func() error {
-		faults := []func() error{func() error { return burn(ctx, time.Duration(b.runs(60, 5))*time.Second) }}
-		for _, n := range b.nodes[:b.runs(nodeCount, 1)] {
-			faults = append(faults, func() error { return b.Lab.Pause(ctx, n, "agent", pauseFor) })
-		}
-		for i, fault := range faults {
-			k, a, err := b.bystanders(ctx, fault)
-			if err != nil {
-				return err
-			}
-			killed = append(killed, float64(k))
-			if i == 0 { // a paused agent is rightly missed
-				alarms = append(alarms, float64(a))
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return err
+	names := slow
+	if b.quick {
+		names = []string{"agent-paused", "containerd-killed"}
 	}
-	if err := b.add("failover.false_alarms", "1", alarms, load, report.Aim{}); err != nil {
+	results, err := b.drills(ctx, 1, names...)
+	if err != nil {
 		return err
 	}
 	// One sample, the sum: a median over the faults would hide a single death.
-	sum := 0.0
-	for _, k := range killed {
-		sum += k
-	}
-	return b.add("failover.wrongful", "1", []float64{sum}, load, report.AtMost(0, "in all faults together"))
-}
-
-// bystanders counts the containers that do not run on in the same process after
-// a fault that kills none, and the nodes that were given up for a while.
-func (b *bench) bystanders(ctx context.Context, fault func() error) (killed, alarms int, err error) {
-	before, err := b.AllContainers(ctx, b.nodes...)
-	if err != nil {
-		return 0, 0, err
-	}
-	if len(before) != wrongfulReplicas {
-		return 0, 0, fmt.Errorf("%d containers run before the fault, want %d", len(before), wrongfulReplicas)
-	}
-	w, err := b.Follow(ctx)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer w.Close()
-	if err := fault(); err != nil {
-		return 0, 0, err
-	}
-	if err := rest(ctx, afterwards); err != nil {
-		return 0, 0, err
-	}
-	if err := b.WaitNodes(ctx, nodeCount); err != nil {
-		return 0, 0, err
-	}
-	if err := b.WaitReady(ctx, "calm", wrongfulReplicas, settleMax); err != nil {
-		return 0, 0, err
-	}
-	after, err := b.AllContainers(ctx, b.nodes...)
-	if err != nil {
-		return 0, 0, err
-	}
-	for id, r := range before {
-		if after[id].Pid != r.Pid {
-			killed++
-			b.note("container %s on %s was killed though nothing was lost", id, r.Node)
+	ended, spares, failed := 0, 0, 0
+	for _, r := range results {
+		b.note("%s: %d ended wrongfully, %d spares", r.Drill, r.Wrongful, r.Spares)
+		ended, spares = ended+r.Wrongful, spares+r.Spares
+		if !r.Passed {
+			failed++
 		}
 	}
-	// Read through all that happened, to its present end.
-	given := map[string]bool{}
-	_, err = w.Until(ctx, settleMax, "the watch to show every node healthy", func(v *follow.View) error {
-		for name, n := range v.Nodes {
-			if n.Status.Verdict != api.VerdictHealthy && !given[name] {
-				given[name] = true
-				b.note("%s was %s: %s", name, n.Status.Verdict, n.Status.VerdictWhy)
-			}
-		}
-		if waiting := w.Waiting(); waiting > 0 {
-			return fmt.Errorf("%d changes wait", waiting)
-		}
-		return nil
-	})
-	return killed, len(given), err
-}
-
-// burn keeps every core busy.
-func burn(ctx context.Context, d time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, d)
-	defer cancel()
-	var group sync.WaitGroup
-	for range runtime.NumCPU() {
-		group.Go(func() {
-			for x := uint64(1); ctx.Err() == nil; {
-				for range 1 << 20 {
-					x = x*6364136223846793005 + 1442695040888963407
-				}
-			}
-		})
+	if err := b.add("failover.wrongful", "1", []float64{float64(ended)}, load, report.AtMost(0, "in all faults together")); err != nil {
+		return err
 	}
-	group.Wait()
-	if ctx.Err() == context.Canceled {
-		return ctx.Err()
+	if err := b.add("failover.spares", "1", []float64{float64(spares)}, load, report.Aim{Beside: "started in the same faults, and gone"}); err != nil {
+		return err
+	}
+	if failed > 0 {
+		return fmt.Errorf("%d of %d drills failed", failed, len(results))
 	}
 	return nil
+}
+
+// partition cuts a node off for thirty seconds: how often something ran twice,
+// and how long it did after the cut was healed.
+func partition(ctx context.Context, b *bench) error {
+	load, err := report.Load()
+	if err != nil {
+		return err
+	}
+	const gone = "expect no duplicates of web within 5s"
+	results, err := b.drills(ctx, b.runs(partitions, 1), "partition")
+	if err != nil {
+		return err
+	}
+	var after, most []float64
+	for _, r := range results {
+		took, ok := r.Took(gone)
+		if !ok {
+			return fmt.Errorf("drill %s: %s", r.Drill, r.Why)
+		}
+		after, most = append(after, took.Seconds()), append(most, float64(r.Duplicates["web"].Most))
+	}
+	if err := b.add("partition.duplicates", "1", most, load, report.Aim{Beside: "at once per slot, stateless: allowed"}); err != nil {
+		return err
+	}
+	if err := b.add("partition.duplicates_s", "s", after, load, report.AtMost(1, "from healing until they are gone; Nomad 40")); err != nil {
+		return err
+	}
+	results, err = b.drills(ctx, b.runs(partitions, 1), "partition-exclusive")
+	if err != nil {
+		return err
+	}
+	// Not a median: one duplicate in any run is one too many.
+	exclusive := 0
+	for _, r := range results {
+		exclusive += r.Duplicates["singleton"].Most
+		if !r.Passed {
+			return fmt.Errorf("drill %s: %s", r.Drill, r.Why)
+		}
+	}
+	return b.add("partition.exclusive", "1", []float64{float64(exclusive)}, load, report.AtMost(0, "duplicates of exclusive slots, ever"))
 }

@@ -60,19 +60,35 @@ type Aim struct {
 	Kind string
 	// Beside says what others reach, as we measured it.
 	Beside string
+	// Max is what the largest sample must not exceed; 0: anything goes.
+	Max float64
 }
 
 // AtMost and AtLeast make aims; beside may be empty.
-func AtMost(limit float64, beside string) Aim  { return Aim{limit, "most", beside} }
-func AtLeast(limit float64, beside string) Aim { return Aim{limit, "least", beside} }
+func AtMost(limit float64, beside string) Aim {
+	return Aim{Limit: limit, Kind: "most", Beside: beside}
+}
 
-// Met tells whether a median reaches the aim; no aim is always met.
-func (a Aim) Met(median float64) bool {
-	switch a.Kind {
-	case "most":
-		return median <= a.Limit
-	case "least":
-		return median >= a.Limit
+// AtLeast: see AtMost.
+func AtLeast(limit float64, beside string) Aim {
+	return Aim{Limit: limit, Kind: "least", Beside: beside}
+}
+
+// AndMax aims at the largest sample too.
+func (a Aim) AndMax(limit float64) Aim {
+	a.Max = limit
+	return a
+}
+
+// Met tells whether a figure reaches the aim; no aim is always met.
+func (a Aim) Met(f Figure) bool {
+	switch {
+	case a.Max > 0 && f.Max > a.Max:
+		return false
+	case a.Kind == "most":
+		return f.Median <= a.Limit
+	case a.Kind == "least":
+		return f.Median >= a.Limit
 	}
 	return true
 }
@@ -81,6 +97,9 @@ func (a Aim) String() string {
 	var words []string
 	if a.Kind == "most" || a.Kind == "least" {
 		words = append(words, "aim at "+a.Kind+" "+number(a.Limit))
+	}
+	if a.Max > 0 {
+		words = append(words, "none above "+number(a.Max))
 	}
 	if a.Beside != "" {
 		words = append(words, a.Beside)
@@ -125,7 +144,7 @@ func (b *Book) Add(f Figure, aim Aim) error {
 		return fmt.Errorf("write figure %s: %w", f.Name, err)
 	}
 	note := aim.String()
-	if !aim.Met(f.Median) {
+	if !aim.Met(f) {
 		b.missed = append(b.missed, f.Name)
 		note = "MISSED: " + note
 	}
