@@ -195,6 +195,13 @@ func (b *bench) remove(ctx context.Context, name string) error {
 		return fmt.Errorf("delete %s: %w", name, err)
 	}
 	return rig.Until(ctx, settleMax, "nodes to hold nothing of "+name, func() error {
+		services, err := rig.List[api.Service](ctx, b.Fleet, api.KindService, api.DefaultNamespace)
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(services, func(s api.Service) bool { return s.Metadata.Name == name }) {
+			return fmt.Errorf("service %s is still there", name)
+		}
 		for _, n := range b.nodes {
 			left, err := b.Leftovers(ctx, n)
 			if err != nil {
