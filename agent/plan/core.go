@@ -135,6 +135,8 @@ func (c *Core) Step(ev Event, now time.Time) []Effect {
 		c.takeEndpoints(ev.Set)
 	case Granted:
 		c.granted(ev)
+	case Unguarded:
+		c.unguarded(ev)
 	case Slept:
 		c.slept(ev.For)
 	case RuntimeBack:

@@ -9,9 +9,11 @@
 // each replica is.
 //
 // Invariant: a container that runs and is as assigned is never stopped, but by
-// the leader's word or its own liveness probe; nothing is started that is not
-// assigned, in this life of the node; no replica has two containers of one
-// name; planning what was carried out plans nothing.
+// the leader's word, its own liveness probe or the end of its lease; nothing is
+// started that is not assigned, in this life of the node; no replica has two
+// containers of one name; planning what was carried out plans nothing. What needs
+// a lease starts only while one holds, and when it ends is told to stop; what was
+// found running is left to its watchdog until the leader renews it.
 //
 //	             +------------------------- Core --------------------------+
 //	Assigned --> | assigned --+                                            |

@@ -64,6 +64,8 @@ type (
 		OK          bool
 		Message     string
 	}
+	// Unguarded: a leased container runs, and its watchdog does not.
+	Unguarded struct{ ContainerID string }
 	// Slept: the machine was suspended for so long, which the clock of Step did
 	// not count and leases do.
 	Slept struct{ For time.Duration }
@@ -84,6 +86,7 @@ func (Done) event()          {}
 func (Progress) event()      {}
 func (ImagesChanged) event() {}
 func (Probed) event()        {}
+func (Unguarded) event()     {}
 func (Slept) event()         {}
 func (Tick) event()          {}
 
@@ -105,6 +108,8 @@ type Container struct {
 	Running bool
 	// Uncertain: the runtime did not tell; Running is true then.
 	Uncertain bool
+	// Unguarded: it runs under a lease, and its watchdog is dead.
+	Unguarded bool
 	StartedAt time.Time
 	// Exit is nil while it runs, and for a leftover that never started.
 	Exit *api.Exit

@@ -29,6 +29,7 @@ const (
 type lease struct {
 	Lease
 	until time.Time // Term by the core's clock
+	from  time.Time // its renewal was sent
 }
 
 func (l lease) known() bool { return !l.until.IsZero() }
@@ -137,7 +138,7 @@ func (c *Core) grant(r *replica, n renewal, sentAt, last time.Duration) {
 	l := lease{}
 	l.Kill = sentAt + last - api.LeaseDrift(last) - api.LeaseKill
 	l.Term = l.Kill - r.grace()
-	l.until = n.at.Add(l.Term - sentAt)
+	l.from, l.until = n.at, n.at.Add(l.Term-sentAt)
 	if l.Term <= r.lease.Term || !l.holds(c.now) {
 		return // older than what it has, or it came too late to be of use
 	}
@@ -154,9 +155,14 @@ func (c *Core) slept(d time.Duration) {
 	for i := range c.renewals {
 		c.renewals[i].at = c.renewals[i].at.Add(-d)
 	}
-	for _, r := range c.replicas {
+	for _, k := range c.sortedKeys() {
+		r := c.replicas[k]
 		if r.lease.known() {
+			held := r.lease.holds(c.now)
 			r.lease.until = r.lease.until.Add(-d)
+			if held && !r.lease.holds(c.now) && !r.going {
+				r.lost = fmt.Sprintf("its lease ended while this machine was suspended for %s", d.Round(time.Millisecond))
+			}
 			c.mark(r)
 		}
 		for _, x := range r.runs {
@@ -181,7 +187,7 @@ func (c *Core) judgeLease(r *replica) {
 
 // whyLost says until when there was a lease and what ended it, as known now.
 func (c *Core) whyLost(r *replica) string {
-	why := "the leader has not answered since then"
+	why := "the leader has answered no renewal since " + clock(r.lease.from)
 	switch {
 	case !c.connected && !c.partedAt.IsZero():
 		why = "there is no session with the leader since " + clock(c.partedAt)
@@ -212,6 +218,8 @@ func (r *replica) leaseOf() *Lease {
 // hears of a later end; one that is over stops it.
 func (c *Core) holdLease(x *run) {
 	switch r := x.r; {
+	case x.unguarded: // with the usual back-off: its next watchdog may not live longer
+		c.stopRun(x, unguardedWhy, unguardedWhy)
 	case r.lost != "":
 		c.stopRun(x, api.ReasonLeaseLost, r.lost)
 	case r.lease.Term > x.lease.Term:
@@ -220,12 +228,23 @@ func (c *Core) holdLease(x *run) {
 	}
 }
 
+// unguardedWhy is why a container is stopped whose watchdog has died.
+const unguardedWhy = "its watchdog is dead: without an agent it would outlive its lease"
+
+// unguarded: the runtime says that nothing ends the container when its lease does.
+func (c *Core) unguarded(ev Unguarded) {
+	if x := c.byID[ev.ContainerID]; x != nil {
+		x.unguarded = true
+		c.mark(x.r)
+	}
+}
+
 // endedByLease tells whether a run ended because its lease was over: by this
 // agent's hand, or by the watchdog's while nobody looked.
 func (c *Core) endedByLease(x *run, exit api.Exit) bool {
 	killed := exit.Signal == sigTerm || exit.Signal == sigKill
 	switch l := x.lease; {
-	case !x.r.leased() || x.r.going:
+	case !x.r.leased() || x.r.going || x.unguarded:
 		return false
 	case exit.Reason == api.ReasonLeaseLost:
 		return true

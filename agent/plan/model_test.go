@@ -27,6 +27,8 @@ type model struct {
 	ips        int
 	missing    map[string]bool // images
 	broken     map[string]bool // images whose command cannot be run
+	watchdogs  map[string]Lease
+	suspended  time.Duration // in all
 
 	// The leader.
 	incarnation string
@@ -36,20 +38,25 @@ type model struct {
 	assigned    map[api.ReplicaKey]wire.Assignment
 	told        map[api.ReplicaKey]wire.Report
 	orphans     []string
+	renewals    []sentRenewal // of this session, not answered
 
 	// watch sees every effect before it is taken note of; check returns what is wrong.
 	watch func(Effect)
+	// leader answers the ith renewal while the model settles.
+	leader func(i int)
 }
 
 func newModel() *model {
-	return &model{now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), containers: map[string]*Container{}, networks: map[api.ReplicaKey]Network{},
+	m := &model{now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), containers: map[string]*Container{}, watchdogs: map[string]Lease{}, networks: map[api.ReplicaKey]Network{},
 		missing: map[string]bool{}, broken: map[string]bool{}, incarnation: "A", revision: 1,
 		assigned: map[api.ReplicaKey]wire.Assignment{}, told: map[api.ReplicaKey]wire.Report{}, watch: func(Effect) {}}
+	m.leader = func(i int) { m.answer(i, m.grantable) }
+	return m
 }
 
 // start begins a new life of the agent; what was under way is lost with the old one.
 func (m *model) start() {
-	m.pending, m.probes, m.connected = nil, map[string]StartProbe{}, false
+	m.pending, m.probes, m.connected, m.renewals = nil, map[string]StartProbe{}, false, nil
 	m.core = New(Config{BootID: fmt.Sprintf("boot-%d", m.boot), Saved: m.saved})
 	m.step(Started{})
 	m.step(RuntimeBack{})
@@ -72,7 +79,7 @@ func (m *model) end(c *Container, exit api.Exit) {
 }
 
 func (m *model) connect() {
-	m.connected, m.sequence = true, 0
+	m.connected, m.sequence, m.renewals = true, 0, nil
 	m.step(Connected{})
 	m.send(wire.AssignmentSet{Complete: true, Put: m.all()})
 }
@@ -116,6 +123,12 @@ func (m *model) take(e Effect) {
 		m.hear(e.Report)
 	case Resync:
 		m.connected = false
+	case Renew:
+		m.renewals = append(m.renewals, sentRenewal{e.Renewal, m.bootTime()})
+	case SetLease:
+		if c := m.containers[e.ContainerID]; c != nil && c.Running && !c.Unguarded {
+			m.watchdogs[c.ID] = e.Lease
+		}
 	case Wake, Ack, ForgetReplica:
 	default:
 		m.pending = append(m.pending, e)
@@ -212,11 +225,17 @@ func (m *model) startContainer(e StartContainer) Event {
 	if m.broken[e.Container.Image] {
 		return Done{ID: e.ID, Failure: &Failure{Reason: api.ExitStartFailed, Exit: &api.Exit{Code: 128, Reason: api.ExitStartFailed, Message: "no such file", FinishedAt: m.now}}}
 	}
+	if e.Lease != nil && e.Lease.Term <= m.bootTime() {
+		return Done{ID: e.ID, Failure: &Failure{Reason: api.ReasonLeaseLost, Message: "its lease is over"}}
+	}
 	id := fmt.Sprintf("%s#%d", shortID(e.Replica, e.Container.Name), e.Attempt)
 	c := m.containers[id]
 	if c == nil {
 		c = &Container{ID: id, Replica: e.Replica, Name: e.Container.Name, Revision: e.Revision, Incarnation: e.Incarnation, Attempt: e.Attempt, Hash: e.Hash,
 			ImageID: e.ImageID, NetNS: e.Network.NetNS, IP: e.Network.IP, Grace: e.Grace, Running: true, StartedAt: m.now}
+		if e.Lease != nil {
+			m.watchdogs[id] = *e.Lease
+		}
 		m.containers[id] = c
 	}
 	return Done{ID: e.ID, Container: *c}
@@ -237,6 +256,9 @@ func (m *model) settle() {
 			p := m.probes[k]
 			m.step(Probed{ContainerID: p.ContainerID, Kind: p.Kind, OK: true})
 		}
+		for len(m.renewals) > 0 {
+			m.leader(0)
+		}
 		at, ok := m.core.NextWake()
 		if len(m.pending) > 0 {
 			continue
@@ -249,4 +271,60 @@ func (m *model) settle() {
 		}
 		m.step(Tick{})
 	}
+}
+
+// sentRenewal is stamped with the time since boot.
+type sentRenewal struct {
+	wire.Renewal
+	at time.Duration
+}
+
+// epoch is when the machine was booted, as its clock of boot time has it.
+var epoch = time.Date(2025, 12, 31, 23, 0, 0, 0, time.UTC)
+
+func (m *model) bootTime() time.Duration { return m.now.Sub(epoch) + m.suspended }
+
+// grantable is the leader's rule.
+func (m *model) grantable(k api.ReplicaKey) bool {
+	a, ok := m.assigned[k]
+	return ok && !a.Stopping
+}
+
+// answer is the leader's word on the ith renewal.
+func (m *model) answer(i int, grant func(api.ReplicaKey) bool) {
+	r := m.renewals[i]
+	m.renewals = slices.Delete(m.renewals, i, i+1)
+	g := wire.Grant{ID: r.ID}
+	for _, k := range r.Keys {
+		if grant(k) {
+			g.Leases = append(g.Leases, wire.Lease{Key: k, For: m.assigned[k].Template.Lease()})
+		}
+	}
+	m.step(Granted{SentAt: r.at, Grant: g})
+}
+
+// watchdogsAct lets the watchdogs act: those whose container obeys SIGTERM end it at
+// Term, the others at Kill. They work whether or not there is an agent.
+func (m *model) watchdogsAct(obeys func(id string) bool) (ended []*Container) {
+	for _, id := range slices.Sorted(maps.Keys(m.watchdogs)) {
+		c, l := m.containers[id], m.watchdogs[id]
+		switch {
+		case c == nil || !c.Running:
+			delete(m.watchdogs, id)
+		case m.bootTime() >= l.Kill:
+			m.end(c, api.Exit{Code: 137, Signal: 9, Reason: api.ExitSignaled, Message: "ended by signal 9 (SIGKILL)"})
+			ended = append(ended, c)
+		case m.bootTime() >= l.Term && obeys(id):
+			m.end(c, api.Exit{Code: 143, Signal: 15, Reason: api.ExitSignaled, Message: "ended by signal 15 (SIGTERM)"})
+			ended = append(ended, c)
+		}
+	}
+	return ended
+}
+
+// suspend stops the machine for a while, and with it every clock but that of
+// boot time.
+func (m *model) suspend(d time.Duration) {
+	m.suspended += d
+	m.step(Slept{For: d})
 }

@@ -126,6 +126,10 @@ func (c *Core) refresh(x *run, o Container) {
 		return
 	}
 	x.uncertain = o.Uncertain
+	if o.Unguarded && !x.unguarded {
+		x.unguarded = true
+		c.mark(x.r)
+	}
 	if o.Running || (x.state != running && x.state != stopped) {
 		return
 	}

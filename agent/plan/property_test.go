@@ -24,17 +24,24 @@ type world struct {
 	unwanted map[api.ReplicaKey]bool // told to stop, or dropped, ever
 	sick     map[string]bool         // containers whose liveness probe failed
 	epoch    uint64
+	// terms are the ends of the leases that the leader gave to what the present
+	// core has, as they must be in the core.
+	terms map[*replica]time.Duration
+	asked map[uint64][]*replica // whom a renewal was about
+	late  []Granted             // answers of sessions that have ended
 }
 
 func newWorld(t *rapid.T) *world {
 	w := &world{model: newModel(), t: t, unwanted: map[api.ReplicaKey]bool{}, sick: map[string]bool{}}
 	w.model.watch = w.check
+	w.leader = func(i int) { w.grant(i, w.grantable) }
 	w.begin()
 	return w
 }
 
 func (w *world) begin() {
 	w.allowed = map[api.ReplicaKey]wire.Assignment{}
+	w.terms, w.asked, w.late = map[*replica]time.Duration{}, map[uint64][]*replica{}, nil
 	if w.saved != nil && w.saved.BootID == fmt.Sprintf("boot-%d", w.boot) {
 		for _, a := range w.saved.Assignments {
 			if !a.Stopping {
@@ -52,6 +59,14 @@ func (w *world) check(e Effect) {
 		if _, ok := w.allowed[e.Replica]; !ok {
 			w.t.Fatalf("starts %s, which is not assigned", e.Replica)
 		}
+		switch r := w.core.replicas[e.Replica]; {
+		case r.template.Leased() != (e.Lease != nil):
+			w.t.Fatalf("starts %s, leased %t, with the lease %v", e.Replica, r.template.Leased(), e.Lease)
+		case e.Lease != nil && e.Lease.Term <= w.bootTime():
+			w.t.Fatalf("starts %s under a lease that ended %s ago", e.Replica, w.bootTime()-e.Lease.Term)
+		case e.Lease != nil && (e.Lease.Term > w.terms[r] || e.Lease.Kill-e.Lease.Term != r.grace()):
+			w.t.Fatalf("starts %s under the lease %v, given was %s", e.Replica, *e.Lease, w.terms[r])
+		}
 		for _, c := range w.containers {
 			if c.Replica == e.Replica && c.Name == e.Container.Name && c.Running {
 				w.t.Fatalf("starts %s %s beside %s", e.Replica, e.Container.Name, c.ID)
@@ -62,9 +77,30 @@ func (w *world) check(e Effect) {
 				w.t.Fatalf("starts %s %s twice", e.Replica, e.Container.Name)
 			}
 		}
+	case Renew:
+		if !w.connected || len(e.Renewal.Keys) == 0 {
+			w.t.Fatalf("renews %v, connected %t", e.Renewal.Keys, w.connected)
+		}
+		for _, k := range e.Renewal.Keys {
+			r := w.core.replicas[k]
+			if !r.leased() || r.going || r.held || r.gone {
+				w.t.Fatalf("renews %s, leased %t, going %t, held %t, gone %t", k, r.leased(), r.going, r.held, r.gone)
+			}
+			w.asked[e.Renewal.ID] = append(w.asked[e.Renewal.ID], r)
+		}
+	case SetLease:
+		if c := w.containers[e.ContainerID]; c != nil && e.Lease.Term > w.terms[w.core.replicas[c.Replica]] {
+			w.t.Fatalf("%s is to run until %s, given was %s", c.ID, e.Lease.Term, w.terms[w.core.replicas[c.Replica]])
+		}
 	case StopContainer:
 		c := w.containers[e.ContainerID]
-		if c == nil || !c.Running || w.sick[c.ID] {
+		if c == nil || !c.Running || w.sick[c.ID] || c.Unguarded {
+			return
+		}
+		if r := w.core.replicas[c.Replica]; r != nil && !r.going && e.Cause == api.ReasonLeaseLost {
+			if term, ok := w.terms[r]; !ok || w.bootTime() < term {
+				w.t.Fatalf("stops %s for its lease, which %v ends at %s, now %s", c.ID, ok, term, w.bootTime())
+			}
 			return
 		}
 		if a, ok := w.assigned[c.Replica]; ok && !a.Stopping && !w.unwanted[c.Replica] && a.Revision == c.Revision {
@@ -79,6 +115,9 @@ func (w *world) check(e Effect) {
 		}
 	case Report:
 		for _, r := range e.Report.Replicas {
+			if have := w.core.replicas[r.Key]; r.Status.Ready && have.lease.known() && !have.lease.holds(w.now) {
+				w.t.Fatalf("%s is ready, and its lease is over", r.Key)
+			}
 			if r.Status.Ready && r.Status.Phase != api.PhaseRunning {
 				w.t.Fatalf("%s is ready in phase %s", r.Key, r.Status.Phase)
 			}
@@ -93,7 +132,7 @@ func (w *world) pick(n int, what string) int { return rapid.IntRange(0, n-1).Dra
 
 func (w *world) act() {
 	switch rapid.SampledFrom([]string{"put", "put", "stop", "drop", "work", "work", "work", "work", "fail", "crash", "unseen", "probe", "probe",
-		"time", "time", "agent", "containerd", "connect", "disconnect", "reboot", "incarnation", "vanish"}).Draw(w.t, "act") {
+		"time", "time", "time", "grant", "grant", "grant", "refuse", "lose", "late", "suspend", "unguarded", "agent", "containerd", "connect", "disconnect", "reboot", "incarnation", "vanish"}).Draw(w.t, "act") {
 	case "put":
 		w.put()
 	case "stop":
@@ -135,7 +174,40 @@ func (w *world) act() {
 		w.probe()
 	case "time":
 		w.now = w.now.Add(time.Duration(rapid.SampledFrom([]int{1, 20, 150, 1000, 5000, 61000}).Draw(w.t, "ms")) * time.Millisecond)
+		if rapid.Bool().Draw(w.t, "tick first") {
+			w.step(Tick{})
+		}
+		w.watchdogs()
 		w.step(Tick{})
+	case "suspend":
+		w.suspend(time.Duration(rapid.SampledFrom([]int{1, 10, 100}).Draw(w.t, "s")) * time.Second)
+		w.watchdogs()
+	case "unguarded":
+		if c := w.someContainer(); c != nil && c.Running && w.pick(3, "rare") == 0 {
+			if _, ok := w.model.watchdogs[c.ID]; ok {
+				c.Unguarded = true
+				delete(w.model.watchdogs, c.ID)
+				if rapid.Bool().Draw(w.t, "seen") {
+					w.step(Unguarded{ContainerID: c.ID})
+				}
+			}
+		}
+	case "grant":
+		if len(w.renewals) > 0 {
+			w.grant(w.pick(len(w.renewals), "which"), w.grantable)
+		}
+	case "refuse":
+		if len(w.renewals) > 0 {
+			w.grant(w.pick(len(w.renewals), "which"), func(k api.ReplicaKey) bool { return w.grantable(k) && w.pick(2, "refuse") == 0 })
+		}
+	case "lose":
+		if len(w.renewals) > 0 {
+			w.renewals = w.renewals[1:]
+		}
+	case "late":
+		if len(w.late) > 0 {
+			w.step(w.late[w.pick(len(w.late), "which")])
+		}
 	case "agent":
 		w.begin()
 	case "containerd":
@@ -144,6 +216,7 @@ func (w *world) act() {
 		w.join()
 	case "disconnect":
 		w.connected = false
+		w.hangUp()
 		w.step(Disconnected{})
 	case "reboot":
 		w.reboot()
@@ -153,6 +226,7 @@ func (w *world) act() {
 			w.incarnation += "I"
 			w.revision = 1
 			w.connected = false
+			w.hangUp()
 			w.step(Disconnected{})
 		}
 	}
@@ -164,6 +238,79 @@ func (w *world) act() {
 				w.t.Fatalf("%s and %s run beside each other", names[name], id)
 			}
 			names[name] = id
+		}
+	}
+	w.leases()
+}
+
+// leases must be in the core as the leader gave them, and what they forbid must
+// not run without an order to stop it.
+func (w *world) leases() {
+	for k, r := range w.core.replicas {
+		if !r.leased() || r.going || r.gone {
+			continue
+		}
+		if r.lease.Term != w.terms[r] || (r.lease.known() && r.lease.until.Sub(w.now) != r.lease.Term-w.bootTime()) {
+			w.t.Fatalf("%s has a lease until %s (%s from now), given was %s, now is %s", k, r.lease.Term, r.lease.until.Sub(w.now), w.terms[r], w.bootTime())
+		}
+		for _, x := range r.runs {
+			if x.state == running && r.lease.known() && w.bootTime() >= r.lease.Term && !x.failing.waiting(w.now) {
+				w.t.Fatalf("%s runs, its lease ended at %s, now is %s", x.id, r.lease.Term, w.bootTime())
+			}
+			if x.state == running && r.lease.Term != x.lease.Term {
+				w.t.Fatalf("the watchdog of %s knows of %s, the lease ends at %s", x.id, x.lease.Term, r.lease.Term)
+			}
+			if x.lastExit != nil && x.lastExit.Reason == api.ReasonLeaseLost && !x.nextStart.IsZero() {
+				w.t.Fatalf("%s waits until %s after it lost its lease", x.what(), x.nextStart)
+			}
+		}
+		if w.connected && !r.held && r.phase != api.PhaseFailed && (!r.asked || w.core.renewAt.Sub(w.now) > r.renewEvery()) {
+			w.t.Fatalf("%s: renewed %t, the next time in %s, wanted every %s", k, r.asked, w.core.renewAt.Sub(w.now), r.renewEvery())
+		}
+	}
+	for id, c := range w.containers {
+		if l, ok := w.model.watchdogs[id]; ok && c.Running && w.bootTime() >= l.Kill {
+			w.t.Fatalf("%s is left alive", id)
+		}
+	}
+}
+
+// hangUp: nobody answers what this session was asked, but an answer may still
+// be on its way.
+func (w *world) hangUp() {
+	for _, r := range w.renewals {
+		g := Granted{SentAt: r.at, Grant: wire.Grant{ID: r.ID}}
+		for _, k := range r.Keys {
+			g.Grant.Leases = append(g.Grant.Leases, wire.Lease{Key: k, For: time.Hour})
+		}
+		w.late = append(w.late, g)
+	}
+	w.renewals = nil
+}
+
+// grant answers and keeps what the core must have of it.
+func (w *world) grant(i int, rule func(api.ReplicaKey) bool) {
+	sent := w.renewals[i]
+	granted := map[api.ReplicaKey]bool{}
+	for _, r := range w.asked[sent.ID] {
+		if !rule(r.key) {
+			continue
+		}
+		granted[r.key] = true
+		last := w.assigned[r.key].Template.Lease()
+		term := sent.at + last - api.LeaseDrift(last) - api.LeaseKill - r.grace()
+		if w.core.replicas[r.key] == r && r.renewable() && term > w.bootTime() {
+			w.terms[r] = max(w.terms[r], term)
+		}
+	}
+	w.answer(i, func(k api.ReplicaKey) bool { return granted[k] })
+}
+
+// watchdogs act; the agent sees it or not.
+func (w *world) watchdogs() {
+	for _, c := range w.watchdogsAct(func(string) bool { return rapid.Bool().Draw(w.t, "obeys") }) {
+		if rapid.Bool().Draw(w.t, "seen") {
+			w.step(Exited{ContainerID: c.ID, Exit: *c.Exit})
 		}
 	}
 }
@@ -182,6 +329,7 @@ func (w *world) join() {
 			w.allowed[k] = a
 		}
 	}
+	w.hangUp()
 	w.connect()
 }
 
@@ -194,6 +342,14 @@ func (w *world) put() {
 		main.ReadinessProbe, main.LivenessProbe = p, p
 	}
 	a.Template = &api.Template{Containers: []api.Container{main}}
+	switch w.pick(4, "leased") {
+	case 0:
+		a.Template.Exclusive = true
+	case 1:
+		a.Template.OnPartition = api.PartitionStop
+		lease, grace := api.Duration(6*time.Second), api.Duration(0)
+		a.Template.LeaseDuration, a.Template.TerminationGracePeriod = &lease, &grace
+	}
 	if rapid.Bool().Draw(w.t, "two") {
 		a.Template.Containers = append(a.Template.Containers, api.Container{Name: "side", Image: "side:1"})
 	}
@@ -235,30 +391,33 @@ func (w *world) someContainer() *Container {
 
 // TestAnything treats an agent to whatever may happen to it, and then, left in
 // peace, it must come to rest with exactly what is assigned.
-func TestAnything(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		w := newWorld(t)
-		for range rapid.IntRange(1, 120).Draw(t, "steps") {
-			w.act()
-		}
-		w.join()
-		// What was seen by nobody is found by the next full looks.
-		for range 4 {
-			w.settle()
-			w.now = w.now.Add(observeEvery)
-			w.step(Tick{})
-		}
+func TestAnything(t *testing.T) { rapid.Check(t, anything) }
+
+// FuzzAnything lets the fuzzer choose what happens.
+func FuzzAnything(f *testing.F) { f.Fuzz(rapid.MakeFuzz(anything)) }
+
+func anything(t *rapid.T) {
+	w := newWorld(t)
+	for range rapid.IntRange(1, 120).Draw(t, "steps") {
+		w.act()
+	}
+	w.join()
+	// What was seen by nobody is found by the next full looks.
+	for range 4 {
 		w.settle()
-		w.atRest()
-		rest := fmt.Sprint(w.containers, w.networks, w.told)
-		for range 2 {
-			w.step(RuntimeBack{})
-			w.settle()
-		}
-		if got := fmt.Sprint(w.containers, w.networks, w.told); got != rest {
-			t.Fatalf("planning what was carried out changed something:\n%s\n%s", rest, got)
-		}
-	})
+		w.now = w.core.observeAt
+		w.step(Tick{})
+	}
+	w.settle()
+	w.atRest()
+	rest := fmt.Sprint(w.containers, w.networks, w.told)
+	for range 2 {
+		w.step(RuntimeBack{})
+		w.settle()
+	}
+	if got := fmt.Sprint(w.containers, w.networks, w.told); got != rest {
+		t.Fatalf("planning what was carried out changed something:\n%s\n%s", rest, got)
+	}
 }
 
 func (w *world) atRest() {
@@ -320,9 +479,11 @@ func TestSameInSameOut(t *testing.T) {
 		m.connect()
 		for i := range 20 {
 			k := api.ReplicaKey{Namespace: "default", Service: fmt.Sprintf("s%d", i%7), Slot: i, Epoch: uint64(i)}
-			m.assigned[k] = wire.Assignment{Key: k, Revision: 1, Template: &api.Template{Containers: []api.Container{{Name: "main", Image: "a"}}}}
+			m.assigned[k] = wire.Assignment{Key: k, Revision: 1, Template: &api.Template{Exclusive: i%3 == 0, Containers: []api.Container{{Name: "main", Image: "a"}}}}
 			m.send(wire.AssignmentSet{Put: []wire.Assignment{m.assigned[k]}})
 		}
+		m.settle()
+		m.suspend(time.Minute)
 		m.settle()
 		m.start()
 		m.settle()

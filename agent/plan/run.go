@@ -27,10 +27,12 @@ type run struct {
 	uncertain bool // the runtime could not tell whether it runs
 	adopted   bool
 
-	lease   lease  // what its watchdog has; that of its replica may be later
-	image   *image // waits for it
-	pulling string
-	failing retry // start, stop or removal, whichever was last
+	lease lease // what its watchdog has; that of its replica may be later
+	// unguarded: it has no watchdog any more.
+	unguarded bool
+	image     *image // waits for it
+	pulling   string
+	failing   retry // start, stop or removal, whichever was last
 
 	lastExit  *api.Exit
 	final     bool      // ended, and not to be started again
@@ -171,7 +173,7 @@ func (c *Core) startDone(x *run, ev Done) {
 
 // take makes a container of the runtime the run's own.
 func (c *Core) take(x *run, o Container) {
-	x.id, x.attempt, x.startedAt, x.uncertain, x.sick = o.ID, o.Attempt, o.StartedAt, o.Uncertain, ""
+	x.id, x.attempt, x.startedAt, x.uncertain, x.unguarded, x.sick = o.ID, o.Attempt, o.StartedAt, o.Uncertain, o.Unguarded, ""
 	if x.startedAt.IsZero() {
 		x.startedAt = c.now
 	}
@@ -266,7 +268,7 @@ func (c *Core) removeDone(x *run, ev Done) {
 // forgetContainer: the runtime has nothing of this run any more.
 func (c *Core) forgetContainer(x *run) {
 	delete(c.byID, x.id)
-	x.id, x.uncertain, x.adopted, x.lease = "", false, false, lease{}
+	x.id, x.uncertain, x.adopted, x.lease, x.unguarded = "", false, false, lease{}, false
 	if !x.r.going { // no further run
 		x.attempt++
 	}

@@ -22,7 +22,7 @@ import (
 //	connect | disconnect          the session
 //	incarnation B                 the store is another one from now on
 //	stale                         the next complete set holds at an older revision
-//	put web-0@1 [image=i] [readiness] [liveness] [containers=2] [restart=never] [stopping]
+//	put web-0@1 [image=i] [exclusive] [onPartition] [lease=6s] [grace=0s] [readiness] [liveness] [containers=2] [restart=never] [stopping]
 //	drop web-0@1
 //	do [n]                        carry out all that is wanted, or the first n
 //	exit web-0@1/main#0 3         its process ends with that code
@@ -35,13 +35,17 @@ import (
 //	look                          containerd comes back: its events arrive again
 //	tick 2s                       time passes
 //	show                          print what the leader was told
+//	grant [i] | refuse [i]        the leader answers the ith renewal that waits, from 0
+//	watchdog [unseen]             watchdogs whose time has come act
+//	unguarded web-0@1/main#0      its watchdog dies
+//	suspend 20s                   the machine sleeps
 func TestScripts(t *testing.T) { golden.Scripts(t, runScript) }
 
 func runScript(t *testing.T, script string) string {
 	var out bytes.Buffer
 	m := newModel()
 	m.watch = func(e Effect) {
-		if line := inWords(e); line != "" {
+		if line := inWords(m, e); line != "" {
 			fmt.Fprintln(&out, "> "+line)
 		}
 	}
@@ -129,6 +133,30 @@ func runCommand(t *testing.T, m *model, f []string, out *bytes.Buffer) {
 		}
 		m.now = m.now.Add(d)
 		m.step(Tick{})
+	case "grant", "refuse":
+		i, _ := strconv.Atoi(arg(1))
+		if i >= len(m.renewals) {
+			fmt.Fprintln(out, "> (no such renewal)")
+			return
+		}
+		m.answer(i, func(k api.ReplicaKey) bool { return f[0] == "grant" && m.grantable(k) })
+	case "watchdog":
+		for _, c := range m.watchdogsAct(func(string) bool { return true }) {
+			fmt.Fprintf(out, "> (%s is ended by its watchdog: %s)\n", c.ID, c.Exit.Message)
+			if arg(1) != "unseen" {
+				m.step(Exited{ContainerID: c.ID, Exit: *c.Exit})
+			}
+		}
+	case "unguarded":
+		delete(m.watchdogs, arg(1))
+		m.containers[arg(1)].Unguarded = true
+		m.step(Unguarded{ContainerID: arg(1)})
+	case "suspend":
+		d, err := time.ParseDuration(arg(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.suspend(d)
 	case "show":
 		for _, k := range m.core.sortedKeys() {
 			if r, ok := m.told[k]; ok {
@@ -162,6 +190,21 @@ func assignmentOf(t *testing.T, f []string) wire.Assignment {
 		switch k {
 		case "image":
 			main.Image = v
+		case "exclusive":
+			tpl.Exclusive = true
+		case "onPartition":
+			tpl.OnPartition = api.PartitionStop
+		case "lease", "grace":
+			d, err := time.ParseDuration(v)
+			if err != nil {
+				t.Fatal(err)
+			}
+			of := api.Duration(d)
+			if k == "lease" {
+				tpl.LeaseDuration = &of
+			} else {
+				tpl.TerminationGracePeriod = &of
+			}
 		case "readiness":
 			main.ReadinessProbe = &api.Probe{HTTP: &api.HTTPProbe{Path: "/", Port: "8080"}}
 		case "liveness":
@@ -183,7 +226,10 @@ func assignmentOf(t *testing.T, f []string) wire.Assignment {
 }
 
 // inWords prints an effect in a line; those without news give none.
-func inWords(e Effect) string {
+func inWords(m *model, e Effect) string {
+	lease := func(l Lease) string {
+		return fmt.Sprintf("term in %s, kill in %s", l.Term-m.bootTime(), l.Kill-m.bootTime())
+	}
 	k := func(k api.ReplicaKey) string { return strings.TrimPrefix(k.String(), "default/") }
 	switch e := e.(type) {
 	case Observe:
@@ -193,7 +239,19 @@ func inWords(e Effect) string {
 	case SetupNetwork:
 		return fmt.Sprintf("SetupNetwork %s: %s", k(e.Replica), e.Why)
 	case StartContainer:
-		return fmt.Sprintf("StartContainer %s#%d %s: %s", shortID(e.Replica, e.Container.Name), e.Attempt, e.ImageID, e.Why)
+		line := fmt.Sprintf("StartContainer %s#%d %s: %s", shortID(e.Replica, e.Container.Name), e.Attempt, e.ImageID, e.Why)
+		if e.Lease != nil {
+			line += "; " + lease(*e.Lease)
+		}
+		return line
+	case Renew:
+		words := []string{"Renew"}
+		for _, key := range e.Renewal.Keys {
+			words = append(words, k(key))
+		}
+		return strings.Join(words, " ")
+	case SetLease:
+		return fmt.Sprintf("SetLease %s %s", e.ContainerID, lease(e.Lease))
 	case StopContainer:
 		return fmt.Sprintf("StopContainer %s grace %s cause %q: %s", e.ContainerID, e.Grace, e.Cause, e.Why)
 	case RemoveContainer:
