@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/orchctl/orch/agent/plan"
+	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/controller/core"
 	"github.com/orchctl/orch/internal/wire"
 )
@@ -23,14 +24,23 @@ type agent struct {
 	dialled uint64 // number of the latest dial
 	seq     uint64 // of beats in this session
 	probes  map[probeID]*probing
+
+	renewals map[uint64]time.Duration // when those without an answer were sent, since boot
+	apart    time.Duration            // by how much the clock was behind the time since boot, as last seen
+	routes   map[api.ReplicaKey]bool  // who gets traffic, by what leaders said
+	unsaved  []byte                   // what the disk refused
+	good     int64                    // the last good self-check
+	failing  string                   // what was wrong with the latest one
 }
 
 const (
-	dialTimeout  = time.Second
-	beatEvery    = 100 * time.Millisecond
-	redialLeast  = 20 * time.Millisecond
-	redialMost   = 300 * time.Millisecond
-	restartLeast = 50 * time.Millisecond
+	dialTimeout = time.Second
+	beatEvery   = 100 * time.Millisecond
+	redialLeast = 20 * time.Millisecond
+	redialMost  = 300 * time.Millisecond
+	// suspendedMin is by how much the clock must fall behind the time since boot
+	// before that counts as a suspension.
+	suspendedMin = 10 * time.Millisecond
 )
 
 // start begins a life of the agent's process.
@@ -41,6 +51,8 @@ func (a *agent) start() {
 	a.up, a.paused, a.inbox = true, false, nil
 	a.life++
 	a.session, a.tickAt, a.probes = nil, 0, map[probeID]*probing{}
+	a.renewals, a.routes, a.unsaved = map[uint64]time.Duration{}, map[api.ReplicaKey]bool{}, nil
+	a.apart, a.good, a.failing = a.h.behind(), a.h.w.clock, ""
 	conf := plan.Config{BootID: a.h.bootID()}
 	if a.h.disk.saved != nil {
 		conf.Saved = &plan.Saved{}
@@ -54,6 +66,7 @@ func (a *agent) start() {
 	a.step(plan.Started{})
 	a.dial()
 	a.beat()
+	a.selfCheck()
 }
 
 func savedCount(s *plan.Saved) int {
@@ -139,7 +152,7 @@ func (a *agent) dial() {
 		c := pick(w.r.net, w.controllers)
 		hello := wire.Hello{BootID: a.h.bootID(), Address: a.h.address, Labels: a.h.labels, Capacity: a.h.capacity, Version: "1", OS: "linux", Kernel: "6", Runtime: "fake", StoreRevision: a.plan.StoreRevision()}
 		if w.reaches(a.h.name, c.name) && w.reaches(c.name, a.h.name) {
-			w.upkeep(w.latency(), func() { c.dialled(a.h, life, n, hello) })
+			w.datagram(func() { c.dialled(a.h, life, n, hello) })
 		}
 		a.after(dialTimeout, true, func() { a.refused(n) })
 	})
@@ -165,8 +178,15 @@ func (a *agent) welcomed(s *session) {
 		a.refused(s.dial)
 		return
 	}
+	if s.term > a.h.disk.term && a.h.diskFull() {
+		a.h.w.say("%s cannot keep term %d on its disk", a.h.name, s.term)
+		s.closeByAgent()
+		a.refused(s.dial)
+		return
+	}
 	a.h.disk.term = s.term
 	a.session, a.seq = s, 0
+	clear(a.renewals)
 	a.h.w.say("%s is in session %d with %s, term %d", a.h.name, s.id, s.lead.ctl.name, s.term)
 	a.step(plan.Connected{})
 }
@@ -187,8 +207,18 @@ func (a *agent) assigned(s *session, set wire.AssignmentSet) {
 }
 
 func (a *agent) endpoints(s *session, set wire.EndpointSet) {
-	if !a.deposed(s) {
-		a.step(plan.Endpoints{Set: set})
+	if a.deposed(s) {
+		return
+	}
+	a.route(s, set)
+	a.step(plan.Endpoints{Set: set})
+}
+
+// granted answers a renewal; not one of the session before.
+func (a *agent) granted(s *session, g wire.Grant) {
+	if sent, ok := a.renewals[g.ID]; ok && !a.deposed(s) {
+		delete(a.renewals, g.ID)
+		a.step(plan.Granted{SentAt: sent, Grant: g})
 	}
 }
 
@@ -206,7 +236,7 @@ func (a *agent) beat() {
 	a.after(beatEvery, true, func() {
 		if s := a.session; s != nil {
 			a.seq++
-			s.sendUp(true, core.Beat{Node: a.h.name, Session: s.id, Seq: a.seq})
+			s.sendUp(true, core.Beat{Node: a.h.name, Session: s.id, Seq: a.seq, Check: a.check()})
 		}
 		a.beat()
 	})
@@ -229,7 +259,12 @@ func (a *agent) step(ev plan.Event) {
 	if a.plan == nil || a.h.w.broken != nil {
 		return
 	}
-	for _, e := range a.plan.Step(ev, a.h.w.now) {
+	if apart := a.h.behind(); apart > a.apart+suspendedMin {
+		slept := apart - a.apart
+		a.apart = apart
+		a.step(plan.Slept{For: slept})
+	}
+	for _, e := range a.plan.Step(ev, a.h.now()) {
 		a.do(e)
 	}
 	a.schedule()
@@ -241,7 +276,7 @@ func (a *agent) schedule() {
 	if !ok {
 		return
 	}
-	due := max(int64(at.Sub(start)), a.h.w.clock)
+	due := max(a.h.clock.when(int64(at.Sub(start))), a.h.w.clock)
 	if a.tickAt != 0 && a.tickAt <= due {
 		return
 	}
@@ -278,7 +313,7 @@ func (a *agent) do(e plan.Effect) {
 		if err != nil {
 			w.violate("sim", "encode what %s saves: %v", a.h.name, err)
 		}
-		a.h.disk.saved = js
+		a.save(js)
 	case plan.Resync:
 		w.say("%s wants a complete set: %s", a.h.name, e.Why)
 		if s := a.session; s != nil {
@@ -292,10 +327,38 @@ func (a *agent) do(e plan.Effect) {
 		a.startProbe(e)
 	case plan.StopProbe:
 		delete(a.probes, probeID{e.ContainerID, e.Kind})
-	case plan.Ack, plan.Wake, plan.ForgetReplica:
+	case plan.Renew:
+		a.renewals[e.Renewal.ID] = a.h.sinceBoot()
+		w.say("%s renews %v", a.h.name, e.Renewal.Keys)
+		if s := a.session; s != nil {
+			s.sendUp(true, core.Renew{Node: a.h.name, Session: s.id, Renewal: e.Renewal})
+		}
+	case plan.SetLease:
+		a.h.runtime.setLease(e)
+	case plan.Ack:
+		a.acknowledges(e)
+	case plan.Wake, plan.ForgetReplica:
 	default:
 		a.h.runtime.do(a, e)
 	}
+}
+
+// save keeps the assignment on disk; one that refuses is asked again.
+func (a *agent) save(js []byte) {
+	if !a.h.diskFull() {
+		a.h.disk.saved, a.unsaved = js, nil
+		return
+	}
+	if a.unsaved == nil {
+		a.after(saveAgain, true, func() {
+			if a.unsaved != nil {
+				js := a.unsaved
+				a.unsaved = nil
+				a.save(js)
+			}
+		})
+	}
+	a.unsaved = js
 }
 
 type probeID struct {

@@ -4,10 +4,7 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/orchctl/orch/agent/plan"
 	"github.com/orchctl/orch/api"
-	"github.com/orchctl/orch/internal/controller/core"
-	"github.com/orchctl/orch/internal/wire"
 )
 
 // decided holds a leader's decisions against what it knew when it made them. A
@@ -30,7 +27,7 @@ func (g *ledger) decided(l *lead, changes []change) {
 			g.placedWell(l, after, c.replica, *c.placement)
 		case c.placement != nil && c.placement.stopping && !old.stopping:
 			touched[c.replica.ServiceKey()] = true
-			g.stopsRightly(after, c.replica, *c.placement)
+			g.stopsRightly(l, after, c.replica, *c.placement)
 		}
 	}
 	for _, key := range g.pic.sortedServices() {
@@ -71,6 +68,7 @@ func (g *ledger) placedWell(l *lead, after picture, k api.ReplicaKey, p placemen
 	if since := l.know.unfit[p.node]; since != 0 && since <= l.openSince {
 		g.w.violate("I3", "%s is placed on %s, which is %s", k, p.node, l.know.verdict[p.node])
 	}
+	g.slotIsFree(after, k, p)
 	before, now := g.pic.nodes[p.node], after.nodes[p.node]
 	if before != nil && now != nil && before.Spec.Unschedulable && now.Spec.Unschedulable {
 		g.w.violate("I3", "%s is placed on %s, which is cordoned", k, p.node)
@@ -82,23 +80,6 @@ func (g *ledger) placedWell(l *lead, after picture, k api.ReplicaKey, p placemen
 			}
 		}
 	}
-}
-
-// stopsRightly: I5. What is to stop has a reason in what is wanted, not in
-// somebody's slowness.
-func (g *ledger) stopsRightly(after picture, k api.ReplicaKey, p placement) {
-	s := after.services[k.ServiceKey()]
-	if s == nil || !s.Metadata.DeletedAt.IsZero() || k.Slot >= s.Spec.Want() || p.revision != s.Status.Revision {
-		return
-	}
-	for _, pic := range []picture{g.pic, after} {
-		for _, other := range pic.of(k.ServiceKey()) {
-			if o := pic.placements[other]; other != k && other.Slot == k.Slot && !o.stopping {
-				return
-			}
-		}
-	}
-	g.w.violate("I5", "%s is told to stop, though it is the only one in a slot that is wanted and has the newest revision", k)
 }
 
 // released: a placement's record goes. Either nothing of it is left, or the life
@@ -120,6 +101,15 @@ func (g *ledger) released(l *lead, after picture, k api.ReplicaKey, p placement)
 	}
 }
 
+// hasLeft tells whether an exclusive replica has stopped already, for want of a
+// lease: its leader may know so by the clock alone.
+func (g *ledger) hasLeft(k api.ReplicaKey) bool {
+	t := g.templates[k]
+	return t != nil && t.Exclusive && !slices.ContainsFunc(g.w.tenants.byName[slotOf(k)], func(x tenant) bool {
+		return x.c.Replica == k && x.c.Running && !x.h.frozen
+	})
+}
+
 // staysAvailable: I4. What the leader stops never takes a service below its
 // floor, by what it knew at some event since the batch was begun.
 func (g *ledger) staysAvailable(l *lead, after picture, key api.Key) {
@@ -137,16 +127,7 @@ func (g *ledger) staysAvailable(l *lead, after picture, key api.Key) {
 		}
 		return len(slots)
 	}
-	events := []uint64{l.openSince}
-	for _, k := range g.pic.of(key) {
-		if s := l.know.status[k]; s != nil {
-			for _, f := range s.flips {
-				if f.event > l.openSince {
-					events = append(events, f.event)
-				}
-			}
-		}
-	}
+	events := l.eventsOf(g.pic.of(key))
 	// What was not ready at some event, or not alone in its slot, may have been
 	// stopped then, at no cost.
 	cost := picture{g.pic.services, maps.Clone(g.pic.placements), g.pic.nodes, g.pic.revisions}
@@ -156,6 +137,9 @@ func (g *ledger) staysAvailable(l *lead, after picture, key api.Key) {
 			return !l.know.available(after, k, p, e) || slices.ContainsFunc(g.pic.of(key), func(o api.ReplicaKey) bool {
 				return o != k && o.Slot == k.Slot && l.know.available(after, o, after.placements[o], e)
 			})
+		}
+		if g.hasLeft(k) {
+			continue
 		}
 		if after.placements[k].stopping && !slices.ContainsFunc(events, free) {
 			p.stopping = true
@@ -170,76 +154,4 @@ func (g *ledger) staysAvailable(l *lead, after picture, key api.Key) {
 	}
 	g.w.violate("I4", "service %s: the leader's own actions take it from %d to %d ready slots, at least %d must stay", key,
 		count(g.pic, l.openSince), count(cost, l.openSince), floor)
-}
-
-// sent: nothing goes to an agent that is not committed.
-func (g *ledger) sent(l *lead, e core.SendAssignments) {
-	if l.know.session[e.Node] != e.Session {
-		return // that stream is over: nobody reads it
-	}
-	for _, a := range e.Set.Put {
-		g.w.mixKey(a.Key)
-		if g.placed[a.Key] != e.Node {
-			g.w.violate("I2", "%s is told to run %s before that is committed", e.Node, a.Key)
-		}
-		if p, ok := g.pic.placements[a.Key]; a.Stopping {
-			if ok && !p.stopping {
-				g.w.violate("I2", "%s is told to stop %s before that is committed", e.Node, a.Key)
-			}
-			if !e.Set.Complete {
-				l.know.stopping = append(l.know.stopping, a.Key)
-			}
-		}
-		g.w.say("%s tells %s: %s revision %d%s%s", l.ctl.name, e.Node, a.Key, a.Revision, map[bool]string{true: ", spare"}[a.Spare], map[bool]string{true: ", to stop"}[a.Stopping])
-	}
-	for _, k := range e.Set.Drop {
-		g.w.mixKey(k)
-		if _, ok := g.pic.placements[k]; ok {
-			g.w.violate("I2", "%s is told to drop %s before that is committed", e.Node, k)
-		}
-	}
-}
-
-// told: an agent takes up a set.
-func (g *ledger) told(h *host, set wire.AssignmentSet) {
-	if set.Complete {
-		g.w.say("%s takes up the complete set of revision %d, %d replicas", h.name, set.StoreRevision, len(set.Put))
-	}
-}
-
-// reported: I8. Nothing is called ready whose readiness probe never succeeded.
-func (g *ledger) reported(h *host, r wire.Report) {
-	if !r.Status.Ready {
-		return
-	}
-	for _, c := range h.runtime.sorted() {
-		if c.Replica == r.Key && c.Running && c.spec.ReadinessProbe != nil && !c.answered {
-			g.w.violate("I8", "%s reports %s as ready, though %s never answered its readiness probe", h.name, r.Key, c.ID)
-		}
-	}
-}
-
-// started: only what was committed to this life of this node ever runs on it.
-func (g *ledger) started(h *host, e plan.StartContainer) {
-	if node := g.placed[e.Replica]; node != h.name {
-		g.w.violate("epochs", "%s starts %s, which was committed to %q", h.name, e.Replica, node)
-	}
-	if boot := g.boots[e.Replica]; boot != h.bootID() {
-		g.w.violate("epochs", "%s starts %s, which was committed to another life of it, %s", h.bootID(), e.Replica, boot)
-	}
-}
-
-// stopped: I5. A container that runs is stopped only if its record says so, if
-// it is not as assigned, or if its own liveness probe failed.
-func (g *ledger) stopped(h *host, e plan.StopContainer, c *container) {
-	if c == nil || !c.Running {
-		return
-	}
-	p, ok := g.pic.placements[c.Replica]
-	switch {
-	case !ok || p.stopping || p.node != h.name || p.revision != c.Revision:
-	case e.Cause == api.ExitLivenessFailed && c.spec.LivenessProbe != nil && c.failed >= max(1, c.spec.LivenessProbe.FailureThreshold):
-	default:
-		g.w.violate("I5", "%s stops %s (%s), which is assigned there and well: %s", h.name, c.ID, c.Replica, e.Why)
-	}
 }

@@ -17,7 +17,9 @@ func (l *lead) commit(e core.Commit) {
 	changes := w.ledger.read(e.Ops)
 	w.ledger.decided(l, changes)
 	l.openBefore, l.openSince = l.openSince, l.events
-	w.res.Commits++
+	if w.res.Commits++; len(e.Ops) > 0 { // else it only asks whether the term lasts
+		w.res.Writes++
+	}
 	w.mix(uint64(len(e.Ops)))
 	write := between(w.r.net, 200*time.Microsecond, 6*time.Millisecond)
 	answer := between(w.r.net, 100*time.Microsecond, 2*time.Millisecond)
@@ -49,6 +51,9 @@ func (l *lead) commit(e core.Commit) {
 		return
 	}
 	w.after(write, func() {
+		if w.storeFull() {
+			outcome = "failed"
+		}
 		switch outcome {
 		case "failed":
 			done(0, store.ErrNoSpace)
@@ -58,7 +63,11 @@ func (l *lead) commit(e core.Commit) {
 			return
 		case "unknown, written later":
 			done(0, store.ErrUnknown)
-			w.after(between(w.r.net, 0, 2*time.Second), func() { l.write(e.Ops, changes) })
+			w.after(between(w.r.net, 0, 2*time.Second), func() {
+				if !w.storeFull() {
+					l.write(e.Ops, changes)
+				}
+			})
 			return
 		}
 		rev, err := l.write(e.Ops, changes)
@@ -73,6 +82,9 @@ func (l *lead) commit(e core.Commit) {
 		done(rev, err)
 	})
 }
+
+// storeFull tells whether the store refuses every write for want of room.
+func (w *world) storeFull() bool { return w.clock < w.full }
 
 // write is the moment of truth.
 func (l *lead) write(ops []store.Op, changes []change) (int64, error) {

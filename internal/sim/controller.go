@@ -17,6 +17,7 @@ type controller struct {
 	name     string
 	up       bool
 	life     uint64
+	clock    clock
 	pausedAt int64 // 0: it runs
 	inbox    []func()
 	lead     *lead
@@ -34,7 +35,7 @@ const (
 )
 
 func newController(w *world, i int) *controller {
-	return &controller{w: w, name: fmt.Sprintf("c%d", i+1)}
+	return &controller{w: w, name: fmt.Sprintf("c%d", i+1), clock: w.newClock()}
 }
 
 func (c *controller) start() {
@@ -89,7 +90,7 @@ func (c *controller) resume() {
 	if c.pausedAt == 0 {
 		return
 	}
-	stall := time.Duration(c.w.clock - c.pausedAt)
+	stall := time.Duration(c.clock.at(c.w.clock) - c.clock.at(c.pausedAt))
 	c.w.say("controller %s runs again after %s", c.name, stall)
 	c.pausedAt = 0
 	c.heard = c.w.clock
@@ -119,7 +120,7 @@ func (c *controller) watch() {
 				c.heard = c.w.clock
 			}
 		}
-		if c.w.clock-c.heard > int64(silenceMax) && !c.storeCut {
+		if c.w.clock-c.heard > int64(silenceMax) && !c.storeCut && !c.w.storeFull() {
 			c.seize()
 		}
 	})
@@ -163,6 +164,11 @@ func (c *controller) dialled(h *host, life, dial uint64, hello wire.Hello) {
 			c.w.upkeep(c.w.latency(), func() { h.agent.receive(life, func() { h.agent.refused(dial) }) })
 			return
 		}
+		for _, old := range sortedSessions(l.sessions) {
+			if old.host == h { // the driver ends what another session replaces
+				old.closeByLeader()
+			}
+		}
 		s := l.open(h, life, dial)
 		s.welcome()
 		l.know.opened(l, h.name, s.id)
@@ -200,13 +206,13 @@ func (l *lead) begin() {
 		l.w.violate("sim", "read the store: %v", err)
 		return
 	}
-	l.core = core.New(core.Config{Incarnation: incarnation, Term: l.lease.Term, Limits: l.w.store.Limits(), Liveness: l.w.limits, EventHistory: 100, RevisionHistory: 3})
+	l.core = core.New(l.w.coreConfig(l.lease.Term))
 	if err := l.core.Load(kvs, rev); err != nil {
 		l.w.violate("I2", "the leader of term %d cannot read what was committed: %v", l.lease.Term, err)
 		return
 	}
-	l.began = l.w.now
-	l.do(l.core.Begin(l.w.now))
+	l.began = l.ctl.now()
+	l.do(l.core.Begin(l.began))
 	l.turn()
 }
 
@@ -218,11 +224,14 @@ func (l *lead) step(ev core.Event) {
 		return
 	}
 	l.events++
-	_, beat := ev.(core.Beat)
-	if st, ok := ev.(core.Status); ok {
-		l.know.report(l, st)
+	_, beat := ev.(core.Beat) // a driver's inbox is emptied before it plans
+	switch ev := ev.(type) {
+	case core.Status:
+		l.know.report(l, ev)
+	case core.Thaw:
+		l.know.mass.worded = l.w.clock
 	}
-	l.do(l.core.Step(ev, l.w.now))
+	l.do(l.core.Step(ev, l.ctl.now()))
 	if l.over {
 		return
 	}
@@ -246,7 +255,7 @@ func (l *lead) turn() {
 		return
 	}
 	l.know.verdicts(l)
-	l.do(l.core.Turn(l.w.now))
+	l.do(l.core.Turn(l.ctl.now()))
 	l.schedule()
 }
 
@@ -259,7 +268,7 @@ func (l *lead) schedule() {
 	if !ok {
 		return
 	}
-	due := max(int64(at.Sub(start)), l.w.clock+1)
+	due := max(l.ctl.clock.when(int64(at.Sub(start))), l.w.clock+1)
 	if l.tickAt != 0 && l.tickAt <= due {
 		return
 	}
@@ -270,7 +279,7 @@ func (l *lead) schedule() {
 				return
 			}
 			l.tickAt = 0
-			if at, ok := l.core.NextWake(); ok && at.After(l.w.now) {
+			if at, ok := l.core.NextWake(); ok && at.After(l.ctl.now()) {
 				l.schedule() // beats came in meanwhile
 				return
 			}
@@ -284,7 +293,7 @@ func (l *lead) resign(why string) {
 	if l.over {
 		return
 	}
-	if !l.ctl.storeCut {
+	if !l.ctl.storeCut && !l.w.storeFull() {
 		_ = election.Resign(l.w.ctx, l.w.store, l.lease) // deposed is as good
 	}
 	l.end(why)
@@ -325,6 +334,10 @@ func (l *lead) do(effects []core.Effect) {
 			l.know.endpoints(l, e)
 			if s := l.sessions[e.Session]; s != nil {
 				s.sendDown(func(a *agent) { a.endpoints(s, e.Set) })
+			}
+		case core.SendGrant:
+			if s := l.sessions[e.Session]; s != nil {
+				s.send(&s.down, true, func() { s.toAgent(func(a *agent) { a.granted(s, e.Grant) }) })
 			}
 		case core.AskWitness:
 			l.ask(e)

@@ -1,149 +1,156 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
-	"github.com/orchctl/orch/agent/plan"
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/controller/core"
 )
 
 // faultKinds are the faults that are drawn, the likelier ones more than once.
-// Those of the network's delays, of commits and of the runtime come with what
-// they spoil.
-var faultKinds = []Fault{PowerCut, PowerCut, AgentKill, AgentKill, AgentPause, Cut, Cut, Stun, Crash, Crash, Crash, Crash,
-	ControllerKill, ControllerPause, SessionBreak, SessionBreak, Gossip, LostEvent}
+// Those of the network's delays, of commits, of clocks and of the runtime come
+// with what they spoil.
+var faultKinds = []Fault{PowerCut, PowerCut, AgentKill, AgentKill, AgentPause, Cut, Cut, Cut, Stun, Stun, Crash, Crash, Crash, Crash,
+	ControllerKill, ControllerPause, SessionBreak, SessionBreak, Gossip, LostEvent, MassLoss, Flap, Gray, Gray, DiskFull, StoreFull, Operators}
 
-// nextFault lets something go wrong now and then. Everything is drawn before it
-// is known whether the kind is left out, so that the others stay the same.
+// draw is everything that a fault may need, drawn before it is known whether it
+// is left out, so that the others stay the same.
+type draw struct {
+	h, other    *host
+	c           *controller
+	short, long time.Duration
+	n, m        int // 0 to 99
+	subset      []*host
+}
+
+// nextFault lets something go wrong now and then.
 func (w *world) nextFault() {
-	w.after(between(w.r.faults, 100*time.Millisecond, 4*time.Second), func() {
+	w.after(between(w.r.faults, 100*time.Millisecond, w.pace), func() {
 		if w.calm {
 			return
 		}
-		kind := pick(w.r.faults, faultKinds)
-		h, other, c := pick(w.r.faults, w.hosts), pick(w.r.faults, w.hosts), pick(w.r.faults, w.controllers)
-		short, long := between(w.r.faults, 50*time.Millisecond, 4*time.Second), between(w.r.faults, 200*time.Millisecond, w.limits.DeadAfter*3/2)
-		n := w.r.faults.IntN(100)
-		if w.cfg.Without&kind == 0 {
-			w.fault(kind, h, other, c, short, long, n)
+		r := w.r.faults
+		kind := pick(r, faultKinds)
+		d := draw{h: pick(r, w.hosts), other: pick(r, w.hosts), c: pick(r, w.controllers), short: between(r, 50*time.Millisecond, 4*time.Second),
+			long: between(r, 200*time.Millisecond, max(w.limits.DeadAfter*3/2, 20*time.Second)), n: r.IntN(100), m: r.IntN(100)}
+		d.subset = w.drawMany()
+		w.faults++
+		if w.cfg.Without&kind == 0 && !slices.Contains(w.cfg.Skip, w.faults) {
+			w.say("fault %d: %s", w.faults, kind)
+			w.fault(kind, d)
 		}
 		w.nextFault()
 	})
 }
 
-func (w *world) fault(kind Fault, h, other *host, c *controller, short, long time.Duration, n int) {
+func (w *world) fault(kind Fault, d draw) {
 	w.res.Faults[kind]++
+	h, c := d.h, d.c
 	switch kind {
 	case PowerCut:
-		if h.on {
-			h.powerOff()
-			w.after(long, h.powerOn)
-			w.hint(h, false)
-		}
+		w.powerCut(h, d.long)
 	case AgentKill:
-		if h.agent.up {
-			h.agent.kill()
-			h.after(short, h.agent.start)
-			w.hint(h, false)
-		}
+		w.killAgent(h, d)
 	case AgentPause:
-		h.agent.pause(short)
+		h.agent.pause(d.short)
 	case Cut:
-		w.cutSomething(h, other, c, long, n)
+		w.cutSomething(d)
 	case Stun:
-		if h.on && !h.frozen {
-			h.freeze(long)
-			w.hint(h, false)
-		}
+		w.stun(h, d.long, d.m < 50)
 	case Crash:
-		w.crash(h, short, n)
+		w.crash(h, d.short, d.n)
 	case ControllerKill:
 		if c.up {
-			if c.doomed = n < 50; !c.doomed { // else after its next write, before it hears of it
+			if c.doomed = d.n < 50; !c.doomed { // else after its next write, before it hears of it
 				c.kill()
 			}
-			w.after(short, c.start)
+			w.after(d.short, c.start)
 		}
 	case ControllerPause:
-		c.pause(short)
+		c.pause(d.short)
 	case SessionBreak:
 		if s := h.agent.session; s != nil {
 			w.say("session %d of %s breaks", s.id, h.name)
 			s.breakOff()
 		}
 	case Gossip:
-		w.hint(h, n < 30)
+		w.hint(h, d.n < 30)
 	case LostEvent:
-		w.say("%s loses events of its runtime for %s", h.name, short)
-		h.runtime.deaf = w.clock + int64(short)
-		if n < 50 {
-			h.after(short, func() { h.agent.receive(h.agent.life, func() { h.agent.step(plan.RuntimeBack{}) }) })
+		w.say("%s loses events of its runtime for %s", h.name, d.short)
+		h.runtime.deaf = max(h.runtime.deaf, w.clock+int64(d.short))
+		if d.n < 50 {
+			h.after(d.short, h.runtimeBack)
 		}
+	case MassLoss:
+		w.loseMany(d)
+	case Flap:
+		w.flap(h, 2+d.n/12, d.short)
+	case Gray, DiskFull:
+		if h.on {
+			h.turnGray(kind, max(d.long, 3*time.Second), d.n)
+		}
+	case StoreFull:
+		w.say("the store is full for %s", d.short)
+		w.full = w.clock + int64(d.short)
+	case Operators:
+		w.operate(d)
 	}
 }
 
-// hint is gossip's opinion, which reaches the leader some time later.
-func (w *world) hint(h *host, alive bool) {
-	w.after(between(w.r.faults, 100*time.Millisecond, 600*time.Millisecond), func() {
-		for _, c := range w.controllers {
-			if c.lead != nil {
-				c.lead.receive(core.Gossip{Node: h.name, Alive: alive})
-			}
-		}
-	})
-}
-
-// cutSomething cuts one path in one or both directions, a node from everybody,
-// or a controller from the store.
-func (w *world) cutSomething(h, other *host, c *controller, long time.Duration, n int) {
-	if n < 10 {
-		w.say("%s is cut from the store for %s", c.name, long)
-		c.storeCut = true
-		w.after(long, func() { c.storeCut = false })
-		return
-	}
-	var pairs [][2]string
-	switch {
-	case n < 40:
-		pairs = [][2]string{{h.name, c.name}, {c.name, h.name}}
-	case n < 55:
-		pairs = [][2]string{{h.name, c.name}}
-	case n < 70:
-		pairs = [][2]string{{c.name, h.name}}
-	case n < 80 && other != h:
-		pairs = [][2]string{{h.name, other.name}, {other.name, h.name}}
-	default:
-		for _, x := range w.machines() {
-			if x != h.name {
-				pairs = append(pairs, [2]string{h.name, x}, [2]string{x, h.name})
-			}
-		}
+func (w *world) powerCut(h *host, long time.Duration) {
+	if h.on {
+		h.powerOff()
+		w.after(long, h.powerOn)
 		w.hint(h, false)
 	}
-	w.say("cut for %s: %v", long, pairs)
-	for _, p := range pairs {
-		w.cuts[p] = true
+}
+
+// killAgent mostly for as long as a restart takes; now and then for so long that
+// leases end and watchdogs are alone.
+func (w *world) killAgent(h *host, d draw) {
+	if h.agent.up {
+		h.agent.kill()
+		h.after(map[bool]time.Duration{true: d.long, false: d.short}[d.n < 25], h.agent.start)
+		w.hint(h, false)
 	}
-	w.after(long, func() {
-		if !w.calm {
-			w.say("healed: %v", pairs)
-		}
-		for _, p := range pairs {
-			delete(w.cuts, p)
-		}
+}
+
+func (w *world) stun(h *host, long time.Duration, suspended bool) {
+	if h.on && !h.frozen {
+		h.freeze(long, suspended && w.cfg.Without&Clocks == 0)
+		w.hint(h, false)
+	}
+}
+
+// hint is gossip's opinion, which reaches the leader some time later, and now
+// and then again when it is none any more.
+func (w *world) hint(h *host, alive bool) {
+	w.after(between(w.r.faults, 100*time.Millisecond, 600*time.Millisecond), func() {
+		w.datagram(func() {
+			for _, c := range w.controllers {
+				if c.lead != nil {
+					c.lead.receive(core.Gossip{Node: h.name, Alive: alive})
+				}
+			}
+		})
 	})
 }
 
-func (w *world) machines() []string {
-	var out []string
-	for _, h := range w.hosts {
-		out = append(out, h.name)
+// operate is an operator who says "dead" of what cannot be reached, in the belief
+// that somebody cut its power; or of what runs; or that a freeze is over.
+func (w *world) operate(d draw) {
+	unreachable := slices.DeleteFunc(slices.Clone(w.hosts), func(h *host) bool {
+		return h.on && !h.frozen && (w.leader() == nil || w.reaches(h.name, w.leader().ctl.name) && w.reaches(w.leader().ctl.name, h.name))
+	})
+	switch {
+	case d.n < 20:
+		w.thaw(w.users[0])
+	case len(unreachable) > 0:
+		w.order(w.users[0], unreachable[d.m%len(unreachable)], "dead")
+	case d.n < 40:
+		w.order(w.users[0], d.h, "dead")
 	}
-	for _, c := range w.controllers {
-		out = append(out, c.name)
-	}
-	return out
 }
 
 // crash ends a container's process, or makes it deaf to its probes for a while.
@@ -174,6 +181,7 @@ func (w *world) heal() {
 	w.res.healed = len(w.story)
 	w.say("faults stop, everything heals")
 	w.calm = true
+	w.full = 0
 	clear(w.cuts)
 	for _, c := range w.controllers {
 		c.storeCut, c.doomed = false, false
@@ -189,6 +197,8 @@ func (w *world) heal() {
 	}
 	for _, h := range w.living() {
 		h.runtime.deaf = 0
+		sick := max(h.gray.down, h.gray.hangs) > w.clock
+		h.gray = gray{}
 		for _, c := range h.runtime.sorted() {
 			c.sickTill = 0
 		}
@@ -196,5 +206,8 @@ func (w *world) heal() {
 		h.unfreeze()
 		h.agent.resume()
 		h.agent.start()
+		if sick {
+			h.runtimeBack()
+		}
 	}
 }

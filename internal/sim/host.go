@@ -20,8 +20,11 @@ type host struct {
 	frozen bool
 	thaw   []func() // what its processes do when it runs again
 	disk   disk
-	// calledDead: an operator said so once.
-	calledDead bool
+	gray   gray
+	// clock stands still while the machine is suspended, boottime goes on.
+	clock, boottime clock
+	// calledDead: until then an operator's word may make it so.
+	calledDead int64
 
 	runtime *runtime
 	agent   *agent
@@ -37,6 +40,7 @@ func newHost(w *world, i int) *host {
 	h := &host{w: w, name: fmt.Sprintf("n%d", i+1), address: fmt.Sprintf("10.0.0.%d", i+1),
 		labels:   map[string]string{"zone": pick(w.r.world, []string{"a", "b"})},
 		capacity: api.ResourceList{api.CPU: api.Whole(int64(2 + w.r.world.IntN(4))), api.Memory: api.Whole(4 << 30)}}
+	h.clock = w.newClock()
 	h.runtime = newRuntime(h)
 	h.agent = &agent{h: h}
 	return h
@@ -51,6 +55,8 @@ func (h *host) powerOn() {
 	}
 	h.on, h.frozen, h.thaw = true, false, nil
 	h.boot++
+	h.clock.goOn(h.w.clock)
+	h.boottime = clock{drift: h.clock.drift, from: h.w.clock}
 	h.w.say("%s boots, life %d", h.name, h.boot)
 	h.after(between(h.w.r.run, 10*time.Millisecond, time.Second), h.agent.start)
 }
@@ -59,6 +65,7 @@ func (h *host) powerOn() {
 func (h *host) powerOff() {
 	h.w.say("%s loses its power", h.name)
 	h.on, h.frozen, h.thaw = false, false, nil
+	h.gray = gray{full: h.gray.full}
 	h.agent.vanish()
 	h.runtime.powerLost()
 }
@@ -82,10 +89,14 @@ func (h *host) at(d time.Duration, upkeep bool, do func()) {
 	})
 }
 
-// freeze stops the machine as a whole, as a virtual machine's pause does.
-func (h *host) freeze(d time.Duration) {
-	h.w.say("%s freezes for %s", h.name, d)
+// freeze stops the machine as a whole, as a virtual machine's pause does; where
+// it is suspended its clock stands still, too, but not CLOCK_BOOTTIME.
+func (h *host) freeze(d time.Duration, suspended bool) {
+	h.w.say("%s freezes for %s%s", h.name, d, map[bool]string{true: ", its clock stands still"}[suspended])
 	h.frozen = true
+	if suspended {
+		h.clock.stop(h.w.clock)
+	}
 	boot := h.boot
 	h.w.after(d, func() {
 		if h.boot == boot {
@@ -100,6 +111,8 @@ func (h *host) unfreeze() {
 	}
 	h.w.say("%s runs again", h.name)
 	h.frozen = false
+	h.clock.goOn(h.w.clock)
+	h.runtime.thaw()
 	thaw := h.thaw
 	h.thaw = nil
 	for _, do := range thaw {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"maps"
 	"slices"
-	"time"
 
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/controller/core"
@@ -18,10 +17,12 @@ type knowledge struct {
 	verdict   map[string]api.Verdict
 	unfit     map[string]uint64 // the event since which a node is not healthy; 0: it is
 	dead      map[string]bool   // was ever dead in this term
+	impaired  map[string]uint64 // the event since which a node cannot work; 0: it can
 	suspectAt map[string]int64
 	judged    uint64 // the last event that changed a verdict or began a session
+	mass      mass
 
-	ends     map[api.ReplicaKey]bool // who gets traffic, as last sent
+	ends     map[api.ReplicaKey]bool // who gets traffic, as last sent; true: degraded
 	stopping []api.ReplicaKey        // told to stop since the last check
 }
 
@@ -69,7 +70,7 @@ func (s *known) readyAt(event uint64) bool {
 
 func newKnowledge() *knowledge {
 	return &knowledge{session: map[string]uint64{}, status: map[api.ReplicaKey]*known{}, verdict: map[string]api.Verdict{}, unfit: map[string]uint64{},
-		dead: map[string]bool{}, suspectAt: map[string]int64{}, ends: map[api.ReplicaKey]bool{}}
+		dead: map[string]bool{}, impaired: map[string]uint64{}, suspectAt: map[string]int64{}, mass: mass{fell: map[string]int64{}}, ends: map[api.ReplicaKey]bool{}}
 }
 
 func (n *knowledge) opened(l *lead, node string, session uint64) {
@@ -116,19 +117,14 @@ func (n *knowledge) report(l *lead, ev core.Status) {
 
 // verdicts looks at what the leader holds of each node, before it plans.
 func (n *knowledge) verdicts(l *lead) {
+	defer n.mass.look(l, n)
 	for _, h := range l.w.hosts {
 		v := l.core.Verdict(h.name)
 		if was := n.verdict[h.name]; was != v {
 			n.verdict[h.name] = v
 			l.w.mixText(string(v))
 			n.judged = l.events
-			if v == api.VerdictSuspect {
-				n.suspectAt[h.name] = l.w.clock
-			}
-			// A little less: the look that finds it dead may end before it is a full time.
-			if early := l.w.limits.DeadAfter * 9 / 10; v == api.VerdictDead && was == api.VerdictSuspect && !h.calledDead && l.w.clock-n.suspectAt[h.name] < int64(early) {
-				l.w.violate("I5", "%s is held for dead after %s as suspect, and nobody said so", h.name, time.Duration(l.w.clock-n.suspectAt[h.name]))
-			}
+			n.judge(l, h, was, v)
 		}
 		n.dead[h.name] = n.dead[h.name] || v == api.VerdictDead
 		switch {
@@ -167,20 +163,40 @@ func (n *knowledge) endpoints(l *lead, e core.SendEndpoints) {
 	for _, x := range e.Set.Put {
 		l.w.mixKey(x.Replica)
 		s := n.status[x.Replica]
-		if s == nil || !s.everReady || !s.ready && s.unreadySince <= l.openBefore {
+		if s == nil && !x.Degraded || s != nil && !s.everReady || s != nil && !s.ready && s.unreadySince <= l.openBefore {
 			l.w.violate("I8", "%s is told to send traffic to %s on %s, which is not ready", e.Node, x.Replica, x.Node)
 		}
-		n.ends[x.Replica] = true
+		if t := l.w.ledger.templates[x.Replica]; x.Degraded && t != nil && t.Exclusive {
+			l.w.violate("I8", "%s is told to send traffic to %s on %s, which is exclusive and cannot be reached", e.Node, x.Replica, x.Node)
+		}
+		n.ends[x.Replica] = x.Degraded
 	}
 	for _, k := range e.Set.Drop {
 		delete(n.ends, k)
+	}
+	n.degraded(l, e)
+}
+
+// degraded: I8. Last known endpoints get traffic only while their service has
+// none that is better.
+func (n *knowledge) degraded(l *lead, e core.SendEndpoints) {
+	for _, x := range e.Set.Put {
+		for k, degraded := range n.ends {
+			if degraded != x.Degraded && k.ServiceKey() == x.Replica.ServiceKey() {
+				l.w.violate("I8", "%s is told to send traffic to %s (degraded: %t) beside %s (degraded: %t)", e.Node, x.Replica, x.Degraded, k, degraded)
+				return
+			}
+		}
+		if x.Degraded {
+			l.w.res.Degraded++
+		}
 	}
 }
 
 // checkWithdrawn: I8. What is told to stop gets no traffic any more.
 func (n *knowledge) checkWithdrawn(l *lead) {
 	for _, k := range n.stopping {
-		if n.ends[k] {
+		if _, ok := n.ends[k]; ok {
 			l.w.violate("I8", "%s is told to stop, and still gets traffic", k)
 		}
 	}

@@ -71,10 +71,12 @@ type ledger struct {
 	pic  picture
 	term uint64 // whose commits may be written
 
-	epochs  map[uint64]api.ReplicaKey // ever committed
-	placed  map[api.ReplicaKey]string // the node of every placement ever committed
-	boots   map[api.ReplicaKey]string // likewise the node's life
-	highest map[string]uint64         // epoch of each slot
+	epochs map[uint64]api.ReplicaKey // ever committed
+	placed map[api.ReplicaKey]string // the node of every placement ever committed
+	boots  map[api.ReplicaKey]string // likewise the node's life
+	// templates of every placement ever committed.
+	templates map[api.ReplicaKey]*api.Template
+	highest   map[string]uint64 // epoch of each slot
 	// versions of a service's object by UID and resourceVersion.
 	versions map[string]map[int64]version
 	newest   map[string]int64
@@ -92,7 +94,7 @@ type version struct {
 }
 
 func newLedger(w *world) *ledger {
-	return &ledger{w: w, epochs: map[uint64]api.ReplicaKey{}, placed: map[api.ReplicaKey]string{}, boots: map[api.ReplicaKey]string{}, highest: map[string]uint64{},
+	return &ledger{w: w, epochs: map[uint64]api.ReplicaKey{}, placed: map[api.ReplicaKey]string{}, boots: map[api.ReplicaKey]string{}, templates: map[api.ReplicaKey]*api.Template{}, highest: map[string]uint64{},
 		versions: map[string]map[int64]version{}, newest: map[string]int64{}, done: map[string]bool{},
 		pic: picture{map[api.Key]*api.Service{}, map[api.ReplicaKey]placement{}, map[string]*api.Node{}, map[revisionKey]*revision{}}}
 }
@@ -243,9 +245,15 @@ func (g *ledger) apply(changes []change) {
 	}
 	g.pic.take(changes)
 	for _, c := range changes {
-		if c.kind == kindPlacement && c.placement != nil && (g.pic.services[c.replica.ServiceKey()] == nil || g.pic.revisions[revisionKey{c.replica.ServiceKey(), c.placement.revision}] == nil) {
-			g.w.violate("I2", "placement %s is committed without its service or revision %d", c.replica, c.placement.revision)
+		if c.kind != kindPlacement || c.placement == nil {
+			continue
 		}
+		r := g.pic.revisions[revisionKey{c.replica.ServiceKey(), c.placement.revision}]
+		if r == nil || g.pic.services[c.replica.ServiceKey()] == nil {
+			g.w.violate("I2", "placement %s is committed without its service or revision %d", c.replica, c.placement.revision)
+			continue
+		}
+		g.templates[c.replica] = r.template
 	}
 }
 

@@ -35,6 +35,12 @@ type container struct {
 	failed   int    // liveness tries in a row
 	answered bool   // its readiness probe succeeded once
 	cause    string // why it is stopped
+
+	exclusive bool
+	lease     *plan.Lease // its watchdog's; nil: it has none
+	watched   int         // counts the watchdog's timers: the last one holds
+	termed    bool        // the watchdog sent SIGTERM
+	dying     bool        // the watchdog's signal takes effect
 }
 
 func newRuntime(h *host) *runtime {
@@ -51,7 +57,8 @@ func (r *runtime) powerLost() {
 		c.life++
 		if c.Running {
 			c.Running = false
-			c.Exit = &api.Exit{Code: 255, Reason: api.ExitError, Message: "lost with its supervisor", FinishedAt: r.h.w.now}
+			r.h.w.tenants.remove(c)
+			c.Exit = &api.Exit{Code: 255, Reason: api.ExitError, Message: "lost with its supervisor", FinishedAt: r.h.now()}
 		}
 	}
 	clear(r.networks) // namespaces live in memory
@@ -79,6 +86,11 @@ func (r *runtime) do(a *agent, e plan.Effect) {
 	trouble := !w.calm && w.cfg.Without&Runtime == 0 && chance(w.r.run, 0.01)
 	if trouble {
 		w.res.Faults[Runtime]++
+	}
+	message, took, late := r.h.refusal(w.r.run, e)
+	if message != "" {
+		r.refuse(a, e, message, took, late, answer)
+		return
 	}
 	switch e := e.(type) {
 	case plan.Observe:
@@ -116,16 +128,10 @@ func (r *runtime) do(a *agent, e plan.Effect) {
 			return plan.Done{ID: e.ID}
 		})
 	case plan.StartContainer:
-		w.say("%s starts %s %s, attempt %d: %s", r.h.name, e.Replica, e.Container.Name, e.Attempt, e.Why)
-		w.mixKey(e.Replica)
-		w.ledger.started(r.h, e)
+		r.tellStart(e)
 		answer(ms(15, 250), func() plan.Event { return r.start(e, trouble) })
 	case plan.StopContainer:
-		w.say("%s stops %s: %s", r.h.name, e.ContainerID, e.Why)
-		w.mixText(e.ContainerID)
-		w.res.Stops++
-		c := r.containers[e.ContainerID]
-		w.ledger.stopped(r.h, e, c)
+		c := r.tellStop(e)
 		if trouble {
 			answer(ms(1, 50), func() plan.Event { return failed(e.ID, api.ReasonCreateError, "the runtime is away") })
 			return
@@ -144,6 +150,41 @@ func (r *runtime) do(a *agent, e plan.Effect) {
 		})
 	default:
 		w.violate("sim", "the agent wants %T, which is not made up here", e)
+	}
+}
+
+func (r *runtime) tellStart(e plan.StartContainer) {
+	r.h.w.say("%s starts %s %s, attempt %d: %s", r.h.name, e.Replica, e.Container.Name, e.Attempt, e.Why)
+	r.h.w.mixKey(e.Replica)
+	r.h.w.ledger.started(r.h, e)
+}
+
+func (r *runtime) tellStop(e plan.StopContainer) *container {
+	r.h.w.say("%s stops %s: %s", r.h.name, e.ContainerID, e.Why)
+	r.h.w.mixText(e.ContainerID)
+	r.h.w.res.Stops++
+	c := r.containers[e.ContainerID]
+	r.h.w.ledger.stopped(r.h, e, c)
+	return c
+}
+
+// refuse answers for a machine that does not work.
+func (r *runtime) refuse(a *agent, e plan.Effect, message string, took time.Duration, late bool, answer func(time.Duration, func() plan.Event)) {
+	var c *container
+	switch e := e.(type) {
+	case plan.StartContainer:
+		r.tellStart(e)
+	case plan.StopContainer:
+		c = r.tellStop(e)
+	}
+	answer(took, func() plan.Event { return refused(e, message) })
+	if c != nil && late { // containerd does it after all, when it is itself again
+		life := c.life
+		r.h.upkeep(time.Duration(r.h.gray.hangs-r.h.w.clock), func() {
+			if c.life == life && c.Running {
+				r.end(c, api.Exit{Code: 137, Signal: 9, Reason: api.ExitSignaled})
+			}
+		})
 	}
 }
 
@@ -196,15 +237,22 @@ func (r *runtime) start(e plan.StartContainer, trouble bool) plan.Event {
 	}
 	w := r.h.w
 	if c := r.containers[id]; c != nil && !c.StartedAt.IsZero() {
+		if c.Running && c.lease != nil && e.Lease != nil && e.Lease.Kill > c.lease.Kill {
+			c.lease = e.Lease
+			r.watch(c)
+		}
 		return plan.Done{ID: e.ID, Container: c.Container}
 	}
 	if trouble {
 		return failed(e.ID, api.ReasonCreateError, "the runtime is away")
 	}
+	if e.Lease != nil && r.h.sinceBoot() >= e.Lease.Term {
+		return failed(e.ID, api.ReasonLeaseLost, "its lease is over")
+	}
 	b := behaviorOf(e.Container.Image)
 	if b.startFails {
 		return plan.Done{ID: e.ID, Failure: &plan.Failure{Reason: api.ReasonCreateError, Message: "no such file",
-			Exit: &api.Exit{Code: 128, Reason: api.ExitStartFailed, Message: "no such file", FinishedAt: w.now}}}
+			Exit: &api.Exit{Code: 128, Reason: api.ExitStartFailed, Message: "no such file", FinishedAt: r.h.now()}}}
 	}
 	for _, c := range r.sorted() {
 		if c.Running && c.Replica == e.Replica && c.Name == e.Container.Name {
@@ -213,10 +261,19 @@ func (r *runtime) start(e plan.StartContainer, trouble bool) plan.Event {
 	}
 	c := &container{spec: e.Container, behavior: b}
 	c.Container = plan.Container{ID: id, Replica: e.Replica, Name: e.Container.Name, Revision: e.Revision, Incarnation: e.Incarnation, Attempt: e.Attempt,
-		Hash: e.Hash, ImageID: e.ImageID, NetNS: e.Network.NetNS, IP: e.Network.IP, Grace: e.Grace, Running: true, StartedAt: w.now}
+		Hash: e.Hash, ImageID: e.ImageID, NetNS: e.Network.NetNS, IP: e.Network.IP, Grace: e.Grace, Running: true, StartedAt: r.h.now()}
+	c.lease = e.Lease
+	if t := w.ledger.templates[e.Replica]; t != nil {
+		if c.exclusive = t.Exclusive; t.Leased() && e.Lease == nil {
+			w.violate("I6", "%s starts %s without a lease", r.h.name, id)
+		}
+	}
 	c.readyAt = w.clock + int64(between(w.r.run, b.readyAfter/2, b.readyAfter))
 	r.containers[id] = c
 	w.res.Starts++
+	w.alone(r.h, c)
+	w.tenants.add(r.h, c)
+	r.watch(c)
 	if b.ends {
 		life := c.life
 		r.h.upkeep(between(w.r.run, b.endsAfter/2, b.endsAfter), func() {
@@ -252,7 +309,8 @@ func (r *runtime) stop(c *container, e plan.StopContainer, answer func(time.Dura
 func (r *runtime) end(c *container, exit api.Exit) {
 	w := r.h.w
 	c.life++
-	exit.FinishedAt = w.now
+	w.tenants.remove(c)
+	exit.FinishedAt = r.h.now()
 	if c.cause == api.ExitLivenessFailed {
 		exit.Reason = api.ExitLivenessFailed
 	}

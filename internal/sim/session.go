@@ -3,6 +3,8 @@ package sim
 import (
 	"time"
 
+	"github.com/orchctl/orch/agent/plan"
+	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/controller/core"
 	"github.com/orchctl/orch/internal/wire"
 )
@@ -22,6 +24,9 @@ type session struct {
 	strikes  int
 	// term is what the leader says with every message.
 	term uint64
+	// routed: the agent got all endpoints, and what came after up to version.
+	routed  bool
+	version uint64
 }
 
 // pipe keeps messages in order; those that cannot go now wait.
@@ -152,6 +157,50 @@ func (s *session) endAtLeader(graceful bool) {
 	}
 }
 
+// route keeps beside the agent who gets traffic by the leader's word.
+func (a *agent) route(s *session, set wire.EndpointSet) {
+	if set.Complete {
+		before := a.routes
+		a.routes = map[api.ReplicaKey]bool{}
+		for _, k := range set.Keep {
+			if before[k] {
+				a.routes[k] = true
+			}
+		}
+		s.routed = true
+	}
+	if !s.routed {
+		return
+	}
+	for _, e := range set.Put {
+		a.routes[e.Replica] = true
+	}
+	for _, k := range set.Drop {
+		delete(a.routes, k)
+	}
+	s.version = set.Version
+}
+
+// acknowledges: I8. An agent that says that it has taken up a version of the
+// endpoints sends no traffic to what was withdrawn by then.
+func (a *agent) acknowledges(e plan.Ack) {
+	s := a.session
+	if s == nil || !s.routed {
+		return
+	}
+	if e.EndpointVersion > s.version {
+		a.h.w.violate("I8", "%s acknowledges endpoints of version %d, it was told %d", a.h.name, e.EndpointVersion, s.version)
+	}
+	if e.EndpointVersion != s.version {
+		return
+	}
+	for _, x := range a.plan.Endpoints() {
+		if !a.routes[x.Replica] {
+			a.h.w.violate("I8", "%s has acknowledged version %d of the endpoints and sends traffic to %s, which was withdrawn", a.h.name, s.version, x.Replica)
+		}
+	}
+}
+
 // closeByAgent: the agent's process ended or hung up; its kernel says so after
 // what was sent before.
 func (s *session) closeByAgent() {
@@ -191,6 +240,7 @@ func (w *world) look(from string, ask wire.Ask, seen func(ev core.Witnessed)) {
 	if !answers {
 		took = ask.Timeout
 	}
+	again := w.again()
 	ports := 0
 	if h := w.host(ask.Target); answers && h != nil {
 		for _, p := range ask.Ports {
@@ -199,7 +249,9 @@ func (w *world) look(from string, ask wire.Ask, seen func(ev core.Witnessed)) {
 			}
 		}
 	}
-	w.upkeep(took, func() {
-		seen(core.Witnessed{Observer: from, Target: ask.Target, AskID: ask.ID, HostAnswers: answers, PortsAsked: len(ask.Ports), PortsAnswered: ports})
-	})
+	ev := core.Witnessed{Observer: from, Target: ask.Target, AskID: ask.ID, HostAnswers: answers, PortsAsked: len(ask.Ports), PortsAnswered: ports}
+	w.upkeep(took, func() { seen(ev) })
+	if again > 0 {
+		w.upkeep(took+again, func() { seen(ev) })
+	}
 }

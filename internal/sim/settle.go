@@ -73,12 +73,30 @@ func (w *world) fingerprint(of map[api.Key]bool) string {
 	}
 	for _, h := range w.hosts {
 		for _, c := range h.runtime.sorted() {
-			if of[c.Replica.ServiceKey()] {
+			if of[c.Replica.ServiceKey()] && !w.hurried(c.Replica) {
 				fmt.Fprintf(&b, "%s %s %s\n", h.name, c.ID, c.StartedAt.Format(time.StampMicro))
 			}
 		}
 	}
 	return b.String()
+}
+
+// takeoverMax is how long nobody may lead when a leader is killed, and agents
+// may look for the next one.
+const takeoverMax = 4 * time.Second
+
+// hurried tells whether a replica's lease may end while nobody leads.
+func (w *world) hurried(k api.ReplicaKey) bool {
+	t := w.templateOf(k)
+	return t != nil && t.Leased() && t.Lease()-t.TerminationGracePeriod.Or(api.DefaultGrace)-api.LeaseKill-2*api.LeaseDrift(t.Lease()) < takeoverMax*4/3
+}
+
+func (w *world) longestLease() time.Duration {
+	var d time.Duration
+	for _, s := range w.ledger.pic.services {
+		d = max(d, s.Spec.Lease())
+	}
+	return d
 }
 
 // complete are the services that have all they want.
@@ -112,16 +130,16 @@ func (w *world) templateOf(k api.ReplicaKey) *api.Template {
 // complete, and nothing at all if all of them are.
 func (w *world) quiet(invariant, why string, takeover bool) {
 	of, all := w.complete()
-	before, commits := w.fingerprint(of), w.res.Commits
-	w.runFor(QuietFor)
+	before, commits := w.fingerprint(of), w.res.Writes
+	w.runFor(max(QuietFor, w.longestLease()*5/4)) // no lease may end
 	if w.broken != nil {
 		return
 	}
 	if after := w.fingerprint(of); after != before {
 		w.violate(invariant, "something moved %s:\n%s\nwas\n%s", why, after, before)
 	}
-	if all && !takeover && w.res.Commits != commits {
-		w.violate(invariant, "%d transactions were written %s", w.res.Commits-commits, why)
+	if all && !takeover && w.res.Writes != commits {
+		w.violate(invariant, "%d transactions were written %s", w.res.Writes-commits, why)
 	}
 }
 

@@ -26,27 +26,36 @@ type Fault uint32
 
 // The kinds.
 const (
-	PowerCut Fault = 1 << iota
-	AgentKill
-	AgentPause
-	Cut
-	Stun
-	Crash
-	ControllerKill
-	ControllerPause
-	Commits
-	SessionBreak
-	Gossip
-	LostEvent
-	Runtime
-	Delay
-	AllFaults Fault = 1<<iota - 1
+	PowerCut        Fault = 1 << iota // a machine goes off, and boots later
+	AgentKill                         // kill -9, and back later
+	AgentPause                        // the process is stopped for a while
+	Cut                               // a path, in one or both directions; a controller from the store
+	Stun                              // a machine freezes, perhaps with its clock
+	Crash                             // a container ends, or does not answer
+	ControllerKill                    // perhaps after its next write, before it hears of it
+	ControllerPause                   //
+	Commits                           // slow, failed, unknown
+	SessionBreak                      // a stream breaks; an answer to a user is lost
+	Gossip                            // a false hint
+	LostEvent                         // containerd's events do not reach the agent
+	Runtime                           // a single refusal of containerd or a plugin
+	Delay                             // a slow message
+	MassLoss                          // many machines cut off, without power or frozen at once
+	Flap                              // a machine is cut off and healed over and over
+	Gray                              // containerd down or hanging, the disk slow, while the agent beats
+	DiskFull                          // a node's
+	StoreFull                         // the store refuses writes for a while
+	Clocks                            // clocks are set wrong and run at other rates
+	Operators                         // "dead" of machines that are only cut off, "thaw"
+	Datagrams                         // what is no stream comes twice and late
+	AllFaults       Fault = 1<<iota - 1
 )
 
 var faultNames = map[Fault]string{
 	PowerCut: "power-cut", AgentKill: "agent-kill", AgentPause: "agent-pause", Cut: "cut", Stun: "stun", Crash: "crash",
 	ControllerKill: "controller-kill", ControllerPause: "controller-pause", Commits: "commits", SessionBreak: "session-break",
 	Gossip: "gossip", LostEvent: "lost-event", Runtime: "runtime", Delay: "delay",
+	MassLoss: "mass-loss", Flap: "flap", Gray: "gray", DiskFull: "disk-full", StoreFull: "store-full", Clocks: "clocks", Operators: "operators", Datagrams: "datagrams",
 }
 
 // Each calls f for every kind in the set.
@@ -86,8 +95,10 @@ type Config struct {
 	Seed uint64
 	// Steps with faults; 0 means StepsDefault.
 	Steps int
-	// Without are kinds of faults to leave out.
-	Without Fault
+	// Without are kinds of faults to leave out, Skip single ones by their number
+	// in the story, SkipRequests single requests of users.
+	Without            Fault
+	Skip, SkipRequests []int
 	// Tell keeps the story of the whole run, not only of its end.
 	Tell bool
 }
@@ -117,6 +128,13 @@ type Result struct {
 	Faults           map[Fault]int
 	// Requests that users made, Stops and Starts of containers.
 	Requests, Starts, Stops, Terms, Spares, Commits int
+	// Writes are commits that wrote something, LeasesEnded containers that their
+	// watchdog ended. Nodes that were taken for dead, impaired and damped, freezes,
+	// spares that relieved, and endpoints that stayed though degraded.
+	Writes, LeasesEnded                                int
+	Dead, Impaired, Damped, Freezes, Reliefs, Degraded int
+	// Drawn is how many single faults and requests there were to skip.
+	Drawn, DrawnRequests int
 	// Hash is that of everything that happened, in order.
 	Hash      uint64
 	Violation *Violation
@@ -162,6 +180,12 @@ func (r Result) Replay() string {
 	cmd := fmt.Sprintf("go run ./internal/sim/run -seed %d -steps %d", r.Config.Seed, r.Config.Steps)
 	if r.Config.Without != 0 {
 		cmd += " -without " + r.Config.Without.String()
+	}
+	if len(r.Config.Skip) > 0 {
+		cmd += " -skip " + Numbers(r.Config.Skip)
+	}
+	if len(r.Config.SkipRequests) > 0 {
+		cmd += " -skip-requests " + Numbers(r.Config.SkipRequests)
 	}
 	return cmd
 }

@@ -94,3 +94,16 @@ func TestQueue(t *testing.T) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }
+
+func TestNumbers(t *testing.T) {
+	for _, text := range []string{"", "7", "1-3,7", "2,4-5"} {
+		if list, err := ParseNumbers(text); err != nil || Numbers(list) != text {
+			t.Errorf("%q is read as %v, %v", text, list, err)
+		}
+	}
+	for _, text := range []string{"a", "3-1", "0", "1-", "1-9999999999"} {
+		if list, err := ParseNumbers(text); err == nil {
+			t.Errorf("%q is read as %v", text, list)
+		}
+	}
+}

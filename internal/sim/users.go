@@ -20,6 +20,8 @@ type user struct {
 	pending *request
 	last    *api.Service // as last acknowledged; nil: deleted, or never applied
 	version int
+	// leased is how likely the service is to be exclusive, or to stop when cut off.
+	leased float64
 	// colleagues counts what others asked for.
 	colleagues int
 }
@@ -41,7 +43,7 @@ type request struct {
 }
 
 func newUser(w *world, i int) *user {
-	return &user{w: w, key: api.Key{Namespace: api.DefaultNamespace, Name: []string{"web", "db", "cache", "queue", "cron"}[i]}}
+	return &user{w: w, leased: pick(w.r.world, []float64{0, 0.1, 0.5, 0.95}), key: api.Key{Namespace: api.DefaultNamespace, Name: []string{"web", "db", "cache", "queue", "cron"}[i]}}
 }
 
 // nextRequest has somebody ask for something now and then.
@@ -54,30 +56,45 @@ func (w *world) nextRequest() {
 		if w.calm {
 			return
 		}
-		u := pick(w.r.users, w.users)
-		if n := w.r.users.IntN(100); n < 6 {
+		u, n := pick(w.r.users, w.users), w.r.users.IntN(100)
+		w.requests++
+		switch {
+		case slices.Contains(w.cfg.SkipRequests, w.requests):
+		case n < 6:
 			u.wordOnNode()
-		} else if u.pending == nil {
-			u.ask()
+		case u.pending == nil:
+			u.ask(w.requests)
 		}
 		w.nextRequest()
 	})
 }
 
-func (u *user) ask() {
+func (u *user) ask(number int) {
 	w := u.w
 	n := w.r.users.IntN(100)
+	w.say("request %d", number)
 	switch have := u.last; {
 	case have == nil || n < 45:
 		u.version++
 		s := u.manifest()
-		u.send(&request{words: fmt.Sprintf("apply %s: %d x %s", u.key.Name, s.Spec.Want(), s.Spec.Containers[0].Image), make: func(t uint64) core.Event {
+		u.send(&request{words: fmt.Sprintf("apply %s: %d x %s%s", u.key.Name, s.Spec.Want(), s.Spec.Containers[0].Image, leaseWords(&s.Spec.Template)), make: func(t uint64) core.Event {
 			return core.Apply{Ticket: t, Services: []*api.Service{s}, RequestID: u.pending.id, By: "user"}
 		}})
 	case n < 52:
 		u.send(&request{words: "apply " + u.key.Name + " unchanged", make: func(t uint64) core.Event {
 			s := *have
 			s.Metadata.ResourceVersion, s.Metadata.UID = 0, ""
+			return core.Apply{Ticket: t, Services: []*api.Service{&s}, RequestID: u.pending.id, By: "user"}
+		}})
+	case n < 60 && u.leased > 0.3 && leasesGranted:
+		// Only what its lease says changes.
+		s := *have
+		s.Metadata.ResourceVersion, s.Metadata.UID = 0, ""
+		s.Spec.Priority = w.r.users.IntN(10)
+		u.lease(&s.Spec.Template)
+		s.Spec.Rollout = api.Rollout{}
+		s.Default()
+		u.send(&request{words: fmt.Sprintf("apply %s with another lease:%s", u.key.Name, leaseWords(&s.Spec.Template)), make: func(t uint64) core.Event {
 			return core.Apply{Ticket: t, Services: []*api.Service{&s}, RequestID: u.pending.id, By: "user"}
 		}})
 	case n < 58:
@@ -131,7 +148,13 @@ func (u *user) manifest() *api.Service {
 	t.RestartPolicy = api.RestartPolicy{Condition: pick(r, []api.RestartCondition{api.RestartAlways, api.RestartAlways, api.RestartOnFailure, api.RestartNever}),
 		BackOff: d(100*time.Millisecond, time.Second), MaxBackOff: d(time.Second, 5*time.Second), ResetAfter: d(time.Second, 10*time.Second)}
 	s := &api.Service{Metadata: api.Metadata{Name: u.key.Name, Namespace: u.key.Namespace}, Spec: api.ServiceSpec{Replicas: &replicas, Template: t}}
-	if chance(r, 0.6) {
+	if chance(r, 0.3) {
+		s.Spec.Priority = r.IntN(10) - 3
+	}
+	if chance(r, u.leased) && leasesGranted {
+		u.lease(&s.Spec.Template)
+	}
+	if chance(r, 0.6) && !s.Spec.Exclusive {
 		surge := r.IntN(3)
 		s.Spec.Rollout.MaxSurge = api.Count(surge)
 		s.Spec.Rollout.MaxUnavailable = api.Count(r.IntN(3))
@@ -146,6 +169,26 @@ func (u *user) manifest() *api.Service {
 	return s
 }
 
+// lease makes a template run under a lease only, which is as short as its grace
+// allows, or up to eight seconds longer.
+func (u *user) lease(t *api.Template) {
+	r := u.w.r.users
+	t.OnPartition = api.PartitionStop
+	t.Exclusive = chance(r, 0.7)
+	grace := api.Duration(between(r, 0, 3*time.Second).Round(time.Millisecond))
+	t.TerminationGracePeriod = &grace
+	least := time.Duration(grace) + api.LeaseKill + api.LeaseRoom
+	lease := api.Duration((least*102/100 + between(r, 10*time.Millisecond, 8*time.Second)).Round(time.Millisecond))
+	t.LeaseDuration = &lease
+}
+
+func leaseWords(t *api.Template) string {
+	if !t.Leased() {
+		return ""
+	}
+	return fmt.Sprintf(", %slease %s, grace %s", map[bool]string{true: "exclusive, "}[t.Exclusive], t.Lease(), t.TerminationGracePeriod.Or(api.DefaultGrace))
+}
+
 // wordOnNode is an operator's word.
 func (u *user) wordOnNode() {
 	h := pick(u.w.r.users, u.w.hosts)
@@ -156,11 +199,23 @@ func (u *user) wordOnNode() {
 	u.w.order(u, h, word)
 }
 
+// wordMax is how long an operator's word may take to be heard and acted on.
+const wordMax = 15 * time.Second
+
 func (w *world) order(u *user, h *host, word string) {
-	h.calledDead = h.calledDead || word == "dead"
+	if word == "dead" {
+		h.calledDead = w.clock + int64(wordMax)
+	}
 	r := &request{u: u, once: true, words: word + " " + h.name, make: func(t uint64) core.Event {
 		return core.NodeWord{Ticket: t, Node: h.name, Word: word, Force: true, By: "operator"}
 	}}
+	w.res.Requests++
+	r.try()
+}
+
+// thaw is an operator's word that what is silent is truly gone.
+func (w *world) thaw(u *user) {
+	r := &request{u: u, once: true, words: "thaw", make: func(t uint64) core.Event { return core.Thaw{Ticket: t, By: "operator"} }}
 	w.res.Requests++
 	r.try()
 }

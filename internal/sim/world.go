@@ -29,28 +29,31 @@ type world struct {
 
 	hosts       []*host
 	controllers []*controller
-	cuts        map[[2]string]bool // no packet goes from the first to the second
+	cuts        map[[2]string]int // how often cut: no packet goes from the first to the second
+	full        int64             // until then the store refuses writes
+	tenants     tenants
 	store       *mem.Store
 	ledger      *ledger
 	users       []*user
 	sessions    uint64
 	tickets     uint64
 
-	lost   *host // never comes back; nil in most runs
-	calm   bool  // faults and users have come to an end
-	broken *Violation
-	res    Result
-	story  []string
-	ctx    context.Context
+	faults, requests int           // drawn so far
+	lost             *host         // never comes back; nil in most runs
+	pace             time.Duration // the longest time between two faults
+	calm             bool          // faults and users have come to an end
+	broken           *Violation
+	res              Result
+	story            []string
+	ctx              context.Context
 }
 
 func newWorld(c Config) *world {
-	w := &world{cfg: c, r: newStreams(c.Seed), now: start, hash: 14695981039346656037, cuts: map[[2]string]bool{}, store: mem.New(), ctx: context.Background()}
+	w := &world{cfg: c, r: newStreams(c.Seed), now: start, hash: 14695981039346656037, cuts: map[[2]string]int{}, tenants: tenants{map[string][]tenant{}}, store: mem.New(), ctx: context.Background()}
 	w.res = Result{Config: c, Faults: map[Fault]int{}}
-	w.limits = liveness.DefaultLimits()
-	w.limits.DeadAfter = pick(w.r.world, []time.Duration{4 * time.Second, 15 * time.Second, 60 * time.Second})
+	w.limits = w.drawLimits()
 	w.ledger = newLedger(w)
-	for i := range 3 + w.r.world.IntN(4) {
+	for i := range 3 + w.r.world.IntN(5) {
 		w.hosts = append(w.hosts, newHost(w, i))
 	}
 	for i := range 1 + w.r.world.IntN(3) {
@@ -148,6 +151,7 @@ func (w *world) violate(invariant, format string, args ...any) {
 
 func (w *world) result() Result {
 	r := w.res
+	r.Drawn, r.DrawnRequests = w.faults, w.requests
 	r.Steps, r.Virtual, r.Hash, r.Violation, r.Story = w.steps, time.Duration(w.clock), w.hash, w.broken, w.story
 	return r
 }
@@ -163,7 +167,7 @@ func (w *world) host(name string) *host {
 
 // reaches tells whether a packet gets from one machine to the other now.
 func (w *world) reaches(from, to string) bool {
-	if w.cuts[[2]string{from, to}] {
+	if len(w.cuts) > 0 && w.cuts[[2]string{from, to}] > 0 {
 		return false
 	}
 	return w.isUp(from) && w.isUp(to)
@@ -174,6 +178,26 @@ func (w *world) isUp(machine string) bool {
 		return h.on && !h.frozen
 	}
 	return true // a controller's machine; its process is another matter
+}
+
+// again is after how long a packet that is no part of a stream comes once more;
+// 0: it does not.
+func (w *world) again() time.Duration {
+	twice, late := w.r.net.IntN(20) == 0, between(w.r.net, time.Millisecond, 1500*time.Millisecond)
+	if !twice || w.calm || w.cfg.Without&Datagrams != 0 {
+		return 0
+	}
+	w.res.Faults[Datagrams]++
+	return late
+}
+
+// datagram delivers a packet that is no part of a stream: now and then twice,
+// and so after others that were sent later.
+func (w *world) datagram(deliver func()) {
+	w.upkeep(w.latency(), deliver)
+	if late := w.again(); late > 0 {
+		w.upkeep(late, deliver)
+	}
 }
 
 // latency of one message.

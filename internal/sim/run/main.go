@@ -2,6 +2,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -22,14 +23,21 @@ func main() {
 		without = flag.String("without", "", "kinds of faults to leave out: "+sim.AllFaults.String())
 		jobs    = flag.Int("jobs", runtime.GOMAXPROCS(0), "runs at a time")
 		shrink  = flag.Bool("shrink", true, "look for a smaller run that fails alike")
+		skip    = flag.String("skip", "", "single faults to leave out, by their numbers in the story: 1-3,7")
+		skipReq = flag.String("skip-requests", "", "likewise single requests of users")
+		out     = flag.String("out", "", "folder to add the summary to, as a line of JSON in sim.jsonl")
+		asJSON  = flag.Bool("json", false, "print the summary as a line of JSON instead")
 	)
 	flag.Parse()
-	left, err := sim.ParseFaults(*without)
-	if err != nil {
+	c := sim.Config{Steps: *steps}
+	var errs [3]error
+	c.Without, errs[0] = sim.ParseFaults(*without)
+	c.Skip, errs[1] = sim.ParseNumbers(*skip)
+	c.SkipRequests, errs[2] = sim.ParseNumbers(*skipReq)
+	if err := errors.Join(errs[:]...); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
 	}
-	c := sim.Config{Steps: *steps, Without: left}
 	if *seed != 0 {
 		c.Seed, c.Tell = *seed, true
 		os.Exit(tell(sim.Run(c)))
@@ -38,7 +46,15 @@ func main() {
 	if *lasting > 0 && !isSet("from") {
 		first = uint64(time.Now().UnixNano()) // seeds that nobody has tried yet
 	}
-	os.Exit(try(c, first, *seeds, *lasting, *jobs, *shrink))
+	s, failing := try(c, first, *seeds, *lasting, *jobs, !*asJSON)
+	if err := s.write(*out, *asJSON); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	}
+	if failing != nil {
+		report(*failing, *shrink, *asJSON)
+		os.Exit(1)
+	}
 }
 
 func isSet(name string) bool {
@@ -61,17 +77,15 @@ func tell(r sim.Result) int {
 }
 
 // try runs seeds, several at a time, until one fails.
-func try(c sim.Config, first uint64, seeds int, lasting time.Duration, jobs int, shrink bool) int {
+func try(c sim.Config, first uint64, seeds int, lasting time.Duration, jobs int, progress bool) (summary, *sim.Result) {
 	var (
 		mu      sync.Mutex
 		next    uint64
-		sum     sim.Result
-		done    int
+		sum     = summary{Name: "sim", First: first, Cores: jobs, Without: c.Without.String(), Faults: map[string]int{}}
 		failing *sim.Result
 		began   = time.Now()
 		wait    sync.WaitGroup
 	)
-	sum.Faults = map[sim.Fault]int{}
 	take := func() (uint64, bool) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -88,56 +102,40 @@ func try(c sim.Config, first uint64, seeds int, lasting time.Duration, jobs int,
 				c.Seed = seed
 				r := sim.Run(c)
 				mu.Lock()
-				done++
-				add(&sum, r)
+				sum.add(r)
 				if r.Violation != nil && (failing == nil || seed < failing.Config.Seed) {
 					failing = &r
 				}
-				if lasting > 0 && done%1000 == 0 {
-					fmt.Printf("%d seeds, %.0f s\n", done, time.Since(began).Seconds())
+				if progress && lasting > 0 && sum.Seeds%1000 == 0 {
+					fmt.Printf("%d seeds, %.0f s\n", sum.Seeds, time.Since(began).Seconds())
 				}
 				mu.Unlock()
 			}
 		})
 	}
 	wait.Wait()
-	took := time.Since(began)
-	fmt.Printf("%d seeds, %d steps, %.1f h of virtual time in %.1f s on %d cores: %.0f steps per second\n",
-		done, sum.Steps, sum.Virtual.Hours(), took.Seconds(), jobs, float64(sum.Steps)/took.Seconds())
-	fmt.Printf("per run: %.0f s virtual, settled in %.1f s; %.1f requests, %.1f commits, %.1f terms, %.1f starts, %.1f stops, %.1f spares\n",
-		per(sum.Virtual.Seconds(), done), per(sum.Settled.Seconds(), done), per(sum.Requests, done), per(sum.Commits, done), per(sum.Terms, done), per(sum.Starts, done), per(sum.Stops, done), per(sum.Spares, done))
-	fmt.Print("faults per run:")
-	sim.AllFaults.Each(func(k sim.Fault) { fmt.Printf(" %s %.1f", k, per(sum.Faults[k], done)) })
-	fmt.Println()
-	if failing == nil {
-		return 0
+	sum.Took = time.Since(began).Seconds()
+	if failing != nil {
+		sum.Failed = &failure{failing.Config.Seed, failing.Violation.Invariant}
 	}
-	r := *failing
-	fmt.Printf("\nseed %d fails: %s\n", r.Config.Seed, r.Violation)
+	return sum, failing
+}
+
+// report tells the story of a failing seed; to standard error where standard
+// output is for machines.
+func report(r sim.Result, shrink, asJSON bool) {
+	out := os.Stdout
+	if asJSON {
+		out = os.Stderr
+	}
+	fmt.Fprintf(out, "\nseed %d fails: %s\n", r.Config.Seed, r.Violation)
 	if shrink {
+		fmt.Fprintf(out, "replay: %s\n", r.Replay())
 		r = sim.Shrink(r.Config)
-		fmt.Printf("the smallest run found that fails alike: %s\n", r.Violation)
+		fmt.Fprintf(out, "the smallest run found that fails alike: %s\n", r.Violation)
 	}
 	for _, line := range r.Story {
-		fmt.Println(line)
+		fmt.Fprintln(out, line)
 	}
-	fmt.Printf("replay: %s\n", r.Replay())
-	return 1
+	fmt.Fprintf(out, "replay: %s\n", r.Replay())
 }
-
-func add(sum *sim.Result, r sim.Result) {
-	sum.Steps += r.Steps
-	sum.Virtual += r.Virtual
-	sum.Settled += r.Settled
-	sum.Requests += r.Requests
-	sum.Commits += r.Commits
-	sum.Terms += r.Terms
-	sum.Starts += r.Starts
-	sum.Stops += r.Stops
-	sum.Spares += r.Spares
-	for k, n := range r.Faults {
-		sum.Faults[k] += n
-	}
-}
-
-func per[N int | float64](n N, runs int) float64 { return float64(n) / float64(max(runs, 1)) }

@@ -1,0 +1,7 @@
+package sim
+
+// What the cores do not do yet is not asked of them; each goes as its part comes.
+const (
+	leasesGranted  = false
+	freezeIsObeyed = false
+)

@@ -1,0 +1,92 @@
+package sim
+
+import (
+	"slices"
+
+	"github.com/orchctl/orch/api"
+)
+
+// stopsRightly: I5. What is to stop has a reason in what is wanted, not in
+// somebody's slowness; and if it serves, another one of its slot does so before.
+func (g *ledger) stopsRightly(l *lead, after picture, k api.ReplicaKey, p placement) {
+	s := after.services[k.ServiceKey()]
+	if s == nil || !s.Metadata.DeletedAt.IsZero() || k.Slot >= s.Spec.Want() || p.revision != s.Status.Revision {
+		return
+	}
+	var rivals []api.ReplicaKey
+	for _, pic := range []picture{g.pic, after} {
+		for _, other := range pic.of(k.ServiceKey()) {
+			if o := pic.placements[other]; other != k && other.Slot == k.Slot && !o.stopping {
+				rivals = append(rivals, other)
+			}
+		}
+	}
+	t := g.templates[k]
+	switch {
+	case t != nil && t.Exclusive && s.Spec.Exclusive:
+		g.leavesRightly(l, k, p)
+	case len(rivals) == 0:
+		g.w.violate("I5", "%s is told to stop, though it is the only one in a slot that is wanted and has the newest revision", k)
+	case l.know.judged > l.openSince: // what was known of its node changed while the batch was open
+	default:
+		was := g.pic.placements[k]
+		events := l.eventsOf(g.pic.of(k.ServiceKey()))
+		serves := !slices.ContainsFunc(events, func(e uint64) bool { return !l.know.available(after, k, was, e) })
+		rival := slices.ContainsFunc(rivals, func(o api.ReplicaKey) bool {
+			return slices.ContainsFunc(events, func(e uint64) bool { return l.know.available(after, o, after.placements[o], e) })
+		})
+		if serves && !rival {
+			g.w.violate("I5", "%s on %s is told to stop while it serves and none of %v does", k, p.node, rivals)
+		}
+	}
+}
+
+// leavesRightly: an exclusive replica stops first, but only if its node cannot
+// work, or if it has stopped already for want of a lease.
+func (g *ledger) leavesRightly(l *lead, k api.ReplicaKey, p placement) {
+	if l.know.judged > l.openSince {
+		return
+	}
+	switch v := l.know.verdict[p.node]; {
+	case present(v):
+		if l.know.impaired[p.node] == 0 {
+			g.w.violate("I5", "exclusive %s is told to stop, though %s is %s and works", k, p.node, v)
+		}
+	default:
+		for _, x := range g.w.tenants.byName[slotOf(k)] {
+			if x.c.Replica == k && x.c.Running && !x.h.frozen {
+				g.w.violate("I6", "exclusive %s on %s, which is %s, is given up while %s still runs there", k, p.node, v, x.c.ID)
+			}
+		}
+	}
+}
+
+// slotIsFree: I6. A slot of an exclusive service is filled again only when nothing
+// can run there any more.
+func (g *ledger) slotIsFree(after picture, k api.ReplicaKey, p placement) {
+	r := after.revisions[revisionKey{k.ServiceKey(), p.revision}]
+	if r == nil || !r.template.Exclusive {
+		return
+	}
+	for _, x := range g.w.tenants.byName[slotOf(k)] {
+		if x.c.Replica != k && x.c.exclusive && x.c.Running && !x.h.frozen {
+			g.w.violate("I6", "exclusive slot %s is filled again on %s while %s still runs on %s", slotOf(k), p.node, x.c.ID, x.h.name)
+		}
+	}
+}
+
+// eventsOf are the events since the batch was begun at which something was said
+// of these replicas, and that of its beginning.
+func (l *lead) eventsOf(keys []api.ReplicaKey) []uint64 {
+	events := []uint64{l.openSince}
+	for _, k := range keys {
+		if s := l.know.status[k]; s != nil {
+			for _, f := range s.flips {
+				if f.event > l.openSince {
+					events = append(events, f.event)
+				}
+			}
+		}
+	}
+	return events
+}
