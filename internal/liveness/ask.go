@@ -26,6 +26,7 @@ type ask struct {
 	waiting   []string // observers whose report may still come
 	reports   []WitnessReport
 	deadline  time.Time
+	early     bool // begun before BeatMiss beats were missing
 	done      bool
 }
 
@@ -38,16 +39,30 @@ func (r WitnessReport) alive() bool {
 	return r.HostAnswers && (r.PortsAsked == 0 || r.PortsAnswered > 0)
 }
 
+// look has the node looked at now because of news about it. Where that is under
+// way already, the news may be what a conclusion waited for.
+func (m *Machine) look(n *node) {
+	if n.asking() {
+		m.concludeIfComplete(n)
+	} else {
+		m.startAsk(n)
+	}
+}
+
 // startAsk has the node looked at now, unless that is under way or it is dead.
 func (m *Machine) startAsk(n *node) {
 	if n.verdict == Dead || n.asking() {
 		return
 	}
+	if m.late(n) {
+		m.noLongerWitness(n, false)
+	}
 	m.asks++
 	witnesses := m.witnesses(n, m.asks)
 	observers := append(witnesses, LeaderObserver)
 	n.ask = &ask{id: m.asks, observers: observers, waiting: slices.Clone(observers),
-		deadline: m.now.Add(m.limits.AskTimeout)}
+		deadline: m.now.Add(m.limits.AskTimeout),
+		early:    n.session && !n.hinted && m.now.Before(m.missedAt(n))}
 	for _, w := range witnesses {
 		m.nodes[w].witnessOf = append(m.nodes[w].witnessOf, n)
 	}
@@ -73,12 +88,17 @@ func (m *Machine) releaseWitnesses(n *node) {
 }
 
 // noLongerWitness stops waiting for a node that lost its session or its health,
-// so that two nodes lost together are found as fast as one.
-func (m *Machine) noLongerWitness(w *node) {
+// so that two nodes lost together are found as fast as one. One that is only late
+// itself is no longer waited for by early looks: they can be had again.
+func (m *Machine) noLongerWitness(w *node, lost bool) {
 	targets := w.witnessOf
 	w.witnessOf = nil
 	for _, n := range targets {
 		if !n.asking() {
+			continue
+		}
+		if !lost && !n.ask.early {
+			w.witnessOf = append(w.witnessOf, n)
 			continue
 		}
 		n.ask.waiting = slices.DeleteFunc(n.ask.waiting, func(o string) bool { return o == w.name })
@@ -93,8 +113,7 @@ func (m *Machine) witnesses(target *node, id uint64) []string {
 	var pool []string
 	start := int(rank(target.name, "", id) % uint64(len(m.names)))
 	for i := 0; i < min(len(m.names), witnessScan) && len(pool) < witnessPool; i++ {
-		w := m.nodes[m.names[(start+i)%len(m.names)]]
-		if w != target && w.name != LeaderObserver && w.verdict == Healthy && !w.asking() && !m.late(w) {
+		if w := m.nodes[m.names[(start+i)%len(m.names)]]; w != target && m.canWitness(w) {
 			pool = append(pool, w.name)
 		}
 	}
@@ -102,6 +121,10 @@ func (m *Machine) witnesses(target *node, id uint64) []string {
 		return cmp.Or(cmp.Compare(rank(target.name, a, id), rank(target.name, b, id)), cmp.Compare(a, b))
 	})
 	return pool[:min(len(pool), m.limits.Witnesses)]
+}
+
+func (m *Machine) canWitness(w *node) bool {
+	return w.name != LeaderObserver && w.verdict == Healthy && !w.asking() && !m.late(w)
 }
 
 func rank(target, observer string, id uint64) uint64 {
@@ -120,14 +143,15 @@ func rank(target, observer string, id uint64) uint64 {
 func (m *Machine) report(n *node, r WitnessReport) {
 	a := n.ask
 	if a == nil || a.id != r.AskID || !slices.Contains(a.observers, r.Observer) ||
-		slices.ContainsFunc(a.reports, func(o WitnessReport) bool { return o.Observer == r.Observer }) {
+		a.reported(r.Observer) {
 		return
 	}
 	a.reports = append(a.reports, r)
 	if a.done {
+		n.silentBy = a.silentBy()
 		if r.alive() && n.verdict == Suspect {
 			n.silentSince = time.Time{}
-			m.setVerdict(n, AgentLost, "host answers, reported late", append(m.silence(n), evidenceOf(a)...))
+			m.setVerdict(n, AgentLost, cause{"host answers, reported late", []string{r.Observer}, append(m.silence(n), evidenceOf(a)...)})
 		}
 		return
 	}
@@ -139,10 +163,25 @@ func (m *Machine) report(n *node, r WitnessReport) {
 }
 
 // concludeIfComplete concludes as soon as more reports could change nothing: one
-// answer is enough, silence needs everybody.
+// answer is enough, silence needs everybody, and the beats to be missing.
 func (m *Machine) concludeIfComplete(n *node) {
-	if len(n.ask.waiting) == 0 || slices.ContainsFunc(n.ask.reports, WitnessReport.alive) {
+	held := m.late(n) && m.now.Before(m.holdUntil(n))
+	if slices.ContainsFunc(n.ask.reports, WitnessReport.alive) || len(n.ask.waiting) == 0 && !held {
 		m.conclude(n)
+	}
+}
+
+// concludeAt is when time concludes the node's open ask: when reports are no
+// longer waited for and it is late enough for what they may say. One that ends
+// before the node is late, begun by gossip, says nothing and need not wait.
+func (m *Machine) concludeAt(n *node) time.Time {
+	switch a := n.ask; {
+	case len(a.waiting) == 0:
+		return m.holdUntil(n)
+	case n.session && a.deadline.Before(m.lateAt(n)):
+		return a.deadline
+	default:
+		return later(a.deadline, m.holdUntil(n))
 	}
 }
 
@@ -152,6 +191,7 @@ func (m *Machine) conclude(n *node) {
 	a := n.ask
 	m.releaseWitnesses(n)
 	a.done = true
+	n.silentBy = a.silentBy()
 	switch {
 	case len(a.reports) == 0:
 		n.notBefore = m.now // the ask took its time; the next one may start
@@ -161,49 +201,108 @@ func (m *Machine) conclude(n *node) {
 		return
 	}
 	n.notBefore = m.now.Add(m.recheckEvery())
+	switch {
+	case slices.ContainsFunc(a.reports, WitnessReport.alive):
+		m.concludeAlive(n)
+	case m.thin(n):
+		m.startAsk(n)
+	case slices.ContainsFunc(a.reports, func(r WitnessReport) bool { return r.HostAnswers }):
+		n.silentSince = time.Time{}
+		m.setVerdict(n, Suspect, m.causeOf(n, "agent silent %s, host answers, its replicas' ports do not", told(m.now.Sub(n.heard))))
+	default:
+		m.concludeSilent(n)
+	}
+}
 
+// concludeAlive: somebody got an answer from the host and its replicas.
+func (m *Machine) concludeAlive(n *node) {
+	a := n.ask
+	n.silentSince = time.Time{}
+	lost := n.heard.Add(m.limits.AgentLostAfter)
+	if m.now.Before(lost) && (n.verdict == Healthy || n.verdict == Back) {
+		// Busy, by all that is known; the host is looked at again.
+		n.notBefore = earlier(n.notBefore, lost)
+		if missed := m.missedAt(n); n.session && m.now.Before(missed) {
+			n.notBefore = missed // it may have lost its power since
+		}
+		return
+	}
 	answers := 0
-	alive := false
+	var by []string
 	for _, r := range a.reports {
-		alive = alive || r.alive()
 		if r.HostAnswers {
 			answers++
 		}
-	}
-	quiet := told(m.now.Sub(n.heard))
-	evidence := append(m.silence(n), evidenceOf(a)...)
-	if answers > 0 {
-		n.silentSince = time.Time{}
-		if lost := n.heard.Add(m.limits.AgentLostAfter); alive && m.now.Before(lost) && (n.verdict == Healthy || n.verdict == Back) {
-			n.notBefore = earlier(n.notBefore, lost) // busy, by all that is known; the host is looked at again
-			return
+		if r.alive() {
+			by = append(by, r.Observer)
 		}
-		if alive {
-			m.setVerdict(n, AgentLost, fmt.Sprintf("agent silent %s, host answers %d of %d observers", quiet, answers, len(a.reports)), evidence)
-		} else {
-			m.setVerdict(n, Suspect, fmt.Sprintf("agent silent %s, host answers, its replicas' ports do not", quiet), evidence)
-		}
-		return
 	}
+	c := m.causeOf(n, "agent silent %s, host answers %d of %d observers", told(m.now.Sub(n.heard)), answers, len(a.reports))
+	c.by = by
+	m.setVerdict(n, AgentLost, c)
+}
+
+// concludeSilent: nobody got any answer.
+func (m *Machine) concludeSilent(n *node) {
+	a := n.ask
 	if n.silentSince.IsZero() {
 		n.silentSince = m.now
 	}
-	why := fmt.Sprintf("silent %s, no answer to %d of %d observers", quiet, len(a.reports), len(a.reports))
-	if n.verdict == Suspect && m.now.Sub(n.silentSince) >= m.limits.DeadAfter && confirmed(a) {
-		m.setVerdict(n, Dead, why, evidence)
+	c := m.causeOf(n, "silent %s, no answer to %d of %d observers", told(m.now.Sub(n.heard)), len(a.reports), len(a.reports))
+	if n.verdict == Suspect && m.lasts(n.silentSince, m.limits.DeadAfter) && a.kills() && m.mayDie() {
+		m.setVerdict(n, Dead, c)
 		m.endAsk(n)
 		return
 	}
-	m.setVerdict(n, Suspect, why, evidence)
+	m.setVerdict(n, Suspect, c)
 }
 
-// confirmed says that silence was seen by a witness, or that there was none to
-// ask, so that the leader's word must do. The leader alone may be the one who is
-// cut off.
-func confirmed(a *ask) bool {
-	return len(a.observers) == 1 ||
-		slices.ContainsFunc(a.reports, func(r WitnessReport) bool { return r.Observer != LeaderObserver })
+// thin says that an early look rests on fewer witnesses than could be asked now,
+// for some of them were lost with the node. Overlapping saves time, not evidence.
+func (m *Machine) thin(n *node) bool {
+	a := n.ask
+	if !a.early {
+		return false
+	}
+	able := 0
+	for _, o := range a.observers {
+		if w := m.nodes[o]; w != nil && (a.reported(o) || m.canWitness(w)) {
+			able++
+		}
+	}
+	return able < m.limits.Witnesses && able < len(m.witnesses(n, m.asks+1))
 }
+
+func (a *ask) reported(observer string) bool {
+	return slices.ContainsFunc(a.reports, func(r WitnessReport) bool { return r.Observer == observer })
+}
+
+// silentBy names the witnesses that saw silence, if nobody saw the host answer.
+func (a *ask) silentBy() []string {
+	var by []string
+	for _, r := range a.reports {
+		if r.HostAnswers {
+			return nil
+		}
+		if r.Observer != LeaderObserver {
+			by = append(by, r.Observer)
+		}
+	}
+	return by
+}
+
+// causeOf gives the cause of a verdict that rests on all reports of the node's ask.
+func (m *Machine) causeOf(n *node, why string, args ...any) cause {
+	c := cause{why: fmt.Sprintf(why, args...), evidence: append(m.silence(n), evidenceOf(n.ask)...)}
+	for _, r := range n.ask.reports {
+		c.by = append(c.by, r.Observer)
+	}
+	return c
+}
+
+// kills says that silence was seen by a witness, or that there was none to ask, so
+// that the leader's word must do. The leader alone may be the one who is cut off.
+func (a *ask) kills() bool { return len(a.observers) == 1 || len(a.silentBy()) > 0 }
 
 // evidenceOf gives a line per observer asked, in the order of asking.
 func evidenceOf(a *ask) []string {

@@ -14,14 +14,22 @@ import (
 // TestGolden runs the scripts in testdata. A script is commands, each followed by
 // what the machine printed, indented:
 //
+//	fleet 8                            (n1 to n8 are added and open sessions; prints nothing)
 //	add n1 [boot=b] [verdict=dead]     open n1 boot=b [wasdead]   close n1 [graceful]
 //	beat n1 n2 [age=2s]                hint n1 alive|dead         remove n1
+//	check n1 [age=2s] [failing=text_with_underscores] [io=0.95] [mem=0.1]
+//	                                   (what all further beats of n1 tell of its self-check)
 //	witness n2 n1 host=yes|no [ports=1/2] [how=text] [ask=7]      (ask: the latest for n1)
 //	operatordead n1 by=kim             stalled 3s (time passes)   lead | reconciled n1
-//	tick 350ms [beats=n2,n3] [see=n1:no|yes|hostonly] [mute=n2] [brief]
+//	thaw by=kim
+//	tick 350ms [beats=n2,n3] [see=n1:no|yes|hostonly] [mute=n2] [brief|terse]
 //	                                   (time passes; the nodes named beat; every observer that
-//	                                   is not mute reports what it is said to see)
+//	                                   is not mute reports what it is said to see; brief leaves
+//	                                   out asks, terse evidence too)
 //	wake                               (prints NextWake)
+//
+// Lists of nodes may hold ranges: n2-n5,n8. The names at the end of a verdict are
+// those whose word it rests on.
 func TestGolden(t *testing.T) { golden.Scripts(t, runScript) }
 
 // script drives a machine by hand or by commands, and prints what it does.
@@ -32,7 +40,9 @@ type script struct {
 	seq     map[string]uint64
 	asked   map[string]AskWitnesses // latest by target
 	effects []Effect                // of the last command
-	brief   bool                    // print verdicts and new lives only
+	checks  map[string]SelfCheck    // what nodes' beats carry
+	brief   bool                    // print no asks
+	terse   bool                    // nor evidence
 	mute    []string                // observers that do not report in a tick
 	out     strings.Builder
 }
@@ -47,7 +57,7 @@ type fataler interface {
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func newScript(t fataler) *script {
-	return &script{t: t, m: New(Limits{}), now: epoch, seq: map[string]uint64{}, asked: map[string]AskWitnesses{}}
+	return &script{t: t, m: New(Limits{}), now: epoch, seq: map[string]uint64{}, asked: map[string]AskWitnesses{}, checks: map[string]SelfCheck{}}
 }
 
 func runScript(t *testing.T, text string) string {
@@ -78,8 +88,26 @@ func (s *script) command(f []string) {
 	_, wasDead := opt["wasdead"]
 	_, graceful := opt["graceful"]
 	_, s.brief = opt["brief"]
+	_, s.terse = opt["terse"]
 	s.effects = nil
 	switch f[0] {
+	case "fleet":
+		size, err := strconv.Atoi(args[0])
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		for i := range size {
+			n := fmt.Sprintf("n%d", i+1)
+			s.m.Step(NodeAdded{Node: n}, s.now)
+			s.m.Step(SessionOpened{Node: n, BootID: "b" + n[1:]}, s.now)
+		}
+	case "check":
+		c := SelfCheck{Age: s.duration(opt["age"]), Failing: strings.ReplaceAll(opt["failing"], "_", " ")}
+		fmt.Sscanf(opt["io"], "%g", &c.IOPressure)
+		fmt.Sscanf(opt["mem"], "%g", &c.MemoryPressure)
+		s.checks[args[0]] = c
+	case "thaw":
+		s.step(OperatorThaw{By: opt["by"]})
 	case "add":
 		verdict := Unknown
 		for v := Unknown; v <= Back; v++ {
@@ -97,7 +125,10 @@ func (s *script) command(f []string) {
 		s.step(SessionClosed{args[0], graceful})
 	case "beat":
 		for _, n := range args {
-			s.beat(n, s.duration(opt["age"]))
+			if age := opt["age"]; age != "" {
+				s.checks[n] = SelfCheck{Age: s.duration(age)}
+			}
+			s.beat(n)
 		}
 	case "hint":
 		s.step(GossipHint{args[0], args[1] == "alive"})
@@ -122,9 +153,11 @@ func (s *script) command(f []string) {
 		s.step(Reconciled{args[0]})
 	case "tick":
 		see := map[string]string{}
-		for _, pair := range list(opt["see"]) {
-			target, what, _ := strings.Cut(pair, ":")
-			see[target] = what
+		for _, pair := range strings.FieldsFunc(opt["see"], func(r rune) bool { return r == ',' }) {
+			targets, what, _ := strings.Cut(pair, ":")
+			for _, target := range list(targets) {
+				see[target] = what
+			}
 		}
 		s.mute = list(opt["mute"])
 		s.tick(s.duration(args[0]), list(opt["beats"]), see)
@@ -139,11 +172,20 @@ func (s *script) command(f []string) {
 	}
 }
 
+// list gives the names of "n1,n4-n6".
 func list(s string) []string {
-	if s == "" {
-		return nil
+	var names []string
+	for _, item := range strings.FieldsFunc(s, func(r rune) bool { return r == ',' }) {
+		var from, to int
+		if n, _ := fmt.Sscanf(item, "n%d-n%d", &from, &to); n < 2 {
+			names = append(names, item)
+			continue
+		}
+		for ; from <= to; from++ {
+			names = append(names, fmt.Sprintf("n%d", from))
+		}
 	}
-	return strings.Split(s, ",")
+	return names
 }
 
 func (s *script) duration(text string) time.Duration {
@@ -157,9 +199,9 @@ func (s *script) duration(text string) time.Duration {
 	return d
 }
 
-func (s *script) beat(n string, age time.Duration) []Effect {
+func (s *script) beat(n string) []Effect {
 	s.seq[n]++
-	return s.step(Beat{n, s.seq[n], SelfCheck{Age: age}})
+	return s.step(Beat{n, s.seq[n], s.checks[n]})
 }
 
 // tick lets time pass: the named nodes beat every BeatEvery, Tick comes when it
@@ -202,7 +244,7 @@ func (s *script) tick(d time.Duration, beats []string, see map[string]string) {
 		if len(beats) > 0 && !next.Before(nextBeat) {
 			nextBeat = nextBeat.Add(s.m.limits.BeatEvery)
 			for _, n := range beats {
-				gather(s.beat(n, 0))
+				gather(s.beat(n))
 			}
 		}
 		for len(answers) > 0 && !next.Before(answers[0].at) {
@@ -231,22 +273,50 @@ func (s *script) tick(d time.Duration, beats []string, see map[string]string) {
 func (s *script) step(ev Event) []Effect {
 	effects := s.m.Step(ev, s.now)
 	s.effects = append(s.effects, effects...)
-	at := s.now.Sub(epoch)
 	for _, e := range effects {
 		switch e := e.(type) {
 		case SetVerdict:
-			fmt.Fprintf(&s.out, "  %s %s: %s -> %s: %s\n", at, e.Node, e.From, e.To, e.Why)
-			for _, line := range e.Evidence {
-				fmt.Fprintf(&s.out, "      %s\n", line)
+			by := ""
+			if len(e.By) > 0 {
+				by = " [" + strings.Join(e.By, ", ") + "]"
 			}
+			s.print(e.Evidence, "%s: %s -> %s: %s%s", e.Node, e.From, e.To, e.Why, by)
+		case SetImpaired:
+			s.print(e.Evidence, "%s: %s: %s", e.Node, word(e.Impaired, "impaired", "works again"), e.Why)
+		case SetDamped:
+			until := ""
+			if e.Damped {
+				until = " for " + e.Until.Sub(s.now).String()
+			}
+			s.print(nil, "%s: %s%s: %s", e.Node, word(e.Damped, "damped", "no longer damped"), until, e.Why)
+		case SetFrozen:
+			s.print(e.Evidence, "%s: %s", word(e.Frozen, "FROZEN", "THAWED"), e.Why)
 		case NewLife:
-			fmt.Fprintf(&s.out, "  %s %s: new life %s -> %s\n", at, e.Node, e.OldBoot, e.NewBoot)
+			s.print(nil, "%s: new life %s -> %s", e.Node, e.OldBoot, e.NewBoot)
 		case AskWitnesses:
 			s.asked[e.Target] = e
-			if !s.brief {
-				fmt.Fprintf(&s.out, "  %s ask %d about %s: %s\n", at, e.AskID, e.Target, strings.Join(e.Observers, " "))
+			if !s.brief && !s.terse {
+				s.print(nil, "ask %d about %s: %s", e.AskID, e.Target, strings.Join(e.Observers, " "))
 			}
 		}
 	}
 	return effects
+}
+
+// print tells one effect.
+func (s *script) print(evidence []string, format string, args ...any) {
+	fmt.Fprintf(&s.out, "  %s %s\n", s.now.Sub(epoch), fmt.Sprintf(format, args...))
+	if s.terse {
+		return
+	}
+	for _, line := range evidence {
+		fmt.Fprintf(&s.out, "      %s\n", line)
+	}
+}
+
+func word(yes bool, a, b string) string {
+	if yes {
+		return a
+	}
+	return b
 }

@@ -21,6 +21,9 @@ type Machine struct {
 
 	beat        time.Duration // the interval that beats are held to
 	beatLowerAt time.Time     // when a shorter interval counts; zero: none is pending
+
+	count  [Back + 1]int // nodes by verdict
+	freeze freeze
 }
 
 type node struct {
@@ -33,7 +36,9 @@ type node struct {
 	heard     time.Time // last sign of life, or when the wait for one began
 	reported  bool      // in this term
 	seq       uint64
-	selfCheck time.Duration
+	tolerance tolerance
+	health    health
+	flaps     flaps
 
 	hinted    bool      // gossip calls it silent, and nothing has contradicted that
 	notBefore time.Time // no ask before this
@@ -41,6 +46,8 @@ type node struct {
 	witnessOf []*node   // targets whose open ask waits for this node's report
 
 	silentSince time.Time // start of the unbroken run of asks without any answer; zero: none
+	silentBy    []string  // witnesses who saw that in the latest one concluded
+	standing    standing  // as counted in freeze
 
 	wakeAt time.Time // key in wakes: never later than due
 	index  int       // in wakes; -1: not there
@@ -92,13 +99,16 @@ func (m *Machine) Step(ev Event, now time.Time) []Effect {
 		m.of(ev.Target, func(n *node) { m.report(n, ev) })
 	case OperatorDead:
 		m.of(ev.Node, func(n *node) { m.operatorDead(n, ev.By) })
+	case OperatorThaw:
+		m.thaw("thawed by "+operator(ev.By), m.agreement())
 	case Reconciled:
 		m.of(ev.Node, func(n *node) {
 			if n.verdict == Back {
-				m.setVerdict(n, Healthy, "incumbents settled", nil)
+				m.setVerdict(n, Healthy, cause{why: "incumbents settled"})
 			}
 		})
 	}
+	m.settleFreeze()
 	m.announceWake()
 	return m.out
 }
@@ -111,16 +121,38 @@ func (m *Machine) of(name string, f func(*node)) {
 	}
 }
 
-// setVerdict is the one way by which a verdict changes. Whatever is to damp,
-// limit or freeze verdicts belongs here.
-func (m *Machine) setVerdict(n *node, to Verdict, why string, evidence []string) {
-	if n.verdict == to {
+// cause is what a change of verdict rests on.
+type cause struct {
+	why      string
+	by       []string // see SetVerdict.By
+	evidence []string
+}
+
+// agentsWord is the name under which what a node itself says is told.
+const agentsWord = "agent"
+
+// setVerdict is the one way by which a verdict changes; what follows from that for
+// the node's penalty, its health and the fleet's freeze is counted here.
+func (m *Machine) setVerdict(n *node, to Verdict, c cause) {
+	from := n.verdict
+	if from == to {
 		return
 	}
-	m.out = append(m.out, SetVerdict{Node: n.name, From: n.verdict, To: to, Why: why, Evidence: evidence})
+	m.out = append(m.out, SetVerdict{Node: n.name, From: from, To: to, Why: c.why, By: c.by, Evidence: c.evidence})
 	n.verdict = to
+	m.count[from]--
+	m.count[to]++
+	wasMissing := from == AgentLost || from == Suspect
+	switch missing := to == AgentLost || to == Suspect; {
+	case missing && !wasMissing:
+		m.fell(n)
+	case to == Back && wasMissing:
+		m.returned(n)
+	case to == Dead:
+		n.health = health{} // the verdict says more
+	}
 	if to != Healthy {
-		m.noLongerWitness(n)
+		m.noLongerWitness(n, true)
 	}
 }
 
@@ -130,9 +162,11 @@ func (m *Machine) add(ev NodeAdded) {
 	}
 	n := &node{name: ev.Node, last: ev.Verdict, boot: ev.BootID, heard: m.now, index: -1,
 		notBefore: m.now.Add(m.limits.ReconnectGrace)}
+	n.tolerance.now = m.limits.BeatJitter
 	if ev.Verdict == Dead {
 		n.verdict = Dead
 	}
+	m.count[n.verdict]++
 	m.nodes[n.name] = n
 	at, _ := slices.BinarySearch(m.names, n.name)
 	m.names = slices.Insert(m.names, at, n.name)
@@ -142,11 +176,13 @@ func (m *Machine) add(ev NodeAdded) {
 
 func (m *Machine) remove(n *node) {
 	m.endAsk(n)
-	m.noLongerWitness(n)
+	m.noLongerWitness(n, true)
 	delete(m.nodes, n.name)
+	m.count[n.verdict]--
+	m.freeze.falls = slices.DeleteFunc(m.freeze.falls, func(x fall) bool { return x.node == n })
 	at, _ := slices.BinarySearch(m.names, n.name)
 	m.names = slices.Delete(m.names, at, at+1)
-	n.verdict = Dead // so that it is never due again
+	n.verdict, n.flaps = Dead, flaps{} // so that it is never due again
 	m.fleetChanged()
 }
 
@@ -154,19 +190,24 @@ func (m *Machine) opened(n *node, ev SessionOpened) {
 	oldBoot := n.boot
 	n.boot = ev.BootID
 	n.session, n.reported, n.hinted = true, true, false
-	n.heard, n.seq, n.selfCheck = m.now, 0, 0
+	n.heard, n.seq = m.now, 0
 	n.notBefore, n.silentSince = time.Time{}, time.Time{}
+	n.health.interrupted(m.now)
 	m.endAsk(n)
+	said := []string{agentsWord}
 
 	if oldBoot != "" && oldBoot != ev.BootID {
-		m.setVerdict(n, Dead, "booted again: its old life is over",
-			[]string{fmt.Sprintf("boot id was %s, is %s", oldBoot, ev.BootID)})
+		m.setVerdict(n, Dead, cause{"booted again: its old life is over", said,
+			[]string{fmt.Sprintf("boot id was %s, is %s", oldBoot, ev.BootID)}})
 		m.out = append(m.out, NewLife{Node: n.name, OldBoot: oldBoot, NewBoot: ev.BootID})
-		m.setVerdict(n, Healthy, "session opened in a new life", nil)
+		m.undamp(n, "booted again: a new life")
+		n.flaps, n.health.beats = flaps{}, m.now
+		m.setVerdict(n, Healthy, cause{why: "session opened in a new life", by: said})
 		return
 	}
 	if ev.WasDead && n.verdict != Healthy && n.verdict != Back {
-		m.setVerdict(n, Dead, "recorded dead in this life", nil)
+		m.setVerdict(n, Dead, cause{why: "recorded dead in this life"})
+		n.health.beats = m.now
 	}
 	was := n.verdict
 	if was == Unknown {
@@ -174,9 +215,9 @@ func (m *Machine) opened(n *node, ev SessionOpened) {
 	}
 	switch was {
 	case Unknown, Healthy:
-		m.setVerdict(n, Healthy, "session opened", nil)
+		m.setVerdict(n, Healthy, cause{why: "session opened", by: said})
 	default:
-		m.setVerdict(n, Back, fmt.Sprintf("session opened in the same life, was %s", was), nil)
+		m.setVerdict(n, Back, cause{why: fmt.Sprintf("session opened in the same life, was %s", was), by: said})
 	}
 }
 
@@ -185,25 +226,32 @@ func (m *Machine) closed(n *node, graceful bool) {
 		return
 	}
 	n.session = false
-	m.noLongerWitness(n)
+	m.noLongerWitness(n, true)
 	if graceful {
+		m.endAsk(n)
 		n.notBefore = m.now.Add(m.limits.ReconnectGrace)
 		return
 	}
-	m.startAsk(n)
+	m.look(n)
 }
 
 func (m *Machine) beaten(n *node, ev Beat) {
 	if !n.session || n.verdict == Dead || ev.Seq <= n.seq {
 		return
 	}
-	n.heard, n.seq, n.selfCheck = m.now, ev.Seq, ev.Check.Age
+	missing := n.verdict == AgentLost || n.verdict == Suspect
+	if missing || !m.now.Before(m.missedAt(n)) {
+		n.health.interrupted(m.now)
+	}
+	m.gauge(n)
+	n.heard, n.seq = m.now, ev.Seq
 	n.hinted = false
 	n.notBefore, n.silentSince = time.Time{}, time.Time{}
 	m.endAsk(n)
-	if n.verdict == AgentLost || n.verdict == Suspect {
-		m.setVerdict(n, Back, fmt.Sprintf("beats resumed, was %s", n.verdict), nil)
+	if missing {
+		m.setVerdict(n, Back, cause{why: fmt.Sprintf("beats resumed, was %s", n.verdict), by: []string{agentsWord}})
 	}
+	m.examine(n, ev.Check)
 }
 
 func (m *Machine) hint(n *node, alive bool) {
@@ -212,27 +260,38 @@ func (m *Machine) hint(n *node, alive bool) {
 	if alive && n.verdict != AgentLost && n.verdict != Suspect {
 		return
 	}
-	m.startAsk(n)
+	m.look(n)
 }
 
 func (m *Machine) operatorDead(n *node, by string) {
 	n.session, n.silentSince = false, time.Time{}
 	m.endAsk(n)
-	m.setVerdict(n, Dead, "declared dead by "+by, m.silence(n))
+	m.setVerdict(n, Dead, cause{"declared dead by " + by, []string{operator(by)}, m.silence(n)})
 }
 
+// operator is how a person's word is told.
+func operator(by string) string { return strings.TrimSpace("operator " + by) }
+
 func (m *Machine) startTerm() {
+	const why = "a new term began"
+	m.thaw(why, nil)
+	m.freeze.falls = nil
 	for _, name := range m.names {
 		n := m.nodes[name]
 		m.endAsk(n)
 		n.session, n.reported = false, false
 		n.witnessOf = nil
-		n.heard, n.seq, n.selfCheck = m.now, 0, 0
+		n.heard, n.seq = m.now, 0
 		n.silentSince = time.Time{}
+		m.undamp(n, why)
+		if n.health.impaired {
+			m.out = append(m.out, SetImpaired{Node: n.name, Why: why})
+		}
+		n.flaps, n.health = flaps{}, health{}
 		n.notBefore = m.now.Add(m.limits.ReconnectGrace)
 		if n.verdict != Dead && n.verdict != Unknown {
 			n.last = n.verdict
-			m.setVerdict(n, Unknown, "a new term began", nil)
+			m.setVerdict(n, Unknown, cause{why: why})
 		}
 	}
 	// Only now: nobody can be a witness before the whole fleet was reset.
@@ -250,36 +309,35 @@ func (m *Machine) stalled(by time.Duration) {
 	if by <= 0 {
 		return
 	}
+	past := func(at *time.Time) {
+		if !at.IsZero() {
+			*at = earlier(m.now, at.Add(by))
+		}
+	}
 	for _, name := range m.names {
 		n := m.nodes[name]
-		n.heard = earlier(m.now, n.heard.Add(by))
+		past(&n.heard)
+		past(&n.silentSince)
+		n.health.discount(past)
 		if !n.notBefore.IsZero() {
 			n.notBefore = n.notBefore.Add(by)
 		}
-		if !n.silentSince.IsZero() {
-			n.silentSince = earlier(m.now, n.silentSince.Add(by))
-		}
-		if n.asking() {
+		switch {
+		case !n.asking():
+		case n.ask.early:
+			m.endAsk(n) // what was seen before the stall says nothing of now
+		default:
 			n.ask.deadline = n.ask.deadline.Add(by)
 		}
 	}
+	f := &m.freeze
+	past(&f.since)
+	past(&f.agreed)
+	past(&f.burial)
+	for i := range f.falls {
+		past(&f.falls[i].at)
+	}
 	m.rescheduleAll()
-}
-
-// late says that the node is not heard as it should be: without a session, or
-// with one beat overdue. Observers' word counts only then; a hint about a node
-// that beats leads nowhere.
-func (m *Machine) late(n *node) bool {
-	return !n.session || !m.now.Before(m.lateAt(n))
-}
-
-func (m *Machine) lateAt(n *node) time.Time {
-	return n.heard.Add(m.beat + m.limits.BeatJitter)
-}
-
-// missedAt is when BeatMiss beats are missing.
-func (m *Machine) missedAt(n *node) time.Time {
-	return n.heard.Add(time.Duration(m.limits.BeatMiss)*m.beat + m.limits.BeatJitter)
 }
 
 // silence tells, for people, what is not heard.
@@ -291,7 +349,10 @@ func (m *Machine) silence(n *node) []string {
 	case n.seq == 0:
 		fmt.Fprintf(&line, "no beat since its session opened %s ago", quiet)
 	default:
-		fmt.Fprintf(&line, "last beat %s ago (seq %d, self-check %s old)", quiet, n.seq, told(n.selfCheck))
+		fmt.Fprintf(&line, "last beat %s ago (seq %d, self-check %s old)", quiet, n.seq, told(n.health.check.Age))
+	}
+	if t := n.tolerance.now; t > m.limits.BeatJitter {
+		fmt.Fprintf(&line, ", its beats may be %s late", told(t))
 	}
 	if n.reported && !n.session {
 		line.WriteString(", session closed")
@@ -307,6 +368,13 @@ func told(d time.Duration) time.Duration { return d.Round(time.Millisecond) }
 
 func earlier(a, b time.Time) time.Time {
 	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
 		return a
 	}
 	return b

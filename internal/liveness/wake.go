@@ -7,6 +7,15 @@ import (
 
 // NextWake gives the time at which the next Tick is due, and whether one is.
 func (m *Machine) NextWake() (time.Time, bool) {
+	at, ok := m.nodeWake()
+	if fleet, frozen := m.freezeWake(); frozen && (!ok || fleet.Before(at)) {
+		return fleet, true
+	}
+	return at, ok
+}
+
+// nodeWake is when time next acts on a node: on the first in wakes.
+func (m *Machine) nodeWake() (time.Time, bool) {
 	for len(m.wakes) > 0 {
 		n := m.wakes[0]
 		due, ok := m.due(n)
@@ -25,36 +34,40 @@ func (m *Machine) NextWake() (time.Time, bool) {
 
 // due is when time next acts on a node.
 func (m *Machine) due(n *node) (time.Time, bool) {
+	look, ok := m.lookDue(n)
+	if damped := n.flaps.until; !damped.IsZero() && (!ok || damped.Before(look)) {
+		return damped, true
+	}
+	return look, ok
+}
+
+// lookDue is when a look at the node begins or ends.
+func (m *Machine) lookDue(n *node) (time.Time, bool) {
 	switch {
 	case n.verdict == Dead:
 		return time.Time{}, false
 	case n.asking():
-		return n.ask.deadline, true
+		return m.concludeAt(n), true
+	case n.session && (n.verdict == Healthy || n.verdict == Back):
+		return later(n.notBefore, m.lookAt(n)), true
 	}
-	at := n.notBefore
-	if n.session && (n.verdict == Healthy || n.verdict == Back) {
-		beat := m.missedAt(n)
-		if n.hinted {
-			beat = m.lateAt(n)
-		}
-		if beat.After(at) {
-			at = beat
-		}
-	}
-	return at, true
+	return n.notBefore, true
 }
 
 // tick lets every wait that is over act.
 func (m *Machine) tick() {
 	for {
-		at, ok := m.NextWake()
+		at, ok := m.nodeWake()
 		if !ok || at.After(m.now) {
 			return
 		}
 		n := m.wakes[0]
-		if n.asking() {
+		switch {
+		case m.dampingOver(n):
+			m.undamp(n, "it was steady for long enough")
+		case n.asking():
 			m.conclude(n)
-		} else {
+		default:
 			m.startAsk(n)
 		}
 		m.schedule(n)
@@ -62,8 +75,10 @@ func (m *Machine) tick() {
 }
 
 // schedule sees to it that the node's wake is not too late. A wake that is too
-// early is left alone: a beat, the commonest event, costs nothing here.
+// early is left alone: a beat, the commonest event, costs nothing here. Everything
+// that changes a node ends here, so that its standing is counted here, too.
 func (m *Machine) schedule(n *node) {
+	m.stand(n)
 	due, ok := m.due(n)
 	switch {
 	case !ok:
