@@ -14,8 +14,10 @@ import (
 func (p *planner) oneEach() {
 	for _, s := range p.wanted() {
 		p.leaveOne(s)
-		p.giveUp(s)
-		p.prune(s)
+		if len(s.live()) == 1 { // or two that wait for an agent's word
+			p.giveUp(s)
+			p.prune(s)
+		}
 	}
 	p.relieveStopFirst()
 	p.stopFirst()
@@ -66,11 +68,10 @@ func (p *planner) keepRank(f *Filling) int {
 // giveUp removes an incumbent that cannot be reached, once nothing in the slot
 // can run any more. What had ended by its own policy is left to fill its slot.
 func (p *planner) giveUp(s *slot) {
-	live := s.live()
-	if len(live) != 1 || !live[0].unreachable() || live[0].ended() || p.blocked(s) {
+	f := s.live()[0]
+	if !f.unreachable() || f.ended() || p.blocked(s) {
 		return
 	}
-	f := live[0]
 	s.lost = fmt.Sprintf("%s on %s cannot be reached and its lease has ended", f.name(), f.Node)
 	if f.FencedAt.IsZero() {
 		s.lost = fmt.Sprintf("%s on %s cannot be reached and never had a lease", f.name(), f.Node)
@@ -87,16 +88,19 @@ func (f *Filling) unreachable() bool { return f.suspect() || f.Verdict == api.Ve
 func (p *planner) relieveStopFirst() {
 	available, floor := p.available(), p.floor()
 	for _, s := range p.wanted() {
-		for _, f := range s.live() {
-			if !f.relieved() || !f.known() || f.ended() || f.available() && available <= floor {
+		live := s.live()
+		if len(live) != 1 || !live[0].relieved() || !live[0].known() || live[0].ended() {
+			continue
+		}
+		f := live[0]
+		if f.available() {
+			if available <= floor {
 				continue
 			}
-			if f.available() {
-				available--
-			}
-			p.remove(f, "it is relieved stop-first: %s", f.Relieve)
-			p.actions[len(p.actions)-1].Relief = true
+			available--
 		}
+		p.remove(f, "it is relieved stop-first: %s", f.Relieve)
+		p.actions[len(p.actions)-1].Relief = true
 	}
 }
 

@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -9,8 +10,11 @@ import (
 	"github.com/orchctl/orch/api"
 )
 
-// t0 is any time: no rule depends on it.
+// t0 is any time: only its distance to fences matters.
 var t0 = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+// lease is how long the leader waits after the last grant that it sent.
+const lease = 15 * time.Second
 
 // fleet is a small model of what is around the planner: it applies plans as the
 // core does and reports as agents do.
@@ -20,10 +24,15 @@ type fleet struct {
 	verdict map[string]api.Verdict
 	epoch   uint64
 	refuse  bool // no Create finds a node
+	now     time.Time
+	// leased revisions run only under leases.
+	leased map[int64]bool
+	// impaired and damped nodes get nothing new.
+	impaired, damped map[string]bool
 }
 
 func newFleet(replicas, surge, unavailable int, nodes ...string) *fleet {
-	w := &fleet{nodes: nodes, verdict: map[string]api.Verdict{}, view: View{
+	w := &fleet{nodes: nodes, verdict: map[string]api.Verdict{}, now: t0, leased: map[int64]bool{}, impaired: map[string]bool{}, damped: map[string]bool{}, view: View{
 		Service: api.Key{Namespace: "default", Name: "web"}, Replicas: replicas, Revision: 1, MaxSurge: surge, MaxUnavailable: unavailable}}
 	for _, n := range nodes {
 		w.verdict[n] = api.VerdictHealthy
@@ -41,6 +50,7 @@ func (w *fleet) apply(d Decision) {
 		i := slices.IndexFunc(w.view.Fillings, func(f Filling) bool { return f.Key == a.Key })
 		switch a.Op {
 		case Void:
+			w.keepFence(w.view.Fillings[i])
 			w.view.Fillings = slices.Delete(w.view.Fillings, i, i+1)
 		case Remove:
 			w.view.Fillings[i].Stopping = true
@@ -56,11 +66,23 @@ func (w *fleet) apply(d Decision) {
 	})
 }
 
+// keepFence remembers the lease of what is dropped unheard: to take a node for
+// dead ends nothing on it.
+func (w *fleet) keepFence(f Filling) {
+	if f.Leased && f.FencedAt.After(w.view.Fenced[f.Key.Slot]) {
+		w.view.Fenced = maps.Clone(w.view.Fenced)
+		if w.view.Fenced == nil {
+			w.view.Fenced = map[int]time.Time{}
+		}
+		w.view.Fenced[f.Key.Slot] = f.FencedAt
+	}
+}
+
 // place puts a new filling on the healthy node that has the fewest.
 func (w *fleet) place(a Action) {
 	best, least := "", 0
 	for _, n := range w.nodes {
-		if w.verdict[n] != api.VerdictHealthy || slices.Contains(a.Avoid, n) {
+		if w.verdict[n] != api.VerdictHealthy || w.impaired[n] || w.damped[n] || slices.Contains(a.Avoid, n) {
 			continue
 		}
 		count := 0
@@ -79,7 +101,7 @@ func (w *fleet) place(a Action) {
 	w.epoch++
 	a.Key.Epoch = w.epoch
 	w.view.Fillings = append(w.view.Fillings, Filling{Key: a.Key, Revision: a.Revision, Node: best,
-		Verdict: api.VerdictHealthy, Phase: api.PhaseAssigned, Spare: a.Spare})
+		Verdict: api.VerdictHealthy, Phase: api.PhaseAssigned, Spare: a.Spare, Leased: w.leased[a.Revision]})
 }
 
 // judge gives a node a verdict. What comes back has not reported its fillings yet.
@@ -95,14 +117,58 @@ func (w *fleet) judge(node string, v api.Verdict) {
 	}
 }
 
+// damp has a node be damped, or no longer.
+func (w *fleet) damp(node string, damped bool) {
+	w.damped[node] = damped
+	for i := range w.view.Fillings {
+		if f := &w.view.Fillings[i]; f.Node == node {
+			f.Damped = damped
+		}
+	}
+}
+
+// impair has a node that beats be unable to work: what is there is relieved.
+func (w *fleet) impair(node string) {
+	w.impaired[node] = true
+	w.relieve(node, "its node cannot work")
+}
+
+// relieve wants what is on a node replaced, for a reason, or no longer.
+func (w *fleet) relieve(node, why string) {
+	for i := range w.view.Fillings {
+		if f := &w.view.Fillings[i]; f.Node == node {
+			f.Relieve = why
+		}
+	}
+}
+
 // report sets what an agent says of a filling; an agent that is not heard says nothing.
-func (f *Filling) report(phase api.Phase, ready bool) {
+// What runs under a lease had one granted before.
+func (w *fleet) report(f *Filling, phase api.Phase, ready bool) {
 	if !f.heard() || f.Phase.Ended() {
 		return
 	}
 	f.Phase, f.Ready, f.ReadySince = phase, ready, time.Time{}
 	if ready {
-		f.ReadySince = t0
+		f.ReadySince = w.now
+	}
+	if phase == api.PhaseRunning && (f.FencedAt.IsZero() || !f.Stopping) {
+		w.grant(f)
+	}
+}
+
+func (w *fleet) grant(f *Filling) {
+	if f.Leased {
+		f.FencedAt = w.now.Add(lease)
+	}
+}
+
+// renew grants leases to all that may have them.
+func (w *fleet) renew() {
+	for i := range w.view.Fillings {
+		if f := &w.view.Fillings[i]; f.heard() && !f.Stopping && f.Phase == api.PhaseRunning {
+			w.grant(f)
+		}
 	}
 }
 
@@ -114,7 +180,7 @@ func (w *fleet) gone() {
 // allReady lets every agent that is heard bring up what it has.
 func (w *fleet) allReady() {
 	for i := range w.view.Fillings {
-		w.view.Fillings[i].report(api.PhaseRunning, true)
+		w.report(&w.view.Fillings[i], api.PhaseRunning, true)
 	}
 }
 
@@ -126,7 +192,8 @@ func (w *fleet) text() string {
 		for _, x := range []struct {
 			set  bool
 			word string
-		}{{f.Ready, "ready"}, {f.Spare, "spare"}, {f.Stopping, "stopping"}} {
+		}{{f.Ready, "ready"}, {f.Spare, "spare"}, {f.Stopping, "stopping"}, {f.Damped, "damped"}, {f.Relieve != "", "relieved"},
+			{f.Leased && f.FencedAt.IsZero(), "never granted"}, {f.Leased && !f.FencedAt.IsZero(), fmt.Sprint("fenced in ", f.FencedAt.Sub(w.now))}} {
 			if x.set {
 				b.WriteString(" " + x.word)
 			}
@@ -141,19 +208,33 @@ func (w *fleet) text() string {
 func (w *fleet) checkPlan(t checker) Decision {
 	t.Helper()
 	before := w.text()
-	d := Plan(w.view, t0)
-	if again := Plan(w.view, t0.Add(time.Hour)); fmt.Sprintf("%+v", d) != fmt.Sprintf("%+v", again) {
+	d := Plan(w.view, w.now)
+	later := w.now
+	if !w.view.Exclusive {
+		later = w.now.Add(time.Hour) // only fences depend on time
+	}
+	if again := Plan(w.view, later); fmt.Sprintf("%+v", d) != fmt.Sprintf("%+v", again) {
 		t.Fatalf("same view, two plans:\n%+v\n%+v", d, again)
 	}
 	if w.text() != before {
 		t.Fatalf("Plan changed its view:\n%s\nto\n%s", before, w.text())
 	}
 	w.checkTargets(t, d)
+	w.checkFences(t, d)
 
 	after := w.applied(d)
-	was, is, floor := serving(w.view), serving(after), w.view.Replicas-w.view.MaxUnavailable
-	if is < was && is < floor && !w.view.Deleting {
-		t.Fatalf("I4: from %d available slots to %d, floor %d\n%s%v", was, is, floor, before, d.Actions)
+	w.checkWake(t, after, d.Wake)
+	was, is, floor := w.serving(w.view), w.serving(after), w.view.Replicas-w.view.MaxUnavailable
+	if w.view.Exclusive && w.view.MaxUnavailable == 0 {
+		floor-- // there is no surge to do without
+	}
+	if len(is) < len(was) && len(is) < floor && !w.view.Deleting {
+		t.Fatalf("I4: from %d available slots to %d, floor %d\n%s%v", len(was), len(is), floor, before, d.Actions)
+	}
+	relief := d
+	relief.Actions = slices.DeleteFunc(slices.Clone(d.Actions), func(a Action) bool { return !a.Relief })
+	if is := w.serving(w.applied(relief)); len(is) < len(was) && !w.view.Exclusive {
+		t.Fatalf("relief takes a slot's last available filling\n%s%v", before, d.Actions)
 	}
 	w.checkSurplus(t, d, after)
 	return d
@@ -173,10 +254,73 @@ func (w *fleet) checkSurplus(t checker, d Decision, after View) {
 		view  View
 		count func(Filling) bool
 	}{{"fillings by Create", w.applied(rest), all}, {"live fillings", w.view, live}} {
-		was, is := surplus(x.view, x.count), surplus(after, x.count)
-		if is > was && is > w.view.MaxSurge {
-			t.Fatalf("surplus of %s from %d to %d, surge %d\n%s%v", x.what, was, is, w.view.MaxSurge, w.text(), d.Actions)
+		was, is, surge := w.surplus(x.view, x.count), w.surplus(after, x.count), w.view.MaxSurge
+		if w.view.Exclusive {
+			surge = 0
 		}
+		if is > was && is > surge {
+			t.Fatalf("surplus of %s from %d to %d, surge %d\n%s%v", x.what, was, is, surge, w.text(), d.Actions)
+		}
+	}
+}
+
+// checkFences checks I6 of an exclusive service as the leader can know it: where
+// something is created nothing lives, and nothing that was there can still run.
+func (w *fleet) checkFences(t checker, d Decision) {
+	t.Helper()
+	if !w.view.Exclusive {
+		return
+	}
+	doing := map[string]bool{}
+	created := map[int]bool{}
+	for _, a := range d.Actions {
+		doing[fmt.Sprint(a.Op, a.Key)] = true
+	}
+	for _, a := range d.Actions {
+		if a.Op != Create {
+			continue
+		}
+		if a.Spare || created[a.Key.Slot] || w.view.Fenced[a.Key.Slot].After(w.now) {
+			t.Fatalf("I6: %s: a spare, twice, or fenced until %s\n%s%v", a, w.view.Fenced[a.Key.Slot], w.text(), d.Actions)
+		}
+		created[a.Key.Slot] = true
+		for _, f := range w.view.Fillings {
+			void, goes := doing[fmt.Sprint(Void, f.Key)], f.Stopping || doing[fmt.Sprint(Remove, f.Key)]
+			if f.Key.Slot == a.Key.Slot && (!void && !goes || w.mayRun(f, void)) {
+				t.Fatalf("I6: %s beside %s\n%s%v", a, f.name(), w.text(), d.Actions)
+			}
+		}
+	}
+}
+
+// mayRun is what fences are for. The end of a node is taken for the end of what
+// ran there without a lease.
+func (w *fleet) mayRun(f Filling, void bool) bool {
+	switch {
+	case !f.Leased:
+		return !void
+	case f.FencedAt.IsZero():
+		return !void && f.Phase == api.PhaseRunning
+	}
+	return f.FencedAt.After(w.now)
+}
+
+// checkWake checks that of an applied plan time alone creates nothing but at
+// Wake, and then something.
+func (w *fleet) checkWake(t checker, after View, wake time.Time) {
+	t.Helper()
+	creates := func(at time.Time) bool {
+		return slices.ContainsFunc(Plan(after, at).Actions, func(a Action) bool { return a.Op == Create })
+	}
+	before := w.now.Add(time.Hour)
+	if !wake.IsZero() {
+		before = wake.Add(-1)
+		if !wake.After(w.now) || !creates(wake) {
+			t.Fatalf("%s later, at Wake, nothing is created\n%s", wake.Sub(w.now), (&fleet{view: after, now: w.now}).text())
+		}
+	}
+	if creates(before) {
+		t.Fatalf("%s later, before Wake, something is created\n%s", before.Sub(w.now), (&fleet{view: after, now: w.now}).text())
 	}
 }
 
@@ -207,7 +351,7 @@ func (w *fleet) checkTargets(t checker, d Decision) {
 			t.Fatalf("%s on a node that is %s", a, f.Verdict)
 		case f.Stopping && a.Op != Void:
 			t.Fatalf("%s acts on a stopping filling", a)
-		case a.Op == Remove && !f.heard() && !unwanted:
+		case a.Op == Remove && !f.heard() && !unwanted && !w.view.Exclusive && (f.Relieve == "" || f.Verdict == api.VerdictSuspect):
 			t.Fatalf("%s removes from a node that is %s", a, f.Verdict)
 		}
 	}
@@ -219,40 +363,46 @@ func (w *fleet) applied(d Decision) View {
 	c.view.Fillings = slices.Clone(w.view.Fillings)
 	c.nodes = append(slices.Clone(w.nodes), "room")
 	c.verdict = map[string]api.Verdict{"room": api.VerdictHealthy}
+	c.impaired, c.damped = nil, nil
 	c.refuse = false
 	c.apply(d)
 	return c.view
 }
 
 // checkIdle checks I10 on a view to which a plan was applied.
-func checkIdle(t checker, after View) {
+func (w *fleet) checkIdle(t checker, d Decision) {
 	t.Helper()
-	if d := Plan(after, t0); len(d.Actions) > 0 {
-		w := fleet{view: after}
+	after := w.applied(d)
+	if d := Plan(after, w.now); len(d.Actions) > 0 {
+		w := fleet{view: after, now: w.now}
 		t.Fatalf("I10: applied and planned again gives %v on\n%s", d.Actions, w.text())
 	}
 }
 
 // serving and surplus are counted here anew, not with the planner's own code.
 
-func serving(v View) int {
+func (w *fleet) serving(v View) map[int]bool {
 	slots := map[int]bool{}
 	for _, f := range v.Fillings {
 		ok := f.Verdict != api.VerdictSuspect && f.Verdict != api.VerdictDead
+		if v.Exclusive && !f.heard() && !w.mayRun(f, false) {
+			ok = false
+		}
 		if f.Key.Slot < v.Replicas && f.Ready && ok && !f.Stopping && f.Phase != api.PhaseFailed && f.Phase != api.PhaseStopped {
 			slots[f.Key.Slot] = true
 		}
 	}
-	return len(slots)
+	return slots
 }
 
 // surplus counts fillings beyond one a wanted slot, spares apart, and without
-// what is stopping on suspect nodes.
-func surplus(v View, which func(Filling) bool) int {
+// what is stopping where nobody can stop it, or is fenced.
+func (w *fleet) surplus(v View, which func(Filling) bool) int {
 	n := 0
 	count := map[int]int{}
 	for _, f := range v.Fillings {
-		void := f.Stopping && f.Verdict == api.VerdictSuspect || f.Verdict == api.VerdictDead
+		void := f.Stopping && (f.Verdict == api.VerdictSuspect || f.Relieve != "") || f.Verdict == api.VerdictDead ||
+			v.Exclusive && !w.mayRun(f, false)
 		if !f.Spare && !void && which(f) {
 			count[f.Key.Slot]++
 		}

@@ -228,10 +228,10 @@ func TestPlan(t *testing.T) {
 			waiting: []string{"web-0@1 is stopping on n1", "web-0@2 is not ready on n2"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := fleet{view: c.view}
+			w := fleet{view: c.view, now: t0}
 			w.bound()
 			d := w.checkPlan(t)
-			checkIdle(t, w.applied(d))
+			w.checkIdle(t, d)
 			if raw := Plan(c.view, t0); !reflect.DeepEqual(raw, d) {
 				t.Errorf("with both budgets zero %+v, with one unavailable %+v", raw, d)
 			}

@@ -4,7 +4,9 @@ import (
 	"flag"
 	"os"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/orchctl/orch/api"
 	"pgregory.net/rapid"
@@ -19,6 +21,7 @@ func TestProperties(t *testing.T) {
 		w := newFleet(rapid.IntRange(0, 5).Draw(t, "replicas"), rapid.IntRange(0, 3).Draw(t, "surge"),
 			rapid.IntRange(0, 3).Draw(t, "unavailable"), "n1", "n2", "n3", "n4", "n5")
 		w.bound()
+		w.drawKind(t)
 		steps := rapid.IntRange(1, 60).Draw(t, "steps")
 		for range steps {
 			w.disturb(t)
@@ -26,10 +29,18 @@ func TestProperties(t *testing.T) {
 				w.step(t)
 			}
 		}
-		w.calm(rapid.Bool().Draw(t, "return"))
+		w.calm(t)
 		w.mustConverge(t)
 		w.mustEmpty(t)
 	})
+}
+
+// drawKind draws whether the service is exclusive and which revisions have leases.
+func (w *fleet) drawKind(t *rapid.T) {
+	w.view.Exclusive = rapid.Bool().Draw(t, "exclusive")
+	for n := range int64(6) {
+		w.leased[n] = rapid.IntRange(0, 2).Draw(t, "leased") > 0
+	}
 }
 
 // TestMain has rapid check more than its default of 100, which is too few for
@@ -55,7 +66,7 @@ func (w *fleet) bound() {
 
 func (w *fleet) step(t checker) Decision {
 	d := w.checkPlan(t)
-	checkIdle(t, w.applied(d))
+	w.checkIdle(t, d)
 	w.apply(d)
 	return d
 }
@@ -69,18 +80,18 @@ func (w *fleet) disturb(t *rapid.T) {
 		}
 	}
 	switch rapid.SampledFrom([]string{"ready", "ready", "allReady", "unready", "preparing", "fail", "gone", "verdict", "verdict",
-		"revision", "scale", "budget", "refuse", "silence"}).Draw(t, "event") {
+		"revision", "scale", "budget", "refuse", "silence", "exclusive", "time", "time", "renew", "renew", "relieve", "relieve", "well", "impair", "damp"}).Draw(t, "event") {
 	case "ready":
-		filling(func(f *Filling) { f.report(api.PhaseRunning, true) })
+		filling(func(f *Filling) { w.report(f, api.PhaseRunning, true) })
 	case "allReady":
 		w.allReady()
 	case "unready":
-		filling(func(f *Filling) { f.report(api.PhaseRunning, false) })
+		filling(func(f *Filling) { w.report(f, api.PhaseRunning, false) })
 	case "preparing":
-		filling(func(f *Filling) { f.report(api.PhasePreparing, false) })
+		filling(func(f *Filling) { w.report(f, api.PhasePreparing, false) })
 	case "fail":
 		filling(func(f *Filling) {
-			f.report(rapid.SampledFrom([]api.Phase{api.PhaseFailed, api.PhaseStopped}).Draw(t, "end"), false)
+			w.report(f, rapid.SampledFrom([]api.Phase{api.PhaseFailed, api.PhaseStopped}).Draw(t, "end"), false)
 		})
 	case "gone":
 		w.gone()
@@ -101,8 +112,25 @@ func (w *fleet) disturb(t *rapid.T) {
 		for i := range w.view.Fillings {
 			if f := &w.view.Fillings[i]; f.Node == n && !f.Phase.Ended() {
 				f.Phase = ""
+				w.grant(f) // the leader before may have
 			}
 		}
+	case "exclusive":
+		w.view.Exclusive = !w.view.Exclusive
+	case "time":
+		w.now = w.now.Add(time.Duration(rapid.IntRange(1, 20).Draw(t, "seconds")) * time.Second)
+	case "renew":
+		w.renew()
+	case "relieve":
+		filling(func(f *Filling) { f.Relieve = "its agent is lost" })
+	case "well":
+		n := node()
+		w.impaired[n] = false
+		w.relieve(n, "")
+	case "impair":
+		w.impair(node())
+	case "damp":
+		w.damp(node(), rapid.Bool().Draw(t, "damped"))
 	}
 }
 
@@ -111,13 +139,20 @@ func (w *fleet) judgeRandom(t *rapid.T, node string) {
 		api.VerdictSuspect, api.VerdictSuspect, api.VerdictDead, api.VerdictBack, api.VerdictBack}).Draw(t, "verdict"))
 }
 
-// calm ends all faults: every node that is not dead comes back or is found
-// dead, and a last revision replaces what failed for good.
-func (w *fleet) calm(comeBack bool) {
+// calm ends all faults but those that relief is for: every node that is not dead
+// comes back or is found dead, or stays without its agent or unable to work, and
+// a last revision replaces what failed for good.
+func (w *fleet) calm(t *rapid.T) {
+	comeBack, stay := rapid.Bool().Draw(t, "return"), rapid.Bool().Draw(t, "stay")
 	w.refuse = false
 	for i, n := range w.nodes {
+		w.damp(n, false)
+		if !stay || i == 0 {
+			w.impaired[n] = false
+		}
 		switch v := w.verdict[n]; {
 		case v == api.VerdictHealthy:
+		case v == api.VerdictAgentLost && stay && i > 0 && !w.view.Exclusive: // what runs there without a lease blocks exclusive slots
 		case v == api.VerdictSuspect && !comeBack && i > 0:
 			w.judge(n, api.VerdictDead)
 		default:
@@ -135,24 +170,52 @@ func (w *fleet) calm(comeBack bool) {
 // left to do. A slot takes three rounds at most (remove, create, ready), and
 // with the least budget slots take their turns one after the other.
 func (w *fleet) mustConverge(t checker) {
-	rounds := 10 + 4*w.view.Replicas
+	rounds := 14 + 4*w.view.Replicas
 	for range rounds {
+		w.relieveLasting()
 		w.step(t)
 		w.gone()
 		w.allReady()
+		w.now = w.now.Add(lease / 3)
 	}
+	w.relieveLasting()
 	d := w.step(t)
-	if len(d.Actions) > 0 || len(d.Waiting) > 0 {
-		t.Fatalf("after %d rounds without faults: %v, waiting for %q\n%s", rounds, d.Actions, d.Waiting, w.text())
+	fillings, waiting := w.beyondReach(d)
+	if len(d.Actions) > 0 || len(waiting) > 0 {
+		t.Fatalf("after %d rounds without faults: %v, waiting for %q\n%s", rounds, d.Actions, waiting, w.text())
 	}
-	if len(w.view.Fillings) != w.view.Replicas {
-		t.Fatalf("%d fillings for %d replicas\n%s", len(w.view.Fillings), w.view.Replicas, w.text())
+	if len(fillings) != w.view.Replicas {
+		t.Fatalf("%d fillings for %d replicas\n%s", len(fillings), w.view.Replicas, w.text())
 	}
-	for i, f := range w.view.Fillings {
+	for i, f := range fillings {
 		if f.Key.Slot != i || f.Revision != w.view.Revision || !f.Ready || f.Stopping || f.Spare {
 			t.Fatalf("slot %d wants revision %d and one ready filling\n%s", i, w.view.Revision, w.text())
 		}
 	}
+}
+
+// relieveLasting has everything relieved that is where it cannot stay.
+func (w *fleet) relieveLasting() {
+	for _, n := range w.nodes {
+		why := ""
+		if w.impaired[n] || w.verdict[n] == api.VerdictAgentLost {
+			why = "its node or agent cannot work"
+		}
+		w.relieve(n, why)
+	}
+}
+
+// beyondReach leaves out what is stopping where no agent hears of it.
+func (w *fleet) beyondReach(d Decision) (fillings []Filling, waiting []string) {
+	waiting = d.Waiting
+	for _, f := range w.view.Fillings {
+		if f.Stopping && f.Verdict == api.VerdictAgentLost {
+			waiting = slices.DeleteFunc(slices.Clone(waiting), func(l string) bool { return strings.HasPrefix(l, f.name()+" is stopping") })
+		} else {
+			fillings = append(fillings, f)
+		}
+	}
+	return fillings, waiting
 }
 
 // mustEmpty deletes the service: one plan removes all there is.
@@ -160,8 +223,9 @@ func (w *fleet) mustEmpty(t checker) {
 	w.view.Deleting = true
 	w.step(t)
 	w.gone()
-	if d := w.step(t); len(d.Actions) > 0 || len(d.Waiting) > 0 || len(w.view.Fillings) > 0 {
-		t.Fatalf("deleted, but %v, waiting for %q\n%s", d.Actions, d.Waiting, w.text())
+	d := w.step(t)
+	if fillings, waiting := w.beyondReach(d); len(d.Actions) > 0 || len(waiting) > 0 || len(fillings) > 0 {
+		t.Fatalf("deleted, but %v, waiting for %q\n%s", d.Actions, waiting, w.text())
 	}
 }
 
@@ -169,6 +233,7 @@ func (w *fleet) mustEmpty(t checker) {
 func FuzzPlan(f *testing.F) {
 	f.Fuzz(rapid.MakeFuzz(func(t *rapid.T) {
 		w := newFleet(rapid.IntRange(0, 5).Draw(t, "replicas"), 1, 1, "n1", "n2", "n3")
+		w.drawKind(t)
 		for range rapid.IntRange(1, 30).Draw(t, "steps") {
 			w.disturb(t)
 			w.step(t)
@@ -183,7 +248,12 @@ func TestAnyView(t *testing.T) {
 		w := newFleet(rapid.IntRange(0, 4).Draw(t, "replicas"), rapid.IntRange(0, 2).Draw(t, "surge"),
 			rapid.IntRange(0, 2).Draw(t, "unavailable"), "n1", "n2", "n3", "n4")
 		w.bound()
+		w.drawKind(t)
 		w.view.Revision = rapid.Int64Range(1, 3).Draw(t, "revision")
+		fence := func() time.Time {
+			return rapid.SampledFrom([]time.Time{{}, {}, w.now.Add(-time.Second), w.now, w.now.Add(lease / 2), w.now.Add(lease)}).Draw(t, "fence")
+		}
+		w.view.Fenced = map[int]time.Time{0: fence(), 1: fence()}
 		for _, n := range w.nodes {
 			w.judgeRandom(t, n)
 		}
@@ -191,15 +261,17 @@ func TestAnyView(t *testing.T) {
 		for range rapid.IntRange(0, 10).Draw(t, "fillings") {
 			w.epoch++
 			node := rapid.SampledFrom(w.nodes).Draw(t, "node")
+			revision := rapid.Int64Range(1, 3).Draw(t, "revision")
 			w.view.Fillings = append(w.view.Fillings, Filling{
 				Key:      api.ReplicaKey{Namespace: "default", Service: "web", Slot: rapid.IntRange(0, 5).Draw(t, "slot"), Epoch: w.epoch},
-				Revision: rapid.Int64Range(1, 3).Draw(t, "revision"), Node: node, Verdict: w.verdict[node],
+				Revision: revision, Node: node, Verdict: w.verdict[node], Leased: w.leased[revision], FencedAt: fence(),
+				Relieve: rapid.SampledFrom([]string{"", "", "it cannot work"}).Draw(t, "relieve"), Damped: rapid.IntRange(0, 3).Draw(t, "damped") == 0,
 				Phase: rapid.SampledFrom(phases).Draw(t, "phase"), Ready: rapid.Bool().Draw(t, "ready"),
 				Stopping: rapid.IntRange(0, 4).Draw(t, "stopping") == 0, Spare: rapid.IntRange(0, 3).Draw(t, "spare") == 0})
 		}
 		w.apply(Decision{}) // sorts
 		w.step(t)
-		w.calm(rapid.Bool().Draw(t, "return"))
+		w.calm(t)
 		w.mustConverge(t)
 	})
 }

@@ -45,7 +45,7 @@ func (p *planner) reliever(s *slot) *Filling {
 // the slot from being rolled.
 func (p *planner) prepareRelief(s *slot, proven bool) {
 	i := slices.IndexFunc(s.live(), func(f *Filling) bool { return f.relieved() && !f.ended() })
-	if i < 0 {
+	if i < 0 || slices.ContainsFunc(s.incumbents(), mayRelieve) {
 		return
 	}
 	f := s.live()[i]

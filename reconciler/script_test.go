@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/golden"
@@ -20,6 +22,10 @@ import (
 //	suspect|lost|unknown|back|healthy|dead n1      the verdict of a node
 //	ready [web-0@1] | unready web-0@1 | fail web-0@1   what agents report
 //	gone                                           what was stopping is gone, where heard
+//	relieve n1 WHY | well n1                       what is there is to be relieved, no longer
+//	impair n1 | damp n1 | undamp n1                it cannot work (nothing new, relieved), comes and goes
+//	exclusive 1 2 | shared                         exclusive now, and which revisions have leases
+//	wait 5s | renew                                time passes; leases are granted where heard
 //	refuse | accept                                no new filling finds a node; it does again
 //	tick                                           plan, print, apply, check that nothing is planned then
 //	show                                           print the fillings
@@ -79,6 +85,34 @@ func runCommand(t *testing.T, w **fleet, f []string) string {
 		(*w).reportByName(t, f[0], arg)
 	case "gone":
 		(*w).gone()
+	case "relieve":
+		(*w).relieve(f[1], strings.Join(f[2:], " "))
+	case "well":
+		(*w).impaired[arg] = false
+		(*w).relieve(arg, "")
+	case "impair":
+		(*w).impair(arg)
+	case "damp", "undamp":
+		(*w).damp(arg, f[0] == "damp")
+	case "exclusive":
+		(*w).view.Exclusive = true
+		for _, n := range f[1:] {
+			revision, err := strconv.ParseInt(n, 10, 64)
+			if err != nil {
+				t.Fatalf("%q: %v", f, err)
+			}
+			(*w).leased[revision] = true
+		}
+	case "shared":
+		(*w).view.Exclusive = false
+	case "wait":
+		d, err := time.ParseDuration(arg)
+		if err != nil {
+			t.Fatalf("%q: %v", f, err)
+		}
+		(*w).now = (*w).now.Add(d)
+	case "renew":
+		(*w).renew()
 	case "refuse", "accept":
 		(*w).refuse = f[0] == "refuse"
 	case "show":
@@ -100,9 +134,9 @@ func (w *fleet) reportByName(t *testing.T, word, name string) {
 		}
 		found = true
 		if word == "fail" {
-			f.report(api.PhaseFailed, false)
+			w.report(f, api.PhaseFailed, false)
 		} else {
-			f.report(api.PhaseRunning, word == "ready")
+			w.report(f, api.PhaseRunning, word == "ready")
 		}
 	}
 	if !found {
@@ -112,7 +146,7 @@ func (w *fleet) reportByName(t *testing.T, word, name string) {
 
 func (w *fleet) tick(t *testing.T) string {
 	d := w.checkPlan(t)
-	checkIdle(t, w.applied(d))
+	w.checkIdle(t, d)
 	w.apply(d)
 	var b strings.Builder
 	for _, a := range d.Actions {
@@ -120,6 +154,9 @@ func (w *fleet) tick(t *testing.T) string {
 	}
 	for _, l := range d.Waiting {
 		fmt.Fprintln(&b, "waiting: "+l)
+	}
+	if !d.Wake.IsZero() {
+		fmt.Fprintf(&b, "wake in %s\n", d.Wake.Sub(w.now))
 	}
 	if b.Len() == 0 {
 		return "nothing"
