@@ -36,6 +36,7 @@ type Runtime interface {
 	EnsureImage(ctx context.Context, ref string, progress func(string)) (ctrd.ImageInfo, error)
 	ImportImage(ctx context.Context, r io.Reader) ([]string, error)
 	Start(ctx context.Context, s ctrd.ContainerSpec) (ctrd.Observed, error)
+	SetLease(ctx context.Context, id string, l ctrd.Lease) error
 	Stop(ctx context.Context, id string, grace time.Duration, why string) error
 	Remove(ctx context.Context, id string) error
 	Exec(ctx context.Context, id string, e ctrd.ExecSpec) (int, error)

@@ -33,8 +33,10 @@ type rig struct {
 	network *fakeNetwork
 	dir     string
 	boot    string
-	cancel  context.CancelFunc
-	stopped chan error
+	// bootTime is nil where nothing is leased.
+	bootTime func() time.Duration
+	cancel   context.CancelFunc
+	stopped  chan error
 }
 
 func newRig(t *testing.T) *rig {
@@ -50,7 +52,7 @@ func (r *rig) start() {
 		Controllers: []string{"c1:7070"}, Runtime: r.runtime, Network: r.network, Host: Host{BootID: r.boot},
 		Credentials: func() (credentials.TransportCredentials, error) { return insecure.NewCredentials(), nil },
 		Labels:      map[string]string{"orch/hostname": "n1"}, Capacity: api.ResourceList{api.CPU: api.Whole(2)}, Logger: slog.New(slog.DiscardHandler),
-		DialOptions: r.c.DialOptions()}
+		DialOptions: r.c.DialOptions(), BootTime: r.bootTime}
 	go func() { r.stopped <- Run(ctx, cfg) }()
 }
 

@@ -28,6 +28,8 @@ func failure(err error, other string) *plan.Failure {
 	case errors.As(err, &start):
 		exit := start.Exit
 		f.Reason, f.Exit = api.ExitStartFailed, &exit
+	case errors.Is(err, ctrd.ErrLeaseOver):
+		f.Reason = api.ReasonLeaseLost
 	case errors.Is(err, ctrd.ErrImageMissing):
 		f.Reason = api.ReasonImageMissing
 	case errors.Is(err, ctrd.ErrImageError):
@@ -43,8 +45,12 @@ func containerOf(o ctrd.Observed) plan.Container {
 }
 
 func specOf(e plan.StartContainer, cfg Config) ctrd.ContainerSpec {
-	return ctrd.ContainerSpec{Replica: e.Replica, Revision: e.Revision, Incarnation: e.Incarnation, Attempt: e.Attempt, Container: e.Container,
+	s := ctrd.ContainerSpec{Replica: e.Replica, Revision: e.Revision, Incarnation: e.Incarnation, Attempt: e.Attempt, Container: e.Container,
 		ImageID: e.ImageID, NetNS: e.Network.NetNS, IP: e.Network.IP, Env: environment(e, cfg), Grace: e.Grace, SpecHash: e.Hash}
+	if e.Lease != nil {
+		s.Lease = &ctrd.Lease{Term: e.Lease.Term, Kill: e.Lease.Kill}
+	}
+	return s
 }
 
 func portMappings(ports []api.Port) []netdev.PortMapping {

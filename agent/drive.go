@@ -48,9 +48,7 @@ type driver struct {
 	// storeRevision as of the last step: sessions begin by telling it.
 	storeRevision atomic.Int64
 
-	// renewals are the times since boot at which renewals were sent that have no
-	// answer yet, by id; the loop's own.
-	renewals map[uint64]time.Duration
+	leases leases
 
 	work   sync.WaitGroup
 	probes map[probeKey]context.CancelFunc
@@ -65,7 +63,7 @@ type probeKey struct {
 type connected struct{ gen uint64 }
 
 func newDriver(cfg Config, core *plan.Core) *driver {
-	d := &driver{cfg: cfg, core: core, inbox: make(chan any, inboxMax), stopped: make(chan struct{}), probes: map[probeKey]context.CancelFunc{}, renewals: map[uint64]time.Duration{},
+	d := &driver{cfg: cfg, core: core, inbox: make(chan any, inboxMax), stopped: make(chan struct{}), probes: map[probeKey]context.CancelFunc{}, leases: leases{writing: map[string]*plan.Lease{}},
 		check: newSelfCheck(cfg), saver: newSaver(cfg)}
 	d.storeRevision.Store(core.StoreRevision())
 	return d
@@ -98,13 +96,10 @@ func (d *driver) handle(ctx context.Context, ev any) {
 	case plan.Event:
 		d.step(ctx, ev)
 	case wire.Grant:
-		if sent, ok := d.renewals[ev.ID]; ok {
-			delete(d.renewals, ev.ID)
-			d.step(ctx, plan.Granted{SentAt: sent, Grant: ev})
-		}
+		d.granted(ctx, ev)
 	case connected:
 		d.gen = ev.gen
-		clear(d.renewals) // no session answers for the one before
+		d.leases.sent = nil // no session answers for the one before
 		d.step(ctx, plan.Connected{})
 	case func():
 		ev()
@@ -112,8 +107,16 @@ func (d *driver) handle(ctx context.Context, ev any) {
 }
 
 func (d *driver) step(ctx context.Context, ev plan.Event) {
-	effects := d.core.Step(ev, time.Now())
+	boot, now := d.cfg.BootTime(), time.Now()
+	if slept := d.leases.slept(boot, now); slept > 0 {
+		d.cfg.Logger.Info("this machine was suspended", "for", slept)
+		d.doAll(ctx, d.core.Step(plan.Slept{For: slept}, now))
+	}
+	d.doAll(ctx, d.core.Step(ev, now))
 	d.storeRevision.Store(d.core.StoreRevision())
+}
+
+func (d *driver) doAll(ctx context.Context, effects []plan.Effect) {
 	for _, e := range effects {
 		d.do(ctx, e)
 	}
@@ -137,8 +140,9 @@ func (d *driver) do(ctx context.Context, e plan.Effect) {
 	case plan.Ack:
 		d.session.SendAck(d.gen, e.AssignmentSequence, e.EndpointVersion)
 	case plan.Renew:
-		d.renewals[e.Renewal.ID] = d.cfg.BootTime()
-		d.session.SendRenewal(d.gen, e.Renewal)
+		d.renew(e.Renewal)
+	case plan.SetLease:
+		d.setLease(ctx, e.ContainerID, e.Lease)
 	case plan.SaveAssignment:
 		d.saver.save(e.Saved)
 	case plan.Resync:
@@ -225,7 +229,9 @@ func (d *driver) observe(ctx context.Context, e plan.Observe) plan.Event {
 	}
 	ev := plan.Observed{ID: e.ID}
 	for _, o := range list {
-		ev.Containers = append(ev.Containers, containerOf(o))
+		c := containerOf(o)
+		c.Unguarded = !d.guarded(ctx, o)
+		ev.Containers = append(ev.Containers, c)
 	}
 	return ev
 }

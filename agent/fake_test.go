@@ -23,10 +23,13 @@ type fakeRuntime struct {
 	calls      []string // that change something
 	events     []chan ctrd.Event
 	down       error
+	leases     map[string]ctrd.Lease
+	bootTime   func() time.Duration
+	leaseErr   error
 }
 
 func newFakeRuntime() *fakeRuntime {
-	return &fakeRuntime{containers: map[string]*ctrd.Observed{}, images: map[string]bool{"web:1": true}}
+	return &fakeRuntime{containers: map[string]*ctrd.Observed{}, images: map[string]bool{"web:1": true}, leases: map[string]ctrd.Lease{}}
 }
 
 func (f *fakeRuntime) note(format string, args ...any) {
@@ -123,14 +126,48 @@ func (f *fakeRuntime) Start(_ context.Context, s ctrd.ContainerSpec) (ctrd.Obser
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	id := s.ID()
+	if s.Lease != nil && s.Lease.Term <= f.bootTime() {
+		f.note("refuse %s", id)
+		return ctrd.Observed{}, fmt.Errorf("start %s: %w", id, ctrd.ErrLeaseOver)
+	}
 	f.note("start %s", id)
 	o := f.containers[id]
 	if o == nil {
 		o = &ctrd.Observed{ID: id, Replica: s.Replica, Container: s.Container.Name, Revision: s.Revision, Incarnation: s.Incarnation, Attempt: s.Attempt,
 			SpecHash: s.SpecHash, ImageID: s.ImageID, NetNS: s.NetNS, IP: s.IP, Grace: s.Grace, Running: true, StartedAt: time.Now()}
 		f.containers[id] = o
+		if s.Lease != nil {
+			o.Leased = true
+			f.leases[id] = *s.Lease
+		}
 	}
 	return *o, nil
+}
+
+// SetLease never shortens one.
+func (f *fakeRuntime) SetLease(_ context.Context, id string, l ctrd.Lease) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	o, had := f.containers[id], f.leases[id]
+	if o == nil || !o.Leased {
+		return fmt.Errorf("set lease of %s: %w", id, ctrd.ErrNotFound)
+	}
+	if f.leaseErr == nil && l.Kill > had.Kill {
+		f.leases[id] = l
+	}
+	return f.leaseErr
+}
+
+func (f *fakeRuntime) setLeaseErr(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.leaseErr = err
+}
+
+func (f *fakeRuntime) leaseOf(id string) ctrd.Lease {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.leases[id]
 }
 
 func (f *fakeRuntime) Stop(_ context.Context, id string, grace time.Duration, why string) error {
