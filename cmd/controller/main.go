@@ -23,6 +23,7 @@ type config struct {
 	gossipAddr, pprofAddr, logLevel                string
 	etcdEndpoints                                  []string
 	etcdCert, etcdKey, etcdCA                      string
+	limits                                         limits
 }
 
 func command() *cobra.Command {
@@ -46,6 +47,8 @@ func command() *cobra.Command {
 	}
 	cmd.SetVersionTemplate("controller {{.Version}}\n")
 	daemon.Prepare(cmd, os.LookupEnv)
+	cmd.CompletionOptions.DisableDefaultCmd = true
+	cmd.AddCommand(limitsCommand())
 	hostname, _ := os.Hostname()
 	f := cmd.Flags()
 	f.StringVar(&c.data, "data", "/var/lib/orch/controller", "`folder` of etcd's data, keys and images")
@@ -64,6 +67,7 @@ func command() *cobra.Command {
 	f.StringVar(&c.etcdCA, "etcd-ca", "", "CA `file` of the external etcd")
 	f.StringVar(&c.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&c.pprofAddr, "pprof-addr", "", "serve profiles at this loopback `address`")
+	c.limits.addTo(f)
 	return cmd
 }
 
@@ -85,6 +89,9 @@ func (c *config) complete() (err error) {
 	}
 	if len(c.etcdEndpoints) == 0 && c.etcdCert+c.etcdKey+c.etcdCA != "" {
 		return errors.New("--etcd-cert, --etcd-key and --etcd-ca are for an external etcd: give --etcd-endpoints too")
+	}
+	if err := c.limits.check(); err != nil {
+		return err
 	}
 	return c.completeAddresses()
 }

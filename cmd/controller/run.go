@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -63,6 +64,9 @@ func run(ctx context.Context, c *config, out io.Writer, log *slog.Logger) error 
 	if c.pprofAddr != "" && !isLoopback(c.pprofAddr) {
 		return daemon.Usagef("--pprof-addr %s: profiles tell secrets: want a loopback address", c.pprofAddr)
 	}
+	if changed := c.limits.changed(); len(changed) > 0 {
+		log.Info("limits are not the defaults", "limits", strings.Join(changed, " "))
+	}
 	// Listening comes first: what is wrong there is known at once, and agents that
 	// dial during a restart wait instead of being refused.
 	listeners, err := c.listenAll()
@@ -95,7 +99,7 @@ func run(ctx context.Context, c *config, out io.Writer, log *slog.Logger) error 
 	var ctl *controller.Controller
 	sender := images.NewSender(shelf, func() images.Relays { return ctl.Sessions() }, log)
 	conf := controller.Config{Name: c.name, Store: st.Store, Eligible: st.eligible, Authority: authority,
-		Prober: &evidence.Prober{}, NewID: rand.Text, Log: log,
+		Prober: &evidence.Prober{}, Liveness: c.limits.liveness, NewID: rand.Text, Log: log,
 		SessionOpened: func(ctx context.Context, node string, cert *x509.Certificate) { sender.Offer(ctx, node, cert) }}
 	if talk != nil {
 		conf.Gossip, conf.GossipPeers = talk, func() []string { return peers(talk) }

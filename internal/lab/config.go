@@ -67,7 +67,9 @@ type Config struct {
 	Labels         map[string]map[string]string
 	AgentArgs      []string // appended to every agent's command line
 	ControllerArgs []string // appended to the controller's
-	Daemons        Daemons  // All
+	// Limits are handed to the controller as --limit, each as "name=value".
+	Limits  []string `json:",omitempty"`
+	Daemons Daemons  // All
 	// Progress is told of each step, from several goroutines but one at a
 	// time; nil says nothing.
 	Progress func(step string) `json:"-"`
@@ -128,6 +130,11 @@ func (c *Config) check() error {
 	if !c.Replicas.Addr().Is4() || c.Replicas.Bits() > 16 {
 		return fmt.Errorf("make lab %s: replica network %s: want an IPv4 /16 or wider", c.Name, c.Replicas)
 	}
+	for _, l := range c.Limits {
+		if name, _, ok := strings.Cut(l, "="); !ok || name == "" {
+			return fmt.Errorf("make lab %s: limit %q: want name=value, such as dead-after=90s", c.Name, l)
+		}
+	}
 	c.Replicas = c.Replicas.Masked()
 	if c.Replicas.Overlaps(c.Subnet) {
 		return fmt.Errorf("make lab %s: replica network %s overlaps the nodes' %s", c.Name, c.Replicas, c.Subnet)
@@ -176,14 +183,18 @@ func agentArgs(c *Config, n *nodeState, h host) []string {
 
 // controllerArgs is the command line of the controller.
 func controllerArgs(c *Config, h host) []string {
-	return append([]string{
+	args := []string{
 		filepath.Join(c.BinDir, "controller"),
 		"--data", filepath.Join(h.dir, "data"),
 		"--listen", netip.AddrPortFrom(address(c.Subnet, 1), controllerPort).String(),
 		"--socket", filepath.Join(c.Dir, controllerSocket),
 		"--write-admin-context", filepath.Join(c.Dir, contextFile),
 		"--node-token-file", filepath.Join(c.Dir, tokenFile),
-	}, c.ControllerArgs...)
+	}
+	for _, l := range c.Limits {
+		args = append(args, "--limit", l)
+	}
+	return append(args, c.ControllerArgs...)
 }
 
 func sortedKeys(m map[string]string) []string {

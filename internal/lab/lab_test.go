@@ -54,6 +54,23 @@ func TestRuleset(t *testing.T) {
 	}
 }
 
+// TestLimitsArePassedOn: to the controller, before arguments that may overrule them.
+func TestLimitsArePassedOn(t *testing.T) {
+	c := Config{BinDir: "/b", Nodes: 1, Limits: []string{"dead-after=90s", "mass-min=3"}, ControllerArgs: []string{"--log-level", "debug"}}
+	if err := c.check(); err != nil {
+		t.Fatal(err)
+	}
+	got := strings.Join(controllerArgs(&c, host{}), " ")
+	if !strings.HasSuffix(got, " --limit dead-after=90s --limit mass-min=3 --log-level debug") {
+		t.Errorf("got %s", got)
+	}
+	data, err := json.Marshal(c)
+	var back Config
+	if err != nil || json.Unmarshal(data, &back) != nil || strings.Join(controllerArgs(&back, host{}), " ") != got {
+		t.Errorf("a controller that is started again is given others: %s", data)
+	}
+}
+
 func TestConfigRefuses(t *testing.T) {
 	for _, test := range []struct {
 		name   string
@@ -70,6 +87,7 @@ func TestConfigRefuses(t *testing.T) {
 		{"subnet", Config{BinDir: "b", Subnet: netip.MustParsePrefix("10.0.0.0/16")}, "want an IPv4 /24"},
 		{"subnet v6", Config{BinDir: "b", Subnet: netip.MustParsePrefix("fd00::/24")}, "want an IPv4 /24"},
 		{"replicas", Config{BinDir: "b", Replicas: netip.MustParsePrefix("10.1.2.0/24")}, "want an IPv4 /16"},
+		{"limit", Config{BinDir: "b", Limits: []string{"dead-after"}}, `limit "dead-after": want name=value`},
 		{"overlap", Config{BinDir: "b", Subnet: netip.MustParsePrefix("10.64.9.0/24")}, "overlaps"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -30,7 +30,8 @@ node has joined. On a failure, or when interrupted before, nothing is left behin
 a lab whose nodes do not join stays, for its logs.`,
 		Example: `  orchctl lab up --nodes 3
   orchctl lab up --name small --nodes 2 --capacity cpu=2,memory=4Gi
-  orchctl lab up --nodes 3 --label n1:zone=a --label n2:zone=b`,
+  orchctl lab up --nodes 3 --label n1:zone=a --label n2:zone=b
+  orchctl lab up --nodes 4 --limit dead-after=10s --limit mass-min=3`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			config.Name, config.Dir = c.name, c.dir
@@ -84,6 +85,7 @@ a lab whose nodes do not join stays, for its logs.`,
 	f.StringVar(&config.CNIBin, "cni-bin", "", "folder of the CNI plugins (default /usr/lib/cni or /opt/cni/bin)")
 	f.StringVar(&config.Capacity, "capacity", "", "what each node says to have, as in cpu=2,memory=4Gi (default: what the machine has)")
 	f.StringArrayVar(&labels, "label", nil, "label of a node, NODE:KEY=VALUE; may be repeated")
+	f.StringArrayVar(&config.Limits, "limit", nil, "limit for the controller, `name=value`; may be repeated; \"controller limits\" lists them")
 	f.StringArrayVar(&config.AgentArgs, "agent-arg", nil, "further argument for each agent; may be repeated")
 	f.StringArrayVar(&config.ControllerArgs, "controller-arg", nil, "further argument for the controller; may be repeated")
 	f.BoolVar(&containerdOnly, "containerd-only", false, "start neither controller nor agents")
