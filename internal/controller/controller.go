@@ -56,8 +56,9 @@ type Config struct {
 	Eligible  election.Eligible
 	Authority *identity.Authority
 	Prober    Prober
-	// Liveness may be zero: the defaults.
+	// Liveness and Budgets may be zero: the defaults.
 	Liveness liveness.Limits
+	Budgets  core.Budgets
 	// Gossip may be nil: no hints. GossipPeers then may be too.
 	Gossip interface{ Hints() <-chan gossip.Hint }
 	// GossipPeers are where agents join gossip, as "host:port".

@@ -54,23 +54,30 @@ type endpoints struct {
 	// kept were left to agents as they know them, for their nodes had not
 	// reported to this leader: they are changed as soon as anything is known.
 	kept map[api.ReplicaKey]bool
+	// unsettled are services of whose replicas something changed.
+	unsettled map[api.Key]bool
 }
 
 func newEndpoints() endpoints {
-	return endpoints{live: map[api.ReplicaKey]wire.Endpoint{}, changed: map[api.ReplicaKey]bool{}, kept: map[api.ReplicaKey]bool{}}
+	return endpoints{live: map[api.ReplicaKey]wire.Endpoint{}, changed: map[api.ReplicaKey]bool{}, kept: map[api.ReplicaKey]bool{},
+		unsettled: map[api.Key]bool{}}
 }
 
-func (e *endpoints) withdraw(k api.ReplicaKey) {
-	if _, ok := e.live[k]; ok || e.kept[k] {
-		delete(e.live, k)
-		delete(e.kept, k)
-		e.changed[k] = true
+// withdraw tells whether there was anything to withdraw.
+func (e *endpoints) withdraw(k api.ReplicaKey) bool {
+	_, live := e.live[k]
+	if !live && !e.kept[k] {
+		return false
 	}
+	delete(e.live, k)
+	delete(e.kept, k)
+	e.changed[k] = true
+	return true
 }
 
 func (e *endpoints) put(want wire.Endpoint) {
 	have, ok := e.live[want.Replica]
-	if ok && have.IP == want.IP && have.NodeIP == want.NodeIP {
+	if ok && have.IP == want.IP && have.NodeIP == want.NodeIP && have.Degraded == want.Degraded {
 		return
 	}
 	delete(e.kept, want.Replica)
@@ -78,20 +85,101 @@ func (e *endpoints) put(want wire.Endpoint) {
 	e.changed[want.Replica] = true
 }
 
-// settleEndpoint puts a filling among the endpoints or takes it out, by what is
-// known now. While its node has not reported in this session, what was known of
-// it stays: unknown is not absent.
-func (c *Core) settleEndpoint(f *filling) {
-	n := c.nodes[f.node]
-	switch {
-	case n == nil || f.void || f.stopping || n.verdict == api.VerdictSuspect || n.verdict == api.VerdictDead:
-		c.ends.withdraw(f.key)
-	case !f.reported:
-	case !f.status.Ready:
-		c.ends.withdraw(f.key)
-	default:
-		c.ends.put(wire.Endpoint{Replica: f.key, Node: f.node, IP: f.status.IP, NodeIP: n.obj.Status.Address, Ports: f.ports})
+// unsettle has the service's endpoints looked at before they are next sent.
+func (c *Core) unsettle(s api.Key) { c.ends.unsettled[s] = true }
+
+// settleEndpoints brings the endpoints of services in line with what is known of
+// their replicas now.
+func (c *Core) settleEndpoints() {
+	for _, key := range slices.SortedFunc(maps.Keys(c.ends.unsettled), compareKeys) {
+		if s := c.services[key]; s != nil {
+			c.settleService(s)
+		}
 	}
+	clear(c.ends.unsettled)
+}
+
+// standing is what a filling is to its service's endpoints.
+type standing int
+
+const (
+	out       standing = iota
+	live               // it is ready
+	kept               // its node has not reported to this leader: agents keep what they know
+	lastKnown          // it was ready, and cannot be reached
+	lastKept           // agents may know it, and it cannot be reached
+)
+
+// standingOf is a pure function of what is known. Unknown is not absent: what is
+// on a node that has not reported (in this session, to this leader) stays.
+func (c *Core) standingOf(f *filling) standing {
+	v := c.verdictOf(f)
+	switch {
+	case f.void || f.stopping || v == api.VerdictDead:
+		return out
+	case f.loaded && v != api.VerdictSuspect:
+		return kept
+	case f.loaded && !f.exclusive:
+		return lastKept
+	case f.loaded || !f.status.Ready:
+		return out
+	case v != api.VerdictSuspect && (f.reported || !f.doubted):
+		return live
+	case f.exclusive: // its lease ends, and with it its container
+		return out
+	}
+	return lastKnown
+}
+
+// settleService gives traffic to what is ready. If nothing is, what was ready when
+// last heard of keeps it, degraded: it may well answer, and no endpoint surely
+// does not. It costs the service's replicas.
+func (c *Core) settleService(s *service) {
+	s.bare = !slices.ContainsFunc(s.fillings, func(f *filling) bool {
+		x := c.standingOf(f)
+		return x == live || x == kept
+	})
+	for _, f := range s.fillings {
+		switch x := c.standingOf(f); {
+		case x == kept || x == lastKept && s.bare:
+		case x == live || x == lastKnown && s.bare:
+			c.give(s, f, x == lastKnown)
+		default:
+			c.withdraw(f)
+		}
+	}
+}
+
+// give puts a filling among the endpoints.
+func (c *Core) give(s *service, f *filling, degraded bool) {
+	n := c.nodes[f.node]
+	before := c.ends.live[f.key].Degraded
+	c.ends.put(wire.Endpoint{Replica: f.key, Node: f.node, IP: f.status.IP, NodeIP: n.obj.Status.Address, Ports: f.ports, Degraded: degraded})
+	if degraded != before {
+		c.view.touchFilling(f)
+		c.view.touch(s)
+	}
+	if degraded && !before {
+		c.did(f.node, func(d *api.Done) { d.EndpointsDegraded++ })
+	}
+}
+
+// withdraw takes a filling out of the endpoints.
+func (c *Core) withdraw(f *filling) {
+	degraded := c.ends.live[f.key].Degraded
+	if !c.ends.withdraw(f.key) {
+		return
+	}
+	c.view.touchFilling(f)
+	if v := c.verdictOf(f); v != api.VerdictSuspect && v != api.VerdictDead {
+		return
+	}
+	c.did(f.node, func(d *api.Done) {
+		d.EndpointsWithdrawn++
+		if degraded && d.EndpointsDegraded > 0 {
+			d.EndpointsDegraded--
+		}
+	})
 }
 
 // sendEndpoints tells agents what changed, and new sessions everything.
@@ -133,11 +221,8 @@ func (c *Core) allEndpoints() wire.EndpointSet {
 		set.Put = append(set.Put, c.ends.live[k])
 	}
 	for _, n := range c.sortedNodes() {
-		if n.verdict == api.VerdictSuspect || n.verdict == api.VerdictDead {
-			continue
-		}
 		for _, f := range n.sortedFillings() {
-			if _, live := c.ends.live[f.key]; !live && !f.reported && !f.void && !f.stopping {
+			if x := c.standingOf(f); x == kept || x == lastKept && c.services[f.key.ServiceKey()].bare {
 				c.ends.kept[f.key] = true
 				set.Keep = append(set.Keep, f.key)
 			}

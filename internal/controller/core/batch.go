@@ -1,6 +1,8 @@
 package core
 
 import (
+	"time"
+
 	"github.com/orchctl/orch/internal/store"
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
 )
@@ -21,6 +23,7 @@ type batch struct {
 	bytes  int
 	held   []Effect
 	sealed bool // full, or out: no more writes
+	sentAt time.Time
 }
 
 // countersRoom and countersBytes are kept free in every batch for the counters:
@@ -89,13 +92,20 @@ func (c *Core) release(e Effect) {
 	c.out = append(c.out, e)
 }
 
-// flush sends the oldest batch if none is out.
+// flush sends the oldest batch if none is out, and an empty one if renewals wait
+// for a quorum's word.
 func (c *Core) flush() {
-	if c.inflight || len(c.batches) == 0 {
+	if c.inflight {
 		return
 	}
+	if len(c.batches) == 0 {
+		if len(c.renewals) == 0 {
+			return
+		}
+		c.open() // a batch without writes: it proves that the term lasts
+	}
 	b := c.batches[0]
-	b.sealed = true
+	b.sealed, b.sentAt = true, c.now
 	if c.counters != c.written {
 		b.ops = append(b.ops, store.Put(countersKey, c.counters.record()))
 		c.written = c.counters
@@ -114,7 +124,9 @@ func (c *Core) committed(ev Committed) {
 	b := c.batches[0]
 	c.batches, c.inflight = c.batches[1:], false
 	c.rev = max(c.rev, ev.Rev)
+	c.quorumAt = b.sentAt
 	for _, e := range b.held {
 		c.release(e)
 	}
+	c.grant()
 }

@@ -35,6 +35,9 @@ type Config struct {
 	RevisionHistory int
 	// EventHistory is how many events of a namespace are kept; 0 means 1,000.
 	EventHistory int
+	// VerdictHistory is how many verdict records of a node are kept; 0 means 100.
+	VerdictHistory int
+	Budgets        Budgets
 }
 
 // Core is the leader's picture and mind for one term. Not safe for concurrent use.
@@ -63,7 +66,20 @@ type Core struct {
 	ends  endpoints
 	view  view
 
-	unknown  map[string]bool // nodes of which nothing is known yet in this term
+	unknown map[string]bool // nodes of which nothing is known yet in this term
+	tally   tally
+	frozen  frozen
+	records []*entry // changed in this turn
+
+	budgets  Budgets
+	spending spending
+	reliefs  reliefs
+	relieved map[api.Key]bool // services with a relief under way
+
+	began    time.Time        // this term did
+	quorumAt time.Time        // when the newest commit that succeeded was sent
+	renewals map[string]Renew // held until a quorum has answered, by node
+
 	requests *requests
 	answers  []Reply // of this turn; see answer
 	now      time.Time
@@ -74,6 +90,7 @@ type Core struct {
 func New(cfg Config) *Core {
 	cfg.RevisionHistory = cmp.Or(cfg.RevisionHistory, 10)
 	cfg.EventHistory = cmp.Or(cfg.EventHistory, 1000)
+	cfg.VerdictHistory = cmp.Or(cfg.VerdictHistory, 100)
 	if cfg.Limits == (store.Limits{}) {
 		cfg.Limits = store.EmbeddedLimits
 	}
@@ -82,13 +99,15 @@ func New(cfg Config) *Core {
 		fleet: scheduler.NewFleet(), live: liveness.New(cfg.Liveness), history: newHistory(cfg.EventHistory),
 		dirty: map[api.Key]bool{}, blocked: map[api.Key]bool{}, wakes: map[api.Key]time.Time{},
 		back: map[string]bool{}, fresh: map[string]bool{}, ends: newEndpoints(), view: newView(),
-		unknown: map[string]bool{}, requests: newRequests(),
+		unknown: map[string]bool{}, requests: newRequests(), tally: tally{of: map[api.Verdict]int{}},
+		budgets: cfg.Budgets.withDefaults(), spending: spending{short: map[api.Key]bool{}},
+		reliefs: reliefs{ailing: map[string]bool{}}, relieved: map[api.Key]bool{}, renewals: map[string]Renew{},
 	}
 }
 
 // Begin starts the term: every node has a grace to return.
 func (c *Core) Begin(now time.Time) []Effect {
-	c.now = now
+	c.now, c.began = now, now
 	unreached := c.unreached()
 	for _, n := range c.sortedNodes() {
 		last := liveness.Unknown
@@ -134,7 +153,7 @@ func (c *Core) Step(ev Event, now time.Time) []Effect {
 	if c.failed {
 		return nil
 	}
-	c.now = now
+	c.now = later(c.now, now)
 	switch ev := ev.(type) {
 	case Apply:
 		c.apply(ev)
@@ -163,6 +182,10 @@ func (c *Core) Step(ev Event, now time.Time) []Effect {
 		if n := c.current(ev.Node, ev.Session); n != nil {
 			c.liveStep(liveness.Beat{Node: ev.Node, Seq: ev.Seq, Check: liveness.SelfCheck(ev.Check)})
 		}
+	case Renew:
+		c.renew(ev)
+	case Thaw:
+		c.thaw(ev)
 	case Witnessed:
 		c.liveStep(liveness.WitnessReport{Observer: ev.Observer, Target: ev.Target, AskID: ev.AskID, HostAnswers: ev.HostAnswers,
 			PortsAsked: ev.PortsAsked, PortsAnswered: ev.PortsAnswered, How: ev.How})
@@ -170,6 +193,7 @@ func (c *Core) Step(ev Event, now time.Time) []Effect {
 		c.liveStep(liveness.GossipHint{Node: ev.Node, Alive: ev.Alive})
 	case Stalled:
 		c.liveStep(liveness.LeaderStalled{For: ev.For})
+		c.reliefs.stalledAt, c.reliefs.due = c.now, true
 	case Committed:
 		c.committed(ev)
 	case Tick:
@@ -191,10 +215,12 @@ func (c *Core) Turn(now time.Time) []Effect {
 	if c.failed {
 		return nil
 	}
-	c.now = now
+	c.now = later(c.now, now)
 	c.planDirty()
 	c.settleBack()
+	c.settleEndpoints()
 	c.sendEndpoints()
+	c.writeRecords()
 	c.publish()
 	for _, a := range c.answers {
 		c.emit(a)
@@ -218,17 +244,22 @@ func (c *Core) Verdict(node string) api.Verdict {
 // NextWake is when Tick is due; false means never.
 func (c *Core) NextWake() (time.Time, bool) {
 	at, ok := c.live.NextWake()
-	for _, w := range c.wakes {
-		if !ok || w.Before(at) {
-			at, ok = w, true
-		}
+	if !ok {
+		at = time.Time{}
 	}
-	return at, ok
+	at = earliest(at, c.reliefs.at)
+	for _, w := range c.wakes {
+		at = earliest(at, w)
+	}
+	return at, !at.IsZero()
 }
 
 func (c *Core) tick() {
 	if at, ok := c.live.NextWake(); ok && !at.After(c.now) {
 		c.liveStep(liveness.Tick{})
+	}
+	if at := c.reliefs.at; !at.IsZero() && !at.After(c.now) {
+		c.reliefs.due = true
 	}
 	for key, at := range c.wakes {
 		if !at.After(c.now) {
@@ -257,6 +288,9 @@ func (c *Core) touch(f *filling) {
 // roomMade gives services that lack a node for some replica another try.
 func (c *Core) roomMade() {
 	for key := range c.blocked {
+		c.dirty[key] = true
+	}
+	for key := range c.spending.short {
 		c.dirty[key] = true
 	}
 }

@@ -28,18 +28,19 @@ type node struct {
 	sequence uint64 // of assignment sets in this session
 	reported bool   // a complete report came in this session
 	orphans  []string
-}
 
-var verdicts = map[liveness.Verdict]api.Verdict{
-	liveness.Unknown: api.VerdictUnknown, liveness.Healthy: api.VerdictHealthy, liveness.AgentLost: api.VerdictAgentLost,
-	liveness.Suspect: api.VerdictSuspect, liveness.Dead: api.VerdictDead, liveness.Back: api.VerdictBack,
+	impaired      string // why it cannot work though it beats; empty: it can
+	impairedSince time.Time
+	dampedUntil   time.Time // zero: it is not damped
+	records       []*entry  // oldest first
 }
 
 func (c *Core) loadNode(obj *api.Node) {
 	n := c.nodeOf(obj.Metadata.Name)
 	n.obj = *obj
 	if obj.Status.Verdict == api.VerdictDead {
-		n.verdict, n.why, n.since = api.VerdictDead, obj.Status.VerdictWhy, obj.Status.VerdictSince
+		c.judge(n, api.VerdictDead)
+		n.why, n.since = obj.Status.VerdictWhy, obj.Status.VerdictSince
 	}
 	c.view.touchNode(n)
 }
@@ -48,7 +49,8 @@ func (c *Core) loadNode(obj *api.Node) {
 func (c *Core) nodeOf(name string) *node {
 	n := c.nodes[name]
 	if n == nil {
-		n = &node{name: name, verdict: api.VerdictUnknown, fillings: map[api.ReplicaKey]*filling{}}
+		n = &node{name: name, fillings: map[api.ReplicaKey]*filling{}}
+		c.judge(n, api.VerdictUnknown)
 		n.obj.TypeMeta = api.TypeMeta{APIVersion: api.Version, Kind: api.KindNode}
 		n.obj.Metadata.Name = name
 		c.nodes[name] = n
@@ -66,7 +68,14 @@ func (c *Core) current(name string, session uint64) *node {
 
 func (n *node) forScheduler() scheduler.Node {
 	return scheduler.Node{Name: n.name, Labels: n.obj.Metadata.Labels, Capacity: n.obj.Status.Capacity,
-		Verdict: n.verdict, Unschedulable: n.obj.Spec.Unschedulable}
+		Verdict: n.verdict, Unschedulable: n.obj.Spec.Unschedulable, Impaired: n.impaired, Damped: n.damped()}
+}
+
+func (n *node) damped() bool { return !n.dampedUntil.IsZero() }
+
+// takesReplicas as the scheduler means it.
+func (n *node) takesReplicas() bool {
+	return n != nil && n.verdict == api.VerdictHealthy && !n.obj.Spec.Unschedulable && n.impaired == "" && !n.damped()
 }
 
 func (n *node) sortedFillings() []*filling {
@@ -94,9 +103,13 @@ func (c *Core) sessionOpened(ev SessionOpened) {
 		c.event("", api.KindNode, n.name, api.EventNormal, "Joined", fmt.Sprintf("from %s, orch %s, %s", ev.Hello.Address, ev.Hello.Version, ev.Hello.Runtime))
 	}
 	c.liveStep(liveness.SessionOpened{Node: n.name, BootID: ev.Hello.BootID, WasDead: wasDead})
+	for _, f := range n.fillings {
+		// Nothing of another life is left; see lease.go.
+		f.over = f.over || f.bootID != ev.Hello.BootID
+	}
 	// What is lost goes before the record says that the node lives: a leader
 	// that dies in between must not leave old placements to the new life.
-	c.dropVoid(n, "its node's life is over")
+	c.dropVoid(n, true, "its node's life is over")
 	n.session, n.sequence = ev.Session, 0
 	c.fresh[n.name] = true
 
@@ -124,67 +137,6 @@ func (c *Core) sessionClosed(ev SessionClosed) {
 	c.liveStep(liveness.SessionClosed{Node: n.name, Graceful: ev.Graceful})
 }
 
-// liveStep tells the verdict machine and does what it says.
-func (c *Core) liveStep(ev liveness.Event) {
-	for _, e := range c.live.Step(ev, c.now) {
-		switch e := e.(type) {
-		case liveness.SetVerdict:
-			c.setVerdict(e)
-		case liveness.NewLife:
-			c.event("", api.KindNode, e.Node, api.EventWarning, "Rebooted", "its boot id is a new one: everything placed on its life before is lost")
-			c.voidAll(c.nodes[e.Node])
-		case liveness.AskWitnesses:
-			c.askWitnesses(e)
-		}
-	}
-}
-
-func (c *Core) setVerdict(e liveness.SetVerdict) {
-	n := c.nodes[e.Node]
-	if n == nil {
-		return
-	}
-	n.verdict, n.why, n.since = verdicts[e.To], e.Why, c.now
-	if c.unknown[n.name] && e.To != liveness.Unknown {
-		delete(c.unknown, n.name)
-		if len(c.unknown) == 0 {
-			c.roomMade() // creates that waited for the fleet to be known
-		}
-	}
-	if e.To == liveness.Back {
-		c.back[n.name] = true
-	}
-	kind := api.EventNormal
-	switch e.To {
-	case liveness.AgentLost, liveness.Suspect, liveness.Dead:
-		kind = api.EventWarning
-	}
-	message := e.Why
-	for _, line := range e.Evidence {
-		message += "; " + line
-	}
-	c.event("", api.KindNode, n.name, kind, string(n.verdict), message)
-	if e.To == liveness.Dead || e.From == liveness.Dead && e.To == liveness.Back {
-		c.voidAll(n)
-	}
-	if e.To == liveness.Dead {
-		// A stream that is still half open would be taken up again when the link
-		// heals: a dead node must dial anew.
-		c.closeSession(n, "this node was taken for dead: "+e.Why)
-		n.obj.Status.Verdict, n.obj.Status.VerdictWhy, n.obj.Status.VerdictSince = n.verdict, n.why, n.since
-		c.putNode(n)
-	}
-	c.fleet.SetNode(n.forScheduler())
-	for _, f := range n.sortedFillings() {
-		c.settleEndpoint(f)
-		c.touch(f)
-	}
-	c.view.touchNode(n)
-	if e.To == liveness.Healthy {
-		c.roomMade()
-	}
-}
-
 func (c *Core) closeSession(n *node, why string) {
 	if n.session != 0 {
 		c.emit(CloseSession{Node: n.name, Session: n.session, Why: why})
@@ -192,22 +144,33 @@ func (c *Core) closeSession(n *node, why string) {
 	}
 }
 
-// dropVoid forgets what was placed on a life that is over.
-func (c *Core) dropVoid(n *node, why string) {
+// dropVoid forgets what was placed on a life that is over. Where the machine is
+// here again in the same life, what may still run there is stopped.
+func (c *Core) dropVoid(n *node, here bool, why string) {
 	for _, f := range n.sortedFillings() {
-		if f.void {
-			c.lose(c.services[f.key.ServiceKey()], f, why)
+		s := c.services[f.key.ServiceKey()]
+		switch {
+		case !f.void:
+		case here && c.fenced(s, f):
+			c.resume(f)
+		default:
+			c.lose(s, f, why)
 		}
 	}
 }
 
 // voidAll marks everything placed on the node's life as over.
 func (c *Core) voidAll(n *node) {
+	voided := 0
 	for _, f := range n.sortedFillings() {
+		if !f.void {
+			voided++
+		}
 		f.void = true
-		c.settleEndpoint(f)
+		c.unsettle(f.key.ServiceKey())
 		c.touch(f)
 	}
+	c.did(n.name, func(d *api.Done) { d.Voided += voided })
 }
 
 func (c *Core) askWitnesses(e liveness.AskWitnesses) {
@@ -274,6 +237,8 @@ func (c *Core) status(ev Status) {
 			continue
 		}
 		f.reported = true
+		f.loaded, f.doubted = false, false
+		c.unsettle(f.key.ServiceKey())
 		// It has nothing of it: not begun yet, or nothing left of what was to stop.
 		if f.stopping {
 			c.gone(f)
@@ -290,7 +255,7 @@ func (c *Core) status(ev Status) {
 
 func (c *Core) report(f *filling, s api.ReplicaStatus) {
 	was := f.status
-	f.status, f.reported = s, true
+	f.status, f.reported, f.doubted = s, true, false
 	switch {
 	case !s.Ready:
 		f.readySince = time.Time{}
@@ -302,7 +267,7 @@ func (c *Core) report(f *filling, s api.ReplicaStatus) {
 	} else {
 		c.tellChange(f, was, s)
 	}
-	c.settleEndpoint(f)
+	c.unsettle(f.key.ServiceKey())
 	c.touch(f)
 }
 
@@ -340,9 +305,10 @@ func (c *Core) sortedBack() []*node {
 // rivalOf tells whether another filling wants the slot too while one of them is
 // a spare, and the next plan will choose. Where neither is ready, or the other
 // cannot be heard, nothing is to be chosen yet: that may last as long as a
-// service that never becomes ready, and may not hold the node's return.
+// service that never becomes ready, and may not hold the node's return. Nor is
+// anything chosen as long as a node is damped.
 func (c *Core) rivalOf(f *filling) bool {
-	return !f.stopping && slices.ContainsFunc(c.services[f.key.ServiceKey()].fillings, func(x *filling) bool {
+	return !f.stopping && !c.nodes[f.node].damped() && slices.ContainsFunc(c.services[f.key.ServiceKey()].fillings, func(x *filling) bool {
 		return x != f && x.key.Slot == f.key.Slot && !x.stopping && (x.spare || f.spare) &&
 			(x.status.Ready || f.status.Ready) && c.heard(x)
 	})
@@ -392,12 +358,20 @@ func (c *Core) removeNode(n *node, by string) error {
 		return fmt.Errorf("remove node %s: %w: it is %s and holds %d replicas; stop its agent and say \"orchctl node dead %s\" first", n.name, ErrBusy, n.verdict, len(n.fillings), n.name)
 	}
 	c.voidAll(n)
-	c.dropVoid(n, "node "+n.name+" was removed")
+	for _, f := range n.fillings {
+		f.over = f.over || f.lease == 0 // the operator's word is all there is; see lease.go
+	}
+	c.dropVoid(n, false, "node "+n.name+" was removed")
 	c.closeSession(n, "an operator removed this node")
 	delete(c.unknown, n.name)
 	c.liveStep(liveness.NodeRemoved{Node: n.name})
 	c.fleet.RemoveNode(n.name)
 	delete(c.nodes, n.name)
+	delete(c.reliefs.ailing, n.name)
+	c.judge(n, "")
+	for _, x := range n.records {
+		c.forgetRecord(x)
+	}
 	c.write(store.Delete(nodeKey(n.name)))
 	c.view.forgetNode(n)
 	c.event("", api.KindNode, n.name, api.EventNormal, "Removed", "by "+by)

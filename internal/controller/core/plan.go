@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/store"
@@ -12,36 +13,69 @@ import (
 )
 
 // planDirty plans every dirty service, then places what they want in one batch,
-// so that the scheduler sees all of it.
+// most important first, so that the scheduler sees all of it.
 func (c *Core) planDirty() {
+	c.relieve()
+	plans := c.planAll(slices.SortedFunc(maps.Keys(c.dirty), compareKeys))
+	if c.spending.freed { // those that waited for it have their turn now
+		again := slices.SortedFunc(maps.Keys(c.spending.short), compareKeys)
+		plans = append(plans, c.planAll(slices.DeleteFunc(again, func(k api.Key) bool {
+			return slices.ContainsFunc(plans, func(p planned) bool { return p.s.key == k })
+		}))...)
+	}
+	c.spending.freed = false
+	if len(plans) == 0 {
+		return
+	}
+	c.byImportance(plans)
 	var groups []scheduler.Group
 	wanted := map[api.ReplicaKey]reconciler.Action{}
-	for _, key := range slices.SortedFunc(maps.Keys(c.dirty), compareKeys) {
+	budget := admission{c: c, used: c.spending.used}
+	for _, p := range plans {
+		creates := budget.admit(p)
+		for i := range creates {
+			// Only a placement spends its epoch; see place.
+			creates[i].Key.Epoch = c.counters.epoch + uint64(len(wanted)) + 1
+			wanted[creates[i].Key] = creates[i]
+		}
+		groups = append(groups, p.s.groups(creates)...)
+	}
+	c.place(groups, wanted)
+	for _, p := range plans {
+		c.account(p.s)
+		c.noteWaiting(p.s)
+	}
+}
+
+// planAll plans services and carries out what needs no node.
+func (c *Core) planAll(keys []api.Key) []planned {
+	var plans []planned
+	for _, key := range keys {
 		s := c.services[key]
 		delete(c.dirty, key)
 		if s == nil {
 			continue
 		}
 		c.view.touch(s)
+		wake := c.lapseDead(s)
 		if c.removeIfDone(s) {
 			continue
 		}
-		groups = append(groups, c.planService(s, wanted)...)
+		plans = append(plans, planned{s: s, creates: c.planService(s, wake)})
+		c.account(s)
 	}
-	c.place(groups, wanted)
+	return plans
 }
 
-// planService carries out what needs no node and gives what does.
-func (c *Core) planService(s *service, wanted map[api.ReplicaKey]reconciler.Action) []scheduler.Group {
+// planService carries out what needs no node and gives what does. It is planned
+// again by wake, if that is not zero.
+func (c *Core) planService(s *service, wake time.Time) []reconciler.Action {
+	c.settleRelief(s)
 	plan := reconciler.Plan(c.viewOf(s), c.now)
-	s.waiting = plan.Waiting
-	if plan.Wake.IsZero() {
-		delete(c.wakes, s.key)
-	} else {
-		c.wakes[s.key] = plan.Wake
-	}
+	s.waiting, s.budgeted, s.held = plan.Waiting, nil, map[string]int{}
 	s.refusedBefore, s.refused = s.refused, map[int]refusal{}
 	delete(c.blocked, s.key)
+	delete(c.spending.short, s.key)
 
 	unheard, held := c.unheard(s), false
 	var creates []reconciler.Action
@@ -52,10 +86,10 @@ func (c *Core) planService(s *service, wanted map[api.ReplicaKey]reconciler.Acti
 		case a.Op == reconciler.Create && !a.Spare && len(c.unknown) > 0:
 			// The first agents to return would get everything.
 			held, c.blocked[s.key] = true, true
+		case a.Op == reconciler.Create && s.exclusive() && c.taken(s, a.Key.Slot):
+			// Whoever planned it: what may run there comes first (I6).
+			wake = earliest(wake, c.freeAt(s, a.Key.Slot))
 		case a.Op == reconciler.Create:
-			// Only a placement spends its epoch; see place.
-			a.Key.Epoch = c.counters.epoch + uint64(len(wanted)) + 1
-			wanted[a.Key] = a
 			creates = append(creates, a)
 		default:
 			c.carryOut(s, c.fillings[a.Key], a)
@@ -64,7 +98,12 @@ func (c *Core) planService(s *service, wanted map[api.ReplicaKey]reconciler.Acti
 	if held {
 		s.waiting = append(s.waiting, "some nodes have not reported to this leader yet")
 	}
-	return s.groups(creates)
+	if wake = earliest(wake, plan.Wake); wake.IsZero() || !wake.Before(never) {
+		delete(c.wakes, s.key)
+	} else {
+		c.wakes[s.key] = wake
+	}
+	return creates
 }
 
 // groups gives what is to be created as the scheduler wants it: identical
@@ -97,9 +136,10 @@ func (c *Core) carryOut(s *service, f *filling, a reconciler.Action) {
 	}
 	switch a.Op {
 	case reconciler.Remove:
-		f.stopping, f.why = true, a.Why
-		c.ends.withdraw(f.key)
-		c.write(store.Put(placementKey(f.key), f.record()))
+		c.noteRemoval(s, f, a)
+		c.stop(f, a.Why)
+		c.withdraw(f)
+		c.unsettle(s.key)
 		c.sendToNode(f.node, c.assignmentOf(f))
 		c.event(f.key.Namespace, api.KindReplica, name, api.EventNormal, "Stopping", fmt.Sprintf("on %s: %s", f.node, a.Why))
 	case reconciler.Void:
@@ -111,6 +151,50 @@ func (c *Core) carryOut(s *service, f *filling, a reconciler.Action) {
 		c.event(f.key.Namespace, api.KindReplica, name, api.EventNormal, "Adopted", fmt.Sprintf("the spare on %s is the replica now: %s", f.node, a.Why))
 		c.markDirty(s)
 	}
+}
+
+// stop has a filling go; its agent is told by another.
+func (c *Core) stop(f *filling, why string) {
+	f.stopping, f.why = true, why
+	c.write(store.Put(placementKey(f.key), f.record()))
+}
+
+// noteRemoval counts what is removed because of a node's verdict.
+func (c *Core) noteRemoval(s *service, f *filling, a reconciler.Action) {
+	if s.deleting() || f.key.Slot >= s.obj.Spec.Want() {
+		return
+	}
+	beside := func(spare bool) bool {
+		return slices.ContainsFunc(s.inSlot(f.key.Slot), func(x *filling) bool { return x != f && x.spare == spare && !x.void })
+	}
+	switch {
+	case a.Relief:
+		c.did(f.node, func(d *api.Done) { d.Relieved++ })
+	case f.spare && beside(false):
+		c.did(c.standsFor(s, f.key.Slot), func(d *api.Done) { d.SparesRemoved++ })
+	case !f.spare && beside(true):
+		c.did(f.node, func(d *api.Done) { d.IncumbentsRemoved++ })
+	}
+}
+
+// noteWaiting tells of each node's latest verdict how many spares wait because of it.
+func (c *Core) noteWaiting(s *service) {
+	for slot, r := range s.refused {
+		if r.spare {
+			s.held[c.standsFor(s, slot)]++
+		}
+	}
+	for _, node := range slices.Sorted(maps.Keys(s.held)) {
+		if more := s.held[node] - s.heldBefore[node]; more != 0 {
+			c.did(node, func(d *api.Done) { d.SparesWaiting = max(0, d.SparesWaiting+more) })
+		}
+	}
+	for _, node := range slices.Sorted(maps.Keys(s.heldBefore)) {
+		if _, still := s.held[node]; !still {
+			c.did(node, func(d *api.Done) { d.SparesWaiting = max(0, d.SparesWaiting-s.heldBefore[node]) })
+		}
+	}
+	s.heldBefore = s.held
 }
 
 // place finds nodes and commits the placements.
@@ -131,6 +215,9 @@ func (c *Core) place(groups []scheduler.Group, wanted map[api.ReplicaKey]reconci
 		c.write(store.Put(placementKey(f.key), f.record()))
 		c.sendToNode(f.node, c.assignmentOf(f))
 		c.event(f.key.Namespace, api.KindReplica, f.key.Name(), api.EventNormal, "Placed", fmt.Sprintf("on %s: %s", p.Node, a.Why))
+		if f.spare {
+			c.did(c.standsFor(s, f.key.Slot), func(d *api.Done) { d.SparesPlaced++ })
+		}
 		c.view.touch(s)
 	}
 	for _, r := range refusals {
@@ -157,10 +244,26 @@ func (c *Core) refuse(s *service, r scheduler.Refusal, a reconciler.Action) {
 func (c *Core) viewOf(s *service) reconciler.View {
 	n := s.obj.Spec.Want()
 	v := reconciler.View{Service: s.key, Deleting: s.deleting(), Replicas: n, Revision: s.obj.Status.Revision,
-		MaxSurge: s.obj.Spec.Surge(n), MaxUnavailable: s.obj.Spec.Unavailable(n)}
+		MaxSurge: s.obj.Spec.Surge(n), MaxUnavailable: s.obj.Spec.Unavailable(n), Exclusive: s.exclusive()}
 	for _, f := range s.fillings {
 		x := reconciler.Filling{Key: f.key, Revision: f.revision, Node: f.node, Verdict: c.verdictOf(f),
-			Phase: f.status.Phase, Ready: f.status.Ready, ReadySince: f.readySince, Stopping: f.stopping, Spare: f.spare}
+			Phase: f.status.Phase, Ready: f.status.Ready, ReadySince: f.readySince, Stopping: f.stopping, Spare: f.spare, Relieve: f.relieve}
+		if n := c.nodes[f.node]; n != nil {
+			x.Damped = n.damped()
+		}
+		if v.Exclusive {
+			x.Leased, x.FencedAt = f.lease > 0, c.fence(f)
+		}
+		switch {
+		case f.lapsed && f.lease > 0:
+			if v.Fenced == nil {
+				v.Fenced = map[int]time.Time{}
+			}
+			v.Fenced[f.key.Slot] = later(v.Fenced[f.key.Slot], x.FencedAt)
+			continue
+		case f.lapsed: // it has no fence: it is waited for as if its node were suspect
+			x.Verdict = api.VerdictSuspect
+		}
 		if x.Verdict == api.VerdictBack && !f.reported { // what it last said does not count; it is about to speak
 			x.Phase, x.Ready = api.PhaseAssigned, false
 		}

@@ -25,6 +25,7 @@ const (
 	nodePrefix      = Prefix + "nodes/"      // <name>
 	eventPrefix     = Prefix + "events/"     // <namespace>/<sequence>
 	requestPrefix   = Prefix + "requests/"   // <sequence>
+	verdictPrefix   = Prefix + "verdicts/"   // <node>/<sequence>
 )
 
 func serviceKey(k api.Key) string { return servicePrefix + k.Namespace + "/" + k.Name }
@@ -93,12 +94,20 @@ func (c *Core) Load(kvs []store.KV, rev int64) error {
 			if !ok {
 				return fmt.Errorf("placement %s names revision %d, which the store does not hold", f.key, f.revision)
 			}
-			f.loaded = true
+			f.loaded, f.inherited = true, true
 			c.index(f, rev)
-			if n := c.nodes[f.node]; n != nil && n.obj.Status.BootID != f.bootID {
-				f.void = true // of a life that the node's record no longer knows
+			n := c.nodes[f.node]
+			if n != nil && n.obj.Status.BootID == f.bootID {
+				continue
+			}
+			// Of a life that the node's record no longer knows, or of a machine
+			// that was removed: its name may be another's by now.
+			f.void, f.over = true, f.lease == 0
+			if n != nil {
+				delete(n.fillings, f.key)
 			}
 		}
+		c.unsettle(s.key)
 		c.markDirty(s)
 	}
 	return nil
@@ -152,6 +161,12 @@ func (c *Core) loadEntry(kv store.KV) error {
 			return err
 		}
 		c.requests.add(r)
+	case kind == "verdicts" && len(parts) == 2:
+		r := &api.VerdictRecord{}
+		if err := openEnvelope(kv.Value, r); err != nil {
+			return err
+		}
+		c.loadRecord(r)
 	default:
 		return fmt.Errorf("unknown entry; was it written by a newer version of orch?")
 	}

@@ -22,12 +22,23 @@ type service struct {
 	refused       map[int]refusal // slots that found no node, by slot
 	refusedBefore map[int]refusal // of the plan before, so that news can be told from what lasts
 	waiting       []string        // what a rollout waits for, in words
+
+	exclusives int            // fillings of a revision that is exclusive
+	relief     *relief        // nil: none is under way
+	used       usage          // of the budgets
+	budgeted   []string       // what waits for a budget, in words
+	overBudget int            // spares that do
+	held       map[string]int // spares that wait for a budget or a node, by the incumbent's node
+	heldBefore map[string]int // as last noted with the nodes' verdicts
+	bare       bool           // no endpoint is known to be well
 }
 
 type revision struct {
 	api.Revision
 	shape *scheduler.Shape
 	ports []api.Port
+	// requested by all containers.
+	requested amounts
 }
 
 // refusal is a replica that wants a node and found none.
@@ -50,9 +61,21 @@ type filling struct {
 	why        string
 	placedAt   time.Time
 
-	ports []api.Port // of all containers, from the revision
+	// From the revision: the ports of all containers, whether it is exclusive, and
+	// its lease; 0: it needs none.
+	ports     []api.Port
+	exclusive bool
+	lease     time.Duration
 
 	void bool // its node's life is over: nothing is there to stop
+	// See lease.go. lapsed: void, and kept until its fence has passed. over: it
+	// surely runs no more. inherited: placed by a leader before this one. granted:
+	// when this one last granted it a lease.
+	lapsed, over, inherited bool
+	granted                 time.Time
+
+	relieve string // why it is being relieved
+	doubted bool   // its node was suspect since it last answered
 
 	sent       uint64 // sequence of the assignment set that told of it last, in this session
 	loaded     bool   // from the store, and not heard of since
@@ -80,11 +103,21 @@ func (s *service) deleting() bool { return !s.obj.Metadata.DeletedAt.IsZero() }
 func (s *service) newest() *revision { return s.revisions[s.obj.Status.Revision] }
 
 func (s *service) addRevision(r *api.Revision) {
-	rev := &revision{Revision: *r, shape: scheduler.NewShape(r.Template)}
+	rev := &revision{Revision: *r, shape: scheduler.NewShape(r.Template), requested: requested(&r.Template)}
 	for _, ct := range r.Template.Containers {
 		rev.ports = append(rev.ports, ct.Ports...)
 	}
 	s.revisions[r.Number] = rev
+}
+
+// inSlot are the slot's fillings; do not change the slice.
+func (s *service) inSlot(slot int) []*filling {
+	from, _ := slices.BinarySearchFunc(s.fillings, slot, func(f *filling, slot int) int { return cmp.Compare(f.key.Slot, slot) })
+	to := from
+	for to < len(s.fillings) && s.fillings[to].key.Slot == slot {
+		to++
+	}
+	return s.fillings[from:to]
 }
 
 func (s *service) insert(f *filling) {
@@ -95,7 +128,10 @@ func (s *service) insert(f *filling) {
 // index makes a filling known to everything that looks things up by it.
 func (c *Core) index(f *filling, r *revision) {
 	c.fillings[f.key] = f
-	f.ports = r.ports
+	f.ports, f.exclusive, f.lease = r.ports, r.Template.Exclusive, r.Template.Lease()
+	if f.exclusive {
+		c.services[f.key.ServiceKey()].exclusives++
+	}
 	c.fleet.Bind(f.key, f.node, r.shape)
 	c.view.touchFilling(f)
 	if n := c.nodes[f.node]; n != nil {
@@ -109,9 +145,14 @@ func (c *Core) index(f *filling, r *revision) {
 	}
 }
 
-// lose forgets a filling whose node's life is over, and says so.
+// lose forgets a filling whose node's life is over, and says so; an exclusive one
+// only when it surely runs no more.
 func (c *Core) lose(s *service, f *filling, why string) {
 	c.event(f.key.Namespace, api.KindReplica, f.key.Name(), api.EventWarning, "Lost", fmt.Sprintf("on %s: %s", f.node, why))
+	if c.fenced(s, f) {
+		c.lapse(s, f, why)
+		return
+	}
 	c.drop(s, f)
 }
 
@@ -123,8 +164,12 @@ func (c *Core) drop(s *service, f *filling) {
 		delete(n.fillings, f.key)
 		c.view.touchNode(n)
 	}
+	if f.exclusive {
+		s.exclusives--
+	}
 	c.fleet.Unbind(f.key)
-	c.ends.withdraw(f.key)
+	c.withdraw(f)
+	c.unsettle(s.key)
 	c.view.forgetFilling(f)
 	c.write(store.Delete(placementKey(f.key)))
 	c.sendToNode(f.node, dropOf(f.key))
@@ -171,6 +216,7 @@ func (c *Core) removeIfDone(s *service) bool {
 	delete(c.dirty, s.key)
 	delete(c.blocked, s.key)
 	delete(c.wakes, s.key)
+	c.forgetBudgets(s)
 	c.event(s.key.Namespace, api.KindService, s.key.Name, api.EventNormal, "Deleted", "every replica is gone")
 	c.view.forget(s)
 	return true

@@ -130,6 +130,7 @@ func (c *Core) publish() {
 		}
 	}
 	clear(c.view.nodes)
+	c.publishFleet()
 	if len(c.view.out.order) > 0 {
 		c.emit(c.view.out.take())
 	}
@@ -170,7 +171,8 @@ func (c *Core) publicReplica(s *service, f *filling) *api.Replica {
 		r.Status.LastKnown = !f.reported
 	case api.VerdictSuspect, api.VerdictDead:
 		r.Status.Ready, r.Status.LastKnown = false, true
-		r.Status.Reason, r.Status.Message = "Node"+string(v), fmt.Sprintf("node %s is %s: %s", f.node, v, c.nodes[f.node].why)
+		r.Status.Reason, r.Status.Message = "Node"+string(v), c.verdictWords(f, v)
+		r.Status.Degraded = c.ends.live[f.key].Degraded
 	default:
 		r.Status.LastKnown = true
 		r.Status.Message = fmt.Sprintf("node %s is %s: this is what it last said", f.node, v)
@@ -182,6 +184,13 @@ func (c *Core) publicReplica(s *service, f *filling) *api.Replica {
 		}
 	}
 	return r
+}
+
+func (c *Core) verdictWords(f *filling, v api.Verdict) string {
+	if n := c.nodes[f.node]; n != nil {
+		return fmt.Sprintf("node %s is %s: %s", f.node, v, n.why)
+	}
+	return fmt.Sprintf("node %s was removed", f.node)
 }
 
 func (c *Core) publicService(s *service) *api.Service {
@@ -197,7 +206,7 @@ func (c *Core) publicService(s *service) *api.Service {
 		if updated {
 			st.Updated++
 		}
-		if _, ok := c.ends.live[f.key]; ok && f.key.Slot < s.obj.Spec.Want() {
+		if e, ok := c.ends.live[f.key]; ok && !e.Degraded && f.key.Slot < s.obj.Spec.Want() {
 			ready[f.key.Slot] = true
 			updatedReady[f.key.Slot] = updatedReady[f.key.Slot] || updated
 		}
@@ -228,6 +237,16 @@ func (c *Core) reasons(s *service) []string {
 		}
 		return out
 	}
+	var last []string
+	for _, f := range s.fillings {
+		if c.ends.live[f.key].Degraded && len(last) < reasonsMax {
+			last = append(last, fmt.Sprintf("%s on %s", f.key.Name(), f.node))
+		}
+	}
+	if len(last) > 0 {
+		out = append(out, "no replica can be reached: traffic still goes to "+strings.Join(last, ", "))
+	}
+	out = append(out, s.budgeted...)
 	for _, slot := range slices.Sorted(maps.Keys(s.refused)) {
 		out = append(out, fmt.Sprintf("%s-%d pending: %s", s.key.Name, slot, s.refused[slot].reason))
 	}
@@ -273,6 +292,7 @@ func (c *Core) publicNode(n *node) *api.Node {
 	if n.verdict == api.VerdictHealthy {
 		out.Status.VerdictWhy = "" // how it came to be well is history
 	}
+	out.Status.Impaired, out.Status.ImpairedSince, out.Status.DampedUntil = n.impaired, n.impairedSince, n.dampedUntil
 	out.Status.Requested = c.fleet.Requested(n.name)
 	out.Status.Replicas = len(n.fillings)
 	out.Status.Orphans = n.orphans
