@@ -23,10 +23,16 @@ const drainTimeout = 2 * time.Second
 
 // Exec runs a command in a container that runs and returns its exit code. When
 // ctx ends, the command is killed. A command that cannot be run is an error
-// with the runtime's words; ErrNotFound and ErrNotRunning are the container's.
+// with the runtime's words; ErrNotFound and ErrNotRunning are the container's,
+// ErrAway is containerd's: the command was not run, or its end is not known.
 func (r *Runtime) Exec(ctx context.Context, id string, e ExecSpec) (code int, err error) {
 	ctx = r.in(ctx)
+	started := false
 	fail := func(err error) (int, error) {
+		late := timedOut(ctx, err) || ctx.Err() != nil
+		if away := late && !started || errdefs.IsUnavailable(err); away {
+			return -1, fmt.Errorf("exec in %s: %w: %w", id, ErrAway, err)
+		}
 		if timedOut(ctx, err) {
 			err = context.DeadlineExceeded
 		}
@@ -102,8 +108,12 @@ func (r *Runtime) Exec(ctx context.Context, id string, e ExecSpec) (code int, er
 		return fail(err)
 	}
 	if err := proc.Start(ctx); err != nil {
+		if timedOut(ctx, err) || errdefs.IsUnavailable(err) {
+			return fail(err)
+		}
 		return fail(errors.New(plainWords(err.Error())))
 	}
+	started = true
 	inputEnded := stdin.ended
 	for {
 		select {

@@ -192,6 +192,8 @@ var (
 	ErrNotFound = errors.New("no such container")
 	// ErrNotRunning: the container does not run.
 	ErrNotRunning = errors.New("container is not running")
+	// ErrAway: containerd does not answer, which says nothing of the container.
+	ErrAway = errors.New("containerd does not answer")
 	// ErrLeaseOver: the lease is over before the container was started; nothing
 	// of it is left.
 	ErrLeaseOver = errors.New("lease is over")

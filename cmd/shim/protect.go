@@ -12,14 +12,12 @@ import (
 
 // protect keeps the kernel from killing this process for memory, and its memory
 // from being given up: a watchdog whose code must first be read from a disk that
-// hangs is none. What is not permitted is left out; the watchdog works without.
+// hangs is none. What is not permitted is left out; the watchdog works without,
+// and nobody would read its complaints.
 func protect() {
-	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0); err != nil {
-		complain("leased-log: not protected from the kernel's OOM killer: " + err.Error())
-	}
+	os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0)
 	// What is in use stays, what comes into use later stays from then on...
 	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
-		complain("leased-log: memory is not locked: " + err.Error())
 		return
 	}
 	// ...and the program itself is fetched now. All shims share it.

@@ -64,11 +64,14 @@ func leasedLogMain(args []string) int {
 		return 1
 	}
 	// Two goroutines: a log on a disk that hangs must not hold up the watchdog.
+	done := make(chan struct{})
 	go func() {
+		defer close(done)
 		pump(l, fdStdout, fdStderr, w.notes, time.Now)
 		wake(w.pumped)
 	}()
 	w.run()
+	<-done
 	w.notes.record(l, time.Now())
 	l.flush()
 	return 0

@@ -64,6 +64,29 @@ func main() {
 			for {
 				time.Sleep(time.Hour)
 			}
+		case "stubborn": // tells of each signal and stays
+			c := make(chan os.Signal, 8)
+			signal.Notify(c, syscall.SIGTERM, syscall.SIGQUIT)
+			fmt.Println("waiting")
+			for s := range c {
+				fmt.Println("got", s)
+			}
+		case "close": // its outputs
+			syscall.Close(1)
+			syscall.Close(2)
+		case "fork": // arg children that ignore SIGTERM and SIGQUIT, in sessions of their own
+			n, _ := strconv.Atoi(arg)
+			signal.Ignore(syscall.SIGTERM, syscall.SIGQUIT)
+			for range n {
+				if _, err := syscall.ForkExec("/probe", []string{"/probe", "sleep"}, &syscall.ProcAttr{Sys: &syscall.SysProcAttr{Setsid: true}}); err != nil {
+					fmt.Println(err)
+					os.Exit(96)
+				}
+			}
+		case "sleep":
+			for {
+				time.Sleep(time.Hour)
+			}
 		case "eat": // MiB of memory
 			n, _ := strconv.Atoi(arg)
 			var hold [][]byte
