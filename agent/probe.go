@@ -2,6 +2,8 @@ package agent
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync"
 
 	"github.com/orchctl/orch/agent/ctrd"
@@ -23,6 +25,9 @@ func (d *driver) startProbe(ctx context.Context, e plan.StartProbe) {
 		Exec: func(ctx context.Context, command []string) (int, string, error) {
 			var out head
 			code, err := d.cfg.Runtime.Exec(ctx, e.ContainerID, ctrd.ExecSpec{Args: command, Stdout: &out, Stderr: &out})
+			if errors.Is(err, ctrd.ErrAway) {
+				err = fmt.Errorf("%w: %w", probes.ErrUnasked, err)
+			}
 			return code, out.String(), err
 		}}
 	d.work.Go(func() {

@@ -23,6 +23,10 @@ const (
 	messageMax = 200
 )
 
+// ErrUnasked is wrapped by an Exec that could not ask: that says nothing of the
+// container. A runtime that hangs must not get healthy ones restarted.
+var ErrUnasked = errors.New("the command was not run")
+
 // Exec runs a command in the container and gives its exit code and the
 // beginning of what it printed. It ends with ctx.
 type Exec func(ctx context.Context, command []string) (code int, output string, err error)
@@ -44,7 +48,8 @@ type Target struct {
 }
 
 // Run tries until ctx ends and tells every answer; message says in words what
-// failed, and is empty on success. A try that ctx cut short is not told.
+// failed, and is empty on success. A try that ctx cut short is not told, nor one
+// that could not be made.
 func Run(ctx context.Context, t Target, tell func(ok bool, message string)) {
 	timer := time.NewTimer(t.First)
 	defer timer.Stop()
@@ -56,20 +61,22 @@ func Run(ctx context.Context, t Target, tell func(ok bool, message string)) {
 		case <-timer.C:
 		}
 		began := time.Now()
-		ok, message := Try(ctx, t)
+		ok, asked, message := Try(ctx, t)
 		if ctx.Err() != nil {
 			return
 		}
 		if ok {
 			interval = t.Interval
 		}
-		tell(ok, message)
+		if asked {
+			tell(ok, message)
+		}
 		timer.Reset(max(0, interval-time.Since(began)))
 	}
 }
 
-// Try asks once.
-func Try(ctx context.Context, t Target) (ok bool, message string) {
+// Try asks once; asked is false if it could not.
+func Try(ctx context.Context, t Target) (ok, asked bool, message string) {
 	ctx, cancel := context.WithTimeout(ctx, t.Timeout)
 	defer cancel()
 	var err error
@@ -84,9 +91,9 @@ func Try(ctx context.Context, t Target) (ok bool, message string) {
 		err = errors.New("the probe asks nothing")
 	}
 	if err == nil {
-		return true, ""
+		return true, true, ""
 	}
-	return false, inWords(err, ctx, t)
+	return false, !errors.Is(err, ErrUnasked), inWords(err, ctx, t)
 }
 
 // client keeps no connections: a probe is to find out whether a new one works.

@@ -3,6 +3,7 @@ package probes
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -56,7 +57,7 @@ func TestHTTP(t *testing.T) {
 		if path == "/hangs" {
 			target.Timeout = 200 * time.Millisecond
 		}
-		ok, message := Try(t.Context(), target)
+		ok, _, message := Try(t.Context(), target)
 		if ok != (want == "") || !strings.Contains(message, want) {
 			t.Errorf("%s: %v, %q, want %q", path, ok, message, want)
 		}
@@ -82,13 +83,13 @@ func TestTCP(t *testing.T) {
 		t.Fatal(err)
 	}
 	target := at(t, l.Addr().String(), api.Probe{TCP: &api.TCPProbe{}})
-	if ok, message := Try(t.Context(), target); !ok || message != "" {
+	if ok, _, message := Try(t.Context(), target); !ok || message != "" {
 		t.Errorf("open port: %v, %q", ok, message)
 	}
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if ok, message := Try(t.Context(), target); ok || !strings.HasSuffix(message, "connection refused") {
+	if ok, _, message := Try(t.Context(), target); ok || !strings.HasSuffix(message, "connection refused") {
 		t.Errorf("closed port: %v, %q", ok, message)
 	}
 }
@@ -108,7 +109,7 @@ func TestExec(t *testing.T) {
 	} {
 		target := Target{Probe: api.Probe{Exec: &api.ExecProbe{Command: []string{"check"}}}, Timeout: time.Second,
 			Exec: func(context.Context, []string) (int, string, error) { return x.code, x.output, x.err }}
-		if ok, message := Try(t.Context(), target); ok != (x.want == "") || !strings.HasSuffix(message, x.want) {
+		if ok, _, message := Try(t.Context(), target); ok != (x.want == "") || !strings.HasSuffix(message, x.want) {
 			t.Errorf("%s: %v, %q, want %q", name, ok, message, x.want)
 		}
 	}
@@ -154,5 +155,29 @@ func TestWhen(t *testing.T) {
 		if told[1] != "false check: no end within 2s" || told[3] != "true " {
 			t.Errorf("told %q", told)
 		}
+	})
+}
+
+// A runtime that cannot ask says nothing of the container: one that hangs would
+// else have every container with a liveness probe restarted.
+func TestWhatWasNotAskedIsNotTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		tries := 0
+		target := Target{Probe: api.Probe{Exec: &api.ExecProbe{Command: []string{"check"}}}, Until: time.Second, Interval: time.Second, Timeout: time.Second,
+			Exec: func(ctx context.Context, _ []string) (int, string, error) {
+				if tries++; tries <= 10 {
+					<-ctx.Done()
+					return -1, "", fmt.Errorf("%w: %w", ErrUnasked, ctx.Err())
+				}
+				return 1, "", nil
+			}}
+		began := time.Now()
+		Run(ctx, target, func(ok bool, message string) {
+			if took := time.Since(began); ok || took < 10*time.Second {
+				t.Errorf("told %v %q after %s", ok, message, took)
+			}
+			cancel()
+		})
 	})
 }
