@@ -247,11 +247,14 @@ func (w *world) act() {
 // not run without an order to stop it.
 func (w *world) leases() {
 	for k, r := range w.core.replicas {
-		if !r.leased() || r.going || r.gone {
+		if !r.leased() {
 			continue
 		}
 		if r.lease.Term != w.terms[r] || (r.lease.known() && r.lease.until.Sub(w.now) != r.lease.Term-w.bootTime()) {
 			w.t.Fatalf("%s has a lease until %s (%s from now), given was %s, now is %s", k, r.lease.Term, r.lease.until.Sub(w.now), w.terms[r], w.bootTime())
+		}
+		if r.going || r.gone {
+			continue
 		}
 		for _, x := range r.runs {
 			if x.state == running && r.lease.known() && w.bootTime() >= r.lease.Term && !x.failing.waiting(w.now) {
