@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/orchctl/orch/internal/controller/core"
 	"github.com/orchctl/orch/internal/daemon"
 	"github.com/orchctl/orch/internal/liveness"
 	"github.com/orchctl/orch/internal/settings"
@@ -23,6 +24,7 @@ import (
 // given several times or with commas between. The zero value has the defaults.
 type limits struct {
 	liveness liveness.Limits
+	budgets  core.Budgets
 }
 
 // limitTable is a struct of limits; no two share a name (TestLimitNames).
@@ -32,7 +34,7 @@ type limitTable interface {
 	Validate() error
 }
 
-func (l *limits) tables() []limitTable { return []limitTable{&l.liveness} }
+func (l *limits) tables() []limitTable { return []limitTable{&l.liveness, &l.budgets} }
 
 func (l *limits) all() []settings.Setting {
 	var out []settings.Setting

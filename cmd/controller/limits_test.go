@@ -29,6 +29,7 @@ func TestSetLimits(t *testing.T) {
 		{"mass=3", "!did you mean mass-min, mass-share, mass-window?"},
 		{"colour=red", `!there is no limit "colour": ` + "`controller limits` lists them"},
 		{"dead-after", `!"dead-after": want name=value, such as dead-after=90s`},
+		{"spares-share=10%,dead-after=90s", "dead-after=1m30s spares-share=10%"},
 		{"=90s", "!want name=value"},
 		{"", "!want name=value"},
 		{"dead-after=90", "!set limit dead-after to \"90\": want a duration"},
@@ -79,7 +80,7 @@ func TestLimitsTogether(t *testing.T) {
 
 func TestLimitsReachTheController(t *testing.T) {
 	c := &config{listen: "127.0.0.1:0", gossipAddr: gossipOff, data: t.TempDir()}
-	if err := errors.Join(c.limits.Set("dead-after=90s"), c.complete()); err != nil || c.limits.liveness.DeadAfter != 90*time.Second {
+	if err := errors.Join(c.limits.Set("dead-after=90s,spares-min=7"), c.complete()); err != nil || c.limits.liveness.DeadAfter != 90*time.Second || c.limits.budgets.SparesMin != 7 {
 		t.Errorf("%v, %v", c.limits, err)
 	}
 }
@@ -94,8 +95,8 @@ func TestLimitsCommand(t *testing.T) {
 		return out.String(), err
 	}
 	got, err := run("--limit", "dead-after=90s", "--limit", "mass-share=0.25")
-	for _, want := range []string{"NAME", "dead-after          1m30s   1m        time", "mass-share          25%     20%       share", "witnesses           3       same      number"} {
-		if err != nil || !strings.Contains(strings.ReplaceAll(got, "  ", " "), strings.ReplaceAll(want, "  ", " ")) {
+	for _, want := range []string{"NAME VALUE DEFAULT UNIT WHAT", "dead-after 1m30s 1m time", "mass-share 25% 20% share", "witnesses 3 same number"} {
+		if err != nil || !strings.Contains(strings.Join(strings.Fields(got), " "), want) {
 			t.Errorf("%v: no %q in\n%s", err, want, got)
 		}
 	}
