@@ -94,7 +94,7 @@ func (p *planner) relieveStopFirst() {
 		}
 		f := live[0]
 		if f.available() {
-			if available <= floor {
+			if available <= floor || p.unfenceable(s) != nil {
 				continue
 			}
 			available--
@@ -121,6 +121,17 @@ func (p *planner) refill() {
 // blocked tells whether something that is or was in the slot may still run.
 func (p *planner) blocked(s *slot) bool {
 	return s.fence.After(p.now) || slices.ContainsFunc(s.fillings, func(f *Filling) bool { return !f.fenced(p.now) })
+}
+
+// unfenceable gives a filling that is to go and may run on for ever, for all that
+// is known: without a lease, where no agent is heard; or nil. As long as it is
+// there nothing can follow what serves in the slot, which had better stay.
+func (p *planner) unfenceable(s *slot) *Filling {
+	i := slices.IndexFunc(s.fillings, func(f *Filling) bool { return f.Stopping && !f.Leased && !f.heard() })
+	if !p.Exclusive || i < 0 {
+		return nil
+	}
+	return s.fillings[i]
 }
 
 // waitsForFence tells whether the slot is to be filled as soon as all that may
@@ -165,10 +176,13 @@ func (p *planner) wake() time.Time {
 // fenceLine says what a slot waits for; "" for nothing, or for an agent that is
 // heard: of its filling another line tells.
 func (p *planner) fenceLine(s *slot) string {
+	slot := api.ReplicaKey{Service: p.Service.Name, Slot: s.number}.Name()
+	if f := p.unfenceable(s); f != nil && s.number < p.Replicas {
+		return fmt.Sprintf("%s waits for %s: %s may run there without a lease", slot, f.Node, f.name())
+	}
 	if !p.waitsForFence(s) {
 		return ""
 	}
-	slot := api.ReplicaKey{Service: p.Service.Name, Slot: s.number}.Name()
 	at, by := p.fencedFrom(s)
 	// Cut to the second above: nobody is to look for it too early.
 	until := at.Add(time.Second - 1).UTC().Format("15:04:05Z")

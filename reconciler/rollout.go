@@ -71,7 +71,7 @@ func (p *planner) pruneOld(s *slot) {
 	keep := firstServing(p.old(s))
 	for _, f := range p.old(s) {
 		switch {
-		case f == keep || !f.known() && !(f.relieved() && f.ended()): // an end is final, heard or not
+		case f == keep || !f.known() && !f.over():
 		case f.ended():
 			p.remove(f, "revision %d has ended and revision %d is wanted", f.Revision, p.Revision)
 		case !f.ready():
@@ -100,7 +100,7 @@ func (p *planner) stopFirst() {
 		if available <= floor {
 			return
 		}
-		if !p.rollable(s) {
+		if !p.rollable(s) || p.unfenceable(s) != nil {
 			continue
 		}
 		for _, f := range s.live() {

@@ -74,7 +74,7 @@ func (p *planner) contest(s *slot) {
 	i := slices.IndexFunc(s.incumbents(), (*Filling).serving)
 	for _, f := range s.spares() {
 		switch {
-		case !f.heard() || p.staysBeside(s, f):
+		case !f.heard() && !f.over() || p.staysBeside(s, f):
 		case i >= 0:
 			p.remove(f, "incumbent on %s is back and ready", s.incumbents()[i].Node)
 		case f.ended() && allReported(incumbents):

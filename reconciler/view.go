@@ -58,7 +58,7 @@ type Filling struct {
 	Leased bool
 	// FencedAt is from when on it surely runs no more if nothing is heard from
 	// its node: when its last lease has ended. Zero: it never had one, and so
-	// never ran, or its node has booted since. It says nothing unless Leased.
+	// never ran, or its node, being Dead, has booted since. Nothing unless Leased.
 	// Only for Exclusive.
 	FencedAt time.Time
 	// Relieve says why it is to be replaced start-first (Exclusive: stop-first)
@@ -156,6 +156,10 @@ func (f *Filling) doubtful() bool { return f.suspect() || f.relieved() }
 
 // serving tells whether it surely serves now and may go on with it.
 func (f *Filling) serving() bool { return f.reported() && f.ready() && !f.relieved() }
+
+// over tells whether it ended before its agent was lost: an end is final, and so
+// what is relieved need not be heard to go.
+func (f *Filling) over() bool { return f.relieved() && f.ended() }
 
 // holdsRoom tells whether something else has to wait for its room. What is
 // stopping where nobody can stop it, now or for long, is not waited for.

@@ -29,8 +29,11 @@ func (p *planner) waiting() []string {
 		}
 	}
 	if turns > 0 {
-		lines = append(lines, fmt.Sprintf("slots that wait for their turn: %d (available %d, at least %d; surge %d, at most %d)",
-			turns, p.available(), p.floor(), p.surge(), p.MaxSurge))
+		surge := fmt.Sprintf("; surge %d, at most %d", p.surge(), p.MaxSurge)
+		if p.Exclusive {
+			surge = ""
+		}
+		lines = append(lines, fmt.Sprintf("slots that wait for their turn: %d (available %d, at least %d%s)", turns, p.available(), p.floor(), surge))
 	}
 	if more := len(lines) - waitingMax; more > 0 {
 		lines = append(lines[:waitingMax:waitingMax], fmt.Sprintf("and %d more", more))
