@@ -131,7 +131,7 @@ func (w *world) check(e Effect) {
 func (w *world) pick(n int, what string) int { return rapid.IntRange(0, n-1).Draw(w.t, what) }
 
 func (w *world) act() {
-	switch rapid.SampledFrom([]string{"put", "put", "stop", "drop", "work", "work", "work", "work", "fail", "crash", "unseen", "probe", "probe",
+	switch rapid.SampledFrom([]string{"put", "put", "all", "all", "all", "stop", "drop", "work", "work", "work", "work", "fail", "crash", "unseen", "probe", "probe",
 		"time", "time", "time", "grant", "grant", "grant", "refuse", "lose", "late", "suspend", "unguarded", "agent", "containerd", "connect", "disconnect", "reboot", "incarnation", "vanish"}).Draw(w.t, "act") {
 	case "put":
 		w.put()
@@ -155,6 +155,13 @@ func (w *world) act() {
 		if len(w.pending) > 0 {
 			w.carryOut(w.pick(len(w.pending), "which"), false)
 		}
+	case "all": // what is wanted is done, and what is asked is answered, at once
+		for len(w.pending) > 0 {
+			w.carryOut(0, false)
+		}
+		for len(w.renewals) > 0 {
+			w.grant(0, w.grantable)
+		}
 	case "fail":
 		if len(w.pending) > 0 {
 			w.carryOut(w.pick(len(w.pending), "which"), true)
@@ -173,7 +180,7 @@ func (w *world) act() {
 	case "probe":
 		w.probe()
 	case "time":
-		w.now = w.now.Add(time.Duration(rapid.SampledFrom([]int{1, 20, 150, 1000, 5000, 61000}).Draw(w.t, "ms")) * time.Millisecond)
+		w.now = w.now.Add(time.Duration(rapid.SampledFrom([]int{1, 20, 150, 800, 2000, 2000, 7000, 61000}).Draw(w.t, "ms")) * time.Millisecond)
 		if rapid.Bool().Draw(w.t, "tick first") {
 			w.step(Tick{})
 		}
@@ -345,13 +352,13 @@ func (w *world) put() {
 		main.ReadinessProbe, main.LivenessProbe = p, p
 	}
 	a.Template = &api.Template{Containers: []api.Container{main}}
+	lease, grace := api.Duration(30*time.Second), api.Duration(0)
 	switch w.pick(4, "leased") {
 	case 0:
-		a.Template.Exclusive = true
+		a.Template.Exclusive, a.Template.LeaseDuration = true, &lease
 	case 1:
-		a.Template.OnPartition = api.PartitionStop
-		lease, grace := api.Duration(6*time.Second), api.Duration(0)
-		a.Template.LeaseDuration, a.Template.TerminationGracePeriod = &lease, &grace
+		lease = api.Duration(9 * time.Second)
+		a.Template.OnPartition, a.Template.LeaseDuration, a.Template.TerminationGracePeriod = api.PartitionStop, &lease, &grace
 	}
 	if rapid.Bool().Draw(w.t, "two") {
 		a.Template.Containers = append(a.Template.Containers, api.Container{Name: "side", Image: "side:1"})
@@ -401,6 +408,13 @@ func FuzzAnything(f *testing.F) { f.Fuzz(rapid.MakeFuzz(anything)) }
 
 func anything(t *rapid.T) {
 	w := newWorld(t)
+	if rapid.Bool().Draw(t, "busy") { // else it takes many steps until anything runs
+		for range 3 {
+			w.put()
+		}
+		w.join()
+		w.settle()
+	}
 	for range rapid.IntRange(1, 120).Draw(t, "steps") {
 		w.act()
 	}
