@@ -84,15 +84,3 @@ func memTotal(text string) (int64, error) {
 	}
 	return 0, fmt.Errorf("no MemTotal in /proc/meminfo")
 }
-
-// ProtectFromOOM asks the kernel to take others first when memory is short. It
-// needs rights that a test may lack, hence best effort.
-func ProtectFromOOM() error {
-	if err := os.WriteFile("/proc/self/oom_score_adj", []byte(strconv.Itoa(oomScore)), 0o644); err != nil {
-		return fmt.Errorf("protect the agent from the kernel's out-of-memory killer: %w", err)
-	}
-	return nil
-}
-
-// oomScore: after every container, before containerd.
-const oomScore = -900

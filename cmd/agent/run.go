@@ -30,8 +30,8 @@ func run(ctx context.Context, f flags) error {
 	}
 	debug.SetGCPercent(gcPercent)
 	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: s.level}))
-	if err := agent.ProtectFromOOM(); err != nil {
-		logger.Debug("as it is started without the rights", "err", err)
+	if err := agent.Prioritize(); err != nil {
+		logger.Warn("replicas may starve the agent of cpu or memory: it cannot raise its own priority", "err", err)
 	}
 	host, err := agent.DetectHost(s.bootIDFile)
 	if err != nil {
