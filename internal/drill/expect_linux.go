@@ -88,13 +88,15 @@ func (x *run) holds(s Step, v *follow.View) error {
 			}
 		}
 		return nil
-	case "expect node", "expect impaired":
+	case "expect node", "expect impaired", "expect damped":
 		n, ok := v.Nodes[s.Node]
 		switch {
 		case !ok:
 			return fmt.Errorf("there is no node %s", s.Node)
 		case s.Verb == "expect impaired" && n.Status.Impaired == "":
 			return fmt.Errorf("%s is %s and not impaired", s.Node, n.Status.Verdict)
+		case s.Verb == "expect damped" && n.Status.DampedUntil.IsZero():
+			return fmt.Errorf("%s is %s and not damped", s.Node, n.Status.Verdict)
 		case s.Verb == "expect node" && n.Status.Verdict != s.Verdict:
 			return fmt.Errorf("%s is %s: %s", s.Node, n.Status.Verdict, n.Status.VerdictWhy)
 		}

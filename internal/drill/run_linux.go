@@ -83,13 +83,14 @@ type run struct {
 	zero   time.Time // from which "within" counts: the last fault
 	spares map[api.ReplicaKey]bool
 	used   map[string]bool // services that were applied
+	leased map[string]bool // of those, the ones that a fault may rightly end
 	result Result
 }
 
 // Run runs one drill and leaves the lab whole. What the drill finds wrong is in
 // the result; an error means that it could not be run.
 func (r *Runner) Run(ctx context.Context, d *Drill) (result Result, err error) {
-	x := &run{Runner: r, drill: d, census: newCensus(r.cfg.Lab), began: time.Now(), spares: map[api.ReplicaKey]bool{}, used: map[string]bool{}}
+	x := &run{Runner: r, drill: d, census: newCensus(r.cfg.Lab), began: time.Now(), spares: map[api.ReplicaKey]bool{}, used: map[string]bool{}, leased: map[string]bool{}}
 	x.result.Drill = d.Name
 	fmt.Fprintf(r.cfg.Out, "drill %s: %s\n", d.Name, d.About)
 	if x.view, err = follow.New(ctx, r.client); err != nil {
@@ -179,6 +180,7 @@ func (x *run) apply(ctx context.Context, path string) error {
 	}
 	for _, d := range docs {
 		x.used[d.Service.Metadata.Name] = true
+		x.leased[d.Service.Metadata.Name] = d.Service.Spec.Leased()
 		x.excuse(d.Service.Metadata.Name)
 	}
 	if err := x.orchctl(ctx, "apply", "-f", path); err != nil {
@@ -244,9 +246,19 @@ func (x *run) step(ctx context.Context, s Step) bool {
 	return err == nil
 }
 
+// faults may keep a lease from being renewed.
+var faults = map[string]bool{"kill": true, "pause": true, "stun": true, "cut": true, "lose": true}
+
 // act breaks, mends or asks for something.
 func (x *run) act(ctx context.Context, s Step) error {
 	l := x.cfg.Lab
+	if faults[s.Verb] {
+		for service, leased := range x.leased {
+			if leased {
+				x.excuse(service)
+			}
+		}
+	}
 	switch s.Verb {
 	case "kill":
 		switch {

@@ -71,6 +71,7 @@ var forms = []form{
 	{"expect away", "expect SERVICE away from NODE within TIME", nil},
 	{"expect node", "expect node NODE VERDICT within TIME", nil},
 	{"expect impaired", "expect node NODE impaired within TIME", nil},
+	{"expect damped", "expect node NODE damped within TIME", nil},
 	{"expect frozen", "expect fleet frozen within TIME", nil},
 	{"expect thawed", "expect fleet thawed within TIME", nil},
 	{"expect settled", "expect no spares within TIME", nil},
