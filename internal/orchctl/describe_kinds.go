@@ -36,7 +36,7 @@ func (t *tool) describeService(ctx context.Context, client orchv1.OrchClient, p 
 			continue
 		}
 		if r.Status.Degraded {
-			degraded = append(degraded, fmt.Sprintf("%s on %s: it cannot be reached, but the service has nothing better to send traffic to", r.Metadata.Name, r.Spec.Node))
+			degraded = append(degraded, r.Metadata.Name+" on "+r.Spec.Node)
 		}
 		pending = pending || r.Status.Phase == api.PhasePending
 		if !r.Status.Ready && len(about) <= replicasAskedMax {
@@ -45,7 +45,9 @@ func (t *tool) describeService(ctx context.Context, client orchv1.OrchClient, p 
 		rows = append(rows, []string{r.Metadata.Name, replicaReady(r), replicaWord(r), strconv.FormatInt(r.Spec.Revision, 10), orDash(r.Spec.Node), orDash(r.Status.IP),
 			strconv.Itoa(r.Status.Restarts), orDash(replicaReason(r))})
 	}
-	p.list(0, "Degraded", degraded)
+	if len(degraded) > 0 {
+		p.field(0, "Degraded", "%s: out of reach, but traffic has nowhere better to go", strings.Join(degraded, ", "))
+	}
 	p.table("Replicas", rows, "NAME", "READY", "STATUS", "REVISION", "NODE", "IP", "RESTARTS", "REASON")
 	if pending {
 		if err := t.fits(ctx, client, p, s.Metadata.Namespace, s.Metadata.Name); err != nil {

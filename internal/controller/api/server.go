@@ -227,6 +227,9 @@ func (s *Server) NodeWord(ctx context.Context, r *orchv1.NodeWordRequest) (*orch
 		return nil, status.Error(codes.PermissionDenied, fmt.Sprintf("%s may not say %q: it needs the role %s", caller.Identity, w, pki.Admin))
 	}
 	by := "user " + caller.Name
+	if w == "dead" || w == "thaw" {
+		by = caller.Name // what rests on it says "operator alice"
+	}
 	if w == "thaw" {
 		if r.GetNode() != "" || r.GetForce() {
 			return nil, invalid("thaw is said of the whole fleet: name no node")

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 
@@ -119,7 +120,14 @@ func TestThaw(t *testing.T) {
 			t.Errorf("%s says %v: %v, want %s", c.who, c.r, err, c.code)
 		}
 	}
-	if want := (core.Thaw{Ticket: 7, By: "user eve"}); len(l.told) != 1 || l.told[0] != core.Event(want) {
-		t.Errorf("told %v, want %v alone", l.told, want)
+	if _, err := s.NodeWord(as(t.Context(), "user/eve?role=admin"), &orchv1.NodeWordRequest{Word: "dead", Node: "n1"}); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.NodeWord(as(t.Context(), "user/bob?role=operator"), &orchv1.NodeWordRequest{Word: "cordon", Node: "n1"}); err != nil {
+		t.Error(err)
+	}
+	want := []core.Event{core.Thaw{Ticket: 7, By: "eve"}, core.NodeWord{Ticket: 7, Node: "n1", Word: "dead", By: "eve"}, core.NodeWord{Ticket: 7, Node: "n1", Word: "cordon", By: "user bob"}}
+	if !slices.Equal(l.told, want) {
+		t.Errorf("told %v, want %v", l.told, want)
 	}
 }
