@@ -132,7 +132,7 @@ func (w *world) pick(n int, what string) int { return rapid.IntRange(0, n-1).Dra
 
 func (w *world) act() {
 	switch rapid.SampledFrom([]string{"put", "put", "all", "all", "all", "stop", "drop", "work", "work", "work", "work", "fail", "crash", "unseen", "probe", "probe",
-		"time", "time", "time", "grant", "grant", "grant", "refuse", "lose", "late", "suspend", "unguarded", "agent", "containerd", "connect", "disconnect", "reboot", "incarnation", "vanish"}).Draw(w.t, "act") {
+		"time", "time", "time", "grant", "grant", "grant", "refuse", "backwards", "lose", "late", "suspend", "unguarded", "agent", "containerd", "connect", "disconnect", "reboot", "incarnation", "vanish"}).Draw(w.t, "act") {
 	case "put":
 		w.put()
 	case "stop":
@@ -206,6 +206,15 @@ func (w *world) act() {
 	case "refuse":
 		if len(w.renewals) > 0 {
 			w.grant(w.pick(len(w.renewals), "which"), func(k api.ReplicaKey) bool { return w.grantable(k) && w.pick(2, "refuse") == 0 })
+		}
+	case "backwards": // the latest renewal is answered first
+		for range 2 {
+			w.now = w.now.Add(renewMax)
+			w.step(Tick{})
+		}
+		w.watchdogs()
+		for len(w.renewals) > 0 {
+			w.grant(len(w.renewals)-1, w.grantable)
 		}
 	case "lose":
 		if len(w.renewals) > 0 {
