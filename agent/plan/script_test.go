@@ -25,6 +25,7 @@ import (
 //	put web-0@1 [image=i] [exclusive] [onPartition] [lease=6s] [grace=0s] [readiness] [liveness] [containers=2] [restart=never] [stopping]
 //	drop web-0@1
 //	do [n]                        carry out all that is wanted, or the first n
+//	botch                         the first that is wanted fails
 //	exit web-0@1/main#0 3         its process ends with that code
 //	vanish web-0@1/main#0         somebody removes it behind our back
 //	ok|fail web-0@1/main#0 readiness [n]    a probe's answer, n times
@@ -97,6 +98,8 @@ func runCommand(t *testing.T, m *model, f []string, out *bytes.Buffer) {
 		for i := 0; len(m.pending) > 0 && (err != nil || i < n); i++ {
 			m.carryOut(0, false)
 		}
+	case "botch":
+		m.carryOut(0, true)
 	case "exit":
 		code, err := strconv.Atoi(arg(2))
 		c := m.containers[arg(1)]
