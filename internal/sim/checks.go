@@ -69,6 +69,9 @@ func (g *ledger) placedWell(l *lead, after picture, k api.ReplicaKey, p placemen
 		g.w.violate("I3", "%s is placed on %s, which is %s", k, p.node, l.know.verdict[p.node])
 	}
 	g.slotIsFree(after, k, p)
+	if p.spare {
+		g.hasRoom(l, after, k)
+	}
 	before, now := g.pic.nodes[p.node], after.nodes[p.node]
 	if before != nil && now != nil && before.Spec.Unschedulable && now.Spec.Unschedulable {
 		g.w.violate("I3", "%s is placed on %s, which is cordoned", k, p.node)
@@ -147,6 +150,9 @@ func (g *ledger) staysAvailable(l *lead, after picture, key api.Key) {
 		}
 	}
 	floor := n - s.Spec.Unavailable(n)
+	if g.exclusive(key) {
+		floor = min(floor, n-1) // there is no surge, whatever the newest revision says
+	}
 	for _, event := range events {
 		if now := count(cost, event); now >= floor || now >= count(g.pic, event) {
 			return

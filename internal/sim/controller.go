@@ -188,6 +188,7 @@ type lead struct {
 	view     map[core.ViewKey]any
 	know     *knowledge
 	began    time.Time
+	frozen   uint64 // the event since which verdicts are frozen; 0: they are not
 
 	tickAt  int64
 	turnDue bool
@@ -228,6 +229,8 @@ func (l *lead) step(ev core.Event) {
 	switch ev := ev.(type) {
 	case core.Status:
 		l.know.report(l, ev)
+	case core.Beat:
+		defer l.know.beat(l, ev.Node, ev.Session, ev.Check.Age)
 	case core.Thaw:
 		l.know.mass.worded = l.w.clock
 	}
@@ -255,6 +258,12 @@ func (l *lead) turn() {
 		return
 	}
 	l.know.verdicts(l)
+	switch frozen := l.core.Frozen(); {
+	case !frozen:
+		l.frozen = 0
+	case l.frozen == 0:
+		l.frozen = max(l.events, 1)
+	}
 	l.do(l.core.Turn(l.ctl.now()))
 	l.schedule()
 }

@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"time"
+
 	"github.com/orchctl/orch/agent/plan"
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/controller/core"
@@ -64,6 +66,9 @@ func (g *ledger) started(h *host, e plan.StartContainer) {
 	}
 }
 
+// leaseMargin is what a timer may be early by.
+const leaseMargin = 5 * time.Millisecond
+
 // stopped: I5. A container that runs is stopped only if its record says so, if
 // it is not as assigned, or if its own liveness probe failed.
 func (g *ledger) stopped(h *host, e plan.StopContainer, c *container) {
@@ -73,6 +78,10 @@ func (g *ledger) stopped(h *host, e plan.StopContainer, c *container) {
 	p, ok := g.pic.placements[c.Replica]
 	switch {
 	case !ok || p.stopping || p.node != h.name || p.revision != c.Revision:
+	case e.Cause == api.ReasonLeaseLost && c.lease != nil:
+		if early := c.lease.Term - h.sinceBoot(); early > leaseMargin {
+			g.w.violate("I5", "%s stops %s for want of a lease %s before that ends", h.name, c.ID, early)
+		}
 	case e.Cause == api.ExitLivenessFailed && c.spec.LivenessProbe != nil && c.failed >= max(1, c.spec.LivenessProbe.FailureThreshold):
 	default:
 		g.w.violate("I5", "%s stops %s (%s), which is assigned there and well: %s", h.name, c.ID, c.Replica, e.Why)

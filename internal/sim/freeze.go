@@ -11,7 +11,8 @@ import (
 // once in the eyes of one leader.
 type mass struct {
 	fell   map[string]int64 // when each node was last found missing
-	frozen int64            // since when nobody may be taken for dead; 0: it is not so
+	frozen bool             // nobody may be taken for dead for silence
+	since  int64            // the earliest time from which on that may have been so; 0: it is not so
 	worded int64            // the last operator's word on it
 }
 
@@ -19,7 +20,9 @@ const (
 	// massMin and massWindow: more than so many nodes missing within so long are
 	// many. The share of the fleet is less in fleets as small as these.
 	massMin    = 2
-	massWindow = 5 * time.Second * 98 / 100
+	massWindow = 5 * time.Second
+	// massMargin is what the leader's clock and ours differ by.
+	massMargin = 100 * time.Millisecond
 )
 
 func missing(v api.Verdict) bool { return v == api.VerdictSuspect || v == api.VerdictAgentLost }
@@ -32,7 +35,7 @@ func (n *knowledge) judge(l *lead, h *host, was, v api.Verdict) {
 	if v == api.VerdictSuspect {
 		n.suspectAt[h.name] = w.clock
 	}
-	if present(was) && missing(v) {
+	if n.mass.since == 0 && (present(was) || was == api.VerdictUnknown) && missing(v) {
 		n.mass.fell[h.name] = w.clock
 	}
 	if v != api.VerdictDead {
@@ -47,8 +50,8 @@ func (n *knowledge) judge(l *lead, h *host, was, v api.Verdict) {
 	if early := w.limits.DeadAfter * 9 / 10; was == api.VerdictSuspect && w.clock-n.suspectAt[h.name] < int64(early) {
 		w.violate("I5", "%s is held for dead after %s as suspect, and nobody said so", h.name, time.Duration(w.clock-n.suspectAt[h.name]))
 	}
-	if m := &n.mass; freezeIsObeyed && m.frozen != 0 && m.worded < m.frozen && w.clock-m.frozen < int64(w.freezeConfirm()*98/100) {
-		w.violate("I5", "%s is held for dead %s after many nodes vanished at once, and nobody said so", h.name, time.Duration(w.clock-m.frozen))
+	if m := &n.mass; m.frozen && m.worded < m.since && w.clock-m.since < int64(w.limits.FreezeConfirm*98/100) {
+		w.violate("I5", "%s is held for dead %s after many nodes vanished at once, and nobody said so", h.name, time.Duration(w.clock-m.since))
 	}
 }
 
@@ -66,20 +69,25 @@ func (l *lead) rebooted(h *host) bool {
 
 // look finds out whether verdicts must be frozen now.
 func (m *mass) look(l *lead, n *knowledge) {
-	away, recent := 0, 0
+	away, surely, perhaps := 0, 0, 0
 	for _, h := range l.w.hosts {
 		if missing(n.verdict[h.name]) {
 			away++
 		}
-		if at, ok := m.fell[h.name]; ok && l.w.clock-at < int64(massWindow) {
-			recent++
+		if at, ok := m.fell[h.name]; ok && l.w.clock-at < int64(massWindow+massMargin) {
+			if perhaps++; l.w.clock-at < int64(massWindow-massMargin) {
+				surely++
+			}
 		}
 	}
 	switch {
 	case away == 0:
-		m.frozen = 0
-	case m.frozen == 0 && recent > massMin:
-		m.frozen = l.w.clock
-		l.w.res.Freezes++
+		m.frozen, m.since = false, 0
+	case perhaps > massMin && m.since == 0:
+		m.since, m.frozen = l.w.clock, surely > massMin
+		clear(m.fell)
+		if m.frozen {
+			l.w.res.Freezes++
+		}
 	}
 }

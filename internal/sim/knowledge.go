@@ -18,6 +18,9 @@ type knowledge struct {
 	unfit     map[string]uint64 // the event since which a node is not healthy; 0: it is
 	dead      map[string]bool   // was ever dead in this term
 	impaired  map[string]uint64 // the event since which a node cannot work; 0: it can
+	damped    map[string]uint64 // likewise since when it goes and comes too often
+	sick      map[string]sickness
+	ails      map[string]int64 // when a node became agent lost or impaired; 0: it is neither
 	suspectAt map[string]int64
 	judged    uint64 // the last event that changed a verdict or began a session
 	mass      mass
@@ -70,7 +73,7 @@ func (s *known) readyAt(event uint64) bool {
 
 func newKnowledge() *knowledge {
 	return &knowledge{session: map[string]uint64{}, status: map[api.ReplicaKey]*known{}, verdict: map[string]api.Verdict{}, unfit: map[string]uint64{},
-		dead: map[string]bool{}, impaired: map[string]uint64{}, suspectAt: map[string]int64{}, mass: mass{fell: map[string]int64{}}, ends: map[api.ReplicaKey]bool{}}
+		dead: map[string]bool{}, impaired: map[string]uint64{}, damped: map[string]uint64{}, ails: map[string]int64{}, sick: map[string]sickness{}, suspectAt: map[string]int64{}, mass: mass{fell: map[string]int64{}}, ends: map[api.ReplicaKey]bool{}}
 }
 
 func (n *knowledge) opened(l *lead, node string, session uint64) {
@@ -127,11 +130,26 @@ func (n *knowledge) verdicts(l *lead) {
 			n.judge(l, h, was, v)
 		}
 		n.dead[h.name] = n.dead[h.name] || v == api.VerdictDead
-		switch {
-		case v == api.VerdictHealthy:
-			n.unfit[h.name] = 0
-		case n.unfit[h.name] == 0:
-			n.unfit[h.name] = max(l.events, 1)
+		impaired, damped := l.core.Trouble(h.name)
+		n.ailing(l, h, v, impaired)
+		n.since(n.damped, h.name, damped, l, &l.w.res.Damped)
+		n.since(n.impaired, h.name, impaired, l, &l.w.res.Impaired)
+		n.since(n.unfit, h.name, v != api.VerdictHealthy || impaired || damped, l, nil)
+	}
+}
+
+// since keeps the event since which something is so of a node, and counts how
+// often it came to be so.
+func (n *knowledge) since(of map[string]uint64, node string, so bool, l *lead, counted *int) {
+	switch {
+	case !so && of[node] != 0, so && of[node] == 0:
+		of[node] = 0
+		n.judged = l.events
+		if so {
+			of[node] = max(l.events, 1)
+		}
+		if so && counted != nil {
+			*counted++
 		}
 	}
 }

@@ -82,6 +82,10 @@ type ledger struct {
 	newest   map[string]int64
 	// done are the requests that were done, by id.
 	done map[string]bool
+	// relief are spares that were placed to relieve; committedAt is when each
+	// placement was.
+	relief      map[api.ReplicaKey]bool
+	committedAt map[api.ReplicaKey]int64
 	// moved counts changes of placements.
 	moved int
 }
@@ -95,7 +99,7 @@ type version struct {
 
 func newLedger(w *world) *ledger {
 	return &ledger{w: w, epochs: map[uint64]api.ReplicaKey{}, placed: map[api.ReplicaKey]string{}, boots: map[api.ReplicaKey]string{}, templates: map[api.ReplicaKey]*api.Template{}, highest: map[string]uint64{},
-		versions: map[string]map[int64]version{}, newest: map[string]int64{}, done: map[string]bool{},
+		versions: map[string]map[int64]version{}, newest: map[string]int64{}, done: map[string]bool{}, relief: map[api.ReplicaKey]bool{}, committedAt: map[api.ReplicaKey]int64{},
 		pic: picture{map[api.Key]*api.Service{}, map[api.ReplicaKey]placement{}, map[string]*api.Node{}, map[revisionKey]*revision{}}}
 }
 
@@ -280,6 +284,7 @@ func (g *ledger) applyPlacement(c change) {
 	if k.Epoch <= g.highest[slot] {
 		g.w.violate("epochs", "%s is not above epoch %d of the same slot", k, g.highest[slot])
 	}
+	g.committedAt[k] = max(g.w.clock, 1)
 	g.epochs[k.Epoch], g.placed[k], g.boots[k], g.highest[slot] = k, c.placement.node, c.placement.boot, k.Epoch
 }
 

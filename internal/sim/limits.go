@@ -7,6 +7,15 @@ import (
 	"github.com/orchctl/orch/internal/liveness"
 )
 
+// drawBudgets likewise.
+func (w *world) drawBudgets() core.Budgets {
+	r := w.r.world
+	return core.Budgets{
+		SparesMin: pick(r, []int{1, 2, 5}), SparesFleetMin: pick(r, []int{2, 5, 100}), SparesFree: pick(r, []float64{0.4, 0.8}),
+		ReliefsMin: pick(r, []int{1, 3}), ReliefPatience: pick(r, []time.Duration{5 * time.Second, 5 * time.Minute}),
+	}
+}
+
 // drawLimits makes some of them shorter than users have them, so that what they
 // bound happens within a run.
 func (w *world) drawLimits() liveness.Limits {
@@ -14,13 +23,21 @@ func (w *world) drawLimits() liveness.Limits {
 	l := liveness.DefaultLimits()
 	l.DeadAfter = pick(r, []time.Duration{4 * time.Second, 15 * time.Second, 60 * time.Second})
 	l.AgentLostGrace = pick(r, []time.Duration{3 * time.Second, 10 * time.Second, 30 * time.Second})
+	l.ImpairedGrace = pick(r, []time.Duration{3 * time.Second, 10 * time.Second, 30 * time.Second})
+	l.SelfCheckStale = pick(r, []time.Duration{5 * time.Second, 10 * time.Second})
+	l.SelfCheckGood = pick(r, []time.Duration{3 * time.Second, 10 * time.Second})
+	l.PressureFor = pick(r, []time.Duration{5 * time.Second, 30 * time.Second})
+	l.FlapHalfLife = pick(r, []time.Duration{5 * time.Second, 20 * time.Second})
+	l.FreezeConfirm = pick(r, []time.Duration{2 * time.Second, 10 * time.Second})
+	l.FreezeMax = pick(r, []time.Duration{10 * time.Second, 30 * time.Second})
+	l.FreezeDeadEvery = pick(r, []time.Duration{time.Second, 10 * time.Second})
+	if err := l.Validate(); err != nil {
+		w.violate("sim", "limits are drawn that make no sense: %v", err)
+	}
 	w.pace = pick(r, []time.Duration{2 * time.Second, 4 * time.Second, 4 * time.Second, 12 * time.Second, 30 * time.Second})
 	return l
 }
 
-// freezeConfirm is how long witnesses must agree before a freeze ends.
-func (w *world) freezeConfirm() time.Duration { return 10 * time.Second }
-
 func (w *world) coreConfig(term uint64) core.Config {
-	return core.Config{Incarnation: incarnation, Term: term, Limits: w.store.Limits(), Liveness: w.limits, EventHistory: 100, RevisionHistory: 3}
+	return core.Config{Incarnation: incarnation, Term: term, Limits: w.store.Limits(), Liveness: w.limits, Budgets: w.budgets, EventHistory: 100, RevisionHistory: 3}
 }

@@ -27,6 +27,7 @@ func (w *world) settle() {
 			return
 		}
 		w.uncordon()
+		w.bury()
 		invariant, what := w.unsettled()
 		if calm++; invariant != "" {
 			calm = 0
@@ -58,6 +59,22 @@ func (w *world) uncordon() {
 	for _, h := range w.living() {
 		if n := w.ledger.pic.nodes[h.name]; n != nil && n.Spec.Unschedulable {
 			w.order(w.users[0], h, "uncordon")
+		}
+	}
+}
+
+// bury has an operator remove the node that never comes back where an exclusive
+// service waits for what may run there without a lease: no clock tells when that
+// ends, only somebody who looks.
+func (w *world) bury() {
+	l := w.leader()
+	if w.lost == nil || l == nil || w.ledger.pic.nodes[w.lost.name] == nil || l.core.Verdict(w.lost.name) != api.VerdictDead {
+		return
+	}
+	for _, k := range w.ledger.pic.sortedPlacements() {
+		if w.ledger.pic.placements[k].node == w.lost.name && !w.ledger.templates[k].Leased() {
+			w.order(w.users[0], w.lost, "remove")
+			return
 		}
 	}
 }
@@ -176,9 +193,15 @@ func (w *world) unsettled() (invariant, what string) {
 	if w.lost != nil && w.ledger.pic.nodes[w.lost.name] != nil && l.core.Verdict(w.lost.name) != api.VerdictDead {
 		return "I1", w.lost.name + ", which never comes back, is not held for dead yet"
 	}
+	if l.core.Frozen() {
+		return "I1", "verdicts are frozen"
+	}
 	for _, h := range w.living() {
 		if v := l.core.Verdict(h.name); v != api.VerdictHealthy {
 			return "I1", fmt.Sprintf("%s is held for %s", h.name, v)
+		}
+		if impaired, damped := l.core.Trouble(h.name); impaired || damped {
+			return "I1", fmt.Sprintf("%s is held for impaired (%t) or damped (%t)", h.name, impaired, damped)
 		}
 		if n := w.ledger.pic.nodes[h.name]; n == nil || n.Spec.Unschedulable {
 			return "I1", h.name + " is not stored yet, or cordoned"
@@ -387,6 +410,9 @@ func (w *world) endpointsUnsettled() string {
 		got := map[api.ReplicaKey]bool{}
 		for _, e := range h.agent.plan.Endpoints() {
 			got[e.Replica] = true
+			if e.Degraded {
+				return fmt.Sprintf("%s sends traffic to %s as degraded", h.name, e.Replica)
+			}
 			if _, ok := w.ledger.pic.placements[e.Replica]; !ok {
 				return fmt.Sprintf("%s sends traffic to %s, which is not placed any more", h.name, e.Replica)
 			}

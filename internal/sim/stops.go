@@ -21,9 +21,8 @@ func (g *ledger) stopsRightly(l *lead, after picture, k api.ReplicaKey, p placem
 			}
 		}
 	}
-	t := g.templates[k]
 	switch {
-	case t != nil && t.Exclusive && s.Spec.Exclusive:
+	case g.exclusive(k.ServiceKey()):
 		g.leavesRightly(l, k, p)
 	case len(rivals) == 0:
 		g.w.violate("I5", "%s is told to stop, though it is the only one in a slot that is wanted and has the newest revision", k)
@@ -39,6 +38,18 @@ func (g *ledger) stopsRightly(l *lead, after picture, k api.ReplicaKey, p placem
 			g.w.violate("I5", "%s on %s is told to stop while it serves and none of %v does", k, p.node, rivals)
 		}
 	}
+}
+
+// exclusive tells whether a service's slots are exclusive: while its newest
+// revision is, or anything that is placed for it.
+func (g *ledger) exclusive(key api.Key) bool {
+	s := g.pic.services[key]
+	if s == nil {
+		return false
+	}
+	newest := g.pic.revisions[revisionKey{key, s.Status.Revision}]
+	return newest != nil && newest.template.Exclusive ||
+		slices.ContainsFunc(g.pic.of(key), func(k api.ReplicaKey) bool { return g.templates[k].Exclusive })
 }
 
 // leavesRightly: an exclusive replica stops first, but only if its node cannot

@@ -86,7 +86,7 @@ func (u *user) ask(number int) {
 			s.Metadata.ResourceVersion, s.Metadata.UID = 0, ""
 			return core.Apply{Ticket: t, Services: []*api.Service{&s}, RequestID: u.pending.id, By: "user"}
 		}})
-	case n < 60 && u.leased > 0.3 && leasesGranted:
+	case n < 60 && u.leased > 0.3:
 		// Only what its lease says changes.
 		s := *have
 		s.Metadata.ResourceVersion, s.Metadata.UID = 0, ""
@@ -151,7 +151,7 @@ func (u *user) manifest() *api.Service {
 	if chance(r, 0.3) {
 		s.Spec.Priority = r.IntN(10) - 3
 	}
-	if chance(r, u.leased) && leasesGranted {
+	if chance(r, u.leased) {
 		u.lease(&s.Spec.Template)
 	}
 	if chance(r, 0.6) && !s.Spec.Exclusive {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/controller/core"
 	"github.com/orchctl/orch/internal/liveness"
 	"github.com/orchctl/orch/internal/store/mem"
 )
@@ -18,14 +19,15 @@ var start = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 
 // world is everything there is in one run.
 type world struct {
-	cfg    Config
-	r      streams
-	queue  queue
-	clock  int64 // ns since start
-	now    time.Time
-	steps  int
-	hash   uint64
-	limits liveness.Limits
+	cfg     Config
+	r       streams
+	queue   queue
+	clock   int64 // ns since start
+	now     time.Time
+	steps   int
+	hash    uint64
+	limits  liveness.Limits
+	budgets core.Budgets
 
 	hosts       []*host
 	controllers []*controller
@@ -51,7 +53,7 @@ type world struct {
 func newWorld(c Config) *world {
 	w := &world{cfg: c, r: newStreams(c.Seed), now: start, hash: 14695981039346656037, cuts: map[[2]string]int{}, tenants: tenants{map[string][]tenant{}}, store: mem.New(), ctx: context.Background()}
 	w.res = Result{Config: c, Faults: map[Fault]int{}}
-	w.limits = w.drawLimits()
+	w.limits, w.budgets = w.drawLimits(), w.drawBudgets()
 	w.ledger = newLedger(w)
 	for i := range 3 + w.r.world.IntN(5) {
 		w.hosts = append(w.hosts, newHost(w, i))

@@ -241,6 +241,15 @@ func (c *Core) Verdict(node string) api.Verdict {
 	return ""
 }
 
+// Trouble tells what is held of a node beside its verdict.
+func (c *Core) Trouble(node string) (impaired, damped bool) {
+	n := c.nodes[node]
+	return n != nil && n.impaired != "", n != nil && !n.dampedUntil.IsZero()
+}
+
+// Frozen tells whether so many nodes vanished that none dies by its silence.
+func (c *Core) Frozen() bool { return c.frozen.on }
+
 // NextWake is when Tick is due; false means never.
 func (c *Core) NextWake() (time.Time, bool) {
 	at, ok := c.live.NextWake()

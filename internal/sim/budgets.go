@@ -1,0 +1,129 @@
+package sim
+
+import (
+	"slices"
+	"time"
+
+	"github.com/orchctl/orch/api"
+)
+
+// ailing keeps since when a node's replicas may have to be relieved: its grace
+// begins when it becomes agent lost or impaired, and when the leader stalled.
+func (n *knowledge) ailing(l *lead, h *host, v api.Verdict, impaired bool) {
+	switch ails := v == api.VerdictAgentLost || impaired && present(v); {
+	case !ails:
+		n.ails[h.name] = 0
+	case n.ails[h.name] == 0:
+		n.ails[h.name] = max(l.w.clock, 1)
+	}
+}
+
+// hasRoom holds new spares against the budgets: they are never exceeded. What is
+// counted here is surely counted by the leader, too.
+func (g *ledger) hasRoom(l *lead, after picture, k api.ReplicaKey) {
+	if l.know.judged > l.openSince {
+		return // which of them stand in for what changed while the batch was open
+	}
+	if g.relieves(l, after, k) {
+		g.relievedRightly(l, after, k)
+		return
+	}
+	b := g.w.budgets
+	ofService, all := 0, 0
+	for x, p := range after.placements {
+		if !p.spare || p.stopping || g.relief[x] || !slices.ContainsFunc(after.of(x.ServiceKey()), func(o api.ReplicaKey) bool {
+			i := after.placements[o]
+			return o.Slot == x.Slot && !i.spare && !i.stopping && l.know.verdict[i.node] == api.VerdictSuspect
+		}) {
+			continue
+		}
+		if all++; x.ServiceKey() == k.ServiceKey() {
+			ofService++
+		}
+	}
+	want := after.services[k.ServiceKey()].Spec.Want()
+	if s := g.pic.services[k.ServiceKey()]; s != nil {
+		want = max(want, s.Spec.Want())
+	}
+	if most := max(b.SparesMin, want/2); ofService > most {
+		g.w.violate("budget", "%s is placed as a spare, the %dth of its service: at most %d may be", k, ofService, most)
+	}
+	if most := max(b.SparesFleetMin, max(len(after.placements), len(g.pic.placements))/5); all > most {
+		g.w.violate("budget", "%s is placed as a spare, the %dth of all: at most %d may be", k, all, most)
+	}
+}
+
+// relieves tells whether a new spare is there to relieve: what it stands beside
+// is heard, or its host is.
+func (g *ledger) relieves(l *lead, after picture, k api.ReplicaKey) bool {
+	for _, o := range after.of(k.ServiceKey()) {
+		if p := after.placements[o]; o.Slot == k.Slot && !p.spare && !p.stopping && l.know.verdict[p.node] == api.VerdictSuspect {
+			return false
+		}
+	}
+	return true
+}
+
+// relievedRightly: a relief begins after the grace, not while verdicts are frozen,
+// one at a time in a service and few in the fleet.
+func (g *ledger) relievedRightly(l *lead, after picture, k api.ReplicaKey) {
+	w := g.w
+	g.relief[k] = true
+	w.res.Reliefs++
+	if l.frozen != 0 && l.frozen <= l.openSince {
+		w.violate("budget", "%s is placed to relieve while verdicts are frozen", k)
+	}
+	grace := min(w.limits.AgentLostGrace, w.limits.ImpairedGrace) * 98 / 100
+	for _, o := range after.of(k.ServiceKey()) {
+		p := after.placements[o]
+		if o.Slot != k.Slot || p.spare || p.stopping {
+			continue
+		}
+		if at := l.know.ails[p.node]; at == 0 || w.clock-at < int64(grace) {
+			w.violate("I5", "%s is placed to relieve %s, though %s is %s and no grace has passed", k, o, p.node, l.know.verdict[p.node])
+		}
+	}
+	ofService, all := 0, 0
+	for x, p := range after.placements {
+		if !g.relief[x] || !p.spare || p.stopping || !slices.ContainsFunc(after.of(x.ServiceKey()), func(o api.ReplicaKey) bool {
+			i := after.placements[o]
+			return o.Slot == x.Slot && !i.spare && !i.stopping && l.know.ails[i.node] != 0
+		}) {
+			continue
+		}
+		if x.ServiceKey() == k.ServiceKey() {
+			ofService++
+		}
+		if since := g.committedAt[x]; since == 0 || w.clock-since < int64(w.budgets.ReliefPatience*9/10) {
+			all++
+		}
+	}
+	if ofService > 1 {
+		w.violate("budget", "%s is placed to relieve, the %dth of its service at once", k, ofService)
+	}
+	if most := max(w.budgets.ReliefsMin, max(len(after.placements), len(g.pic.placements))/20); all > most {
+		w.violate("budget", "%s is placed to relieve, the %dth of all at once: at most %d may be", k, all, most)
+	}
+}
+
+// sickness is since when every beat of a node's session says that it cannot work.
+type sickness struct{ since, heard int64 }
+
+// beat: a node that says so for long enough is held for impaired.
+func (n *knowledge) beat(l *lead, node string, session uint64, age time.Duration) {
+	if n.session[node] != session {
+		return
+	}
+	s, now := n.sick[node], l.w.clock
+	if age <= l.w.limits.SelfCheckStale || now-s.heard > int64(300*time.Millisecond) {
+		s.since = 0
+	}
+	if s.heard = now; age > l.w.limits.SelfCheckStale && s.since == 0 {
+		s.since = now
+	}
+	n.sick[node] = s
+	impaired, _ := l.core.Trouble(node)
+	if most := l.w.limits.SelfCheckStale/2 + time.Second; s.since != 0 && now-s.since > int64(most) && !impaired && l.core.Verdict(node) == api.VerdictHealthy {
+		l.w.violate("I3", "%s says for %s that its last good self-check is old, and is not held for impaired", node, time.Duration(now-s.since))
+	}
+}
