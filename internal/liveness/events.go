@@ -108,7 +108,8 @@ type (
 
 	// LeaderStarted begins a term: no session is left, every node that is not
 	// dead is Unknown and has ReconnectGrace to return, except that a node which
-	// gossip calls silent is looked at now.
+	// gossip calls silent is looked at now. Freeze, impairments and dampings end:
+	// they are what a leader has seen itself.
 	LeaderStarted struct{}
 
 	// OperatorThaw is a person's word that the freeze is over: what is silent is
@@ -159,14 +160,16 @@ type (
 		From, To Verdict
 		Why      string
 		// By names whose word it rests on: observers that saw what counts,
-		// "operator <name>", "agent" for the node's own word.
+		// "operator <name>", "agent" for the node's own word. Empty where it is
+		// nobody's but the leader's: a new term, a record, settled incumbents.
 		By       []string
 		Evidence []string
 	}
 
 	// SetImpaired says that a node which beats cannot work, or can again. It is
 	// no verdict: the node keeps its replicas and their traffic; it is avoided
-	// and, after Limits.ImpairedGrace, relieved.
+	// and, after Limits.ImpairedGrace, relieved. SetVerdict to Dead ends it, too,
+	// without a word of its own.
 	SetImpaired struct {
 		Node     string
 		Impaired bool
@@ -175,8 +178,9 @@ type (
 	}
 
 	// SetDamped says that a node went and came back too often: until Until it
-	// gets nothing new, and the spares that stand in for its replicas stay. The
-	// end comes with Damped false.
+	// gets nothing new, and the spares that stand in for its replicas stay. One
+	// more return meanwhile says it again, with a later Until. The end comes with
+	// Damped false.
 	SetDamped struct {
 		Node   string
 		Damped bool
@@ -185,7 +189,8 @@ type (
 	}
 
 	// SetFrozen says that so many nodes vanished at once that none is taken for
-	// dead for its silence, or that this is over.
+	// dead for its silence, or that this is over. After Limits.FreezeMax some are
+	// all the same, one or a few at a time, and it is still frozen.
 	SetFrozen struct {
 		Frozen   bool
 		Why      string

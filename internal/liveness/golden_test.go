@@ -305,7 +305,7 @@ func (s *script) step(ev Event) []Effect {
 
 // print tells one effect.
 func (s *script) print(evidence []string, format string, args ...any) {
-	fmt.Fprintf(&s.out, "  %s %s\n", s.now.Sub(epoch), fmt.Sprintf(format, args...))
+	fmt.Fprintf(&s.out, "  %s %s\n", told(s.now.Sub(epoch)), fmt.Sprintf(format, args...))
 	if s.terse {
 		return
 	}

@@ -119,7 +119,7 @@ func (l *Limits) settings() []settings.Setting {
 		settings.Number("flap-damp", &l.FlapDamp, "penalty from which a node that goes and comes back is damped; each return adds 1"),
 		settings.Number("flap-reuse", &l.FlapReuse, "penalty below which it is no longer damped; below flap-damp, so that one return more or less does not toggle it"),
 		settings.Number("flap-max", &l.FlapMax, "penalty that is never exceeded, so that a node which is steady again is used again within minutes"),
-		settings.Duration("flap-half-life", &l.FlapHalfLife, "time in which a penalty halves; a node that goes once an hour is not flapping"),
+		settings.Duration("flap-half-life", &l.FlapHalfLife, "time in which a penalty halves; a node that goes every quarter of an hour is not flapping"),
 
 		settings.Count("mass-min", &l.MassMin, "nodes that may vanish within mass-window before verdicts freeze, however small the fleet is"),
 		settings.Share("mass-share", &l.MassShare, "share of the fleet that may; more at once is the network's fault or the leader's rather than theirs"),

@@ -1,6 +1,7 @@
 package liveness
 
 import (
+	"strings"
 	"testing"
 	"time"
 )
@@ -53,5 +54,72 @@ func TestShrinkingFleet(t *testing.T) {
 	now = now.Add(time.Millisecond)
 	if step(Tick{}) != 1 {
 		t.Error("not asked when a beat of the new interval is late")
+	}
+}
+
+// TestLimitsTable: every field of Limits has a name by which it can be set, and the
+// table shows the defaults of what is not set.
+func TestLimitsTable(t *testing.T) {
+	if err := DefaultLimits().Validate(); err != nil {
+		t.Fatal(err)
+	}
+	defaults := Limits{}.Table()
+	for i, row := range defaults {
+		var l Limits
+		if err := l.Set(row.Name, row.Value()); err != nil || l == (Limits{}) {
+			t.Errorf("%s=%s: %v, set %v", row.Name, row.Value(), err, l)
+		}
+		if got := l.Table()[i]; got.Name != row.Name || got.Value() != row.Value() {
+			t.Errorf("%s: default %s, set to that is %s", row.Name, row.Value(), got.Value())
+		}
+		if len(row.What) < 40 {
+			t.Errorf("%s: does not say why: %q", row.Name, row.What)
+		}
+	}
+	var all Limits
+	for _, row := range defaults {
+		if err := all.Set(row.Name, row.Value()); err != nil {
+			t.Error(err)
+		}
+	}
+	if all != DefaultLimits() {
+		t.Errorf("every limit set to its default gives %+v", all)
+	}
+	if err := all.Set("beat-colour", "red"); err == nil {
+		t.Error("an unknown limit was set")
+	}
+}
+
+func TestLimitsValidate(t *testing.T) {
+	for _, x := range []struct{ set, want string }{
+		{"dead-after=20s", ""},
+		{"beat-every=50ms", ""},
+		{"beat-jitter=250ms", ""},
+		{"jitter-max=20ms", "jitter-max"},
+		{"ask-timeout=100ms", "no report would come in time"},
+		{"recheck-every=50ms", "recheck-every"},
+		{"agent-lost-after=200ms", "agent-lost-after"},
+		{"beat-miss=10", "agent-lost-after"},
+		{"dead-after=900ms", "dead-after"},
+		{"agent-lost-after=2m", "dead-after"},
+		{"flap-reuse=3", "flap-reuse"},
+		{"flap-max=2", "nothing would ever be damped"},
+		{"freeze-max=5s", "freeze-max"},
+	} {
+		var l Limits
+		name, value, _ := strings.Cut(x.set, "=")
+		if err := l.Set(name, value); err != nil {
+			t.Error(err)
+		}
+		switch err := l.Validate(); {
+		case err == nil && x.want != "":
+			t.Errorf("%s: no error, want %q", x.set, x.want)
+		case err != nil && (x.want == "" || !strings.Contains(err.Error(), x.want)):
+			t.Errorf("%s: %v, want %q", x.set, err, x.want)
+		}
+	}
+	if err := (Limits{DeadAfter: -time.Second, MassShare: 2}).Validate(); err == nil ||
+		!strings.Contains(err.Error(), "dead-after is -1s") || !strings.Contains(err.Error(), "mass-share is 200%") {
+		t.Errorf("negative and above one: %v", err)
 	}
 }

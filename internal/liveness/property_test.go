@@ -23,10 +23,33 @@ var edges = map[Verdict][]Verdict{
 // checker watches a machine's effects for what must never happen.
 type checker struct {
 	t        *rapid.T
+	m        *Machine
 	verdicts map[string]Verdict
 	asked    map[string]AskWitnesses
 	alive    map[string]bool // the latest ask about this node saw host and ports answer
 	reported map[string]bool // the latest ask about this node has a report
+	impaired map[string]bool
+	damped   map[string]bool
+	frozen   bool
+	since    time.Time // frozen
+	lastDead time.Time // by silence, while frozen
+}
+
+func newChecker(t *rapid.T, m *Machine) *checker {
+	return &checker{t: t, m: m, verdicts: map[string]Verdict{}, asked: map[string]AskWitnesses{}, alive: map[string]bool{},
+		reported: map[string]bool{}, impaired: map[string]bool{}, damped: map[string]bool{}}
+}
+
+// silences gives of each node with a session, of which gossip says nothing bad, how
+// long it will be quiet at a step, but for its tolerance.
+func (c *checker) silences(now time.Time) map[string]time.Duration {
+	quiet := map[string]time.Duration{}
+	for name, n := range c.m.nodes {
+		if n.session && !n.hinted {
+			quiet[name] = now.Sub(n.heard) - n.tolerance.now
+		}
+	}
+	return quiet
 }
 
 func (c *checker) event(ev Event) {
@@ -39,7 +62,7 @@ func (c *checker) event(ev Event) {
 	}
 }
 
-func (c *checker) effects(ev Event, effects []Effect, sessions map[string]bool) {
+func (c *checker) effects(ev Event, now time.Time, effects []Effect, sessions map[string]bool, quiet map[string]time.Duration) {
 	for _, e := range effects {
 		switch e := e.(type) {
 		case AskWitnesses:
@@ -69,9 +92,63 @@ func (c *checker) effects(ev Event, effects []Effect, sessions map[string]bool) 
 			if e.Why == "" {
 				c.t.Fatalf("%T: %s: %s without a reason", ev, e.Node, e.To)
 			}
+			if beats := time.Duration(c.m.limits.BeatMiss) * c.m.beat; e.To == Suspect && (e.From == Healthy || e.From == Back) &&
+				sessions[e.Node] && quiet[e.Node] < beats && !isHint(ev) && quiet[e.Node] != 0 {
+				c.t.Fatalf("%T: %s: suspect with a session, only %s quiet", ev, e.Node, quiet[e.Node])
+			}
+			c.word(ev, e)
+			if e.To == Dead && e.From == Suspect && !isHardFact(ev) && c.frozen {
+				l := c.m.limits
+				if now.Sub(c.since) < l.FreezeMax || !c.lastDead.IsZero() && now.Sub(c.lastDead) < l.FreezeDeadEvery {
+					c.t.Fatalf("%T: %s died %s after the freeze, %s after the one before", ev, e.Node, now.Sub(c.since), now.Sub(c.lastDead))
+				}
+				c.lastDead = now
+			}
+			if e.To == Dead {
+				c.impaired[e.Node] = false
+			}
 			c.verdicts[e.Node] = e.To
+		case SetImpaired:
+			if c.impaired[e.Node] == e.Impaired || e.Why == "" || e.Impaired && !sessions[e.Node] {
+				c.t.Fatalf("%T: %+v, was %v", ev, e, c.impaired[e.Node])
+			}
+			c.impaired[e.Node] = e.Impaired
+		case SetDamped:
+			if !c.damped[e.Node] && !e.Damped || e.Why == "" || e.Damped && (!e.Until.After(now) || c.verdicts[e.Node] != Back) {
+				c.t.Fatalf("%T: %+v, was %v", ev, e, c.damped[e.Node])
+			}
+			c.damped[e.Node] = e.Damped
+		case SetFrozen:
+			if c.frozen == e.Frozen || e.Why == "" {
+				c.t.Fatalf("%T: %+v, was %v", ev, e, c.frozen)
+			}
+			c.frozen, c.since, c.lastDead = e.Frozen, now, time.Time{}
 		}
 	}
+}
+
+// word checks that a verdict names those on whose word it rests, and nobody else.
+func (c *checker) word(ev Event, e SetVerdict) {
+	switch e.To {
+	case Suspect, AgentLost:
+		for _, o := range e.By {
+			if !slices.Contains(c.asked[e.Node].Observers, o) {
+				c.t.Fatalf("%T: %s: %s by the word of %v, asked were %v", ev, e.Node, e.To, e.By, c.asked[e.Node].Observers)
+			}
+		}
+		if len(e.By) == 0 {
+			c.t.Fatalf("%T: %s: %s by nobody's word", ev, e.Node, e.To)
+		}
+	case Dead:
+		if _, operator := ev.(OperatorDead); operator && !slices.Equal(e.By, []string{"operator kim"}) {
+			c.t.Fatalf("%s: dead by the word of %v", e.Node, e.By)
+		}
+	}
+}
+
+func isHint(ev Event) bool {
+	_, hint := ev.(GossipHint)
+	return hint
 }
 
 func isHardFact(ev Event) bool {
@@ -85,7 +162,7 @@ func isHardFact(ev Event) bool {
 // anyEvent draws an event about one of the nodes, valid or stale.
 func anyEvent(t *rapid.T, names []string, asked map[string]AskWitnesses, seq map[string]uint64) Event {
 	n := rapid.SampledFrom(names).Draw(t, "node")
-	switch rapid.IntRange(0, 17).Draw(t, "event") {
+	switch rapid.IntRange(0, 18).Draw(t, "event") {
 	case 0:
 		return NodeAdded{Node: n, Verdict: Verdict(rapid.IntRange(0, 5).Draw(t, "last")), BootID: "a"}
 	case 1:
@@ -97,7 +174,12 @@ func anyEvent(t *rapid.T, names []string, asked map[string]AskWitnesses, seq map
 		return SessionClosed{n, rapid.Bool().Draw(t, "graceful")}
 	case 5, 6, 7:
 		seq[n]++
-		return Beat{Node: n, Seq: seq[n]}
+		return Beat{Node: n, Seq: seq[n], Check: SelfCheck{
+			Age:        time.Duration(rapid.IntRange(0, 12).Draw(t, "age")) * time.Second,
+			Failing:    rapid.SampledFrom([]string{"", "", "disk: no space left"}).Draw(t, "failing"),
+			IOPressure: rapid.Float64Range(0, 1).Draw(t, "pressure")}}
+	case 18:
+		return OperatorThaw{By: "kim"}
 	case 8:
 		return GossipHint{n, rapid.Bool().Draw(t, "alive")}
 	case 9:
@@ -127,10 +209,12 @@ func anyEvent(t *rapid.T, names []string, asked map[string]AskWitnesses, seq map
 func TestAnyEvents(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		names := []string{"n1", "n2", "n3", "n4", "n5"}
-		limits := Limits{DeadAfter: 2 * time.Second, BeatFleet: 3} // so that deaths and stretched beats happen
+		// So that deaths, stretched beats, freezes and dampings happen in a short run.
+		limits := Limits{DeadAfter: 2 * time.Second, BeatFleet: 3, FreezeConfirm: 2 * time.Second, FreezeMax: 4 * time.Second,
+			FreezeDeadEvery: time.Second, FlapDamp: 1.5, FlapReuse: 1, FlapHalfLife: 2 * time.Second,
+			SelfCheckStale: time.Second, SelfCheckGood: time.Second, PressureFor: time.Second}
 		m, twin := New(limits), New(limits)
-		c := &checker{t: t, verdicts: map[string]Verdict{}, asked: map[string]AskWitnesses{},
-			alive: map[string]bool{}, reported: map[string]bool{}}
+		c := newChecker(t, m)
 		sessions, seq := map[string]bool{}, map[string]uint64{}
 		now := epoch
 		for range rapid.IntRange(1, 150).Draw(t, "steps") {
@@ -146,6 +230,8 @@ func TestAnyEvents(t *testing.T) {
 				}
 			case NodeRemoved:
 				delete(sessions, ev.Node)
+				delete(c.impaired, ev.Node)
+				delete(c.damped, ev.Node)
 			case SessionOpened:
 				_, sessions[ev.Node] = m.Verdict(ev.Node)
 				seq[ev.Node] = 0
@@ -157,8 +243,15 @@ func TestAnyEvents(t *testing.T) {
 				clear(sessions)
 			}
 			c.event(ev)
+			quiet := c.silences(now)
 			effects := m.Step(ev, now)
-			c.effects(ev, effects, sessions)
+			if s, ok := ev.(LeaderStalled); ok && s.For > 0 && c.frozen {
+				c.since = earlier(now, c.since.Add(s.For))
+				if !c.lastDead.IsZero() {
+					c.lastDead = earlier(now, c.lastDead.Add(s.For))
+				}
+			}
+			c.effects(ev, now, effects, sessions, quiet)
 			if other := twin.Step(ev, now); fmt.Sprintf("%#v", effects) != fmt.Sprintf("%#v", other) {
 				t.Fatalf("%#v gave\n%#v\nand\n%#v", ev, effects, other)
 			}
@@ -172,6 +265,7 @@ func TestAnyEvents(t *testing.T) {
 				t.Fatalf("a Tick left %s due", now.Sub(wake))
 			}
 			checkWakes(t, m)
+			checkCounts(t, m, c)
 		}
 	})
 }
@@ -195,6 +289,35 @@ func checkWakes(t *rapid.T, m *Machine) {
 				}
 			}
 		}
+	}
+}
+
+// checkCounts compares what the machine counts on its way with what is.
+func checkCounts(t *rapid.T, m *Machine, c *checker) {
+	var count [Back + 1]int
+	var suspects [standings]int
+	for _, name := range m.names {
+		n := m.nodes[name]
+		count[n.verdict]++
+		if n.standing != notSuspect {
+			suspects[n.standing]++
+		}
+		if (n.standing != notSuspect) != (n.verdict == Suspect) {
+			t.Fatalf("%s is %s and stands as %d", name, n.verdict, n.standing)
+		}
+		if l := m.limits; n.tolerance.now < l.BeatJitter || n.tolerance.now > l.JitterMax {
+			t.Fatalf("%s: tolerance %s", name, n.tolerance.now)
+		}
+		if n.health.impaired != c.impaired[name] || n.flaps.until.IsZero() == c.damped[name] {
+			t.Fatalf("%s: impaired %v, damped until %s; effects said %v, %v", name, n.health.impaired, n.flaps.until, c.impaired[name], c.damped[name])
+		}
+	}
+	suspects[notSuspect] = m.freeze.suspects[notSuspect]
+	if count != m.count || suspects != m.freeze.suspects {
+		t.Fatalf("counted %v and %v, are %v and %v", m.count, m.freeze.suspects, count, suspects)
+	}
+	if m.freeze.on() != c.frozen || c.frozen && count[Suspect]+count[AgentLost] == 0 {
+		t.Fatalf("frozen: %v, effects said %v; %v", m.freeze.on(), c.frozen, count)
 	}
 }
 
@@ -304,6 +427,123 @@ func TestSilentIsFound(t *testing.T) {
 			if v, _ := s.m.Verdict(n); v != want {
 				t.Fatalf("%s is %s, want %s:\n%s", n, v, want, s.out.String())
 			}
+		}
+	})
+}
+
+// TestAsksUnderJitter: however late a node's beats are, it costs no more than 5 asks
+// in any second, and while its host answers it is never suspected.
+func TestAsksUnderJitter(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := newScript(t)
+		s.step(NodeAdded{Node: "n1"})
+		s.step(SessionOpened{Node: "n1", BootID: "a"})
+		s.beat("n1")
+		var asks []time.Time
+		took := func(effects []Effect) {
+			for _, e := range effects {
+				switch e := e.(type) {
+				case SetVerdict:
+					if e.To == Suspect || e.To == Dead {
+						t.Fatalf("%+v", e)
+					}
+				case AskWitnesses:
+					asks = append(asks, s.now)
+					if i := len(asks) - 6; i >= 0 && s.now.Sub(asks[i]) <= time.Second {
+						t.Fatalf("six asks within %s:\n%s", s.now.Sub(asks[i]), s.out.String())
+					}
+				}
+			}
+		}
+		most := rapid.SampledFrom([]int{120, 200, 300, 450, 700}).Draw(t, "most")
+		answer := time.Duration(rapid.IntRange(1, 140).Draw(t, "answer")) * time.Millisecond
+		for range 60 {
+			beat := s.now.Add(time.Duration(rapid.IntRange(50, most).Draw(t, "gap")) * time.Millisecond)
+			for s.now.Before(beat) {
+				next := beat
+				if wake, ok := s.m.NextWake(); ok {
+					next = earlier(next, later(s.now, wake))
+				}
+				reports := s.m.nodes["n1"].asking() && s.asked["n1"].AskID != 0
+				if reports && !asks[len(asks)-1].Add(answer).After(next) {
+					s.now = later(s.now, asks[len(asks)-1].Add(answer))
+					took(s.step(WitnessReport{Observer: LeaderObserver, Target: "n1", AskID: s.asked["n1"].AskID, HostAnswers: true}))
+					continue
+				}
+				s.now = next
+				took(s.step(Tick{}))
+			}
+			took(s.beat("n1"))
+		}
+	})
+}
+
+// TestSettles: whatever happened, once all nodes beat and their checks are good
+// nothing is left of it: no freeze, no impairment, no damping.
+func TestSettles(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		names := []string{"n1", "n2", "n3", "n4", "n5"}
+		s := newScript(t)
+		s.m = New(Limits{FlapHalfLife: 5 * time.Second})
+		for _, n := range names {
+			s.step(NodeAdded{Node: n, BootID: "a"})
+		}
+		for range rapid.IntRange(0, 80).Draw(t, "steps") {
+			ev := anyEvent(t, names, s.asked, s.seq)
+			s.now = s.now.Add(time.Duration(rapid.IntRange(0, 300).Draw(t, "ms")) * time.Millisecond)
+			s.step(ev)
+		}
+		for _, n := range names {
+			s.step(NodeAdded{Node: n, BootID: "a"})
+			s.seq[n] = 0
+			s.step(SessionOpened{Node: n, BootID: "a"})
+			s.step(Reconciled{n})
+		}
+		s.out.Reset()
+		s.tick(11*time.Second, names, nil)
+		if s.m.freeze.on() {
+			t.Fatalf("still frozen:\n%s", s.out.String())
+		}
+		s.tick(10*time.Second, names, nil) // FlapMax is below FlapReuse after three halvings
+		for _, name := range names {
+			if n := s.m.nodes[name]; n.verdict != Healthy || n.health.impaired || !n.flaps.until.IsZero() {
+				t.Fatalf("%s is %s, impaired %v, damped until %s:\n%s", name, n.verdict, n.health.impaired, n.flaps.until, s.out.String())
+			}
+		}
+	})
+}
+
+// TestSilenceKills: nodes that stay silent, by the word of all who are asked, die
+// in the end, however many they are and whatever was before.
+func TestSilenceKills(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		names := list("n1-n9")
+		s := newScript(t)
+		s.m = New(Limits{DeadAfter: 6 * time.Second, FreezeConfirm: time.Second, FreezeMax: 6 * time.Second, FreezeDeadEvery: time.Second})
+		for _, n := range names {
+			s.step(NodeAdded{Node: n, BootID: "a"})
+			s.step(SessionOpened{Node: n, BootID: "a"})
+		}
+		lost := rapid.IntRange(1, 8).Draw(t, "lost")
+		mute := rapid.IntRange(0, 9-lost).Draw(t, "mute")
+		s.mute = names[9-mute:]
+		s.brief = true
+		s.tick(500*time.Millisecond, names, nil)
+		see := map[string]string{}
+		for _, n := range names[:lost] {
+			see[n] = "no"
+		}
+		within := 8 * time.Second
+		if mute > 0 { // asks that wait for mute ones take longer, and none may confirm
+			within += time.Duration(lost) * 2 * time.Second
+		}
+		dead := lost
+		if mute == 9-lost {
+			dead = 0 // witnesses are there and say nothing
+		}
+		s.tick(within, names[lost:], see)
+		if s.m.count[Dead] != dead || s.m.count[Healthy] != len(names)-lost {
+			t.Fatalf("%d lost, %d mute: %v dead:\n%s", lost, mute, s.m.count, s.out.String())
 		}
 	})
 }
