@@ -3,15 +3,23 @@
 // It is pure: Plan takes a picture of the service and the time and returns
 // actions, each with its reason in words. Where a new filling goes is not its
 // affair: it knows nothing of capacity, and asks again for what was not placed.
+// Nor are budgets of spares and reliefs: whoever carries out the plan holds back
+// what is too much, and sets Filling.Relieve on no more than may be relieved.
 //
-// It owns the rules of scaling, spares and rollouts. Invariants: its actions
-// never take the slots that are available below Replicas - MaxUnavailable (I4);
-// planning what has been applied plans nothing (I10); beyond one filling for
-// each slot there are never more than MaxSurge by its doing, spares apart.
+// It owns the rules of scaling, spares, reliefs, rollouts and exclusive slots.
+// Invariants: its actions never take the slots that are available below
+// Replicas - MaxUnavailable (I4); planning what has been applied plans nothing
+// (I10); beyond one filling for each slot there are never more than MaxSurge by
+// its doing, spares apart; an exclusive slot gets nothing while anything that is
+// or was in it may run (I6).
 //
-//	View ─► void ─► unwanted ─► contest ─► prune ─► spare ─► stop-first ─► fill ─► start-first ─► Decision
-//	        dead    deleted,    spare or   old and  for      within the    empty   within the
-//	        nodes   scaled away incumbent  double   suspect  floor         slots   surge
+//	View ─► void ─► unwanted ─┬► adopt ─► relieve ─► contest ─► prune ─► spare ─► stop-first ─► fill ─► start-first ─► relief ─► Decision
+//	        dead    deleted,  │           spare is   spare or   old and  for      within the    empty   within the     spare
+//	        nodes   scaled    │           ready      incumbent  double   suspect  floor         slots   surge
+//	                away      │
+//	                exclusive └► leave one ─► give up ─► prune ─► relieve ─► stop-first ─► refill ─► Decision, Wake
+//	                             of several   lease has           within      within the    all is
+//	                                          ended               the floor   floor         fenced
 //
 // Three words for what is known of a filling's node:
 //
@@ -19,11 +27,36 @@
 //	reachable  heard, and AgentLost and Unknown    its fillings count as last known and are left alone
 //	suspect    Suspect                             its fillings do not count, are left alone, and get a spare
 //
-// Left alone has one exception: what the user no longer wants (the service is
-// deleted, the slot is scaled away) is removed wherever it is.
+// Left alone has exceptions. What the user no longer wants (the service is
+// deleted, the slot is scaled away) is removed wherever it is; so is what has been
+// relieved, and what an exclusive slot has one too many of.
+//
+// # Spares and reliefs
 //
 // Spares are apart from the surge: a spare stands in for a filling that may be
 // running nothing at all, so it takes no room from a rollout, and a rollout
 // never delays a spare. A slot with a spare is not rolled until exactly one of
 // the two is left.
+//
+// A filling that is to be relieved runs, but its agent is lost for long or its
+// node cannot work. It gets a spare too, elsewhere, and goes as soon as that is
+// ready: never before, so that the slot stays available. Once it need not be
+// relieved any more the two contest the slot as after any return. What is suspect
+// as well is simply suspect. Its Remove may reach nobody for long, and its node may
+// be unable to stop it: then the record stays, and nothing waits for its room.
+// A slot is relieved by its rollout where that has its turn; so no spare that
+// finds no room keeps a slot from being rolled.
+//
+// An incumbent that is back on a damped node keeps its spare, if that is ready:
+// the node may be gone again in a moment.
+//
+// # Exclusive slots
+//
+// A slot of an exclusive service has no spare and no successor beside it. It is
+// filled when each filling in it is known to be gone or fenced: under a lease that
+// has surely ended, or that it never got. An incumbent that cannot be reached is
+// given up when its lease has ended; one on a node that cannot work is stopped
+// first, within the floor. Decision.Wake is when the next slot can be filled. What
+// runs without a lease, because the service was not exclusive before, has no
+// fence: where its agent is not heard the slot waits, and keeps what serves in it.
 package reconciler

@@ -49,13 +49,17 @@ func deleting(v View) View {
 	return v
 }
 
+// row is a view and all that is to be decided of it.
+type row struct {
+	name    string
+	view    View
+	actions []string
+	waiting []string
+	wake    time.Duration // after t0; 0 for not at all
+}
+
 func TestPlan(t *testing.T) {
-	for _, c := range []struct {
-		name    string
-		view    View
-		actions []string
-		waiting []string
-	}{
+	for _, c := range []row{
 		{name: "nothing wanted, nothing there", view: web(0, 1, 0, 0)},
 		{name: "new service: all slots, whatever the surge", view: web(2, 1, 0, 1), actions: []string{
 			"Create default/web-0 revision 1: the slot is empty",
@@ -227,25 +231,34 @@ func TestPlan(t *testing.T) {
 			actions: []string{"Remove default/web-0@1 revision 1: it has ended and web-0@2 is in the same slot"},
 			waiting: []string{"web-0@1 is stopping on n1", "web-0@2 is not ready on n2"}},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			w := fleet{view: c.view, now: t0}
-			w.bound()
-			d := w.checkPlan(t)
-			w.checkIdle(t, d)
-			if raw := Plan(c.view, t0); !reflect.DeepEqual(raw, d) {
-				t.Errorf("with both budgets zero %+v, with one unavailable %+v", raw, d)
-			}
-			var got []string
-			for _, a := range d.Actions {
-				got = append(got, a.String())
-			}
-			if !slices.Equal(got, c.actions) {
-				t.Errorf("actions\n%q, want\n%q", got, c.actions)
-			}
-			if !slices.Equal(d.Waiting, c.waiting) {
-				t.Errorf("waiting\n%q, want\n%q", d.Waiting, c.waiting)
-			}
-		})
+		t.Run(c.name, c.check)
+	}
+}
+
+func (c row) check(t *testing.T) {
+	w := fleet{view: c.view, now: t0}
+	w.bound()
+	d := w.checkPlan(t)
+	w.checkIdle(t, d)
+	if raw := Plan(c.view, t0); !reflect.DeepEqual(raw, d) {
+		t.Errorf("with both budgets zero %+v, with one unavailable %+v", raw, d)
+	}
+	var got []string
+	for _, a := range d.Actions {
+		got = append(got, a.String())
+	}
+	if !slices.Equal(got, c.actions) {
+		t.Errorf("actions\n%q, want\n%q", got, c.actions)
+	}
+	if !slices.Equal(d.Waiting, c.waiting) {
+		t.Errorf("waiting\n%q, want\n%q", d.Waiting, c.waiting)
+	}
+	var wake time.Time
+	if c.wake > 0 {
+		wake = t0.Add(c.wake)
+	}
+	if !d.Wake.Equal(wake) {
+		t.Errorf("wake %s, want %s", d.Wake, wake)
 	}
 }
 

@@ -27,7 +27,7 @@ func (p *planner) prune(s *slot) {
 	if keep := firstServing(p.current(s)); keep != nil {
 		for _, f := range s.live() {
 			switch {
-			case f == keep || !f.heard() && !f.relieved():
+			case f == keep || !f.heard():
 			case f.Revision == p.Revision:
 				p.remove(f, "%s on %s is ready in the same slot", keep.name(), keep.Node)
 			default:
