@@ -1,0 +1,269 @@
+package runtimetest
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/orchctl/orch/agent/ctrd"
+	"github.com/orchctl/orch/api"
+)
+
+// eventsMax is how many events may wait for a subscriber; more are lost, and it
+// is told that it has to list.
+const eventsMax = 64
+
+// Runtime is a containerd with its containers. Make it with New.
+type Runtime struct {
+	mu         sync.Mutex
+	containers map[string]*ctrd.Observed
+	images     map[string]bool
+	calls      []string // that change something
+	events     map[chan ctrd.Event]bool
+	down       error
+	exec       func(id string, e ctrd.ExecSpec) (int, error)
+}
+
+// New makes a runtime without containers that has these images.
+func New(images ...string) *Runtime {
+	r := &Runtime{containers: map[string]*ctrd.Observed{}, images: map[string]bool{}, events: map[chan ctrd.Event]bool{}}
+	for _, ref := range images {
+		r.images[ref] = true
+	}
+	return r
+}
+
+// OnExec replaces what commands in containers do: by default they echo their
+// input and end with the code 7.
+func (r *Runtime) OnExec(f func(id string, e ctrd.ExecSpec) (int, error)) { r.exec = f }
+
+func (r *Runtime) note(format string, args ...any) {
+	r.calls = append(r.calls, fmt.Sprintf(format, args...))
+}
+
+// Took gives the calls since the last Took.
+func (r *Runtime) Took() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	calls := r.calls
+	r.calls = nil
+	return calls
+}
+
+// IDs of all containers, those that ended too.
+func (r *Runtime) IDs() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Sorted(maps.Keys(r.containers))
+}
+
+// All gives the containers by id.
+func (r *Runtime) All() []ctrd.Observed {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.all()
+}
+
+func (r *Runtime) all() []ctrd.Observed {
+	var out []ctrd.Observed
+	for _, id := range slices.Sorted(maps.Keys(r.containers)) {
+		out = append(out, *r.containers[id])
+	}
+	return out
+}
+
+// Get gives one container.
+func (r *Runtime) Get(id string) (ctrd.Observed, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if o := r.containers[id]; o != nil {
+		return *o, true
+	}
+	return ctrd.Observed{}, false
+}
+
+// SetDown makes Ping and List fail with err; nil ends that.
+func (r *Runtime) SetDown(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.down = err
+}
+
+// AddImage brings an image to the node.
+func (r *Runtime) AddImage(ref string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.images[ref] = true
+}
+
+// Exit ends a container's process with a code, by itself.
+func (r *Runtime) Exit(id string, code int) {
+	r.End(id, api.Exit{Code: code, Reason: api.ExitError})
+}
+
+// End ends a container's process and tells the subscribers; false: it did not run.
+func (r *Runtime) End(id string, how api.Exit) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.end(id, how)
+}
+
+func (r *Runtime) end(id string, how api.Exit) bool {
+	o := r.containers[id]
+	if o == nil || !o.Running {
+		return false
+	}
+	how.FinishedAt = time.Now()
+	o.Running, o.Exit = false, &how
+	for ch := range r.events {
+		select {
+		case ch <- ctrd.Exited{ID: id, Exit: how}:
+		default: // its reader is stuck: an agent that is killed, as like as not
+		}
+	}
+	return true
+}
+
+// PowerLost ends everything without a word to anybody.
+func (r *Runtime) PowerLost() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, o := range r.containers {
+		if o.Running {
+			o.Running, o.Exit = false, &api.Exit{Code: 255, Reason: api.ExitError, Message: "lost with its supervisor", FinishedAt: time.Now()}
+		}
+	}
+	clear(r.events)
+}
+
+// Ping implements agent.Runtime, as do the methods below.
+func (r *Runtime) Ping(context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.down
+}
+
+// List gives the containers by id.
+func (r *Runtime) List(context.Context) ([]ctrd.Observed, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.all(), r.down
+}
+
+// Events begin with Reconnected.
+func (r *Runtime) Events(ctx context.Context) <-chan ctrd.Event {
+	in, out := make(chan ctrd.Event, eventsMax), make(chan ctrd.Event)
+	in <- ctrd.Reconnected{}
+	r.mu.Lock()
+	r.events[in] = true
+	r.mu.Unlock()
+	go func() {
+		defer close(out)
+		defer func() {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			delete(r.events, in)
+		}()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case e := <-in:
+				select {
+				case out <- e:
+				case <-ctx.Done():
+					return
+				}
+			}
+		}
+	}()
+	return out
+}
+
+// Reconnect has the subscribers look anew.
+func (r *Runtime) Reconnect() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for ch := range r.events {
+		select {
+		case ch <- ctrd.Reconnected{}:
+		default:
+		}
+	}
+}
+
+// EnsureImage knows the images that were brought.
+func (r *Runtime) EnsureImage(_ context.Context, ref string, _ func(string)) (ctrd.ImageInfo, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.images[ref] {
+		return ctrd.ImageInfo{}, fmt.Errorf("%w: %s is not on this node", ctrd.ErrImageMissing, ref)
+	}
+	return ctrd.ImageInfo{ID: "sha256:" + ref, Ref: ref}, nil
+}
+
+// ImportImage takes an archive that holds nothing but its reference.
+func (r *Runtime) ImportImage(_ context.Context, archive io.Reader) ([]string, error) {
+	b, err := io.ReadAll(archive)
+	if err != nil {
+		return nil, err
+	}
+	r.AddImage(string(b))
+	return []string{string(b)}, nil
+}
+
+// Start gives a container that is there as it is.
+func (r *Runtime) Start(_ context.Context, s ctrd.ContainerSpec) (ctrd.Observed, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	id := s.ID()
+	r.note("start %s", id)
+	o := r.containers[id]
+	if o == nil {
+		o = &ctrd.Observed{ID: id, Replica: s.Replica, Container: s.Container.Name, Revision: s.Revision, Incarnation: s.Incarnation, Attempt: s.Attempt,
+			SpecHash: s.SpecHash, ImageID: s.ImageID, NetNS: s.NetNS, IP: s.IP, Grace: s.Grace, Running: true, StartedAt: time.Now()}
+		r.containers[id] = o
+	}
+	return *o, nil
+}
+
+// Stop ends it at once.
+func (r *Runtime) Stop(_ context.Context, id string, _ time.Duration, why string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.note("stop %s", id)
+	r.end(id, api.Exit{Code: 143, Signal: 15, Reason: exitKilled, Message: why})
+	return nil
+}
+
+// exitKilled is how the runtime calls an end that it was asked for.
+const exitKilled = "Killed"
+
+// Remove removes it, running or not.
+func (r *Runtime) Remove(_ context.Context, id string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.note("remove %s", id)
+	delete(r.containers, id)
+	return nil
+}
+
+// Exec runs what OnExec says.
+func (r *Runtime) Exec(_ context.Context, id string, e ctrd.ExecSpec) (int, error) {
+	if r.exec != nil {
+		return r.exec(id, e)
+	}
+	if _, err := fmt.Fprintf(e.Stdout, "%s in %s: ", e.Args[0], id); err != nil {
+		return -1, err
+	}
+	if e.Stdin != nil {
+		if _, err := io.Copy(e.Stdout, e.Stdin); err != nil {
+			return -1, err
+		}
+	}
+	return 7, nil
+}

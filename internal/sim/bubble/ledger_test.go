@@ -1,0 +1,360 @@
+package bubble
+
+import (
+	"cmp"
+	"encoding/json"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/controller/core"
+	"github.com/orchctl/orch/internal/controller/election"
+	"github.com/orchctl/orch/internal/store"
+	orchv1 "github.com/orchctl/orch/proto/orch/v1"
+)
+
+// ledger is what the store holds, decoded, and what it ever held. It is read and
+// written under etcd's lock.
+type ledger struct {
+	w          *world
+	holder     election.Holder
+	services   map[api.Key]*api.Service
+	revisions  map[revisionKey]*api.Revision
+	placements map[api.ReplicaKey]placement
+	nodes      map[string]*api.Node
+	requests   map[string]bool // ever done, by id
+
+	epochs map[uint64]api.ReplicaKey
+	// boots is the life of the node that each placement ever was committed to,
+	// goneAt when its removal was.
+	boots  map[api.ReplicaKey]string
+	goneAt map[api.ReplicaKey]time.Time
+	// deadAt is when a node's verdict became dead.
+	deadAt map[string]time.Time
+
+	spares, stops, voids int
+}
+
+type placement struct {
+	node, boot      string
+	revision        int64
+	spare, stopping bool
+	since           time.Time
+}
+
+type revisionKey struct {
+	service api.Key
+	number  int64
+}
+
+func newLedger(w *world) *ledger {
+	return &ledger{w: w, services: map[api.Key]*api.Service{}, revisions: map[revisionKey]*api.Revision{}, placements: map[api.ReplicaKey]placement{},
+		nodes: map[string]*api.Node{}, requests: map[string]bool{}, epochs: map[uint64]api.ReplicaKey{}, boots: map[api.ReplicaKey]string{},
+		goneAt: map[api.ReplicaKey]time.Time{}, deadAt: map[string]time.Time{}}
+}
+
+func compareReplicas(a, b api.ReplicaKey) int {
+	return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.Slot, b.Slot), cmp.Compare(a.Epoch, b.Epoch))
+}
+
+// of gives a service's placements, sorted.
+func (g *ledger) of(s api.Key) []api.ReplicaKey {
+	var out []api.ReplicaKey
+	for k := range g.placements {
+		if k.ServiceKey() == s {
+			out = append(out, k)
+		}
+	}
+	slices.SortFunc(out, compareReplicas)
+	return out
+}
+
+func (g *ledger) template(k api.ReplicaKey, revision int64) *api.Template {
+	if r := g.revisions[revisionKey{k.ServiceKey(), revision}]; r != nil {
+		return &r.Template
+	}
+	return nil
+}
+
+// written takes up a transaction in the moment in which it takes effect.
+func (g *ledger) written(by *ctlMachine, t store.Txn, rev int64) {
+	g.fenced(by, t, rev)
+	before := g.snapshot()
+	var stopped, gone, placed []api.ReplicaKey
+	for _, op := range t.Then {
+		if op.Kind == store.OpDeletePrefix {
+			g.w.violate("sim", "a prefix is deleted, which the ledger does not know: %s", op.Key)
+			continue
+		}
+		deleted := op.Kind == store.OpDelete
+		if op.Key == election.LeaderKey {
+			g.leader(op.Value)
+			continue
+		}
+		rest, ours := strings.CutPrefix(op.Key, core.Prefix)
+		what, path, _ := strings.Cut(rest, "/")
+		parts := strings.Split(path, "/")
+		switch {
+		case !ours:
+		case what == "placements":
+			k := replicaOf(parts)
+			old, known := g.placements[k]
+			if deleted {
+				if known {
+					gone = append(gone, k)
+				}
+				delete(g.placements, k)
+				continue
+			}
+			p := g.readPlacement(op.Value)
+			g.placements[k] = p
+			switch {
+			case !known:
+				placed = append(placed, k)
+			case p.node != old.node || p.boot != old.boot || p.revision != old.revision || old.stopping && !p.stopping || !old.spare && p.spare:
+				g.w.violate("epochs", "placement %s went back: %+v, then %+v", k, old, p)
+			case p.stopping && !old.stopping:
+				stopped = append(stopped, k)
+			}
+		case what == "services":
+			g.service(api.Key{Namespace: parts[0], Name: parts[1]}, op, deleted)
+		case what == "revisions":
+			number, _ := strconv.ParseInt(parts[2], 10, 64)
+			at := revisionKey{api.Key{Namespace: parts[0], Name: parts[1]}, number}
+			delete(g.revisions, at)
+			if !deleted {
+				g.revisions[at] = &api.Revision{}
+				g.open(op.Value, g.revisions[at])
+			}
+		case what == "nodes":
+			g.node(parts[0], op, deleted)
+		case what == "requests" && !deleted:
+			var r struct{ ID string }
+			g.open(op.Value, &r)
+			if g.requests[r.ID] {
+				g.w.violate("I2", "request %s is done twice", r.ID)
+			}
+			g.requests[r.ID] = true
+		}
+	}
+	for _, k := range placed {
+		g.placed(k)
+	}
+	for _, k := range stopped {
+		g.stops++
+		g.goneAt[k] = time.Now()
+		g.stopsRightly(before, k)
+	}
+	for _, k := range gone {
+		g.released(before, k)
+	}
+}
+
+// picture is what a decision is held against.
+type picture struct {
+	placements map[api.ReplicaKey]placement
+	nodes      map[string]*api.Node
+}
+
+func (g *ledger) snapshot() picture {
+	p := picture{make(map[api.ReplicaKey]placement, len(g.placements)), make(map[string]*api.Node, len(g.nodes))}
+	for k, v := range g.placements {
+		p.placements[k] = v
+	}
+	for k, v := range g.nodes {
+		p.nodes[k] = v
+	}
+	return p
+}
+
+func replicaOf(parts []string) api.ReplicaKey {
+	slot, _ := strconv.Atoi(parts[2])
+	epoch, _ := strconv.ParseUint(parts[3], 10, 64)
+	return api.ReplicaKey{Namespace: parts[0], Service: parts[1], Slot: slot, Epoch: epoch}
+}
+
+func (g *ledger) readPlacement(value []byte) placement {
+	var p orchv1.Placement
+	if err := proto.Unmarshal(value, &p); err != nil {
+		g.w.violate("I2", "a placement cannot be read: %v", err)
+	}
+	return placement{node: p.Node, boot: p.BootId, revision: p.Revision, spare: p.Spare, stopping: p.Stopping, since: time.Now()}
+}
+
+func (g *ledger) open(b []byte, v any) {
+	var e orchv1.Envelope
+	err := proto.Unmarshal(b, &e)
+	if err == nil {
+		err = json.Unmarshal(e.Json, v)
+	}
+	if err != nil {
+		g.w.violate("I2", "what is committed cannot be read: %v", err)
+	}
+}
+
+// fenced: I9. Whatever is written below the core's keys, or into the book of
+// tokens and names, carries the fence of the leader.
+func (g *ledger) fenced(by *ctlMachine, t store.Txn, rev int64) {
+	if slices.ContainsFunc(t.Then, func(op store.Op) bool { return op.Key == election.LeaderKey }) && len(t.Then) == 1 {
+		return // the key itself
+	}
+	for _, c := range t.If {
+		if c.Key == election.LeaderKey && c.Kind == store.CompareModRev {
+			if g.holder.ID != by.name {
+				g.w.violate("I9", "%s writes at revision %d, the leader is %+v", by.name, rev, g.holder)
+			}
+			return
+		}
+	}
+	for _, op := range t.Then {
+		if strings.HasPrefix(op.Key, core.Prefix) {
+			g.w.violate("I9", "%s writes %s at revision %d without a fence", by.name, op.Key, rev)
+		}
+	}
+}
+
+func (g *ledger) leader(value []byte) {
+	var h election.Holder
+	if err := json.Unmarshal(value, &h); err != nil {
+		g.w.violate("I9", "the leader key cannot be read: %v", err)
+	}
+	if h.Term < g.holder.Term || h.Term == g.holder.Term && h.ID != "" {
+		g.w.violate("I9", "the leader key became %+v, it was %+v", h, g.holder)
+	}
+	if h.ID != "" {
+		g.w.say("%s leads term %d", h.ID, h.Term)
+	} else {
+		h.ID = "nobody"
+	}
+	g.holder = h
+}
+
+func (g *ledger) service(key api.Key, op store.Op, deleted bool) {
+	old := g.services[key]
+	if deleted {
+		delete(g.services, key)
+		g.w.user(key).removed(old)
+		return
+	}
+	s := &api.Service{}
+	g.open(op.Value, s)
+	if old != nil && old.Metadata.UID == s.Metadata.UID && s.Metadata.ResourceVersion <= old.Metadata.ResourceVersion {
+		g.w.violate("I2", "service %s resourceVersion %d is written after %d", key, s.Metadata.ResourceVersion, old.Metadata.ResourceVersion)
+	}
+	g.services[key] = s
+	g.w.user(key).stored(old, s)
+}
+
+func (g *ledger) node(name string, op store.Op, deleted bool) {
+	old := g.nodes[name]
+	delete(g.nodes, name)
+	if deleted {
+		return
+	}
+	n := &api.Node{}
+	g.open(op.Value, n)
+	g.nodes[name] = n
+	if n.Status.Verdict == api.VerdictDead && (old == nil || old.Status.Verdict != api.VerdictDead) {
+		g.deadAt[name] = time.Now()
+		g.w.say("%s is dead: %s", name, n.Status.VerdictWhy)
+		g.w.calledDead(name, n.Status.VerdictWhy)
+	}
+}
+
+// placed: no epoch twice, no node above what it has (I3), no spare of an
+// exclusive slot (I6).
+func (g *ledger) placed(k api.ReplicaKey) {
+	p := g.placements[k]
+	if other, ok := g.epochs[k.Epoch]; ok {
+		g.w.violate("epochs", "epoch %d was given twice: to %s and to %s", k.Epoch, other, k)
+	}
+	g.epochs[k.Epoch], g.boots[k] = k, p.boot
+	t := g.template(k, p.revision)
+	if t == nil || g.services[k.ServiceKey()] == nil {
+		g.w.violate("I2", "placement %s is committed without its service or revision %d", k, p.revision)
+		return
+	}
+	if p.spare {
+		g.spares++
+		if t.Exclusive {
+			g.w.violate("I6", "%s is a spare of an exclusive slot", k)
+		}
+	}
+	n := g.w.node(p.node)
+	sum := api.ResourceList{}
+	for other, o := range g.placements {
+		if t := g.template(other, o.revision); o.node == p.node && t != nil {
+			for name, q := range t.Requests() {
+				sum[name] += q
+			}
+		}
+	}
+	for _, name := range []string{api.CPU, api.Memory} {
+		if sum[name] > n.capacity[name] {
+			g.w.violate("I3", "%s is placed on %s, where %s of %s %s are requested then", k, p.node, sum[name], n.capacity[name], name)
+		}
+	}
+}
+
+// knownWithin is how long after a replica became ready its leader may not know it
+// yet: a probe's interval, and a session that has to be dialled again.
+const knownWithin = 5 * time.Second
+
+// stopsRightly: I5. What is to stop has a reason in what is wanted, or in a
+// filling beside it; slowness is none.
+func (g *ledger) stopsRightly(before picture, k api.ReplicaKey) {
+	p := g.placements[k]
+	s := g.services[k.ServiceKey()]
+	if s == nil || !s.Metadata.DeletedAt.IsZero() || k.Slot >= s.Spec.Want() || p.revision != s.Status.Revision {
+		return
+	}
+	n := g.w.node(p.node)
+	troubled := !n.well(g.w.memory())
+	beside := func(of map[api.ReplicaKey]placement) bool {
+		for other, o := range of {
+			if other != k && other.ServiceKey() == k.ServiceKey() && other.Slot == k.Slot && !o.stopping {
+				return true
+			}
+		}
+		return false
+	}
+	switch {
+	case p.spare: // the incumbent is back
+	case s.Spec.Exclusive: // its lease may have ended while no controller could renew it
+		if !troubled && g.w.controllersWell(g.w.memory()) {
+			g.w.violate("I5", "%s is told to stop, though it is wanted and nothing ails %s", k, p.node)
+		}
+	case !beside(before.placements) && !beside(g.placements):
+		g.w.violate("I5", "%s is told to stop, though it is the only one in a slot that is wanted and has the newest revision", k)
+	case !troubled && n.runtime.readyFor(k, knownWithin):
+		g.w.violate("I5", "%s gives way to a spare, though it is ready and nothing ailed %s for %s", k, p.node, g.w.memory())
+	}
+}
+
+// released: a placement's record goes. Either nothing of it runs, or the life of
+// its node is over.
+func (g *ledger) released(before picture, k api.ReplicaKey) {
+	p := before.placements[k]
+	if _, ok := g.goneAt[k]; !ok {
+		g.goneAt[k] = time.Now()
+	}
+	n := g.nodes[p.node]
+	if n == nil || n.Status.BootID != p.boot || n.Status.Verdict == api.VerdictDead {
+		g.voids++
+		return
+	}
+	if !p.stopping {
+		g.w.violate("I5", "the placement of %s goes, though %s lives on and it was not told to stop", k, p.node)
+		return
+	}
+	h := g.w.node(p.node)
+	for id, run := range h.runtime.running() {
+		if run.spec.Replica == k && h.bootID() == p.boot {
+			g.w.violate("I3", "the room of %s on %s is given away while %s still runs", k, p.node, id)
+		}
+	}
+}

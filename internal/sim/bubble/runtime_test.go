@@ -1,0 +1,461 @@
+package bubble
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/orchctl/orch/agent/ctrd"
+	"github.com/orchctl/orch/agent/netdev"
+	"github.com/orchctl/orch/agent/runtimetest"
+	"github.com/orchctl/orch/api"
+)
+
+// runtime is a node's containerd with what runs: calls take time, hang with it or
+// with the machine, and go on when the agent that made them is killed. Beside
+// each leased container is its watchdog.
+type runtime struct {
+	*runtimetest.Runtime
+	n *node
+
+	// hung is guarded by the network's lock: how many faults hang it.
+	hung int
+
+	mu      sync.Mutex
+	process map[string]*process // by container id; those that run
+}
+
+// process is what runs in a container.
+type process struct {
+	spec     ctrd.ContainerSpec
+	behavior behavior
+	readyAt  time.Time
+	sickTill time.Time
+	// sickTries counts what its liveness probe has failed in a row.
+	sickTries int
+	lease     ctrd.Lease // zero: none
+	watchdog  *time.Timer
+	stopping  string // why it was told to end
+	// crashes ends it by itself.
+	crashes *time.Timer
+}
+
+// behavior is what an image's process does.
+type behavior struct {
+	missing    bool
+	readyAfter time.Duration
+	endsAfter  time.Duration // 0: never
+}
+
+// behaviors by the image's name, before the colon.
+var behaviors = map[string]behavior{
+	"good":    {readyAfter: 300 * time.Millisecond},
+	"slow":    {readyAfter: 3 * time.Second},
+	"missing": {missing: true},
+	"crash":   {endsAfter: 4 * time.Second},
+}
+
+func behaviorOf(image string) behavior {
+	name, _, _ := strings.Cut(image, ":")
+	return behaviors[name]
+}
+
+// fine tells whether a template's processes run on and become ready.
+func fine(t *api.Template) bool {
+	return !slices.ContainsFunc(t.Containers, func(c api.Container) bool {
+		b := behaviorOf(c.Image)
+		return b.missing || b.endsAfter > 0
+	})
+}
+
+// The commands of probes.
+const (
+	askReady = "ready"
+	askAlive = "alive"
+)
+
+func newRuntime(n *node) *runtime {
+	r := &runtime{Runtime: runtimetest.New(), n: n, process: map[string]*process{}}
+	r.OnExec(r.command)
+	return r
+}
+
+// command is what probes run.
+func (r *runtime) command(id string, e ctrd.ExecSpec) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := r.process[id]
+	if p == nil {
+		return -1, fmt.Errorf("exec in %s: %w", id, ctrd.ErrNotRunning)
+	}
+	now := time.Now()
+	well := now.After(p.sickTill)
+	if e.Args[0] == askReady {
+		well = well && now.After(p.readyAt)
+	} else if p.sickTries++; well {
+		p.sickTries = 0
+	}
+	if well {
+		return 0, nil
+	}
+	return 1, nil
+}
+
+// running gives what runs now, by id; what is frozen with its machine does not.
+func (r *runtime) running() map[string]*process {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.process)
+}
+
+// serves tells whether a container's process is well and ready.
+func (r *runtime) serves(id string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := r.process[id]
+	now := time.Now()
+	return p != nil && now.After(p.sickTill) && now.After(p.readyAt)
+}
+
+// readyFor tells whether a replica has been ready for so long.
+func (r *runtime) readyFor(k api.ReplicaKey, d time.Duration) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range r.process {
+		if p.spec.Replica == k {
+			since := time.Now().Add(-d)
+			return since.After(p.readyAt) && since.After(p.sickTill)
+		}
+	}
+	return false
+}
+
+// publishes tells whether a port of the machine's own address is answered.
+func (r *runtime) publishes(port uint16) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range r.process {
+		for _, x := range p.spec.Container.Ports {
+			if x.Publish == int(port) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// end is the end of a container's process.
+func (r *runtime) end(id string, p *process, how api.Exit) {
+	r.mu.Lock()
+	if r.process[id] != p {
+		r.mu.Unlock()
+		return
+	}
+	delete(r.process, id)
+	p.stopTimers()
+	r.mu.Unlock()
+	r.n.w.say("%s: %s ends, code %d %s %s", r.n.name, id, how.Code, how.Reason, how.Message)
+	r.End(id, how)
+}
+
+func (p *process) stopTimers() {
+	for _, t := range []*time.Timer{p.watchdog, p.crashes} {
+		if t != nil {
+			t.Stop()
+		}
+	}
+}
+
+// powerLost ends all at once.
+func (r *runtime) powerLost() {
+	r.mu.Lock()
+	for id, p := range r.process {
+		p.stopTimers()
+		delete(r.process, id)
+	}
+	r.mu.Unlock()
+	r.PowerLost()
+	r.n.network.PowerLost()
+}
+
+// guard sets the watchdog's timer; the lock is held.
+func (r *runtime) guard(id string, p *process, at time.Duration) {
+	if p.watchdog != nil {
+		p.watchdog.Stop()
+	}
+	p.watchdog = time.AfterFunc(max(at-r.n.sinceBoot(), 0), func() {
+		if !r.n.net.see(func() bool { return r.n.frozen > 0 }) { // else when it thaws
+			r.bite(id, p)
+		}
+	})
+}
+
+// bite is the watchdog's: SIGTERM at the lease's term, SIGKILL at its end.
+func (r *runtime) bite(id string, p *process) {
+	now := r.n.sinceBoot()
+	r.mu.Lock()
+	if r.process[id] != p || p.lease == (ctrd.Lease{}) {
+		r.mu.Unlock()
+		return
+	}
+	switch {
+	case now >= p.lease.Kill:
+		r.mu.Unlock()
+		r.end(id, p, api.Exit{Code: 137, Signal: 9, Reason: api.ExitSignaled, Message: "its lease is over, said the watchdog"})
+		return
+	case now >= p.lease.Term:
+		r.guard(id, p, p.lease.Kill)
+		r.mu.Unlock()
+		r.terminate(id, p, p.spec.Grace, "its lease is over, said the watchdog")
+		return
+	}
+	r.guard(id, p, p.lease.Term)
+	r.mu.Unlock()
+}
+
+// thaw has the machine run again; its watchdogs act before anything else does.
+func (r *runtime) thaw(f func()) {
+	for id, p := range r.running() {
+		r.bite(id, p)
+	}
+	f()
+}
+
+// terminate sends SIGTERM: most end soon, some use their whole grace.
+func (r *runtime) terminate(id string, p *process, grace time.Duration, why string) {
+	took := min(grace, r.n.w.random.between(5*time.Millisecond, 200*time.Millisecond))
+	if r.n.w.random.hits(0.1) {
+		took = grace
+	}
+	r.later(took, func() { r.end(id, p, api.Exit{Code: 143, Signal: 15, Reason: api.ExitSignaled, Message: why}) })
+}
+
+// later lets a process of the machine act, but not while that is frozen. What
+// loses its power is not there any more to act on.
+func (r *runtime) later(d time.Duration, f func()) *time.Timer {
+	return time.AfterFunc(d, func() {
+		if r.n.net.see(func() bool { return r.n.frozen > 0 }) {
+			r.later(100*time.Millisecond, f)
+			return
+		}
+		f()
+	})
+}
+
+// crash ends one of the processes by itself, or makes it sick for a while.
+func (r *runtime) crash(x *chance, sick time.Duration) string {
+	all := r.running()
+	if len(all) == 0 {
+		return ""
+	}
+	id := pick(x, slices.Sorted(maps.Keys(all)))
+	if x.hits(0.5) {
+		r.mu.Lock()
+		all[id].sickTill = time.Now().Add(sick)
+		r.mu.Unlock()
+		return fmt.Sprintf("%s does not answer its probes for %s", id, sick)
+	}
+	r.end(id, all[id], api.Exit{Code: 139, Signal: 11, Reason: api.ExitSignaled})
+	return id + " crashes"
+}
+
+// client is containerd as one life of an agent calls it: an agent.Runtime.
+type client struct {
+	*runtime
+	l *agentLife
+}
+
+// call waits as long as a call needs; done tells whether it is carried out and
+// answered whether the agent hears of it.
+func (c client) call(ctx context.Context, least, most time.Duration) error {
+	ready := func() bool { return c.n.runs() && c.hung == 0 }
+	if !c.n.net.until(ready, ctx.Done()) {
+		return ctx.Err()
+	}
+	sleep(ctx, c.n.w.disk.between(least, most))
+	if !c.n.net.until(ready, ctx.Done()) {
+		return ctx.Err()
+	}
+	if ctx.Err() != nil && c.n.w.disk.hits(0.5) && c.n.net.see(c.n.runs) {
+		return nil // its agent is gone, and it is done nevertheless
+	}
+	return ctx.Err()
+}
+
+// Ping implements agent.Runtime, as do the methods below.
+func (c client) Ping(ctx context.Context) error {
+	if err := c.call(ctx, time.Millisecond, 3*time.Millisecond); err != nil {
+		return err
+	}
+	return c.Runtime.Ping(ctx)
+}
+
+// List may be a moment old.
+func (c client) List(ctx context.Context) ([]ctrd.Observed, error) {
+	if err := c.call(ctx, time.Millisecond, 20*time.Millisecond); err != nil {
+		return nil, err
+	}
+	return c.Runtime.List(ctx)
+}
+
+// EnsureImage pulls what is not there yet.
+func (c client) EnsureImage(ctx context.Context, ref string, progress func(string)) (ctrd.ImageInfo, error) {
+	if err := c.call(ctx, time.Millisecond, 5*time.Millisecond); err != nil {
+		return ctrd.ImageInfo{}, err
+	}
+	if info, err := c.Runtime.EnsureImage(ctx, ref, progress); err == nil {
+		return info, nil
+	}
+	if err := c.call(ctx, 20*time.Millisecond, 1500*time.Millisecond); err != nil {
+		return ctrd.ImageInfo{}, err
+	}
+	if !behaviorOf(ref).missing {
+		c.AddImage(ref)
+	}
+	return c.Runtime.EnsureImage(ctx, ref, progress)
+}
+
+// ImportImage is not used here.
+func (c client) ImportImage(ctx context.Context, r io.Reader) ([]string, error) {
+	if err := c.call(ctx, 10*time.Millisecond, 100*time.Millisecond); err != nil {
+		return nil, err
+	}
+	return c.Runtime.ImportImage(ctx, r)
+}
+
+// Start starts a process.
+func (c client) Start(ctx context.Context, s ctrd.ContainerSpec) (ctrd.Observed, error) {
+	if err := c.call(ctx, 15*time.Millisecond, 250*time.Millisecond); err != nil {
+		return ctrd.Observed{}, err
+	}
+	id := s.ID()
+	if o, there := c.Get(id); there {
+		return o, nil
+	}
+	if s.Lease != nil && c.n.sinceBoot() >= s.Lease.Term {
+		return ctrd.Observed{}, fmt.Errorf("start %s: %w", id, ctrd.ErrLeaseOver)
+	}
+	c.n.w.starting(c.n, s)
+	b := behaviorOf(s.Container.Image)
+	p := &process{spec: s, behavior: b, readyAt: time.Now().Add(c.n.w.random.between(b.readyAfter/2, b.readyAfter))}
+	o, err := c.Runtime.Start(ctx, s)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.process[id] = p
+	if s.Lease != nil {
+		p.lease = *s.Lease
+		c.guard(id, p, p.lease.Term)
+	}
+	if b.endsAfter > 0 {
+		p.crashes = c.later(c.n.w.random.between(b.endsAfter/4, b.endsAfter), func() {
+			c.end(id, p, api.Exit{Code: 1, Reason: api.ExitError})
+		})
+	}
+	c.n.w.say("%s: %s runs, revision %d", c.n.name, id, s.Revision)
+	return o, err
+}
+
+// SetLease goes past containerd.
+func (c client) SetLease(ctx context.Context, id string, l ctrd.Lease) error {
+	if !c.n.net.until(c.n.runs, ctx.Done()) {
+		return ctx.Err()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := c.process[id]
+	if p == nil || p.lease == (ctrd.Lease{}) {
+		return fmt.Errorf("set lease of %s: %w", id, ctrd.ErrNotFound)
+	}
+	if l.Kill > p.lease.Kill {
+		p.lease = l
+		c.guard(id, p, l.Term)
+	}
+	return nil
+}
+
+// Stop returns when the process has ended.
+func (c client) Stop(ctx context.Context, id string, grace time.Duration, why string) error {
+	if err := c.call(ctx, time.Millisecond, 10*time.Millisecond); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	p := c.process[id]
+	if p != nil {
+		p.stopping = why
+	}
+	c.mu.Unlock()
+	if p == nil {
+		return nil
+	}
+	c.n.w.stopping(c.n, id, p, why)
+	c.terminate(id, p, grace, why)
+	for {
+		if o, there := c.Get(id); !there || !o.Running {
+			return nil
+		}
+		if !sleep(ctx, 5*time.Millisecond) {
+			return ctx.Err()
+		}
+	}
+}
+
+// Remove is for what has ended.
+func (c client) Remove(ctx context.Context, id string) error {
+	if err := c.call(ctx, time.Millisecond, 60*time.Millisecond); err != nil {
+		return err
+	}
+	if o, there := c.Get(id); there && o.Running {
+		c.n.w.violate("I5", "%s removes %s, which runs", c.n.name, id)
+	}
+	return c.Runtime.Remove(ctx, id)
+}
+
+// Exec runs a probe's command.
+func (c client) Exec(ctx context.Context, id string, e ctrd.ExecSpec) (int, error) {
+	if err := c.call(ctx, time.Millisecond, 10*time.Millisecond); err != nil {
+		return -1, fmt.Errorf("exec in %s: %w: %w", id, ctrd.ErrAway, err)
+	}
+	return c.Runtime.Exec(ctx, id, e)
+}
+
+// wires is the kernel's network as one life of an agent calls it.
+type wires struct {
+	*runtimetest.Network
+	c client
+}
+
+// Setup implements agent.Network, as do the methods below.
+func (x wires) Setup(ctx context.Context, key api.ReplicaKey, ports []netdev.PortMapping) (netdev.Attachment, error) {
+	if err := x.take(ctx); err != nil {
+		return netdev.Attachment{}, err
+	}
+	return x.Network.Setup(ctx, key, ports)
+}
+
+// Teardown removes one.
+func (x wires) Teardown(ctx context.Context, key api.ReplicaKey) error {
+	if err := x.take(ctx); err != nil {
+		return err
+	}
+	return x.Network.Teardown(ctx, key)
+}
+
+// Prune removes the others.
+func (x wires) Prune(ctx context.Context, keep func(api.ReplicaKey) bool) error {
+	if err := x.take(ctx); err != nil {
+		return err
+	}
+	return x.Network.Prune(ctx, keep)
+}
+
+func (x wires) take(ctx context.Context) error {
+	if !x.c.n.net.until(x.c.n.runs, ctx.Done()) || !sleep(ctx, x.c.n.w.disk.between(2*time.Millisecond, 60*time.Millisecond)) {
+		return ctx.Err()
+	}
+	return nil
+}

@@ -1,0 +1,282 @@
+package bubble
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/status"
+
+	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/pki"
+	orchv1 "github.com/orchctl/orch/proto/orch/v1"
+)
+
+// leasesOn: services under leases are among those that users apply.
+const leasesOn = true
+
+// askMax is how long a user waits for an answer before asking again.
+const askMax = 10 * time.Second
+
+// user owns one service, asks one thing at a time, and asks again with the same
+// request id while no answer came.
+type user struct {
+	w   *world
+	key api.Key
+	r   *chance
+	// exclusive services have leases, kept ones run on in a partition.
+	exclusive, leased bool
+
+	mu      sync.Mutex
+	acked   want
+	pending *want
+	version int
+}
+
+// want is what a user wants of the service; the zero value: nothing of it.
+type want struct {
+	exists   bool
+	replicas int
+	image    string
+	id       string // of the request
+}
+
+func (x want) String() string {
+	if !x.exists {
+		return "nothing"
+	}
+	return fmt.Sprintf("%d x %s", x.replicas, x.image)
+}
+
+func newUser(w *world, i int) *user {
+	name := []string{"web", "db", "cache", "queue"}[i]
+	return &user{w: w, key: api.Key{Namespace: api.DefaultNamespace, Name: name}, r: newChance(w.cfg.seed, uint64(10+i)), exclusive: leasesOn && name == "db", leased: leasesOn && name == "queue"}
+}
+
+func (w *world) user(key api.Key) *user {
+	for _, u := range w.users {
+		if u.key == key {
+			return u
+		}
+	}
+	w.violate("sim", "there is no user of service %s", key)
+	return w.users[0]
+}
+
+// stored: I2. What is written is what was acknowledged last, or what is asked for.
+func (u *user) stored(old, s *api.Service) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	got := wantOf(s)
+	if !s.Metadata.DeletedAt.IsZero() {
+		got = want{}
+		if old == nil || !old.Metadata.DeletedAt.IsZero() {
+			return
+		}
+	}
+	if !got.same(u.acked) && (u.pending == nil || !got.same(*u.pending)) {
+		u.w.violate("I2", "service %s is written as %s; acknowledged is %s, asked for %v", u.key, got, u.acked, u.pending)
+	}
+}
+
+// removed: likewise.
+func (u *user) removed(old *api.Service) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if old != nil && old.Metadata.DeletedAt.IsZero() && u.acked.exists && (u.pending == nil || u.pending.exists) {
+		u.w.violate("I2", "service %s is gone, though nobody deleted it", u.key)
+	}
+}
+
+func wantOf(s *api.Service) want {
+	return want{exists: true, replicas: s.Spec.Want(), image: s.Spec.Containers[0].Image}
+}
+
+func (x want) same(y want) bool {
+	return x.exists == y.exists && x.replicas == y.replicas && x.image == y.image
+}
+
+// state is what was acknowledged, and whether something is asked for now.
+func (u *user) state() (acked want, asking bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.acked, u.pending != nil
+}
+
+// run asks for things until the run ends; in a calm world it only waits.
+func (u *user) run(ctx context.Context) {
+	for sleep(ctx, u.r.between(500*time.Millisecond, 25*time.Second)) {
+		if u.w.calm.Load() {
+			continue
+		}
+		u.ask(ctx)
+	}
+}
+
+func (u *user) ask(ctx context.Context) {
+	acked, _ := u.state()
+	next := acked
+	n := u.r.n(100)
+	switch {
+	case !acked.exists || n < 40:
+		u.version++
+		image := "good"
+		if u.r.hits(0.2) {
+			image = pick(u.r, []string{"slow", "crash", "missing"})
+		}
+		next = want{exists: true, replicas: u.r.n(6), image: fmt.Sprintf("%s:%d", image, u.version)}
+	case n < 85:
+		next.replicas = u.r.n(6)
+	default:
+		next = want{}
+	}
+	next.id = fmt.Sprintf("%s-%d", u.key.Name, u.r.n(1<<30))
+	u.mu.Lock()
+	u.pending = &next
+	u.mu.Unlock()
+	u.w.bit("requests")
+	for try := 0; ; try++ {
+		u.w.say("user of %s asks for %s instead of %s%s", u.key.Name, next, acked, map[bool]string{true: ", again"}[try > 0])
+		err := u.try(ctx, acked, next, try)
+		switch {
+		case err == nil:
+			u.answered(next)
+			return
+		case ctx.Err() != nil:
+			return
+		case status.Code(err) == codes.InvalidArgument, status.Code(err) == codes.NotFound, status.Code(err) == codes.PermissionDenied:
+			u.w.violate("sim", "the user of %s is refused: %v", u.key.Name, err)
+			return
+		}
+		u.w.say("user of %s has no answer: %v", u.key.Name, err)
+		if !sleep(ctx, u.r.between(50*time.Millisecond, time.Second)) {
+			return
+		}
+	}
+}
+
+// answered: I2. What is acknowledged is in the store.
+func (u *user) answered(next want) {
+	u.w.say("user of %s is answered: %s", u.key.Name, next)
+	u.w.etcd.look(func(g *ledger) {
+		s := g.services[u.key]
+		got := want{}
+		if s != nil && s.Metadata.DeletedAt.IsZero() {
+			got = wantOf(s)
+		}
+		if !got.same(next) {
+			u.w.violate("I2", "%s of service %s was acknowledged, the store has %s", next, u.key, got)
+		}
+	})
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.acked, u.pending = next, nil
+}
+
+func (u *user) try(ctx context.Context, acked, next want, try int) error {
+	ctx, cancel := context.WithTimeout(ctx, askMax)
+	defer cancel()
+	admin := u.w.admins[try%len(u.w.admins)]
+	switch {
+	case !next.exists:
+		_, err := admin.Delete(ctx, &orchv1.DeleteRequest{Refs: []*orchv1.Ref{{Kind: api.KindService, Name: u.key.Name}}, IgnoreMissing: true, RequestId: next.id})
+		return err
+	case acked.exists && acked.image == next.image:
+		_, err := admin.Scale(ctx, &orchv1.ScaleRequest{Name: u.key.Name, Replicas: int32(next.replicas), CurrentReplicas: -1, RequestId: next.id})
+		return err
+	}
+	js, err := json.Marshal(u.manifest(next))
+	if err != nil {
+		return err
+	}
+	_, err = admin.Apply(ctx, &orchv1.ApplyRequest{Objects: []*orchv1.Object{{Kind: api.KindService, Json: js}}, RequestId: next.id})
+	return err
+}
+
+func (u *user) manifest(x want) *api.Service {
+	d := func(v time.Duration) *api.Duration { out := api.Duration(v); return &out }
+	exec := func(what string) *api.Probe {
+		return &api.Probe{Exec: &api.ExecProbe{Command: []string{what}}, Interval: d(time.Second)}
+	}
+	c := api.Container{Name: "main", Image: x.image, ReadinessProbe: exec(askReady),
+		Resources: api.Resources{Requests: api.ResourceList{api.CPU: api.Quantity(200), api.Memory: api.Whole(64 << 20)}}}
+	if u.version%2 == 0 {
+		c.LivenessProbe = exec(askAlive)
+	}
+	if u.key.Name == "cache" {
+		c.Ports = []api.Port{{Port: 8080, Publish: 8080, Mode: api.PublishHost}}
+	}
+	t := api.Template{Containers: []api.Container{c}, TerminationGracePeriod: d(time.Duration(u.version%4) * time.Second)}
+	t.RestartPolicy = api.RestartPolicy{MaxBackOff: d(10 * time.Second)}
+	s := &api.Service{TypeMeta: api.TypeMeta{APIVersion: api.Version, Kind: api.KindService}, Metadata: api.Metadata{Name: u.key.Name},
+		Spec: api.ServiceSpec{Replicas: &x.replicas, Template: t}}
+	if u.exclusive {
+		s.Spec.Exclusive = true
+	}
+	if u.leased {
+		s.Spec.OnPartition = api.PartitionStop
+	}
+	return s
+}
+
+// newAdmins dials every controller as a user of the cluster, from a machine that
+// no fault touches.
+func (w *world) newAdmins() error {
+	m := w.net.machine("user", netip.AddrFrom4([4]byte{10, 0, 2, 1}))
+	p := m.proc()
+	id := pki.Identity{Kind: pki.User, Name: "admin", Role: pki.Admin}
+	key, err := pki.NewKey(rand.Reader)
+	if err != nil {
+		return err
+	}
+	csr, err := pki.CSR(key, id)
+	if err != nil {
+		return err
+	}
+	cert, err := w.ca.Sign(csr, id, pki.UserValidity, time.Now())
+	if err != nil {
+		return err
+	}
+	keyPEM, err := pki.EncodeKey(key)
+	if err != nil {
+		return err
+	}
+	tls, err := pki.Bundle{CA: w.ca.CertPEM, Cert: cert, Key: keyPEM}.Certificate()
+	if err != nil {
+		return err
+	}
+	source := &pki.Source{}
+	source.Set(tls)
+	for _, addr := range w.controllerAddresses() {
+		conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(credentials.NewTLS(pki.ClientTLS(source, w.ca.Pool(), "", nil))),
+			grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) { return w.net.dial(ctx, p, addr) }))
+		if err != nil {
+			return err
+		}
+		w.conns = append(w.conns, conn)
+		w.admins = append(w.admins, orchv1.NewOrchClient(conn))
+	}
+	return nil
+}
+
+// operator says a word about a node, whatever comes of it.
+func (w *world) operator(ctx context.Context, n *node, word string) {
+	w.say("an operator: %s %s", word, n.name)
+	for try := range 6 {
+		c, cancel := context.WithTimeout(ctx, askMax)
+		_, err := w.admins[try%len(w.admins)].NodeWord(c, &orchv1.NodeWordRequest{Node: n.name, Word: word, Force: true})
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		w.say("an operator has no answer: %v", err)
+	}
+}
