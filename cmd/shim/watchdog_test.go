@@ -507,9 +507,20 @@ func TestWatchdogOfTheUnborn(t *testing.T) {
 	late := guard(t, "hybrid", time.Millisecond, 2*time.Millisecond)
 	never := guard(t, "v1", time.Millisecond, 2*time.Millisecond)
 	time.Sleep(50 * time.Millisecond)
+	var held [2]*os.File // as containerd's shim holds the pipes
+	for i, f := range late.out {
+		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		held[i] = os.NewFile(uintptr(fd), "held")
+	}
 	late.run(`touch $G/up; sleep 1000`)
 	eventually(t, "it was killed", func() bool { _, ok := exitOf(late.container.Pid); return ok })
 	late.dies()
+	late.out = held
+	late.run(`sleep 1000`)
+	eventually(t, "what came after it was killed", func() bool { _, ok := exitOf(late.container.Pid); return ok })
 	late.leaves()
 	if never.over() {
 		t.Error("the watchdog left while the container could still appear")
@@ -604,8 +615,12 @@ func TestStrangersAreNotHit(t *testing.T) {
 	g := guard(t, "v1", time.Hour, 2*time.Hour)
 	g.run(`touch $G/up; sleep 1000`)
 	g.up()
-	self := os.Getpid()
-	if n := signalBatch(g.file.Cgroups[0], []int{self}, unix.SIGKILL); n != 0 {
+	stranger, err := os.StartProcess("/bin/sleep", []string{"sleep", "1000"}, &os.ProcAttr{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Kill(stranger.Pid, unix.SIGKILL) // ours until it is reaped, which is at the end
+	if n := signalBatch(g.file.Cgroups[0], []int{stranger.Pid}, unix.SIGKILL); n != 0 {
 		t.Errorf("%d were hit", n)
 	}
 	killCgroups(g.file.Cgroups)
@@ -614,7 +629,10 @@ func TestStrangersAreNotHit(t *testing.T) {
 	if n := signalCgroup(g.file.Cgroups[0], unix.SIGKILL, false); n != 0 {
 		t.Errorf("%d were hit in an empty cgroup", n)
 	}
-	if got, want := parent(self), os.Getppid(); got != want {
+	if _, dead := exitOf(stranger.Pid); dead {
+		t.Error("the stranger is dead")
+	}
+	if got, want := parent(os.Getpid()), os.Getppid(); got != want {
 		t.Errorf("parent %d, want %d", got, want)
 	}
 }
