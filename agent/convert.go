@@ -65,6 +65,7 @@ func environment(e plan.StartContainer, cfg Config) []api.EnvVar {
 		{Name: "ORCH_SERVICE", Value: k.Service},
 		{Name: "ORCH_REPLICA", Value: k.Name()},
 		{Name: "ORCH_SLOT", Value: strconv.Itoa(k.Slot)},
+		// The slot's fencing token: each filling has a higher one than any before.
 		{Name: "ORCH_EPOCH", Value: strconv.FormatUint(k.Epoch, 10)},
 		{Name: "ORCH_REVISION", Value: strconv.FormatInt(e.Revision, 10)},
 		{Name: "ORCH_NODE", Value: cfg.Name},

@@ -270,9 +270,9 @@ func (x *run) leaseLost(exit api.Exit) api.Exit {
 
 // startRefused: the runtime says that the lease which a start carried is over.
 // Its clock is the one that counts.
-func (c *Core) startRefused(x *run) {
+func (c *Core) startRefused(x *run, message string) {
 	if r := x.r; r.lease.Term <= x.lease.Term && r.lease.holds(c.now) {
-		r.lease.until = c.now
+		r.lease.until, r.lost = c.now, message
 	}
 }
 

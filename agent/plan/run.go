@@ -150,7 +150,7 @@ func (c *Core) startDone(x *run, ev Done) {
 		x.startedAt = time.Time{}
 		c.judgeEnd(x, *f.Exit)
 	case f != nil && f.Reason == api.ReasonLeaseLost:
-		c.startRefused(x)
+		c.startRefused(x, f.Message)
 	case f != nil:
 		c.doubtNetwork(x.r)
 		if f.Reason == api.ReasonImageMissing {

@@ -39,7 +39,7 @@ import (
 //	grant [i] | refuse [i]        the leader answers the ith renewal that waits, from 0
 //	watchdog [unseen]             watchdogs whose time has come act
 //	unguarded web-0@1/main#0      its watchdog dies
-//	suspend 20s                   the machine sleeps
+//	suspend 20s [unnoticed]       the machine sleeps
 func TestScripts(t *testing.T) { golden.Scripts(t, runScript) }
 
 func runScript(t *testing.T, script string) string {
@@ -159,7 +159,11 @@ func runCommand(t *testing.T, m *model, f []string, out *bytes.Buffer) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		m.suspend(d)
+		if arg(2) == "unnoticed" {
+			m.suspended += d
+		} else {
+			m.suspend(d)
+		}
 	case "show":
 		for _, k := range m.core.sortedKeys() {
 			if r, ok := m.told[k]; ok {
