@@ -121,13 +121,15 @@ func (l *loop) run(ctx context.Context) error {
 		case r, ok := <-l.commits.Results():
 			l.committed(ctx, r, ok)
 		case <-timer.C:
-			l.tick(ctx)
 		case <-ctx.Done():
 			l.drain(ctx)
 			return context.Cause(ctx)
 		}
+		// What has arrived is heard before time acts: after a hiccup of ours the
+		// beats that wait in the inbox speak for their nodes.
 		for n := 1; n < turnMax && l.err == nil && l.more(ctx); n++ {
 		}
+		l.tick(ctx)
 	}
 }
 
@@ -154,20 +156,27 @@ func (l *loop) drain(ctx context.Context) {
 }
 
 func (l *loop) step(ctx context.Context, ev core.Event) {
-	l.tick(ctx)
+	l.noticeStall(ctx)
 	l.carry(ctx, l.core.Step(ev, time.Now()))
 }
 
-// tick lets time act where it is due. A leader that did not run itself must not
-// hold the silence against others.
+// noticeStall: a leader that did not run itself must not hold the silence
+// against others, nor judge by it what it hears first.
+func (l *loop) noticeStall(ctx context.Context) {
+	now := time.Now()
+	if late := now.Sub(l.wake); !l.wake.IsZero() && late > stallMin {
+		l.c.cfg.Log.Warn("the leader did not run", "for", late)
+		l.carry(ctx, l.core.Step(core.Stalled{For: late}, now))
+		l.wake, _ = l.core.NextWake()
+	}
+}
+
+// tick lets time act where it is due.
 func (l *loop) tick(ctx context.Context) {
+	l.noticeStall(ctx)
 	now := time.Now()
 	if l.wake.IsZero() || now.Before(l.wake) {
 		return
-	}
-	if late := now.Sub(l.wake); late > stallMin {
-		l.c.cfg.Log.Warn("the leader did not run", "for", late)
-		l.carry(ctx, l.core.Step(core.Stalled{For: late}, now))
 	}
 	l.carry(ctx, l.core.Step(core.Tick{}, now))
 	l.wake, _ = l.core.NextWake()
