@@ -8,10 +8,15 @@
 // knows what the old one knew, and neither a kill -9 of the agent nor one of
 // containerd touches a container.
 //
+// A container with a lease has a watchdog instead of the plain log process: a
+// program of ours beside it that ends it when the lease does, whether or not
+// this package is still there to renew it (internal/leasefile).
+//
 // Invariant: Start, Stop and Remove may be called again at any time with the
-// same arguments, and a container that runs is never stopped but by Stop and
-// Remove. What is not known is never taken for ended (Observed.Uncertain).
+// same arguments, and a container that runs is never stopped but by Stop,
+// Remove and its watchdog. What is not known is never taken for ended (Observed.Uncertain).
 //
 //	agent ──Start/Stop/Exec──► Runtime ──gRPC──► containerd ──► shim ──► runc
 //	      ◄──── Events ───────          ◄─events─               └──► shim log ─► file
+//	      ──SetLease──► file in StateDir ◄──────────── or shim leased-log
 package ctrd
