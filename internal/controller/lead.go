@@ -167,7 +167,7 @@ func (l *loop) noticeStall(ctx context.Context) {
 	if late := now.Sub(l.wake); !l.wake.IsZero() && late > stallMin {
 		l.c.cfg.Log.Warn("the leader did not run", "for", late)
 		l.carry(ctx, l.core.Step(core.Stalled{For: late}, now))
-		l.wake, _ = l.core.NextWake()
+		l.wake = now // what is overdue is due now, and the stall told once
 	}
 }
 
