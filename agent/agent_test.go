@@ -20,6 +20,7 @@ import (
 
 	"github.com/orchctl/orch/agent/agenttest"
 	"github.com/orchctl/orch/agent/logs"
+	"github.com/orchctl/orch/agent/runtimetest"
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/wire"
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
@@ -29,8 +30,8 @@ import (
 type rig struct {
 	t       *testing.T
 	c       *agenttest.Controller
-	runtime *fakeRuntime
-	network *fakeNetwork
+	runtime *runtimetest.Runtime
+	network *runtimetest.Network
 	dir     string
 	boot    string
 	// bootTime is nil where nothing is leased.
@@ -39,8 +40,15 @@ type rig struct {
 	stopped  chan error
 }
 
+func newRuntime() *runtimetest.Runtime { return runtimetest.New("web:1") }
+
+// newNetwork gives all replicas one address, on which tests may listen.
+func newNetwork() *runtimetest.Network {
+	return runtimetest.NewNetwork(func() netip.Addr { return netip.MustParseAddr("127.0.0.1") })
+}
+
 func newRig(t *testing.T) *rig {
-	r := &rig{t: t, c: agenttest.New(t), runtime: newFakeRuntime(), network: newFakeNetwork(), dir: t.TempDir(), boot: "boot-1"}
+	r := &rig{t: t, c: agenttest.New(t), runtime: newRuntime(), network: newNetwork(), dir: t.TempDir(), boot: "boot-1"}
 	r.c.Serve(nil)
 	return r
 }
@@ -126,7 +134,7 @@ func web(k api.ReplicaKey) wire.Assignment {
 func (r *rig) wantTook(want ...string) {
 	r.t.Helper()
 	synctest.Wait()
-	if got := r.runtime.took(); !slices.Equal(got, want) {
+	if got := r.runtime.Took(); !slices.Equal(got, want) {
 		r.t.Errorf("runtime was told %q, want %q", got, want)
 	}
 }
@@ -147,7 +155,7 @@ func TestRunsStopsAndClears(t *testing.T) {
 		r.wantTook("start default.web-0.1.main")
 
 		// It ends, and is started again in place.
-		r.runtime.exit("default.web-0.1.main", 3)
+		r.runtime.Exit("default.web-0.1.main", 3)
 		l.hear(func(s wire.StatusReport) bool { return ready(s) && s.Replicas[0].Status.Restarts == 1 })
 		r.wantTook("remove default.web-0.1.main", "start default.web-0.1.main_1")
 
@@ -156,7 +164,7 @@ func TestRunsStopsAndClears(t *testing.T) {
 		l.assign(t, wire.AssignmentSet{Put: []wire.Assignment{stopping}})
 		l.hear(func(s wire.StatusReport) bool { return slices.Contains(s.Gone, web0) })
 		r.wantTook("stop default.web-0.1.main_1", "remove default.web-0.1.main_1")
-		if n := r.network.count(); n != 0 {
+		if n := len(r.network.Keys()); n != 0 {
 			t.Errorf("%d networks are left", n)
 		}
 		r.stop()
@@ -170,7 +178,7 @@ func TestRestartOfTheAgentTouchesNothing(t *testing.T) {
 		l := r.next(10)
 		l.assign(t, wire.AssignmentSet{Complete: true, Put: []wire.Assignment{web(web0)}})
 		l.hear(ready)
-		r.runtime.took()
+		r.runtime.Took()
 
 		// With a leader, and then without one.
 		r.restart()
@@ -187,7 +195,7 @@ func TestRestartOfTheAgentTouchesNothing(t *testing.T) {
 		time.Sleep(time.Minute)
 		r.wantTook()
 		// It goes on without a leader: restarts in place.
-		r.runtime.exit("default.web-0.1.main", 1)
+		r.runtime.Exit("default.web-0.1.main", 1)
 		synctest.Wait()
 		time.Sleep(time.Second)
 		r.wantTook("remove default.web-0.1.main", "start default.web-0.1.main_1")
@@ -207,10 +215,10 @@ func TestAfterAPowerCutASessionDecides(t *testing.T) {
 		synctest.Wait()
 		r.end()
 		r.c.Stop()
-		for _, id := range r.runtime.ids() {
-			r.runtime.exit(id, 255)
+		for _, id := range r.runtime.IDs() {
+			r.runtime.Exit(id, 255)
 		}
-		r.runtime.took()
+		r.runtime.Took()
 		r.boot = "boot-2"
 		r.start()
 		time.Sleep(time.Minute)
@@ -221,7 +229,7 @@ func TestAfterAPowerCutASessionDecides(t *testing.T) {
 		l.hear(func(s wire.StatusReport) bool { return slices.Contains(s.Gone, web0) })
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if ids := r.runtime.ids(); !slices.Equal(ids, []string{"default.web-1.2.main_1"}) {
+		if ids := r.runtime.IDs(); !slices.Equal(ids, []string{"default.web-1.2.main_1"}) {
 			t.Errorf("there are %v", ids)
 		}
 		r.stop()
@@ -236,7 +244,7 @@ func TestDeposedLeaderChangesNothing(t *testing.T) {
 		l := r.next(10)
 		l.assign(t, wire.AssignmentSet{Complete: true, Put: []wire.Assignment{web(web0)}})
 		l.hear(ready)
-		r.runtime.took()
+		r.runtime.Took()
 		r.c.SetTerm(4)
 		l.assign(t, wire.AssignmentSet{Put: nil, Drop: []api.ReplicaKey{web0}})
 		time.Sleep(10 * time.Second)

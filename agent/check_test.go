@@ -12,11 +12,13 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/orchctl/orch/agent/runtimetest"
 )
 
 // sickHost is what a node's checks meet.
 type sickHost struct {
-	*fakeRuntime
+	*runtimetest.Runtime
 	ping func(context.Context) error
 }
 
@@ -37,7 +39,7 @@ func (f *fault) try(context.Context) error {
 func TestSelfCheckNamesWhatFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var containerd, disk fault
-		s := newSelfCheck(Config{Runtime: &sickHost{newFakeRuntime(), containerd.try}, Data: t.TempDir(), Logger: slog.New(slog.DiscardHandler)})
+		s := newSelfCheck(Config{Runtime: &sickHost{newRuntime(), containerd.try}, Data: t.TempDir(), Logger: slog.New(slog.DiscardHandler)})
 		s.disk.try = disk.try
 		start := time.Now()
 		ctx, cancel := context.WithCancel(t.Context())
@@ -78,7 +80,7 @@ func TestHangingCheckHoldsUpNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var pings, hangs atomic.Int64
 		release := make(chan struct{})
-		s := newSelfCheck(Config{Runtime: &sickHost{newFakeRuntime(), func(context.Context) error { pings.Add(1); return nil }}, Data: t.TempDir(), Logger: slog.New(slog.DiscardHandler)})
+		s := newSelfCheck(Config{Runtime: &sickHost{newRuntime(), func(context.Context) error { pings.Add(1); return nil }}, Data: t.TempDir(), Logger: slog.New(slog.DiscardHandler)})
 		s.disk.try = func(context.Context) error { hangs.Add(1); <-release; return nil }
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
@@ -117,7 +119,7 @@ func TestHangingCheckHoldsUpNothing(t *testing.T) {
 // TestRuntimeTakesTooLong: containerd's limit is its own, and ends the call.
 func TestRuntimeTakesTooLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSelfCheck(Config{Runtime: &sickHost{newFakeRuntime(), func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }}, Data: t.TempDir(), Logger: slog.New(slog.DiscardHandler)})
+		s := newSelfCheck(Config{Runtime: &sickHost{newRuntime(), func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }}, Data: t.TempDir(), Logger: slog.New(slog.DiscardHandler)})
 		s.disk.try = func(context.Context) error { return nil }
 		start := time.Now()
 		ctx, cancel := context.WithCancel(t.Context())

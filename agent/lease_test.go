@@ -11,6 +11,7 @@ import (
 
 	"github.com/orchctl/orch/agent/ctrd"
 	"github.com/orchctl/orch/agent/plan"
+	"github.com/orchctl/orch/agent/runtimetest"
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/wire"
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
@@ -29,7 +30,8 @@ func (m *machine) bootTime() time.Duration {
 // leasedRig has an exclusive replica whose leader's tests answer renewals.
 func leasedRig(t *testing.T) (*rig, *machine) {
 	r, m := newRig(t), &machine{start: time.Now()}
-	r.bootTime, r.runtime.bootTime = m.bootTime, m.bootTime
+	r.bootTime = m.bootTime
+	r.runtime.SetBootTime(m.bootTime)
 	return r, m
 }
 
@@ -78,7 +80,7 @@ func TestLeasedReplicaRunsUnderItsLease(t *testing.T) {
 		l.grant(sent)
 		l.hear(ready)
 		r.wantTook("start " + web0ID)
-		if got := r.runtime.leaseOf(web0ID); got.Term != sentAt+leaseTerm || got.Kill != got.Term+api.DefaultGrace {
+		if got := r.runtime.LeaseOf(web0ID); got.Term != sentAt+leaseTerm || got.Kill != got.Term+api.DefaultGrace {
 			t.Errorf("started under %v, the renewal was sent at %s", got, sentAt)
 		}
 		// The watchdog hears of each later one.
@@ -87,7 +89,7 @@ func TestLeasedReplicaRunsUnderItsLease(t *testing.T) {
 			sentAt = m.bootTime()
 			l.grant(sent)
 			synctest.Wait()
-			if got := r.runtime.leaseOf(web0ID); got.Term != sentAt+leaseTerm {
+			if got := r.runtime.LeaseOf(web0ID); got.Term != sentAt+leaseTerm {
 				t.Errorf("renewed to %v, the renewal was sent at %s", got, sentAt)
 			}
 		}
@@ -131,7 +133,7 @@ func TestRestartOfTheAgentKeepsLeased(t *testing.T) {
 		l.assign(t, wire.AssignmentSet{Complete: true, Put: []wire.Assignment{exclusive(web0)}})
 		l.grant(l.renewal())
 		l.hear(ready)
-		r.runtime.took()
+		r.runtime.Took()
 		r.c.Stop()
 		r.restart()
 		time.Sleep(time.Minute) // the watchdog's business; this one never acts
@@ -143,7 +145,7 @@ func TestRestartOfTheAgentKeepsLeased(t *testing.T) {
 		l.assign(t, wire.AssignmentSet{Complete: true, Put: []wire.Assignment{exclusive(web0)}})
 		l.grant(sent)
 		synctest.Wait()
-		if got := r.runtime.leaseOf(web0ID); got.Term != sentAt+leaseTerm {
+		if got := r.runtime.LeaseOf(web0ID); got.Term != sentAt+leaseTerm {
 			t.Errorf("its lease is %v, the renewal was sent at %s", got, sentAt)
 		}
 		r.wantTook()
@@ -159,7 +161,7 @@ func TestSuspendedMachineHasUsedItsLeaseUp(t *testing.T) {
 		l.assign(t, wire.AssignmentSet{Complete: true, Put: []wire.Assignment{exclusive(web0)}})
 		l.grant(l.renewal())
 		l.hear(ready)
-		r.runtime.took()
+		r.runtime.Took()
 		m.suspended.Add(int64(20 * time.Second))
 		rep := l.hear(func(s wire.StatusReport) bool { return len(s.Replicas) == 1 && !s.Replicas[0].Status.Ready })
 		if s := rep.Replicas[0].Status; s.Reason != api.ReasonLeaseLost || !strings.Contains(s.Message, "suspended for 20s") {
@@ -178,14 +180,14 @@ func TestUnguardedIsReplaced(t *testing.T) {
 		l.assign(t, wire.AssignmentSet{Complete: true, Put: []wire.Assignment{exclusive(web0)}})
 		l.grant(l.renewal())
 		l.hear(ready)
-		r.runtime.took()
-		r.runtime.setLeaseErr(ctrd.ErrUnguarded)
+		r.runtime.Took()
+		r.runtime.SetLeaseErr(ctrd.ErrUnguarded)
 		l.grant(l.renewal())
 		synctest.Wait()
-		r.runtime.setLeaseErr(nil)
+		r.runtime.SetLeaseErr(nil)
 		r.wantTook("stop "+web0ID, "remove "+web0ID, "start "+web0ID+"_1")
 		// An agent that starts finds it in its first look.
-		r.runtime.setLeaseErr(ctrd.ErrUnguarded)
+		r.runtime.SetLeaseErr(ctrd.ErrUnguarded)
 		r.c.Stop()
 		r.restart()
 		time.Sleep(2 * time.Second) // longer than its back-off
@@ -196,7 +198,7 @@ func TestUnguardedIsReplaced(t *testing.T) {
 
 // slowLeases is a runtime whose disk takes its time.
 type slowLeases struct {
-	*fakeRuntime
+	*runtimetest.Runtime
 	gate chan struct{}
 	set  []ctrd.Lease
 }
@@ -210,7 +212,7 @@ func (s *slowLeases) SetLease(_ context.Context, _ string, l ctrd.Lease) error {
 // TestOlderLeaseNeverComesAfter: while one is written, only the newest waits.
 func TestOlderLeaseNeverComesAfter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &slowLeases{fakeRuntime: newFakeRuntime(), gate: make(chan struct{})}
+		s := &slowLeases{Runtime: newRuntime(), gate: make(chan struct{})}
 		d := newDriver(Config{Runtime: s, Data: t.TempDir(), Logger: slog.New(slog.DiscardHandler)}, plan.New(plan.Config{}))
 		for i := range time.Duration(5) {
 			d.setLease(t.Context(), "x", plan.Lease{Term: i, Kill: i})

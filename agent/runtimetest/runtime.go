@@ -25,12 +25,15 @@ type Runtime struct {
 	calls      []string // that change something
 	events     map[chan ctrd.Event]bool
 	down       error
+	leases     map[string]ctrd.Lease
+	leaseErr   error
+	bootTime   func() time.Duration
 	exec       func(id string, e ctrd.ExecSpec) (int, error)
 }
 
 // New makes a runtime without containers that has these images.
 func New(images ...string) *Runtime {
-	r := &Runtime{containers: map[string]*ctrd.Observed{}, images: map[string]bool{}, events: map[chan ctrd.Event]bool{}}
+	r := &Runtime{containers: map[string]*ctrd.Observed{}, images: map[string]bool{}, events: map[chan ctrd.Event]bool{}, leases: map[string]ctrd.Lease{}}
 	for _, ref := range images {
 		r.images[ref] = true
 	}
@@ -40,6 +43,23 @@ func New(images ...string) *Runtime {
 // OnExec replaces what commands in containers do: by default they echo their
 // input and end with the code 7.
 func (r *Runtime) OnExec(f func(id string, e ctrd.ExecSpec) (int, error)) { r.exec = f }
+
+// SetBootTime is what leases are measured by; to be called before any.
+func (r *Runtime) SetBootTime(f func() time.Duration) { r.bootTime = f }
+
+// SetLeaseErr makes SetLease fail with err; nil ends that.
+func (r *Runtime) SetLeaseErr(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.leaseErr = err
+}
+
+// LeaseOf is the lease that a container's watchdog has; zero without one.
+func (r *Runtime) LeaseOf(id string) ctrd.Lease {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.leases[id]
+}
 
 func (r *Runtime) note(format string, args ...any) {
 	r.calls = append(r.calls, fmt.Sprintf(format, args...))
@@ -221,14 +241,36 @@ func (r *Runtime) Start(_ context.Context, s ctrd.ContainerSpec) (ctrd.Observed,
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	id := s.ID()
+	if s.Lease != nil && s.Lease.Term <= r.bootTime() {
+		r.note("refuse %s", id)
+		return ctrd.Observed{}, fmt.Errorf("start %s: %w", id, ctrd.ErrLeaseOver)
+	}
 	r.note("start %s", id)
 	o := r.containers[id]
 	if o == nil {
 		o = &ctrd.Observed{ID: id, Replica: s.Replica, Container: s.Container.Name, Revision: s.Revision, Incarnation: s.Incarnation, Attempt: s.Attempt,
 			SpecHash: s.SpecHash, ImageID: s.ImageID, NetNS: s.NetNS, IP: s.IP, Grace: s.Grace, Running: true, StartedAt: time.Now()}
 		r.containers[id] = o
+		if s.Lease != nil {
+			o.Leased = true
+			r.leases[id] = *s.Lease
+		}
 	}
 	return *o, nil
+}
+
+// SetLease never shortens one.
+func (r *Runtime) SetLease(_ context.Context, id string, l ctrd.Lease) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	o, had := r.containers[id], r.leases[id]
+	if o == nil || !o.Leased {
+		return fmt.Errorf("set lease of %s: %w", id, ctrd.ErrNotFound)
+	}
+	if r.leaseErr == nil && l.Kill > had.Kill {
+		r.leases[id] = l
+	}
+	return r.leaseErr
 }
 
 // Stop ends it at once.
@@ -249,6 +291,7 @@ func (r *Runtime) Remove(_ context.Context, id string) error {
 	defer r.mu.Unlock()
 	r.note("remove %s", id)
 	delete(r.containers, id)
+	delete(r.leases, id)
 	return nil
 }
 

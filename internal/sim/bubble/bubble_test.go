@@ -33,7 +33,7 @@ var (
 const (
 	// shortSeeds and shortWorld are the run beside the unit tests.
 	shortSeeds = 3
-	shortWorld = 6 * time.Minute
+	shortWorld = 90 * time.Second
 	// longWorld is a world's life where only the real time is bounded.
 	longWorld = 2 * time.Hour
 	// roundMin and roundMax bound how long faults last before all must settle.
@@ -166,7 +166,7 @@ func (w *world) live() {
 		return
 	}
 	for i := 0; w.now() < w.cfg.lasting && (w.cfg.budget == 0 || realTime() < w.cfg.budget); i++ {
-		lasts := rounds.between(roundMin, roundMax)
+		lasts := min(rounds.between(roundMin, roundMax), w.cfg.lasting-w.now())
 		w.say("round %d: faults for %s", i+1, lasts)
 		f := &faults{w: w, r: newChance(w.cfg.seed, uint64(100+i)), turn: make(chan struct{}, 1)}
 		ctx, cancel := context.WithTimeout(w.ctx, lasts)

@@ -38,7 +38,6 @@ type process struct {
 	sickTill time.Time
 	// sickTries counts what its liveness probe has failed in a row.
 	sickTries int
-	lease     ctrd.Lease // zero: none
 	watchdog  *time.Timer
 	stopping  string // why it was told to end
 	// crashes ends it by itself.
@@ -82,6 +81,7 @@ const (
 func newRuntime(n *node) *runtime {
 	r := &runtime{Runtime: runtimetest.New(), n: n, process: map[string]*process{}}
 	r.OnExec(r.command)
+	r.SetBootTime(n.sinceBoot)
 	return r
 }
 
@@ -197,24 +197,24 @@ func (r *runtime) guard(id string, p *process, at time.Duration) {
 
 // bite is the watchdog's: SIGTERM at the lease's term, SIGKILL at its end.
 func (r *runtime) bite(id string, p *process) {
-	now := r.n.sinceBoot()
+	now, lease := r.n.sinceBoot(), r.LeaseOf(id)
 	r.mu.Lock()
-	if r.process[id] != p || p.lease == (ctrd.Lease{}) {
+	if r.process[id] != p || lease == (ctrd.Lease{}) {
 		r.mu.Unlock()
 		return
 	}
 	switch {
-	case now >= p.lease.Kill:
+	case now >= lease.Kill:
 		r.mu.Unlock()
 		r.end(id, p, api.Exit{Code: 137, Signal: 9, Reason: api.ExitSignaled, Message: "its lease is over, said the watchdog"})
 		return
-	case now >= p.lease.Term:
-		r.guard(id, p, p.lease.Kill)
+	case now >= lease.Term:
+		r.guard(id, p, lease.Kill)
 		r.mu.Unlock()
 		r.terminate(id, p, p.spec.Grace, "its lease is over, said the watchdog")
 		return
 	}
-	r.guard(id, p, p.lease.Term)
+	r.guard(id, p, lease.Term)
 	r.mu.Unlock()
 }
 
@@ -337,19 +337,18 @@ func (c client) Start(ctx context.Context, s ctrd.ContainerSpec) (ctrd.Observed,
 	if o, there := c.Get(id); there {
 		return o, nil
 	}
-	if s.Lease != nil && c.n.sinceBoot() >= s.Lease.Term {
-		return ctrd.Observed{}, fmt.Errorf("start %s: %w", id, ctrd.ErrLeaseOver)
-	}
 	c.n.w.starting(c.n, s)
 	b := behaviorOf(s.Container.Image)
 	p := &process{spec: s, behavior: b, readyAt: time.Now().Add(c.n.w.random.between(b.readyAfter/2, b.readyAfter))}
 	o, err := c.Runtime.Start(ctx, s)
+	if err != nil {
+		return o, err // its lease is over
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.process[id] = p
 	if s.Lease != nil {
-		p.lease = *s.Lease
-		c.guard(id, p, p.lease.Term)
+		c.guard(id, p, s.Lease.Term)
 	}
 	if b.endsAfter > 0 {
 		p.crashes = c.later(c.n.w.random.between(b.endsAfter/4, b.endsAfter), func() {
@@ -357,7 +356,7 @@ func (c client) Start(ctx context.Context, s ctrd.ContainerSpec) (ctrd.Observed,
 		})
 	}
 	c.n.w.say("%s: %s runs, revision %d", c.n.name, id, s.Revision)
-	return o, err
+	return o, nil
 }
 
 // SetLease goes past containerd.
@@ -365,15 +364,13 @@ func (c client) SetLease(ctx context.Context, id string, l ctrd.Lease) error {
 	if !c.n.net.until(c.n.runs, ctx.Done()) {
 		return ctx.Err()
 	}
+	if err := c.Runtime.SetLease(ctx, id, l); err != nil {
+		return err
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	p := c.process[id]
-	if p == nil || p.lease == (ctrd.Lease{}) {
-		return fmt.Errorf("set lease of %s: %w", id, ctrd.ErrNotFound)
-	}
-	if l.Kill > p.lease.Kill {
-		p.lease = l
-		c.guard(id, p, l.Term)
+	if p := c.process[id]; p != nil {
+		c.guard(id, p, c.LeaseOf(id).Term)
 	}
 	return nil
 }

@@ -219,6 +219,9 @@ func (w *world) memory() time.Duration { return 2 * time.Minute }
 
 // starting holds a container's start against what is committed.
 func (w *world) starting(n *node, s ctrd.ContainerSpec) {
+	if s.Lease != nil && n.sinceBoot() >= s.Lease.Term {
+		return // it will be refused
+	}
 	k, boot := s.Replica, n.bootID()
 	w.mu.Lock()
 	w.starts++
@@ -253,7 +256,7 @@ func (w *world) exclusive(s ctrd.ContainerSpec) (yes bool) {
 func (w *world) stopping(n *node, id string, p *process, why string) {
 	w.say("%s stops %s: %s", n.name, id, why)
 	n.runtime.mu.Lock()
-	lease, tries := p.lease, p.sickTries
+	lease, tries := n.runtime.LeaseOf(id), p.sickTries
 	n.runtime.mu.Unlock()
 	k := p.spec.Replica
 	w.etcd.look(func(g *ledger) {
