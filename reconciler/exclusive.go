@@ -127,8 +127,11 @@ func (p *planner) blocked(s *slot) bool {
 // is known: without a lease, where no agent is heard; or nil. As long as it is
 // there nothing can follow what serves in the slot, which had better stay.
 func (p *planner) unfenceable(s *slot) *Filling {
+	if !p.Exclusive {
+		return nil
+	}
 	i := slices.IndexFunc(s.fillings, func(f *Filling) bool { return f.Stopping && !f.Leased && !f.heard() })
-	if !p.Exclusive || i < 0 {
+	if i < 0 {
 		return nil
 	}
 	return s.fillings[i]
@@ -137,7 +140,7 @@ func (p *planner) unfenceable(s *slot) *Filling {
 // waitsForFence tells whether the slot is to be filled as soon as all that may
 // run in it runs no more: nothing lives there, or what does cannot be reached.
 func (p *planner) waitsForFence(s *slot) bool {
-	if !p.Exclusive || s.number >= p.Replicas || !p.blocked(s) {
+	if s.number >= p.Replicas || !p.blocked(s) {
 		return false
 	}
 	return !slices.ContainsFunc(s.live(), func(f *Filling) bool { return !f.unreachable() || f.ended() })
@@ -162,6 +165,9 @@ func (p *planner) fencedFrom(s *slot) (at time.Time, by *Filling) {
 // wake is when the next slot may be filled that waits for a fence.
 func (p *planner) wake() time.Time {
 	var next time.Time
+	if !p.Exclusive {
+		return next
+	}
 	for _, s := range p.wanted() {
 		if !p.waitsForFence(s) {
 			continue
@@ -176,6 +182,9 @@ func (p *planner) wake() time.Time {
 // fenceLine says what a slot waits for; "" for nothing, or for an agent that is
 // heard: of its filling another line tells.
 func (p *planner) fenceLine(s *slot) string {
+	if !p.Exclusive {
+		return ""
+	}
 	slot := api.ReplicaKey{Service: p.Service.Name, Slot: s.number}.Name()
 	if f := p.unfenceable(s); f != nil && s.number < p.Replicas {
 		return fmt.Sprintf("%s waits for %s: %s may run there without a lease", slot, f.Node, f.name())

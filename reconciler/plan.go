@@ -47,6 +47,7 @@ func (p *planner) withSpares() {
 type planner struct {
 	View
 	now     time.Time
+	relief  bool    // something is to be relieved: most services are spared the look
 	slots   []*slot // slots 0..Replicas-1, filled or not, then higher ones with fillings
 	actions []Action
 }
@@ -82,6 +83,7 @@ func newPlanner(v View, now time.Time) *planner {
 		if v.Exclusive && !f.heard() && f.fenced(now) {
 			f.Ready = false // whatever it was when it was last heard of
 		}
+		p.relief = p.relief || f.Relieve != ""
 		if n := f.Key.Slot; n < v.Replicas {
 			p.slots[n].fillings = append(p.slots[n].fillings, f)
 			continue

@@ -9,6 +9,9 @@ import (
 // slot, so that the slot stays available. That its node may not hear of it for
 // long changes nothing: it serves beside its successor until then, or not.
 func (p *planner) relieve(s *slot) {
+	if !p.relief {
+		return
+	}
 	w := p.reliever(s)
 	if w == nil {
 		return
@@ -44,6 +47,9 @@ func (p *planner) reliever(s *slot) *Filling {
 // roll a slot relieves it as well, and a spare that finds no room may not keep
 // the slot from being rolled.
 func (p *planner) prepareRelief(s *slot, proven bool) {
+	if !p.relief {
+		return
+	}
 	i := slices.IndexFunc(s.live(), func(f *Filling) bool { return f.relieved() && !f.ended() })
 	if i < 0 || slices.ContainsFunc(s.incumbents(), mayRelieve) {
 		return
