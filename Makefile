@@ -47,7 +47,7 @@ unit: ## unit tests under the race detector
 
 .PHONY: e2e
 e2e: build images ## end-to-end tests: real etcd, real containerd, several nodes, real faults
-	$(GO) test -count=1 -timeout 15m -v ./e2e
+	$(GO) test -count=1 -timeout 25m -p 1 -v ./e2e ./e2e/drills
 
 .PHONY: sim
 sim: ## the seeded simulator: 500 seeds, or one told as a story with SEED=n

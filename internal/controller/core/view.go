@@ -178,6 +178,7 @@ func (c *Core) publicReplica(s *service, f *filling) *api.Replica {
 		r.Status.Message = fmt.Sprintf("node %s is %s: this is what it last said", f.node, v)
 	}
 	if f.stopping {
+		r.Status.Ready = false   // it gets no traffic any more, whatever its agent said last
 		r.Status.Message = f.why // the agent knows only that the leader wants it
 		if r.Status.Phase.Before(api.PhaseStopping) {
 			r.Status.Phase = api.PhaseStopping
