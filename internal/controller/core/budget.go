@@ -125,9 +125,11 @@ func (c *Core) account(s *service) {
 		if !f.spare || f.stopping || f.void {
 			continue
 		}
-		if s.relief != nil && s.relief.incumbent.key.Slot == f.key.Slot {
+		switch {
+		case s.relief != nil && s.relief.incumbent.key.Slot == f.key.Slot:
 			u.reliefs++
-		} else {
+		case c.verdictOf(f) == api.VerdictSuspect: // it stands in for nobody, and another may
+		default:
 			u.standIns++
 		}
 		if n := c.nodes[f.node]; n.takesReplicas() {
