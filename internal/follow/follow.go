@@ -165,6 +165,7 @@ func (w *Follower) take(c change) error {
 			return api.ReplicaKey{Namespace: r.Metadata.Namespace, Service: r.Spec.Service, Slot: r.Spec.Slot, Epoch: r.Spec.Epoch}
 		})
 	case api.KindFleet:
+		w.View.Fleet = api.Fleet{} // what is not told is zero
 		err = json.Unmarshal(c.object.GetJson(), &w.View.Fleet)
 	}
 	if err != nil {
