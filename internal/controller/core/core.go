@@ -275,6 +275,7 @@ func (c *Core) tick() {
 			delete(c.wakes, key)
 			if s := c.services[key]; s != nil {
 				c.markDirty(s)
+				c.unsettle(key)
 			}
 		}
 	}

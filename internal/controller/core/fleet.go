@@ -46,6 +46,7 @@ func (c *Core) setFrozen(e liveness.SetFrozen) {
 	}
 	c.event("", api.KindFleet, api.FleetName, kind, what, withEvidence(e.Why, e.Evidence))
 	c.reliefs.due = true
+	c.roomMade() // for reliefs that were held
 }
 
 func (c *Core) thaw(ev Thaw) {

@@ -93,6 +93,38 @@ func (c *Core) fence(f *filling) time.Time {
 	return at.Add(f.lease + api.LeaseDrift(f.lease))
 }
 
+// servesUntil is when a leased filling may at the soonest have been told to stop
+// for want of a lease, if nothing is heard from its node; zero: nobody can tell.
+func (c *Core) servesUntil(f *filling) time.Time {
+	at := c.fence(f)
+	if f.lease == 0 || at.IsZero() {
+		return time.Time{}
+	}
+	grace := c.services[f.key.ServiceKey()].revisions[f.revision].Template.TerminationGracePeriod.Or(api.DefaultGrace)
+	return at.Add(-2*api.LeaseDrift(f.lease) - api.LeaseKill - grace)
+}
+
+// spent tells whether a filling that is not heard of serves no more, though its
+// host answers: its lease is at its end.
+func (c *Core) spent(f *filling) bool {
+	v, at := c.verdictOf(f), c.servesUntil(f)
+	return (v == api.VerdictAgentLost || v == api.VerdictSuspect) && !at.IsZero() && !at.After(c.now)
+}
+
+// spentNext is when the next filling of the service is spent, if it is not heard
+// of until then; zero: none will be.
+func (c *Core) spentNext(s *service) time.Time {
+	var next time.Time
+	for _, f := range s.fillings {
+		switch v := c.verdictOf(f); {
+		case f.lease == 0 || f.stopping || v != api.VerdictAgentLost && v != api.VerdictSuspect || c.spent(f):
+		default:
+			next = earliest(next, c.servesUntil(f))
+		}
+	}
+	return next
+}
+
 // fenced tells whether a filling that is given up has to be waited for.
 func (c *Core) fenced(s *service, f *filling) bool {
 	return s.exclusive() && c.fence(f).After(c.now)

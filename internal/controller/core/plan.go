@@ -57,7 +57,7 @@ func (c *Core) planAll(keys []api.Key) []planned {
 			continue
 		}
 		c.view.touch(s)
-		wake := c.lapseDead(s)
+		wake := earliest(c.lapseDead(s), c.spentNext(s))
 		if c.removeIfDone(s) {
 			continue
 		}
@@ -86,6 +86,9 @@ func (c *Core) planService(s *service, wake time.Time) []reconciler.Action {
 		case a.Op == reconciler.Create && !a.Spare && len(c.unknown) > 0:
 			// The first agents to return would get everything.
 			held, c.blocked[s.key] = true, true
+		case a.Op == reconciler.Create && a.Relief && c.frozen.on:
+			c.blocked[s.key] = true
+			s.waiting = append(s.waiting, "nothing is relieved while verdicts are frozen")
 		case a.Op == reconciler.Create && s.exclusive() && c.taken(s, a.Key.Slot):
 			// Whoever planned it: what may run there comes first (I6).
 			wake = earliest(wake, c.freeAt(s, a.Key.Slot))
@@ -247,7 +250,7 @@ func (c *Core) viewOf(s *service) reconciler.View {
 		MaxSurge: s.obj.Spec.Surge(n), MaxUnavailable: s.obj.Spec.Unavailable(n), Exclusive: s.exclusive()}
 	for _, f := range s.fillings {
 		x := reconciler.Filling{Key: f.key, Revision: f.revision, Node: f.node, Verdict: c.verdictOf(f),
-			Phase: f.status.Phase, Ready: f.status.Ready, ReadySince: f.readySince, Stopping: f.stopping, Spare: f.spare, Relieve: f.relieve}
+			Phase: f.status.Phase, Ready: f.status.Ready && !c.spent(f), ReadySince: f.readySince, Stopping: f.stopping, Spare: f.spare, Relieve: f.relieve}
 		if n := c.nodes[f.node]; n != nil {
 			x.Damped = n.damped()
 		}
