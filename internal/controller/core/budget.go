@@ -187,6 +187,11 @@ type admission struct {
 	used usage
 	room amounts // what all spares together may take
 	told bool    // room is known
+	// relieving is how many reliefs hold budget, but for those that found no node
+	// before and try again now; counted when first asked for.
+	plans     []planned
+	relieving int
+	counted   bool
 }
 
 // admit lets through what a service wants created, but for the spares that have
@@ -201,7 +206,9 @@ func (a *admission) admit(p planned) []reconciler.Action {
 	for _, x := range p.creates {
 		need := s.revisions[x.Revision].requested
 		switch {
-		case !x.Spare || x.Relief: // a relief has its own budget, and was given it
+		case x.Spare && x.Relief && !a.admitRelief(s, x):
+			continue
+		case !x.Spare || x.Relief:
 			out = append(out, x)
 			continue
 		case mine >= perService:
@@ -236,6 +243,34 @@ func (a *admission) admit(p planned) []reconciler.Action {
 	}
 	a.c.waitFor(s, ofService+ofFleet+ofRoom)
 	return out
+}
+
+// triesAgain tells whether a service has a relief that found no node before.
+func (s *service) triesAgain() bool {
+	if s.relief == nil {
+		return false
+	}
+	_, again := s.refusedBefore[s.relief.incumbent.key.Slot]
+	return again
+}
+
+// admitRelief holds back a relief that found no node before, if others have its
+// place in the budget by now. One that was begun just now has been counted.
+func (a *admission) admitRelief(s *service, x reconciler.Action) bool {
+	if !s.triesAgain() {
+		return true
+	}
+	if !a.counted {
+		a.counted, a.relieving = true, a.c.underRelief(a.plans)
+	}
+	most := a.c.reliefsMost()
+	if a.relieving < most {
+		a.relieving++
+		return true
+	}
+	s.refused[x.Key.Slot] = refusal{revision: x.Revision, spare: true, reason: fmt.Sprintf("budget of %d reliefs at once", most), since: s.refusedBefore[x.Key.Slot].since}
+	a.c.spending.short[s.key] = true
+	return false
 }
 
 // fits tells whether one more spare leaves free what is to stay free. The fleet

@@ -194,6 +194,7 @@ func (c *Core) Step(ev Event, now time.Time) []Effect {
 	case Stalled:
 		c.liveStep(liveness.LeaderStalled{For: ev.For})
 		c.reliefs.stalledAt, c.reliefs.due = c.now, true
+		c.quorumAt = time.Time{} // a clock may have stood still with the leader
 	case Committed:
 		c.committed(ev)
 	case Tick:
@@ -297,6 +298,7 @@ func (c *Core) touch(f *filling) {
 
 // roomMade gives services that lack a node for some replica another try.
 func (c *Core) roomMade() {
+	c.reliefs.due = true
 	for key := range c.blocked {
 		c.dirty[key] = true
 	}

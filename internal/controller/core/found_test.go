@@ -1,6 +1,7 @@
 package core
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -60,4 +61,41 @@ func TestNobodyIsToldWhatOneTransactionUndid(t *testing.T) {
 	f.commits = true
 	f.commit(f.out[0]) // the harness fails if an agent hears of what is not in the store
 	f.turn()
+}
+
+// A leader that comes upon a relief goes on with it, and begins no second one of
+// the service beside it.
+func TestTakeoverGoesOnWithARelief(t *testing.T) {
+	f := nodes(t, 3, Config{})
+	f.apply("1", web(6, "a:1"))
+	f.pass(time.Second)
+	for slot := range 6 {
+		if f.home("web", slot) != "n2" { // only what is to be relieved takes its time
+			continue
+		}
+		for _, a := range f.agents {
+			a.unready[fmt.Sprintf("web-%d", slot)] = a.name != "n2"
+		}
+	}
+	f.loseAgent("n2")
+	f.pass(32 * time.Second)
+	if st := f.status(); st.Reliefs != 1 || f.spares("web") != 1 {
+		t.Fatalf("fleet %+v, %d spares: no relief is under way", st, f.spares("web"))
+	}
+	f.elect()
+	f.dial(f.but("n2")...)
+	f.pass(34 * time.Second)
+	if st := f.status(); st.Reliefs != 1 || f.spares("web") != 1 {
+		t.Errorf("fleet %+v, %d spares: the next leader begins another relief beside the one it found", st, f.spares("web"))
+	}
+	for _, a := range f.agents {
+		clear(a.unready)
+		f.reportAll(a)
+	}
+	f.pass(5 * time.Second)
+	for _, x := range f.core.services[api.Key{Namespace: "default", Name: "web"}].fillings {
+		if x.node == "n2" && !x.stopping {
+			t.Errorf("%s is still on n2", x.key)
+		}
+	}
 }

@@ -33,6 +33,10 @@ type fleet struct {
 	seen    map[ViewKey]any
 	asks    []AskWitness
 	log     []string // effects in words, since the last drain
+	conf    Config
+	began   time.Time // the term did
+	// The most reliefs at once, and spares of one service, ever seen.
+	mostReliefs, mostSpares int
 }
 
 type agent struct {
@@ -45,6 +49,12 @@ type agent struct {
 	holds      map[api.ReplicaKey]wire.Assignment
 	unready    map[string]bool // by slot name
 	ends       map[api.ReplicaKey]wire.Endpoint
+
+	cut     bool // silent, and nothing reaches it; its containers run on
+	check   wire.SelfCheck
+	leases  map[api.ReplicaKey]time.Time // when they end
+	renewed time.Time                    // the last renewal was sent
+	grants  int
 }
 
 func newFleet(t *testing.T) *fleet {
@@ -56,7 +66,8 @@ func newFleet(t *testing.T) *fleet {
 // elect begins a new term on what the store holds.
 func (f *fleet) elect() {
 	f.t.Helper()
-	f.core = New(Config{Incarnation: "incarnation", Term: 1})
+	f.conf.Incarnation, f.conf.Term = "incarnation", f.conf.Term+1
+	f.core, f.began = New(f.conf), f.now
 	f.seen, f.out = map[ViewKey]any{}, nil
 	var kvs []store.KV
 	for _, k := range slices.Sorted(maps.Keys(f.kv)) {
@@ -106,6 +117,8 @@ func (f *fleet) do(effects []Effect) {
 			f.assign(e)
 		case SendEndpoints:
 			f.endpoints(e)
+		case SendGrant:
+			f.granted(e)
 		case AskWitness:
 			f.asks = append(f.asks, e)
 		case CloseSession:
@@ -113,6 +126,7 @@ func (f *fleet) do(effects []Effect) {
 		case Publish:
 			for _, x := range e.Put {
 				f.seen[x.Key] = x.Object
+				f.count(x.Object)
 			}
 			for _, k := range e.Gone {
 				if _, ok := f.seen[k]; !ok && k.Kind != api.KindEvent { // an event may come and go in one turn
@@ -153,12 +167,14 @@ func (f *fleet) node(name, boot string) *agent {
 	}
 	if a.boot != boot {
 		a.boot, a.holds, a.ends = boot, map[api.ReplicaKey]wire.Assignment{}, map[api.ReplicaKey]wire.Endpoint{}
+		a.leases = map[api.ReplicaKey]time.Time{}
 	}
 	f.session++
-	a.session, a.seq, a.silent = f.session, 0, false
+	a.session, a.seq, a.silent, a.cut = f.session, 0, false, false
 	f.step(SessionOpened{Node: name, Session: a.session, Hello: wire.Hello{BootID: boot, Address: "10.0.0." + name[1:],
 		Capacity: api.ResourceList{api.CPU: api.Whole(4), api.Memory: api.Whole(8 << 30)}}})
 	f.turn()
+	f.renew(a)
 	f.reportAll(a)
 	return a
 }
@@ -166,7 +182,7 @@ func (f *fleet) node(name, boot string) *agent {
 func (f *fleet) assign(e SendAssignments) {
 	f.t.Helper()
 	a := f.agents[e.Node]
-	if a == nil || a.session != e.Session {
+	if a == nil || a.session != e.Session || a.cut {
 		return
 	}
 	if e.Set.StoreRevision > f.rev {
@@ -199,12 +215,17 @@ func (f *fleet) assign(e SendAssignments) {
 	if a.silent {
 		return
 	}
-	f.step(Status{Node: a.name, Session: a.session, Report: wire.StatusReport{Replicas: a.reports(), Gone: gone}})
+	f.step(Status{Node: a.name, Session: a.session, Report: wire.StatusReport{Replicas: f.reports(a), Gone: gone}})
+	f.renew(a)
 }
 
-func (a *agent) reports() []wire.Report {
+func (f *fleet) reports(a *agent) []wire.Report {
 	var out []wire.Report
 	for _, k := range slices.SortedFunc(maps.Keys(a.holds), compareReplicas) {
+		if !f.runs(a, k) {
+			out = append(out, wire.Report{Key: k, Revision: a.holds[k].Revision, Status: api.ReplicaStatus{Phase: api.PhasePreparing}})
+			continue
+		}
 		out = append(out, wire.Report{Key: k, Revision: a.holds[k].Revision, Status: api.ReplicaStatus{Phase: api.PhaseRunning, Ready: !a.unready[k.Name()], IP: "10.64.0.9"}})
 	}
 	return out
@@ -212,13 +233,13 @@ func (a *agent) reports() []wire.Report {
 
 func (f *fleet) reportAll(a *agent) {
 	f.t.Helper()
-	f.step(Status{Node: a.name, Session: a.session, Report: wire.StatusReport{Complete: true, Taken: a.taken, Replicas: a.reports()}})
+	f.step(Status{Node: a.name, Session: a.session, Report: wire.StatusReport{Complete: true, Taken: a.taken, Replicas: f.reports(a)}})
 	f.turn()
 }
 
 func (f *fleet) endpoints(e SendEndpoints) {
 	a := f.agents[e.Node]
-	if a == nil || a.session != e.Session {
+	if a == nil || a.session != e.Session || a.cut {
 		return
 	}
 	if e.Set.Complete {
@@ -246,7 +267,10 @@ func (f *fleet) pass(d time.Duration) {
 		for _, name := range slices.Sorted(maps.Keys(f.agents)) {
 			if a := f.agents[name]; !a.silent && a.session != 0 {
 				a.seq++
-				f.step(Beat{Node: name, Session: a.session, Seq: a.seq})
+				f.step(Beat{Node: name, Session: a.session, Seq: a.seq, Check: a.check})
+				if f.now.Sub(a.renewed) >= time.Second {
+					f.renew(a)
+				}
 			}
 		}
 		f.answerAsks()
@@ -255,6 +279,7 @@ func (f *fleet) pass(d time.Duration) {
 		}
 		f.answerAsks()
 		f.turn()
+		f.alone()
 	}
 }
 
@@ -315,3 +340,137 @@ func (f *fleet) running() int {
 }
 
 var errLost = errors.New("lost")
+
+// silentCut cuts a node off: it is silent, nothing reaches it, and what it runs
+// runs on.
+func (f *fleet) silentCut(name string) { f.agents[name].silent, f.agents[name].cut = true, true }
+
+// renew has an agent ask for the leases of all that it holds.
+func (f *fleet) renew(a *agent) {
+	f.t.Helper()
+	ask := wire.Renewal{ID: uint64(f.now.UnixNano())}
+	for _, k := range slices.SortedFunc(maps.Keys(a.holds), compareReplicas) {
+		if a.holds[k].Template.Leased() {
+			ask.Keys = append(ask.Keys, k)
+		}
+	}
+	if a.renewed = f.now; len(ask.Keys) > 0 && !a.silent {
+		f.step(Renew{Node: a.name, Session: a.session, Renewal: ask})
+	}
+}
+
+// granted counts leases from when the renewal was sent, which its ID tells.
+func (f *fleet) granted(e SendGrant) {
+	f.t.Helper()
+	a := f.agents[e.Node]
+	if a.session != e.Session || a.cut {
+		return
+	}
+	a.grants++
+	started := false
+	for _, l := range e.Grant.Leases {
+		if _, ok := a.holds[l.Key]; !ok {
+			continue
+		}
+		started = started || !f.runs(a, l.Key)
+		a.leases[l.Key] = time.Unix(0, int64(e.Grant.ID)).Add(l.For - api.LeaseDrift(l.For))
+	}
+	if started && !a.silent {
+		f.step(Status{Node: a.name, Session: a.session, Report: wire.StatusReport{Replicas: f.reports(a)}})
+	}
+}
+
+// runs tells whether containers of a replica may run on a machine that has power.
+func (f *fleet) runs(a *agent, k api.ReplicaKey) bool {
+	x, ok := a.holds[k]
+	return ok && (!x.Template.Leased() || f.now.Before(a.leases[k]))
+}
+
+// alone is I6: what is exclusive runs alone in its slot, whatever anybody knows
+// of it. A silent machine is taken to run.
+func (f *fleet) alone() {
+	f.t.Helper()
+	type slot struct {
+		api.Key
+		slot int
+	}
+	running, exclusive := map[slot][]string{}, map[slot]bool{}
+	for _, name := range slices.Sorted(maps.Keys(f.agents)) {
+		for k, x := range f.agents[name].holds {
+			if f.runs(f.agents[name], k) {
+				s := slot{k.ServiceKey(), k.Slot}
+				running[s] = append(running[s], fmt.Sprintf("%s on %s", k, name))
+				exclusive[s] = exclusive[s] || x.Template.Exclusive
+			}
+		}
+	}
+	for s, who := range running {
+		if exclusive[s] && len(who) > 1 {
+			f.t.Fatalf("%s: I6 is broken: %s run at once", f.now.Sub(start), strings.Join(who, " and "))
+		}
+	}
+}
+
+// record gives the newest record of a node's verdict to something.
+func (f *fleet) record(node, to string) *api.VerdictRecord {
+	f.t.Helper()
+	var newest *api.VerdictRecord
+	for k, x := range f.seen {
+		if r, ok := x.(*api.VerdictRecord); ok && r.Node == node && (string(r.To) == to || r.What == to) && (newest == nil || r.Seq > newest.Seq) {
+			if k.Name != fmt.Sprintf("%s/%d", node, r.Seq) {
+				f.t.Errorf("record %d of %s is published as %s", r.Seq, node, k.Name)
+			}
+			newest = r
+		}
+	}
+	if newest == nil {
+		f.t.Fatalf("no record of %s says %s", node, to)
+	}
+	return newest
+}
+
+func (f *fleet) status() api.FleetStatus {
+	f.t.Helper()
+	x, _ := f.seen[ViewKey{Kind: api.KindFleet, Name: api.FleetName}].(*api.Fleet)
+	if x == nil {
+		f.t.Fatal("the fleet is not published")
+	}
+	return x.Status
+}
+
+// home is where the only live replica of a slot is.
+func (f *fleet) home(service string, slot int) string {
+	f.t.Helper()
+	name := ""
+	for _, x := range f.core.services[api.Key{Namespace: "default", Name: service}].inSlot(slot) {
+		if !x.stopping && !x.spare {
+			name = x.node
+		}
+	}
+	return name
+}
+
+func (f *fleet) word(node, word string) error {
+	f.t.Helper()
+	f.ticket++
+	f.step(NodeWord{Ticket: f.ticket, Node: node, Word: word, Force: true, By: "user root"})
+	f.turn()
+	return f.replies[f.ticket].Err
+}
+
+func (f *fleet) delete(service string) {
+	f.t.Helper()
+	f.ticket++
+	f.step(Delete{Ticket: f.ticket, Keys: []api.Key{{Namespace: "default", Name: service}}})
+	f.turn()
+}
+
+// count notes peaks.
+func (f *fleet) count(published any) {
+	if x, ok := published.(*api.Fleet); ok {
+		f.mostReliefs = max(f.mostReliefs, x.Status.Reliefs)
+		for key := range f.core.services {
+			f.mostSpares = max(f.mostSpares, f.spares(key.Name))
+		}
+	}
+}

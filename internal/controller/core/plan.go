@@ -30,7 +30,7 @@ func (c *Core) planDirty() {
 	c.byImportance(plans)
 	var groups []scheduler.Group
 	wanted := map[api.ReplicaKey]reconciler.Action{}
-	budget := admission{c: c, used: c.spending.used}
+	budget := admission{c: c, used: c.spending.used, plans: plans}
 	for _, p := range plans {
 		creates := budget.admit(p)
 		for i := range creates {
@@ -78,6 +78,11 @@ func (c *Core) planService(s *service, wake time.Time) []reconciler.Action {
 	delete(c.spending.short, s.key)
 
 	unheard, held := c.unheard(s), false
+	for _, a := range plan.Actions { // before an adoption makes spares replicas
+		if a.Op == reconciler.Remove && (!unheard || harmless(s, a)) {
+			c.noteRemoval(s, c.fillings[a.Key], a)
+		}
+	}
 	var creates []reconciler.Action
 	for _, a := range plan.Actions {
 		switch {
@@ -139,7 +144,6 @@ func (c *Core) carryOut(s *service, f *filling, a reconciler.Action) {
 	}
 	switch a.Op {
 	case reconciler.Remove:
-		c.noteRemoval(s, f, a)
 		c.stop(f, a.Why)
 		c.withdraw(f)
 		c.unsettle(s.key)
@@ -164,7 +168,7 @@ func (c *Core) stop(f *filling, why string) {
 
 // noteRemoval counts what is removed because of a node's verdict.
 func (c *Core) noteRemoval(s *service, f *filling, a reconciler.Action) {
-	if s.deleting() || f.key.Slot >= s.obj.Spec.Want() {
+	if f == nil || s.deleting() || f.key.Slot >= s.obj.Spec.Want() {
 		return
 	}
 	beside := func(spare bool) bool {
@@ -238,6 +242,7 @@ func (c *Core) refuse(s *service, r scheduler.Refusal, a reconciler.Action) {
 	}
 	s.refused[r.Key.Slot] = now
 	c.blocked[s.key] = true
+	c.reliefs.due = c.reliefs.due || a.Relief // it no longer holds the budget
 	if s.refusedBefore[r.Key.Slot].reason != r.Reason {
 		c.event(r.Key.Namespace, api.KindReplica, r.Key.Name(), api.EventWarning, "Pending", r.Reason)
 	}
@@ -304,7 +309,9 @@ func harmless(s *service, a reconciler.Action) bool {
 	case reconciler.Create:
 		return !slices.ContainsFunc(s.fillings, func(f *filling) bool { return f.key.Slot == a.Key.Slot && !f.stopping }) || a.Spare
 	case reconciler.Remove:
-		return s.deleting() || a.Key.Slot >= s.obj.Spec.Want()
+		// What relieves it is heard and serves; what it itself does was last heard of
+		// before its agent was lost.
+		return s.deleting() || a.Key.Slot >= s.obj.Spec.Want() || a.Relief
 	}
 	return true
 }

@@ -70,7 +70,7 @@ func (c *Core) relieve() {
 	r.due, r.at = false, time.Time{}
 	room := 0
 	if !c.frozen.on {
-		room = shareOf(c.budgets.ReliefsShare, len(c.fillings), c.budgets.ReliefsMin) - c.underRelief()
+		room = c.reliefsMost() - c.underRelief(nil)
 	}
 	var candidates []planned
 	of := map[api.Key][]*filling{}
@@ -114,14 +114,22 @@ func (c *Core) stopsForEver(n *node, why string) {
 	}
 }
 
+// reliefsMost is how many reliefs there may be at once.
+func (c *Core) reliefsMost() int {
+	return shareOf(c.budgets.ReliefsShare, len(c.fillings), c.budgets.ReliefsMin)
+}
+
 // underRelief counts the reliefs that hold budget: one whose spare finds no node
-// or does not become ready may not keep all others waiting.
-func (c *Core) underRelief() int {
+// or does not become ready may not keep all others waiting. Those do not count
+// either that try again in one of the plans given.
+func (c *Core) underRelief(but []planned) int {
 	n := 0
 	for key := range c.relieved {
 		s := c.services[key]
 		until := s.relief.since.Add(c.budgets.ReliefPatience)
-		if _, refused := s.refused[s.relief.incumbent.key.Slot]; refused || !until.After(c.now) {
+		_, refused := s.refused[s.relief.incumbent.key.Slot]
+		again := s.triesAgain() && slices.ContainsFunc(but, func(p planned) bool { return p.s == s })
+		if refused || again || !until.After(c.now) {
 			continue
 		}
 		n++
@@ -131,28 +139,39 @@ func (c *Core) underRelief() int {
 }
 
 // relievable tells whether a replica of an ailing node is to be replaced: it is
-// wanted, alone in its slot, and its service has no relief under way. An
-// exclusive one is stopped first, so there must be a node that would take it; and
-// where the agent is lost its lease ends by itself.
+// wanted, alone in its slot but for a spare, and its service has no relief under
+// way. An exclusive one is stopped first, so there must be a node that would take
+// it; and where the agent is lost its lease ends by itself.
 func (c *Core) relievable(s *service, f *filling) bool {
 	if f.spare || f.stopping || f.void || f.status.Phase.Ended() || s.relief != nil || s.deleting() || f.key.Slot >= s.obj.Spec.Want() {
 		return false
 	}
-	return len(s.inSlot(f.key.Slot)) == 1 && (!s.exclusive() || c.verdictOf(f) != api.VerdictAgentLost)
+	if slices.ContainsFunc(s.inSlot(f.key.Slot), func(x *filling) bool { return x != f && (x.stopping || !x.spare) }) {
+		return false
+	}
+	return !s.exclusive() || c.verdictOf(f) != api.VerdictAgentLost
 }
 
-// beginRelief takes the first of the service's replicas, those that serve before
-// those that do not.
+// beginRelief takes one of the service's replicas. What has a spare comes first:
+// the leader before this one began to relieve it, or its node was suspect before
+// it was agent lost. Then come those that serve.
 func (c *Core) beginRelief(s *service, of []*filling) bool {
 	if s.exclusive() && !slices.ContainsFunc(scheduler.Explain(c.fleet, s.newest().shape, s.key), func(e scheduler.NodeExplanation) bool { return e.Fit }) {
 		return false
 	}
 	f := of[0]
-	if i := slices.IndexFunc(of, func(f *filling) bool { return f.status.Ready }); i >= 0 {
-		f = of[i]
+	for _, better := range []func(*filling) bool{
+		func(f *filling) bool { return len(s.inSlot(f.key.Slot)) > 1 },
+		func(f *filling) bool { return f.status.Ready },
+	} {
+		if i := slices.IndexFunc(of, better); i >= 0 {
+			f = of[i]
+			break
+		}
 	}
 	_, f.relieve = c.reliefOf(c.nodes[f.node])
 	s.relief = &relief{incumbent: f, since: c.now}
+	c.reliefs.at = earliest(c.reliefs.at, c.now.Add(c.budgets.ReliefPatience))
 	c.relieved[s.key] = true
 	c.touch(f)
 	return true
@@ -187,7 +206,7 @@ func (c *Core) endRelief(s *service) {
 	}
 	s.relief = nil
 	delete(c.relieved, s.key)
-	c.reliefs.due = true
+	c.reliefs.due, c.spending.freed = true, true
 }
 
 // later gives the later of two times.
