@@ -40,7 +40,7 @@ func (c *Controller) lead(ctx context.Context, lease election.Lease) error {
 		return err
 	}
 	c.view.Begin()
-	l := &loop{c: c, term: t, core: k, commits: commits, rev: rev, nodes: map[string]bool{}, looks: make(chan struct{}, looksMax)}
+	l := &loop{c: c, sleep: newSleep(c.cfg.SinceBoot), term: t, core: k, commits: commits, rev: rev, nodes: map[string]bool{}, looks: make(chan struct{}, looksMax)}
 
 	// The driver of commits outlives the loop's context a little: what is under
 	// way at an orderly end is still answered.
@@ -95,6 +95,7 @@ type loop struct {
 	interval   time.Duration // between beats, as sessions were told
 	wake       time.Time     // when the core wants a Tick; zero: never
 	err        error         // why the term must end
+	sleep      *sleep
 
 	looks   chan struct{} // one element per probe under way
 	looking sync.WaitGroup
@@ -164,6 +165,10 @@ func (l *loop) step(ctx context.Context, ev core.Event) {
 // against others, nor judge by it what it hears first.
 func (l *loop) noticeStall(ctx context.Context) {
 	now := time.Now()
+	if slept := l.sleep.slept(); slept > 0 {
+		l.c.cfg.Log.Warn("the leader's machine was suspended", "for", slept)
+		l.carry(ctx, l.core.Step(core.Stalled{For: slept}, now))
+	}
 	if late := now.Sub(l.wake); !l.wake.IsZero() && late > stallMin {
 		l.c.cfg.Log.Warn("the leader did not run", "for", late)
 		l.carry(ctx, l.core.Step(core.Stalled{For: late}, now))
@@ -201,6 +206,7 @@ func (l *loop) committed(ctx context.Context, r commit.Result, ok bool) {
 		l.err = errEnded
 		return
 	}
+	l.noticeStall(ctx)
 	l.committing = false
 	l.rev = max(l.rev, r.Rev)
 	l.carry(ctx, l.core.Step(core.Committed{Seq: r.Seq, Rev: r.Rev, Err: r.Err}, time.Now()))

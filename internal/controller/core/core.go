@@ -194,7 +194,7 @@ func (c *Core) Step(ev Event, now time.Time) []Effect {
 	case Stalled:
 		c.liveStep(liveness.LeaderStalled{For: ev.For})
 		c.reliefs.stalledAt, c.reliefs.due = c.now, true
-		c.quorumAt = time.Time{} // a clock may have stood still with the leader
+		c.doubtQuorum()
 	case Committed:
 		c.committed(ev)
 	case Tick:

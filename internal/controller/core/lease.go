@@ -15,8 +15,7 @@ import (
 // sent the renewal; its fence is the moment from which on it surely runs no more,
 // though nothing is heard from its node. Clocks of two machines run at the same
 // rate to within 1 % (api.LeaseDrift); nothing is assumed of what they show. A
-// leader's clock must go on while the leader does not run (it is the monotonic
-// clock of a machine that is not itself suspended).
+// leader's clock goes on while the leader does not run, or it is told (Stalled).
 //
 //  1. A container of a leased filling starts only under a lease, and its end is
 //     enforced on its node, by a watchdog outside of the agent, no later than L
@@ -190,6 +189,15 @@ func (c *Core) renew(ev Renew) {
 	}
 	c.renewals[ev.Node] = ev
 	c.grant()
+}
+
+// doubtQuorum: the leader did not run, and its clock may have stood still, too.
+// What was asked of a quorum before says nothing of now, even if it answers now.
+func (c *Core) doubtQuorum() {
+	c.quorumAt = time.Time{}
+	if c.inflight {
+		c.batches[0].sentAt = time.Time{}
+	}
 }
 
 // grant answers renewals if the leader may; else the next commit will let it, and

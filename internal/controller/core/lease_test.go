@@ -344,6 +344,12 @@ func TestNoGrantWithoutAQuorum(t *testing.T) {
 	if a.grants != grants+1 {
 		t.Fatal("granted after a stall by what was known before")
 	}
+	f.turn()
+	f.step(Stalled{For: time.Second})
+	f.commit(f.out[2])
+	if a.grants != grants+1 {
+		t.Fatal("granted by a commit that was sent before a stall")
+	}
 	// The fence counts from the grant.
 	if at := f.core.fence(f.core.fillings[f.key("db", 0)]); !at.Equal(f.now.Add(fenceMost)) {
 		t.Errorf("the fence is %s after the grant", at.Sub(f.now))
