@@ -207,4 +207,14 @@ func TestThreeMembers(t *testing.T) {
 	if _, err := rest[0].Store().Txn(ctx, put("c")); !errors.Is(err, store.ErrUnknown) {
 		t.Fatalf("write without a quorum: got %v, want unknown", err)
 	}
+	// Leases rest on this: what writes nothing still needs the quorum's word.
+	for name, confirm := range map[string]store.Txn{
+		"no ops": {If: []store.Compare{store.Absent("other")}}, "nothing at all": {}, "nothing to delete": {Then: []store.Op{store.Delete("other")}},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := rest[0].Store().Txn(ctx, confirm); !errors.Is(err, store.ErrUnknown) {
+			t.Errorf("%s, without a quorum: got %v, want unknown", name, err)
+		}
+	}
 }

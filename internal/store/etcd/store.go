@@ -83,7 +83,13 @@ func (s *Store) Txn(ctx context.Context, t store.Txn) (int64, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, txnTimeout)
 	defer cancel()
-	resp, err := s.client.Txn(ctx).If(compares(t.If)...).Then(ops(t.Then)...).Commit()
+	then := ops(t.Then)
+	if len(then) == 0 {
+		// Without this etcd answers from what the member itself knows, which may
+		// be cut off from the others and long deposed.
+		then = []clientv3.Op{linearizable(t.If)}
+	}
+	resp, err := s.client.Txn(ctx).If(compares(t.If)...).Then(then...).Commit()
 	if err != nil {
 		return 0, fmt.Errorf("write transaction: %w", txnError(err))
 	}
@@ -91,6 +97,16 @@ func (s *Store) Txn(ctx context.Context, t store.Txn) (int64, error) {
 		return 0, fmt.Errorf("write transaction: %w", store.ErrConflict)
 	}
 	return resp.Header.Revision, nil
+}
+
+// linearizable is a read that needs a quorum and gives nothing, of a key that the
+// transaction may read anyway.
+func linearizable(in []store.Compare) clientv3.Op {
+	key := "\x00"
+	if len(in) > 0 {
+		key = in[0].Key
+	}
+	return clientv3.OpGet(key, clientv3.WithCountOnly())
 }
 
 func compares(in []store.Compare) []clientv3.Cmp {
