@@ -45,7 +45,7 @@ const (
 
 // start begins a life of the agent's process.
 func (a *agent) start() {
-	if a.up || !a.h.on {
+	if a.up || !a.h.on || a.h == a.h.w.mute {
 		return
 	}
 	a.up, a.paused, a.inbox = true, false, nil

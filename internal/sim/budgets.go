@@ -10,7 +10,7 @@ import (
 // ailing keeps since when a node's replicas may have to be relieved: its grace
 // begins when it becomes agent lost or impaired, and when the leader stalled.
 func (n *knowledge) ailing(l *lead, h *host, v api.Verdict, impaired bool) {
-	switch ails := v == api.VerdictAgentLost || impaired && present(v); {
+	switch ails := v == api.VerdictAgentLost || impaired; {
 	case !ails:
 		n.ails[h.name] = 0
 	case n.ails[h.name] == 0:
@@ -31,7 +31,7 @@ func (g *ledger) hasRoom(l *lead, after picture, k api.ReplicaKey) {
 	b := g.w.budgets
 	ofService, all := 0, 0
 	for x, p := range after.placements {
-		if !p.spare || p.stopping || g.relief[x] || !slices.ContainsFunc(after.of(x.ServiceKey()), func(o api.ReplicaKey) bool {
+		if !p.spare || p.stopping || g.relief[x] || l.know.verdict[p.node] == api.VerdictSuspect || !slices.ContainsFunc(after.of(x.ServiceKey()), func(o api.ReplicaKey) bool {
 			i := after.placements[o]
 			return o.Slot == x.Slot && !i.spare && !i.stopping && l.know.verdict[i.node] == api.VerdictSuspect
 		}) {

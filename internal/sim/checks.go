@@ -104,11 +104,11 @@ func (g *ledger) released(l *lead, after picture, k api.ReplicaKey, p placement)
 	}
 }
 
-// hasLeft tells whether an exclusive replica has stopped already, for want of a
+// hasLeft tells whether a leased replica has stopped already, for want of a
 // lease: its leader may know so by the clock alone.
 func (g *ledger) hasLeft(k api.ReplicaKey) bool {
 	t := g.templates[k]
-	return t != nil && t.Exclusive && !slices.ContainsFunc(g.w.tenants.byName[slotOf(k)], func(x tenant) bool {
+	return t != nil && t.Leased() && !slices.ContainsFunc(g.w.tenants.byName[slotOf(k)], func(x tenant) bool {
 		return x.c.Replica == k && x.c.Running && !x.h.frozen
 	})
 }

@@ -187,7 +187,8 @@ type lead struct {
 	requests map[uint64]*request // by ticket
 	view     map[core.ViewKey]any
 	know     *knowledge
-	began    time.Time
+	began    time.Time // by its own clock
+	beganAt  int64
 	frozen   uint64 // the event since which verdicts are frozen; 0: they are not
 
 	tickAt  int64
@@ -212,7 +213,7 @@ func (l *lead) begin() {
 		l.w.violate("I2", "the leader of term %d cannot read what was committed: %v", l.lease.Term, err)
 		return
 	}
-	l.began = l.ctl.now()
+	l.began, l.beganAt = l.ctl.now(), l.w.clock
 	l.do(l.core.Begin(l.began))
 	l.turn()
 }
@@ -371,6 +372,7 @@ func (l *lead) do(effects []core.Effect) {
 		}
 	}
 	l.know.checkWithdrawn(l)
+	l.know.checkLeases(l)
 }
 
 func (l *lead) ask(e core.AskWitness) {

@@ -176,7 +176,8 @@ func (w *world) crash(h *host, short time.Duration, n int) {
 	}
 }
 
-// heal ends every fault, but that now and then a node is lost for good. What is still on its way ends by itself.
+// heal ends every fault, but that now and then a node or an agent is lost for
+// good. What is still on its way ends by itself.
 func (w *world) heal() {
 	w.res.healed = len(w.story)
 	w.say("faults stop, everything heals")
@@ -195,6 +196,13 @@ func (w *world) heal() {
 		}
 		w.say("%s never comes back", w.lost.name)
 	}
+	if mute := pick(w.r.world, w.hosts); w.cfg.Without&AgentKill == 0 && w.lost == nil && len(w.hosts) > 3 && chance(w.r.world, 0.15) {
+		w.say("the agent of %s never comes back", mute.name)
+		mute.powerOn()
+		mute.unfreeze()
+		mute.agent.kill()
+		w.mute = mute
+	}
 	for _, h := range w.living() {
 		h.runtime.deaf = 0
 		sick := max(h.gray.down, h.gray.hangs) > w.clock
@@ -206,6 +214,7 @@ func (w *world) heal() {
 		h.unfreeze()
 		h.agent.resume()
 		h.agent.start()
+		h.agent.good, h.agent.failing = w.clock, "" // else the next look, up to 3 s later, finds it so
 		if sick {
 			h.runtimeBack()
 		}

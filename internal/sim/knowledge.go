@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/controller/core"
@@ -193,6 +194,20 @@ func (n *knowledge) endpoints(l *lead, e core.SendEndpoints) {
 		delete(n.ends, k)
 	}
 	n.degraded(l, e)
+}
+
+// checkLeases: I8. What has surely stopped for want of a lease gets no traffic any
+// more, though nobody hears from its node.
+func (n *knowledge) checkLeases(l *lead) {
+	for k, at := range l.w.ledger.left {
+		if _, ok := n.ends[k]; !ok || present(n.verdict[l.w.ledger.placed[k]]) {
+			continue
+		}
+		d := l.w.ledger.templates[k].Lease()
+		if most := int64(d + 3*api.LeaseDrift(d) + 3*time.Second); l.w.clock-at > most && l.w.clock-l.beganAt > most {
+			l.w.violate("I8", "%s on %s stopped for want of a lease %s ago, and still gets traffic", k, l.w.ledger.placed[k], time.Duration(l.w.clock-at))
+		}
+	}
 }
 
 // degraded: I8. Last known endpoints get traffic only while their service has

@@ -84,7 +84,9 @@ type ledger struct {
 	done map[string]bool
 	// relief are spares that were placed to relieve; committedAt is when each
 	// placement was.
-	relief      map[api.ReplicaKey]bool
+	relief map[api.ReplicaKey]bool
+	// left is when what was leased stopped for want of a lease.
+	left        map[api.ReplicaKey]int64
 	committedAt map[api.ReplicaKey]int64
 	// moved counts changes of placements.
 	moved int
@@ -99,7 +101,7 @@ type version struct {
 
 func newLedger(w *world) *ledger {
 	return &ledger{w: w, epochs: map[uint64]api.ReplicaKey{}, placed: map[api.ReplicaKey]string{}, boots: map[api.ReplicaKey]string{}, templates: map[api.ReplicaKey]*api.Template{}, highest: map[string]uint64{},
-		versions: map[string]map[int64]version{}, newest: map[string]int64{}, done: map[string]bool{}, relief: map[api.ReplicaKey]bool{}, committedAt: map[api.ReplicaKey]int64{},
+		versions: map[string]map[int64]version{}, newest: map[string]int64{}, done: map[string]bool{}, relief: map[api.ReplicaKey]bool{}, left: map[api.ReplicaKey]int64{}, committedAt: map[api.ReplicaKey]int64{},
 		pic: picture{map[api.Key]*api.Service{}, map[api.ReplicaKey]placement{}, map[string]*api.Node{}, map[revisionKey]*revision{}}}
 }
 

@@ -12,7 +12,7 @@ func (w *world) drawBudgets() core.Budgets {
 	r := w.r.world
 	return core.Budgets{
 		SparesMin: pick(r, []int{1, 2, 5}), SparesFleetMin: pick(r, []int{2, 5, 100}), SparesFree: pick(r, []float64{0.4, 0.8}),
-		ReliefsMin: pick(r, []int{1, 3}), ReliefPatience: pick(r, []time.Duration{5 * time.Second, 5 * time.Minute}),
+		ReliefsMin: pick(r, []int{1, 3}), ReliefPatience: pick(r, []time.Duration{5 * time.Second, 20 * time.Second}),
 	}
 }
 

@@ -273,6 +273,7 @@ func (r *runtime) start(e plan.StartContainer, trouble bool) plan.Event {
 	w.res.Starts++
 	w.alone(r.h, c)
 	w.tenants.add(r.h, c)
+	delete(w.ledger.left, e.Replica)
 	r.watch(c)
 	if b.ends {
 		life := c.life
@@ -310,6 +311,9 @@ func (r *runtime) end(c *container, exit api.Exit) {
 	w := r.h.w
 	c.life++
 	w.tenants.remove(c)
+	if c.lease != nil && r.h.sinceBoot() >= c.lease.Term-leaseMargin {
+		w.ledger.left[c.Replica] = w.clock
+	}
 	exit.FinishedAt = r.h.now()
 	if c.cause == api.ExitLivenessFailed {
 		exit.Reason = api.ExitLivenessFailed

@@ -49,9 +49,18 @@ func (w *world) settle() {
 	}
 }
 
-// living are the nodes that came back.
+// living are the nodes that came back, with their agents.
 func (w *world) living() []*host {
-	return slices.DeleteFunc(slices.Clone(w.hosts), func(h *host) bool { return h == w.lost })
+	return slices.DeleteFunc(slices.Clone(w.hosts), func(h *host) bool { return h == w.lost || h == w.mute })
+}
+
+// unheard tells whether a placement is on a node whose agent will never say that
+// it has stopped.
+func (w *world) unheard(p placement) bool { return w.mute != nil && p.node == w.mute.name }
+
+// waitsForMute tells whether a service cannot be gone, for the same reason.
+func (w *world) waitsForMute(key api.Key) bool {
+	return slices.ContainsFunc(w.ledger.pic.of(key), func(k api.ReplicaKey) bool { return w.unheard(w.ledger.pic.placements[k]) })
 }
 
 // uncordon has an operator open every node that is still cordoned.
@@ -208,6 +217,10 @@ func (w *world) unsettled() (invariant, what string) {
 		}
 	}
 	for _, u := range w.users {
+		s := w.ledger.pic.services[u.key]
+		if s != nil && !s.Metadata.DeletedAt.IsZero() && w.waitsForMute(u.key) {
+			continue
+		}
 		if u.pending != nil {
 			return "I2", "a user waits for an answer to " + u.pending.words
 		}
@@ -221,6 +234,7 @@ func (w *world) unsettled() (invariant, what string) {
 			return "I7", fmt.Sprintf("%s is placed for a service that is gone", k)
 		case w.lost != nil && p.node == w.lost.name:
 			return "I1", fmt.Sprintf("%s is placed on %s, which is dead", k, p.node)
+		case p.stopping && w.unheard(p):
 		case p.stopping:
 			return "I7", fmt.Sprintf("%s is still stopping on %s", k, p.node)
 		case p.spare && fine(w.templateOf(k)): // where neither ever serves, neither has to go
@@ -260,6 +274,9 @@ func (u *user) missed() string {
 func (w *world) serviceUnsettled(l *lead, key api.Key) string {
 	pic := w.ledger.pic
 	s := pic.services[key]
+	if !s.Metadata.DeletedAt.IsZero() && w.waitsForMute(key) {
+		return ""
+	}
 	if !s.Metadata.DeletedAt.IsZero() {
 		return fmt.Sprintf("service %s is still being deleted", key)
 	}
@@ -273,6 +290,9 @@ func (w *world) serviceUnsettled(l *lead, key api.Key) string {
 	}
 	bySlot := map[int][]api.ReplicaKey{}
 	for _, k := range pic.of(key) {
+		if p := pic.placements[k]; p.stopping && w.unheard(p) {
+			continue
+		}
 		bySlot[k.Slot] = append(bySlot[k.Slot], k)
 		if k.Slot >= s.Spec.Want() {
 			return fmt.Sprintf("%s is placed, %d replicas are wanted", k, s.Spec.Want())
@@ -294,6 +314,9 @@ func (w *world) serviceUnsettled(l *lead, key api.Key) string {
 	ended := slices.ContainsFunc(pic.of(key), func(k api.ReplicaKey) bool { return w.endedForGood(l, k) })
 	if full || ended {
 		for _, k := range pic.of(key) {
+			if p := pic.placements[k]; w.unheard(p) {
+				continue
+			}
 			if t := w.templateOf(k); fine(t) && !w.endedForGood(l, k) && len(bySlot[k.Slot]) == 1 && w.notRunning(k, t) != "" {
 				return w.notRunning(k, t)
 			}
@@ -307,6 +330,9 @@ func (w *world) serviceUnsettled(l *lead, key api.Key) string {
 		}
 		if p := pic.placements[ks[0]]; p.revision != s.Status.Revision {
 			return fmt.Sprintf("%s has revision %d, wanted is %d; %v", ks[0], p.revision, s.Status.Revision, seen.Status.Reasons)
+		}
+		if p := pic.placements[ks[0]]; w.unheard(p) {
+			return fmt.Sprintf("%s was not relieved, though the agent of %s does not come back; %v", ks[0], p.node, seen.Status.Reasons)
 		}
 		if what := w.notRunning(ks[0], newest.template); what != "" {
 			return what + fmt.Sprintf("; the service says %v", seen.Status.Reasons)
@@ -364,6 +390,9 @@ func (w *world) notRunning(k api.ReplicaKey, t *api.Template) string {
 	for _, spec := range t.Containers {
 		var running []string
 		for _, h := range w.hosts {
+			if h == w.mute && h.name != p.node {
+				continue // nobody there to stop it
+			}
 			for _, c := range h.runtime.sorted() {
 				if c.Running && c.Replica.ServiceKey() == k.ServiceKey() && c.Replica.Slot == k.Slot && c.Name == spec.Name {
 					running = append(running, h.name+" "+c.ID)
@@ -418,6 +447,9 @@ func (w *world) endpointsUnsettled() string {
 			}
 		}
 		for _, k := range w.ledger.pic.sortedPlacements() {
+			if w.unheard(w.ledger.pic.placements[k]) {
+				continue // it may run there, and stop, without anybody hearing of it
+			}
 			if t := w.templateOf(k); t != nil && fine(t) && !got[k] && w.notRunning(k, t) == "" {
 				return fmt.Sprintf("%s sends no traffic to %s, which is ready", h.name, k)
 			}

@@ -42,6 +42,7 @@ type world struct {
 
 	faults, requests int           // drawn so far
 	lost             *host         // never comes back; nil in most runs
+	mute             *host         // likewise its agent
 	pace             time.Duration // the longest time between two faults
 	calm             bool          // faults and users have come to an end
 	broken           *Violation

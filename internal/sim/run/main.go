@@ -26,6 +26,7 @@ func main() {
 		skip    = flag.String("skip", "", "single faults to leave out, by their numbers in the story: 1-3,7")
 		skipReq = flag.String("skip-requests", "", "likewise single requests of users")
 		out     = flag.String("out", "", "folder to add the summary to, as a line of JSON in sim.jsonl")
+		goOn    = flag.Bool("keep-going", false, "do not stop at the first seed that fails: list them all")
 		asJSON  = flag.Bool("json", false, "print the summary as a line of JSON instead")
 	)
 	flag.Parse()
@@ -46,7 +47,7 @@ func main() {
 	if *lasting > 0 && !isSet("from") {
 		first = uint64(time.Now().UnixNano()) // seeds that nobody has tried yet
 	}
-	s, failing := try(c, first, *seeds, *lasting, *jobs, !*asJSON)
+	s, failing := try(c, first, *seeds, *lasting, *jobs, !*asJSON, *goOn)
 	if err := s.write(*out, *asJSON); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
@@ -76,8 +77,8 @@ func tell(r sim.Result) int {
 	return 0
 }
 
-// try runs seeds, several at a time, until one fails.
-func try(c sim.Config, first uint64, seeds int, lasting time.Duration, jobs int, progress bool) (summary, *sim.Result) {
+// try runs seeds, several at a time, until one fails, or all of them.
+func try(c sim.Config, first uint64, seeds int, lasting time.Duration, jobs int, progress, goOn bool) (summary, *sim.Result) {
 	var (
 		mu      sync.Mutex
 		next    uint64
@@ -89,7 +90,7 @@ func try(c sim.Config, first uint64, seeds int, lasting time.Duration, jobs int,
 	take := func() (uint64, bool) {
 		mu.Lock()
 		defer mu.Unlock()
-		if failing != nil || lasting == 0 && next >= uint64(seeds) || lasting > 0 && time.Since(began) > lasting {
+		if failing != nil && !goOn || lasting == 0 && next >= uint64(seeds) || lasting > 0 && time.Since(began) > lasting {
 			return 0, false
 		}
 		next++
@@ -103,6 +104,9 @@ func try(c sim.Config, first uint64, seeds int, lasting time.Duration, jobs int,
 				r := sim.Run(c)
 				mu.Lock()
 				sum.add(r)
+				if r.Violation != nil && goOn {
+					fmt.Fprintf(os.Stderr, "seed %d fails: %s\n", seed, r.Violation)
+				}
 				if r.Violation != nil && (failing == nil || seed < failing.Config.Seed) {
 					failing = &r
 				}
