@@ -439,7 +439,8 @@ func (w *world) endpointsUnsettled() string {
 		got := map[api.ReplicaKey]bool{}
 		for _, e := range h.agent.plan.Endpoints() {
 			got[e.Replica] = true
-			if e.Degraded {
+			// Of an agent that the new leader never heard the others keep what they know.
+			if e.Degraded && !w.unheard(w.ledger.pic.placements[e.Replica]) {
 				return fmt.Sprintf("%s sends traffic to %s as degraded", h.name, e.Replica)
 			}
 			if _, ok := w.ledger.pic.placements[e.Replica]; !ok {
