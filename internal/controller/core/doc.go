@@ -7,6 +7,12 @@
 // (answers, messages to agents, the published view) is held until the
 // transaction that makes it true is committed, and released in order.
 //
+// What runs may be doubted in many ways at once, so what is started beside it keeps
+// to budgets (Budgets): spares for what cannot be reached, reliefs of what is on
+// nodes that cannot work. An exclusive slot has neither; it waits for fences, and
+// lease.go argues why it never has two running containers. What was decided of a
+// node is kept as a record, with its evidence and what was done because of it.
+//
 // Invariants: nothing outward depends on a write that could still fail (I2,
 // I9); cost follows what changed, not the size of the fleet; the same events at
 // the same times give the same effects.
