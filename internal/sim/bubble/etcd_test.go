@@ -49,10 +49,11 @@ func newEtcd(w *world) *etcd {
 // move makes the member of controller i lead etcd.
 func (e *etcd) move(i int) {
 	e.leading.Lock()
-	defer e.leading.Unlock()
 	e.leader = i
 	close(e.changed)
 	e.changed = make(chan struct{})
+	e.leading.Unlock()
+	e.w.net.change(func() {}) // elect is to watch the new one
 }
 
 func (e *etcd) isLeader(i int) bool {
@@ -65,8 +66,12 @@ func (e *etcd) isLeader(i int) bool {
 func (e *etcd) elect(ctx context.Context) {
 	n := e.w.net
 	for ctx.Err() == nil {
-		lead := e.w.controllers[e.leaderIndex()]
-		if !n.until(func() bool { return !lead.votes() }, ctx.Done()) {
+		var lead *ctlMachine
+		gone := func() bool {
+			lead = e.w.controllers[e.leaderIndex()]
+			return !lead.votes()
+		}
+		if !n.until(gone, ctx.Done()) {
 			return
 		}
 		if !sleep(ctx, electionAfter) {
@@ -79,7 +84,7 @@ func (e *etcd) elect(ctx context.Context) {
 			}, ctx.Done())
 			continue
 		}
-		if !n.see(lead.votes) {
+		if !n.see(lead.votes) && e.leaderIndex() == lead.i {
 			e.move(i)
 		}
 	}

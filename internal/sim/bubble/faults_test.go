@@ -25,6 +25,7 @@ type faults struct {
 // kinds, the likelier ones more than once.
 var kinds = []fault{
 	{"power-cut", (*faults).powerCut}, {"power-cut", (*faults).powerCut},
+	{"rack", (*faults).rack},
 	{"agent-kill", (*faults).agentKill}, {"agent-kill", (*faults).agentKill},
 	{"agent-restart", (*faults).agentRestart},
 	{"agent-pause", (*faults).agentPause}, {"agent-pause", (*faults).agentPause},
@@ -81,6 +82,35 @@ func (f *faults) powerCut() (func(), time.Duration) {
 	over := f.w.net.trouble(n.machine)
 	n.powerOff()
 	return func() { n.powerOn(); over() }, f.long()
+}
+
+// rack has most of the fleet vanish at once: its power goes, or its switch.
+func (f *faults) rack() (func(), time.Duration) {
+	gone := f.w.nodes[f.r.n(3):][:3]
+	if f.r.hits(0.5) {
+		var ends []func()
+		for _, n := range gone {
+			over := f.w.net.trouble(n.machine)
+			n.powerOff()
+			ends = append(ends, func() { n.powerOn(); over() })
+		}
+		return func() {
+			for _, end := range ends {
+				end()
+			}
+		}, f.long()
+	}
+	var ms []*machine
+	var paths [][2]*machine
+	for _, n := range gone {
+		f.w.say("%s is cut off, with its rack", n.name)
+		ms = append(ms, n.machine)
+	}
+	for _, m := range ms {
+		paths = append(paths, slices.DeleteFunc(f.around(m, true, true), func(p [2]*machine) bool { return slices.Contains(ms, p[0]) && slices.Contains(ms, p[1]) })...)
+	}
+	over, heal := f.w.net.trouble(ms...), f.cut(paths)
+	return func() { f.w.say("the rack is no longer cut off"); heal(); over() }, f.long()
 }
 
 func (f *faults) agentKill() (func(), time.Duration) {

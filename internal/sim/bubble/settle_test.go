@@ -22,6 +22,9 @@ const (
 	lookEvery = 500 * time.Millisecond
 	// quietFor is how long nothing may happen after that.
 	quietFor = 5 * time.Second
+	// takeoverWithin is what a new leader needs to hear of all nodes, with what may
+	// hide in it: an election, dials that back off, the first self-check.
+	takeoverWithin = 10 * time.Second
 	// awayWithin is how long a node without power may still be sent traffic by
 	// agents that nothing ails.
 	awayWithin = 3 * time.Second
@@ -55,15 +58,44 @@ func (w *world) settle() {
 	w.mu.Lock()
 	w.settled = append(w.settled, took.Seconds())
 	w.mu.Unlock()
-	before, commits := w.fingerprint(), w.etcd.count()
-	if !w.pause(quietFor) {
+	if !w.quiet("I10", "though nothing changed", quietFor) {
 		return
 	}
+	w.takeover()
+}
+
+// quiet lets time pass in which nothing may move; false if something did.
+func (w *world) quiet(invariant, why string, d time.Duration) bool {
+	before, commits := w.fingerprint(), w.etcd.count()
+	if !w.pause(d) {
+		return false
+	}
 	if after := w.fingerprint(); after != before {
-		w.violate("I10", "something moved though nothing changed:\n%s\nwas\n%s", after, before)
+		w.violate(invariant, "something moved %s:\n%s\nwas\n%s", why, after, before)
 	}
 	if n := w.etcd.count() - commits; n != 0 && w.allFine() {
-		w.violate("I10", "%d transactions were written though nothing changed", n)
+		w.violate(invariant, "%d transactions were written %s", n, why)
+	}
+	return !w.isBroken()
+}
+
+// takeover kills the leader in the settled world: a new one that comes upon it
+// moves nothing, and soon all is as wanted under it.
+func (w *world) takeover() {
+	i := slices.IndexFunc(w.controllers, func(c *ctlMachine) bool { return c.leads() != nil })
+	if i < 0 {
+		w.violate("I1", "nobody leads in a settled world")
+		return
+	}
+	c := w.controllers[i]
+	c.stop(true)
+	ok := w.quiet("I5", "when a new leader came", takeoverWithin)
+	c.start()
+	if !ok {
+		return
+	}
+	if what := w.unsettled(); what != "" {
+		w.violate("I1", "%s after a new leader came: %s", takeoverWithin, what)
 	}
 }
 
