@@ -210,7 +210,8 @@ func (x *run) orchctl(ctx context.Context, args ...string) error {
 	cmd.Env = append(os.Environ(), clientconfig.EnvPath+"="+x.cfg.Lab.AdminContext())
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("orchctl %s: %w\n%s", strings.Join(args, " "), err, bytes.TrimSpace(out.Bytes()))
+		// Not wrapped: an exit status in the chain would mean that all is said.
+		return fmt.Errorf("orchctl %s: %v\n%s", strings.Join(args, " "), err, bytes.TrimSpace(out.Bytes()))
 	}
 	return nil
 }
