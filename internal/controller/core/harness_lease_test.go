@@ -80,4 +80,3 @@ func (f *fleet) alone() {
 		}
 	}
 }
-
