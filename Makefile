@@ -49,13 +49,17 @@ unit: ## unit tests under the race detector
 e2e: build images ## end-to-end tests: real etcd, real containerd, several nodes, real faults
 	$(GO) test -count=1 -timeout 25m -p 1 -v ./e2e ./e2e/drills
 
+BUBBLE := $(GO) test -count=1 -timeout 2h -v ./internal/sim/bubble -run TestBubble -bubble.report $(CURDIR)/out/bench
+
 .PHONY: sim
-sim: ## the seeded simulator: 500 seeds, or one told as a story with SEED=n
+sim: ## both simulators: 500 seeds of steps, half an hour in bubbles; or one seed of steps told as a story with SEED=n
 	@$(GO) run ./internal/sim/run $(if $(SEED),-seed $(SEED),-seeds 500) $(if $(STEPS),-steps $(STEPS))
+	$(if $(SEED),,@$(BUBBLE) -bubble.hours 0.17)
 
 .PHONY: sim-long
-sim-long: ## an hour of seeds that nobody has tried yet
-	@$(GO) run ./internal/sim/run -for 1h
+sim-long: ## both simulators on seeds that nobody has tried yet, for an hour in all
+	@$(GO) run ./internal/sim/run -for 30m
+	@$(BUBBLE) -bubble.for 30m
 
 .PHONY: bench
 bench: deps build images bench-failover ## measure; prints and writes out/bench/*.jsonl
