@@ -46,3 +46,63 @@ func TestHeldOverASecondRestart(t *testing.T) {
 		t.Error("nothing was saved: this tests nothing")
 	}
 }
+
+// TestGoneAfterAStartThatFailed holds a hole that a review found: containerd was
+// killed between starting a container and saying so, and the replica was to go
+// before it was tried again. It was said to be gone while its container ran.
+func TestGoneAfterAStartThatFailed(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		listed bool // the first look at containerd after that succeeds
+	}{{"containerd answers", true}, {"containerd is away for a while", false}} {
+		t.Run(c.name, func(t *testing.T) {
+			m := newModel()
+			m.start()
+			m.connect()
+			for len(m.pending) > 0 {
+				m.carryOut(0, false)
+			}
+			a := assignmentOf(t, []string{"db-0@1", "exclusive", "grace=0s"})
+			m.assigned[a.Key] = a
+			m.send(wire.AssignmentSet{Put: []wire.Assignment{a}})
+			m.answer(0, m.grantable)
+			for len(m.pending) > 0 {
+				if _, ok := m.pending[0].(StartContainer); ok {
+					break
+				}
+				m.carryOut(0, false)
+			}
+			m.carryOutBut(0) // it runs, and nobody hears of it
+			if len(m.containers) != 1 {
+				t.Fatalf("containers %v", m.containers)
+			}
+			a.Stopping = true
+			m.assigned[a.Key] = a
+			m.send(wire.AssignmentSet{Put: []wire.Assignment{a}})
+			for len(m.pending) > 0 {
+				_, look := m.pending[0].(Observe)
+				m.carryOut(0, look && !c.listed)
+				m.mustNotBeGone(t)
+			}
+			for range 4 {
+				m.settle()
+				m.mustNotBeGone(t)
+				m.now = m.now.Add(observeAgain)
+				m.step(Tick{})
+			}
+			if len(m.containers) != 0 || len(m.assigned) != 0 {
+				t.Errorf("left: containers %v, assigned %v", m.containers, m.assigned)
+			}
+		})
+	}
+}
+
+// mustNotBeGone fails where the leader took a replica for gone that runs.
+func (m *model) mustNotBeGone(t *testing.T) {
+	t.Helper()
+	for id, c := range m.containers {
+		if _, ok := m.assigned[c.Replica]; c.Running && !ok {
+			t.Fatalf("%s was said to be gone, and %s runs", c.Replica, id)
+		}
+	}
+}

@@ -161,6 +161,14 @@ func (m *model) carryOut(i int, failing bool) {
 	}
 }
 
+// carryOutBut does the ith pending effect, and the core hears that it failed.
+func (m *model) carryOutBut(i int) {
+	e := m.pending[i]
+	m.pending = slices.Delete(m.pending, i, i+1)
+	m.result(e, false)
+	m.step(m.result(e, true))
+}
+
 var errBroken = &Failure{Reason: api.ReasonCreateError, Message: "broken"}
 
 func (m *model) result(e Effect, failing bool) Event {

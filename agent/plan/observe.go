@@ -96,8 +96,16 @@ func (c *Core) startsOfBefore() bool {
 	return false
 }
 
-// missAll takes note of what the runtime no longer has.
+// missAll takes note of what the runtime no longer has, or never had.
 func (c *Core) missAll(seen map[string]bool) {
+	for _, k := range c.sortedKeys() {
+		for _, x := range c.replicas[k].runs {
+			if x.doubtful && x.op == 0 && x.changed <= c.lookedAt {
+				x.doubtful = false
+				c.mark(x.r)
+			}
+		}
+	}
 	for _, id := range slices.Sorted(maps.Keys(c.byID)) {
 		x := c.byID[id]
 		if seen[id] || x.op != 0 || x.changed > c.lookedAt {

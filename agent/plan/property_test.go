@@ -68,7 +68,7 @@ func (w *world) check(e Effect) {
 			w.t.Fatalf("starts %s under the lease %v, given was %s", e.Replica, *e.Lease, w.terms[r])
 		}
 		for _, c := range w.containers {
-			if c.Replica == e.Replica && c.Name == e.Container.Name && c.Running {
+			if c.Replica == e.Replica && c.Name == e.Container.Name && c.Running && c.Attempt != e.Attempt { // the same one is taken up
 				w.t.Fatalf("starts %s %s beside %s", e.Replica, e.Container.Name, c.ID)
 			}
 		}
@@ -114,6 +114,13 @@ func (w *world) check(e Effect) {
 			w.t.Fatalf("removes %s, which runs: %s", c.ID, e.Why)
 		}
 	case Report:
+		for _, k := range e.Report.Gone {
+			for id, c := range w.containers {
+				if c.Replica == k && c.Running && c.Incarnation == w.incarnation {
+					w.t.Fatalf("%s is said to be gone, and %s runs", k, id)
+				}
+			}
+		}
 		for _, r := range e.Report.Replicas {
 			if have := w.core.replicas[r.Key]; r.Status.Ready && have.lease.known() && !have.lease.holds(w.now) {
 				w.t.Fatalf("%s is ready, and its lease is over", r.Key)
@@ -131,7 +138,7 @@ func (w *world) check(e Effect) {
 func (w *world) pick(n int, what string) int { return rapid.IntRange(0, n-1).Draw(w.t, what) }
 
 func (w *world) act() {
-	switch rapid.SampledFrom([]string{"put", "put", "all", "all", "all", "stop", "drop", "work", "work", "work", "work", "fail", "crash", "unseen", "probe", "probe",
+	switch rapid.SampledFrom([]string{"put", "put", "all", "all", "all", "stop", "drop", "work", "work", "work", "work", "fail", "fail unsaid", "crash", "unseen", "probe", "probe",
 		"time", "time", "time", "grant", "grant", "grant", "refuse", "backwards", "lose", "late", "suspend", "unguarded", "agent", "containerd", "connect", "disconnect", "reboot", "incarnation", "vanish"}).Draw(w.t, "act") {
 	case "put":
 		w.put()
@@ -165,6 +172,10 @@ func (w *world) act() {
 	case "fail":
 		if len(w.pending) > 0 {
 			w.carryOut(w.pick(len(w.pending), "which"), true)
+		}
+	case "fail unsaid": // what fails has been done
+		if len(w.pending) > 0 {
+			w.carryOutBut(w.pick(len(w.pending), "which"))
 		}
 	case "crash", "unseen":
 		if c := w.someContainer(); c != nil && c.Running {
@@ -276,7 +287,7 @@ func (w *world) leases() {
 			if x.state == running && r.lease.known() && w.bootTime() >= r.lease.Term && !x.failing.waiting(w.now) {
 				w.t.Fatalf("%s runs, its lease ended at %s, now is %s", x.id, r.lease.Term, w.bootTime())
 			}
-			if x.state == running && r.lease.Term != x.lease.Term {
+			if x.state == running && r.lease.Term != x.lease.Term && r.lease.holds(w.now) && !x.unguarded { // else a stop has failed
 				w.t.Fatalf("the watchdog of %s knows of %s, the lease ends at %s", x.id, x.lease.Term, r.lease.Term)
 			}
 			if x.lastExit != nil && x.lastExit.Reason == api.ReasonLeaseLost && !x.nextStart.IsZero() {

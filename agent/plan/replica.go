@@ -204,7 +204,10 @@ func (c *Core) settleGoing(r *replica) {
 	for _, x := range r.runs {
 		switch x.state {
 		case absent:
-			continue
+			if !x.doubtful {
+				continue
+			}
+			c.lookFor(x)
 		case running:
 			c.stopRun(x, r.why, r.why)
 		case stopped, ended:

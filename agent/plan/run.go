@@ -25,6 +25,7 @@ type run struct {
 	startedAt time.Time
 	imageID   string
 	uncertain bool // the runtime could not tell whether it runs
+	doubtful  bool // absent after a start that failed: what is left of that is not known
 	adopted   bool
 
 	lease lease // what its watchdog has; that of its replica may be later
@@ -143,6 +144,7 @@ func (c *Core) startDone(x *run, ev Done) {
 	}
 	x.op = 0
 	c.setState(x, absent)
+	x.doubtful = ev.Failure != nil || ev.Container.Hash != x.hash
 	got := ev.Container
 	switch f := ev.Failure; {
 	case f != nil && f.Exit != nil:
@@ -171,8 +173,18 @@ func (c *Core) startDone(x *run, ev Done) {
 	}
 }
 
+// lookFor has the runtime asked whether a start that failed left a container: it
+// may run although nobody could say so. The next start would take it up; where
+// there is none, it has to be known before the replica is gone.
+func (c *Core) lookFor(x *run) {
+	if c.lookedAt < x.changed {
+		c.observe("what a failed start of " + x.what() + " left is not known")
+	}
+}
+
 // take makes a container of the runtime the run's own.
 func (c *Core) take(x *run, o Container) {
+	x.doubtful = false
 	x.id, x.attempt, x.startedAt, x.uncertain, x.unguarded, x.sick = o.ID, o.Attempt, o.StartedAt, o.Uncertain, o.Unguarded, ""
 	if x.startedAt.IsZero() {
 		x.startedAt = c.now
