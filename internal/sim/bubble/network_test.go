@@ -25,6 +25,8 @@ const (
 	retransmitMax = 3 * time.Second
 	// gossipPort is that of gossip on every machine, controllerPort a controller's.
 	gossipPort, controllerPort = 7946, 7070
+	// lull between two faults is too short for a node to be heard of.
+	lull = 10 * time.Second
 )
 
 // network joins machines. Its state changes under the lock; whoever waits for a
@@ -55,7 +57,8 @@ type machine struct {
 	bootedAt    time.Time
 	troubles    int // faults that are at work on it
 	wellSince   time.Time
-	held        int // its process does not run, though the kernel does
+	illSince    time.Time // without a pause of more than lull
+	held        int       // its process does not run, though the kernel does
 }
 
 // proc is one life of the process on a machine.
@@ -161,6 +164,9 @@ func (m *machine) well(for_ time.Duration) bool {
 func (n *network) trouble(ms ...*machine) (over func()) {
 	n.change(func() {
 		for _, m := range ms {
+			if m.troubles == 0 && time.Since(m.wellSince) > lull {
+				m.illSince = time.Now()
+			}
 			m.troubles++
 		}
 	})

@@ -17,6 +17,7 @@ import (
 
 	"github.com/orchctl/orch/agent/ctrd"
 	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/liveness"
 	"github.com/orchctl/orch/internal/pki"
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
 )
@@ -272,14 +273,18 @@ func (w *world) stopping(n *node, id string, p *process, why string) {
 	})
 }
 
-// calledDead: nobody is taken for dead who was there.
+// calledDead: nobody is taken for dead who was there, or was away for a while
+// only. A machine that booted anew was.
 func (w *world) calledDead(name, why string) {
 	n := w.node(name)
 	w.net.mu.Lock()
-	said, booted := n.calledDead > 0, time.Since(n.bootedAt)
+	said, booted, ill, well := n.calledDead > 0, time.Since(n.bootedAt), time.Since(n.illSince), n.troubles == 0 && time.Since(n.wellSince) > lull
 	w.net.mu.Unlock()
-	if !said && booted > 10*time.Second && n.well(10*time.Second) {
-		w.violate("I5", "%s is taken for dead, though nothing ails it: %s", name, why)
+	if said || booted < ill {
+		return
+	}
+	if dead := liveness.DefaultLimits().DeadAfter; well || ill < dead {
+		w.violate("I5", "%s is taken for dead, though only for %s something ailed it: %s", name, ill, why)
 	}
 }
 
