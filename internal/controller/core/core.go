@@ -76,9 +76,9 @@ type Core struct {
 	reliefs  reliefs
 	relieved map[api.Key]bool // services with a relief under way
 
-	began    time.Time        // this term did
-	quorumAt time.Time        // when the newest commit that succeeded was sent
-	renewals map[string]Renew // held until a quorum has answered, by node
+	began    time.Time          // this term did
+	quorumAt time.Time          // when the newest commit that succeeded was sent
+	renewals map[string][]Renew // held until a quorum has answered, by node
 
 	requests *requests
 	answers  []Reply // of this turn; see answer
@@ -101,7 +101,7 @@ func New(cfg Config) *Core {
 		back: map[string]bool{}, fresh: map[string]bool{}, ends: newEndpoints(), view: newView(),
 		unknown: map[string]bool{}, requests: newRequests(), tally: tally{of: map[api.Verdict]int{}},
 		budgets: cfg.Budgets.withDefaults(), spending: spending{short: map[api.Key]bool{}},
-		reliefs: reliefs{ailing: map[string]bool{}}, relieved: map[api.Key]bool{}, renewals: map[string]Renew{},
+		reliefs: reliefs{ailing: map[string]bool{}}, relieved: map[api.Key]bool{}, renewals: map[string][]Renew{},
 	}
 }
 

@@ -181,13 +181,19 @@ func (c *Core) resume(f *filling) {
 	c.touch(f)
 }
 
-// renew holds a renewal until a quorum has confirmed this leader. Of each node
-// the newest counts: it names every replica.
+// renewalsHeld is how many renewals of a node are held: an agent sends them every
+// 200 ms at most, and one that asks for everything serves for those before it.
+const renewalsHeld = 8
+
+// renew holds a renewal until a quorum has confirmed this leader. One does not
+// replace the one before: agents ask at once for what is new to them, and for that
+// only.
 func (c *Core) renew(ev Renew) {
 	if c.current(ev.Node, ev.Session) == nil {
 		return
 	}
-	c.renewals[ev.Node] = ev
+	held := append(c.renewals[ev.Node], ev)
+	c.renewals[ev.Node] = held[max(0, len(held)-renewalsHeld):]
 	c.grant()
 }
 
@@ -207,22 +213,27 @@ func (c *Core) grant() {
 		return
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.renewals)) {
-		ev := c.renewals[name]
-		n := c.current(ev.Node, ev.Session)
-		if n == nil {
-			continue
+		for _, ev := range c.renewals[name] {
+			c.answerRenewal(ev)
 		}
-		g := wire.Grant{ID: ev.Renewal.ID}
-		for _, k := range ev.Renewal.Keys {
-			// Of what is not committed no agent knows, so none asks for it.
-			if f := n.fillings[k]; f != nil && f.lease > 0 && !f.stopping && !f.void {
-				f.granted = c.now
-				g.Leases = append(g.Leases, wire.Lease{Key: k, For: f.lease})
-			}
-		}
-		c.release(SendGrant{Node: n.name, Session: n.session, Grant: g})
 	}
 	clear(c.renewals)
+}
+
+func (c *Core) answerRenewal(ev Renew) {
+	n := c.current(ev.Node, ev.Session)
+	if n == nil {
+		return
+	}
+	g := wire.Grant{ID: ev.Renewal.ID}
+	for _, k := range ev.Renewal.Keys {
+		// Of what is not committed no agent knows, so none asks for it.
+		if f := n.fillings[k]; f != nil && f.lease > 0 && !f.stopping && !f.void {
+			f.granted = c.now
+			g.Leases = append(g.Leases, wire.Lease{Key: k, For: f.lease})
+		}
+	}
+	c.release(SendGrant{Node: n.name, Session: n.session, Grant: g})
 }
 
 // earliest gives the earlier of two times, of which zero is none.

@@ -417,3 +417,42 @@ func TestNeverGrantedIsNeverWaitedFor(t *testing.T) {
 	f.pass(2 * time.Second)
 	f.mustReady("db", 1)
 }
+
+// Agents ask at once for what is new to them, and for that only: what they asked
+// for before is still to be answered.
+func TestARenewalDoesNotReplaceTheOneBefore(t *testing.T) {
+	f, home := exclusiveFleet(t)
+	k, session := f.key("db", 0), f.agents[home].session
+	f.commits, f.out = false, nil
+	f.now = f.now.Add(QuorumFresh)
+	granted := map[uint64]int{}
+	hear := func(effects []Effect) {
+		for _, e := range effects {
+			if g, ok := e.(SendGrant); ok {
+				granted[g.Grant.ID] += len(g.Grant.Leases)
+			}
+		}
+	}
+	ask := func(id uint64, session uint64, keys ...api.ReplicaKey) {
+		hear(f.core.Step(Renew{Node: home, Session: session, Renewal: wire.Renewal{ID: id, Keys: keys}}, f.now))
+	}
+	ask(1, session, k)
+	ask(2, session)
+	f.turn()
+	hear(f.core.Step(Committed{Seq: f.out[0].Seq, Rev: f.rev}, f.now))
+	if granted[1] != 1 || len(granted) != 2 {
+		t.Errorf("granted %v, want a lease for the first and an answer for the second", granted)
+	}
+	f.now = f.now.Add(QuorumFresh)
+	for id := uint64(10); id < 1000; id++ {
+		ask(id, session, k)
+	}
+	if n := len(f.core.renewals[home]); n != renewalsHeld {
+		t.Errorf("%d are held", n)
+	}
+	f.turn()
+	hear(f.core.Step(Committed{Seq: f.out[1].Seq, Rev: f.rev}, f.now))
+	if granted[999] != 1 || len(f.core.renewals) != 0 {
+		t.Errorf("the last is answered %d times, %d are left", granted[999], len(f.core.renewals))
+	}
+}
