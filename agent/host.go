@@ -28,16 +28,9 @@ type Host struct {
 	OS     string
 }
 
-// DetectHost reads it from the machine.
-func DetectHost(bootIDFile string) (Host, error) {
-	b, err := os.ReadFile(bootIDFile)
-	if err != nil {
-		return Host{}, fmt.Errorf("read boot id: %w", err)
-	}
-	h := Host{BootID: strings.TrimSpace(string(b)), OS: "linux"}
-	if h.BootID == "" {
-		return Host{}, fmt.Errorf("read boot id: %s is empty", bootIDFile)
-	}
+// DetectHost reads the rest from the machine.
+func DetectHost(bootID string) (Host, error) {
+	h := Host{BootID: bootID, OS: "linux"}
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
 		return Host{}, fmt.Errorf("ask kernel for its version: %w", err)

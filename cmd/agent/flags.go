@@ -61,7 +61,7 @@ func newCommand() *cobra.Command {
 	p.StringVar(&f.replicaCIDR, "replica-cidr", "10.64.0.0/24", "this node's addresses for replicas")
 	p.StringVar(&f.clusterCIDR, "cluster-cidr", "", "all nodes' addresses for replicas; default: --replica-cidr")
 	p.StringVar(&f.cgroupParent, "cgroup-parent", "/orch", "cgroup under which containers get their own")
-	p.StringVar(&f.bootIDFile, "boot-id-file", "/proc/sys/kernel/random/boot_id", "file that names the machine's present life")
+	p.StringVar(&f.bootIDFile, "boot-id-file", daemon.BootIDFile, "file that names the machine's present life")
 	p.StringArrayVar(&f.labels, "label", nil, "label of the node, as key=value; repeat for more")
 	p.StringSliceVar(&f.capacity, "capacity", nil, "what replicas may use, as cpu=2,memory=4Gi; default: cores, and memory less a reserve")
 	p.StringArrayVar(&f.resources, "resource", nil, "further resource that is only counted, as gpus=2; repeat for more")

@@ -33,7 +33,11 @@ func run(ctx context.Context, f flags) error {
 	if err := agent.Prioritize(); err != nil {
 		logger.Warn("replicas may starve the agent of cpu or memory: it cannot raise its own priority", "err", err)
 	}
-	host, err := agent.DetectHost(s.bootIDFile)
+	bootID, err := daemon.BootID(s.bootIDFile)
+	if err != nil {
+		return err
+	}
+	host, err := agent.DetectHost(bootID)
 	if err != nil {
 		return err
 	}

@@ -96,10 +96,17 @@ func run(ctx context.Context, c *config, out io.Writer, log *slog.Logger) error 
 		return err
 	}
 
+	bootID, err := daemon.BootID(daemon.BootIDFile)
+	if err != nil {
+		// Only the agent on this host, if there is one, is taken for a better
+		// witness than it is.
+		log.Warn("cannot tell which node is on this host", "err", err)
+	}
+
 	var ctl *controller.Controller
 	sender := images.NewSender(shelf, func() images.Relays { return ctl.Sessions() }, log)
 	conf := controller.Config{Name: c.name, Store: st.Store, Eligible: st.eligible, Authority: authority,
-		Prober: &evidence.Prober{}, Liveness: c.limits.liveness, Budgets: c.limits.budgets, SinceBoot: controller.SinceBoot, NewID: rand.Text, Log: log,
+		BootID: bootID, Prober: &evidence.Prober{}, Liveness: c.limits.liveness, Budgets: c.limits.budgets, SinceBoot: controller.SinceBoot, NewID: rand.Text, Log: log,
 		SessionOpened: func(ctx context.Context, node string, cert *x509.Certificate) { sender.Offer(ctx, node, cert) }}
 	if talk != nil {
 		conf.Gossip, conf.GossipPeers = talk, func() []string { return peers(talk) }

@@ -56,6 +56,9 @@ type Config struct {
 	Eligible  election.Eligible
 	Authority *identity.Authority
 	Prober    Prober
+	// BootID names the present life of this host, as agents name theirs; empty: it
+	// is not known which node is on it.
+	BootID string
 	// Liveness and Budgets may be zero: the defaults.
 	Liveness liveness.Limits
 	Budgets  core.Budgets

@@ -31,7 +31,7 @@ func (c *Controller) lead(ctx context.Context, lease election.Lease) error {
 	if err != nil {
 		return fmt.Errorf("read tokens and names: %w", err)
 	}
-	k := core.New(core.Config{Incarnation: c.incarnation, Term: lease.Term, Limits: commits.Limits(), Liveness: c.cfg.Liveness, Budgets: c.cfg.Budgets})
+	k := core.New(core.Config{Incarnation: c.incarnation, Term: lease.Term, BootID: c.cfg.BootID, Limits: commits.Limits(), Liveness: c.cfg.Liveness, Budgets: c.cfg.Budgets})
 	if err := k.Load(kvs, rev); err != nil {
 		return err
 	}

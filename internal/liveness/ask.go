@@ -148,7 +148,7 @@ func (m *Machine) report(n *node, r WitnessReport) {
 	}
 	a.reports = append(a.reports, r)
 	if a.done {
-		n.silentBy = a.silentBy()
+		n.silentBy = m.silentBy(a)
 		if r.alive() && n.verdict == Suspect {
 			n.silentSince = time.Time{}
 			m.setVerdict(n, AgentLost, cause{"host answers, reported late", []string{r.Observer}, append(m.silence(n), evidenceOf(a)...)})
@@ -191,7 +191,7 @@ func (m *Machine) conclude(n *node) {
 	a := n.ask
 	m.releaseWitnesses(n)
 	a.done = true
-	n.silentBy = a.silentBy()
+	n.silentBy = m.silentBy(a)
 	switch {
 	case len(a.reports) == 0:
 		n.notBefore = m.now // the ask took its time; the next one may start
@@ -249,7 +249,7 @@ func (m *Machine) concludeSilent(n *node) {
 		n.silentSince = m.now
 	}
 	c := m.causeOf(n, "silent %s, no answer to %d of %d observers", told(m.now.Sub(n.heard)), len(a.reports), len(a.reports))
-	if n.verdict == Suspect && m.lasts(n.silentSince, m.limits.DeadAfter) && a.kills() && m.mayDie() {
+	if n.verdict == Suspect && m.lasts(n.silentSince, m.limits.DeadAfter) && len(n.silentBy) > 0 && m.mayDie() {
 		m.setVerdict(n, Dead, c)
 		m.endAsk(n)
 		return
@@ -277,18 +277,27 @@ func (a *ask) reported(observer string) bool {
 	return slices.ContainsFunc(a.reports, func(r WitnessReport) bool { return r.Observer == observer })
 }
 
-// silentBy names the witnesses that saw silence, if nobody saw the host answer.
-func (a *ask) silentBy() []string {
+// silentBy names the witnesses off the leader's host that saw silence, if nobody
+// saw the host answer. Without any, silence kills nobody: it may be the leader who
+// is cut off, and where no witness is left there is no node to put spares on.
+func (m *Machine) silentBy(a *ask) []string {
 	var by []string
 	for _, r := range a.reports {
 		if r.HostAnswers {
 			return nil
 		}
-		if r.Observer != LeaderObserver {
+		if !m.besideLeader(r.Observer) {
 			by = append(by, r.Observer)
 		}
 	}
 	return by
+}
+
+// besideLeader tells whether an observer looks from the leader's own host. The two
+// are cut off together, so its word on silence adds nothing to the leader's.
+func (m *Machine) besideLeader(observer string) bool {
+	w := m.nodes[observer]
+	return observer == LeaderObserver || w != nil && m.host != "" && w.boot == m.host
 }
 
 // causeOf gives the cause of a verdict that rests on all reports of the node's ask.
@@ -299,10 +308,6 @@ func (m *Machine) causeOf(n *node, why string, args ...any) cause {
 	}
 	return c
 }
-
-// kills says that silence was seen by a witness, or that there was none to ask, so
-// that the leader's word must do. The leader alone may be the one who is cut off.
-func (a *ask) kills() bool { return len(a.observers) == 1 || len(a.silentBy()) > 0 }
 
 // evidenceOf gives a line per observer asked, in the order of asking.
 func evidenceOf(a *ask) []string {

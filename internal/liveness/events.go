@@ -110,7 +110,10 @@ type (
 	// dead is Unknown and has ReconnectGrace to return, except that a node which
 	// gossip calls silent is looked at now. Freeze, impairments and dampings end:
 	// they are what a leader has seen itself.
-	LeaderStarted struct{}
+	//
+	// BootID is that of the leader's own host, to know a node on it by; empty: it
+	// is not known.
+	LeaderStarted struct{ BootID string }
 
 	// OperatorThaw is a person's word that the freeze is over: what is silent is
 	// truly gone.

@@ -148,7 +148,7 @@ func (s *script) command(f []string) {
 		s.step(LeaderStalled{d})
 		s.step(Tick{})
 	case "lead":
-		s.step(LeaderStarted{})
+		s.step(LeaderStarted{BootID: opt["boot"]})
 	case "reconciled":
 		s.step(Reconciled{args[0]})
 	case "tick":

@@ -22,6 +22,7 @@ type Machine struct {
 	beat        time.Duration // the interval that beats are held to
 	beatLowerAt time.Time     // when a shorter interval counts; zero: none is pending
 
+	host   string        // boot id of the leader's own host; empty: not known
 	count  [Back + 1]int // nodes by verdict
 	freeze freeze
 }
@@ -80,6 +81,7 @@ func (m *Machine) Step(ev Event, now time.Time) []Effect {
 	case NodeAdded:
 		m.add(ev)
 	case LeaderStarted:
+		m.host = ev.BootID
 		m.startTerm()
 	case LeaderStalled:
 		m.stalled(ev.For)

@@ -28,6 +28,9 @@ type Config struct {
 	// Incarnation of the store, and the leader's term.
 	Incarnation string
 	Term        uint64
+	// BootID is that of the leader's own host: an agent there is cut off with it,
+	// and is no witness. Empty: not known.
+	BootID string
 	// Limits of one transaction.
 	Limits   store.Limits
 	Liveness liveness.Limits
@@ -122,7 +125,7 @@ func (c *Core) Begin(now time.Time) []Effect {
 		}
 		c.liveStep(liveness.NodeAdded{Node: n.name, Verdict: last, BootID: n.obj.Status.BootID})
 	}
-	c.liveStep(liveness.LeaderStarted{})
+	c.liveStep(liveness.LeaderStarted{BootID: c.cfg.BootID})
 	for _, n := range c.sortedNodes() {
 		c.fleet.SetNode(n.forScheduler())
 	}
