@@ -99,3 +99,85 @@ func TestTakeoverGoesOnWithARelief(t *testing.T) {
 		}
 	}
 }
+
+// A leader that never hears of a lost agent does not wait for it beyond its grace:
+// what it runs is unknown for good, and a rollout goes on.
+func TestRolloutDoesNotWaitForALostAgent(t *testing.T) {
+	f := nodes(t, 3, Config{})
+	f.apply("1", web(3, "a:1"))
+	f.pass(time.Second)
+	f.loseAgent("n2")
+	f.elect()
+	f.dial(f.but("n2")...)
+	f.pass(5 * time.Second)
+	f.apply("2", web(3, "a:2"))
+	f.pass(20 * time.Second)
+	s := f.service("web")
+	if s.Status.UpdatedReady != 0 {
+		t.Errorf("%+v: what is unknown was acted on within the grace", s.Status)
+	}
+	f.pass(40 * time.Second)
+	if s := f.service("web"); s.Status.UpdatedReady != 3 {
+		t.Errorf("%+v: the rollout waits for an agent that never comes back", s.Status)
+	}
+}
+
+// A spare on a node whose agent is lost is relieved like a replica, and does not
+// keep the service's next relief waiting.
+func TestSpareOfALostAgentIsRelieved(t *testing.T) {
+	f := nodes(t, 3, Config{})
+	f.apply("1", web(3, "a:1"))
+	f.pass(time.Second)
+	home := f.home("web", 0)
+	f.silence(home)
+	f.pass(time.Second)
+	spare := ""
+	for _, x := range f.core.services[api.Key{Namespace: "default", Name: "web"}].fillings {
+		if x.spare {
+			spare = x.node
+		}
+	}
+	f.loseAgent(spare)
+	f.pass(2 * time.Second)
+	f.agents[home].silent = false
+	f.node(home, "boot1")
+	f.pass(45 * time.Second)
+	for _, x := range f.core.services[api.Key{Namespace: "default", Name: "web"}].fillings {
+		if x.node == spare && !x.stopping {
+			t.Errorf("%s is still on %s, spare: %t", x.key, x.node, x.spare)
+		}
+	}
+	if st := f.status(); st.Reliefs != 0 || st.Spares != 0 {
+		t.Errorf("fleet %+v", st)
+	}
+	f.mustReady("web", 3)
+}
+
+// A leased replica of a lost agent stops itself when its lease ends: it gets no
+// traffic then, though its host answers.
+func TestWhatOutlivedItsLeaseGetsNoTraffic(t *testing.T) {
+	f := threeNodes(t)
+	s := named("site", 1, "a:1")
+	lease, grace := api.Duration(onlyLease), api.Duration(0)
+	s.Spec.OnPartition, s.Spec.LeaseDuration, s.Spec.TerminationGracePeriod = api.PartitionStop, &lease, &grace
+	s.Default()
+	f.apply("1", s)
+	f.pass(time.Second)
+	where := f.home("site", 0)
+	var other string
+	for _, n := range f.but(where) {
+		other = n
+	}
+	f.loseAgent(where)
+	f.pass(1500 * time.Millisecond)
+	if f.core.Verdict(where) != api.VerdictAgentLost || f.ends(other, "site") == "" {
+		t.Fatalf("%s is %s, endpoints %q", where, f.core.Verdict(where), f.ends(other, "site"))
+	}
+	f.pass(onlyLease)
+	if e := f.ends(other, "site"); e != "" {
+		t.Errorf("%s sends traffic to %s, whose lease has ended", other, e)
+	}
+	if r := f.replica("site", 0, where); r.Status.Ready || r.Status.Reason != api.ReasonLeaseLost {
+		t.Errorf("%+v", r.Status)
+	}
+}

@@ -29,6 +29,7 @@ type node struct {
 	reported bool   // a complete report came in this session
 	orphans  []string
 
+	lostForLong   bool   // its agent is lost for longer than the grace
 	impaired      string // why it cannot work though it beats; empty: it can
 	impairedSince time.Time
 	dampedUntil   time.Time // zero: it is not damped

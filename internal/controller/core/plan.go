@@ -147,6 +147,9 @@ func (c *Core) carryOut(s *service, f *filling, a reconciler.Action) {
 		c.stop(f, a.Why)
 		c.withdraw(f)
 		c.unsettle(s.key)
+		if a.Relief { // the next one of the service may begin
+			c.markDirty(s)
+		}
 		c.sendToNode(f.node, c.assignmentOf(f))
 		c.event(f.key.Namespace, api.KindReplica, name, api.EventNormal, "Stopping", fmt.Sprintf("on %s: %s", f.node, a.Why))
 	case reconciler.Void:
@@ -290,14 +293,17 @@ func (c *Core) verdictOf(f *filling) api.Verdict {
 }
 
 // unheard tells whether a node that holds replicas of the service has not
-// reported in this term: what runs there is unknown, and unknown is not absent.
+// reported in this term: what runs there is unknown, and unknown is not absent. A
+// lost agent is not waited for beyond its grace: it may never come back.
 func (c *Core) unheard(s *service) bool {
 	return slices.ContainsFunc(s.fillings, func(f *filling) bool {
 		switch c.verdictOf(f) {
 		case api.VerdictUnknown:
 			return true
-		case api.VerdictHealthy, api.VerdictAgentLost:
+		case api.VerdictHealthy:
 			return !c.nodes[f.node].reported
+		case api.VerdictAgentLost:
+			return !c.nodes[f.node].reported && !c.nodes[f.node].lostForLong
 		}
 		return false
 	})

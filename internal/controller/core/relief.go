@@ -31,6 +31,7 @@ type reliefs struct {
 
 // ails has a node looked at for relief, or no longer.
 func (c *Core) ails(n *node) {
+	n.lostForLong = n.lostForLong && n.verdict == api.VerdictAgentLost
 	if n.verdict == api.VerdictAgentLost || n.impaired != "" {
 		c.reliefs.ailing[n.name] = true
 	} else {
@@ -81,7 +82,7 @@ func (c *Core) relieve() {
 		case from.After(c.now):
 			r.at = earliest(r.at, from)
 		default:
-			c.stopsForEver(n, why)
+			c.notWaitedFor(n, why)
 			if room <= 0 {
 				continue
 			}
@@ -103,9 +104,15 @@ func (c *Core) relieve() {
 	}
 }
 
-// stopsForEver says of what is stopping on an ailing node that nobody should wait
-// for its room.
-func (c *Core) stopsForEver(n *node, why string) {
+// notWaitedFor has services go on that wait for an ailing node: for the word of
+// its agent, or for the room of what is stopping there.
+func (c *Core) notWaitedFor(n *node, why string) {
+	if n.verdict == api.VerdictAgentLost && !n.lostForLong {
+		n.lostForLong = true
+		for _, f := range n.sortedFillings() {
+			c.touch(f)
+		}
+	}
 	for _, f := range n.sortedFillings() {
 		if f.stopping && !f.void && f.relieve == "" {
 			f.relieve = why
@@ -139,22 +146,23 @@ func (c *Core) underRelief(but []planned) int {
 }
 
 // relievable tells whether a replica of an ailing node is to be replaced: it is
-// wanted, alone in its slot but for a spare, and its service has no relief under
-// way. An exclusive one is stopped first, so there must be a node that would take
+// wanted, nothing in its slot is about to go, and its service has no relief under
+// way. A spare or a successor in the slot is what it is replaced by. An exclusive one is stopped first, so there must be a node that would take
 // it; and where the agent is lost its lease ends by itself.
 func (c *Core) relievable(s *service, f *filling) bool {
-	if f.spare || f.stopping || f.void || f.status.Phase.Ended() || s.relief != nil || s.deleting() || f.key.Slot >= s.obj.Spec.Want() {
+	if f.stopping || f.void || f.status.Phase.Ended() || s.relief != nil || s.deleting() || f.key.Slot >= s.obj.Spec.Want() {
 		return false
 	}
-	if slices.ContainsFunc(s.inSlot(f.key.Slot), func(x *filling) bool { return x != f && (x.stopping || !x.spare) }) {
-		return false
+	if slices.ContainsFunc(s.inSlot(f.key.Slot), func(x *filling) bool { return x.stopping && x.relieve == "" }) {
+		return false // it goes soon
 	}
 	return !s.exclusive() || c.verdictOf(f) != api.VerdictAgentLost
 }
 
-// beginRelief takes one of the service's replicas. What has a spare comes first:
-// the leader before this one began to relieve it, or its node was suspect before
-// it was agent lost. Then come those that serve.
+// beginRelief takes one of the service's replicas. What has a spare or successor
+// comes first: the leader before this one began to relieve it, its node was
+// suspect before it was agent lost, or it was being rolled. Then come those that
+// serve.
 func (c *Core) beginRelief(s *service, of []*filling) bool {
 	if s.exclusive() && !slices.ContainsFunc(scheduler.Explain(c.fleet, s.newest().shape, s.key), func(e scheduler.NodeExplanation) bool { return e.Fit }) {
 		return false
