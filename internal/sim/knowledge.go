@@ -199,6 +199,9 @@ func (n *knowledge) endpoints(l *lead, e core.SendEndpoints) {
 // checkLeases: I8. What has surely stopped for want of a lease gets no traffic any
 // more, though nobody hears from its node.
 func (n *knowledge) checkLeases(l *lead) {
+	if !slices.ContainsFunc(l.w.hosts, func(h *host) bool { return present(n.verdict[h.name]) }) {
+		return // nobody can be told
+	}
 	for k, at := range l.w.ledger.left {
 		if _, ok := n.ends[k]; !ok || present(n.verdict[l.w.ledger.placed[k]]) {
 			continue

@@ -58,9 +58,17 @@ func (w *world) living() []*host {
 // it has stopped.
 func (w *world) unheard(p placement) bool { return w.mute != nil && p.node == w.mute.name }
 
-// waitsForMute tells whether a service cannot be gone, for the same reason.
+// waitsForMute tells whether a service cannot be gone, for the same reason; nor
+// can an exclusive one be settled while it waits for what has no lease there.
 func (w *world) waitsForMute(key api.Key) bool {
-	return slices.ContainsFunc(w.ledger.pic.of(key), func(k api.ReplicaKey) bool { return w.unheard(w.ledger.pic.placements[k]) })
+	return slices.ContainsFunc(w.ledger.pic.of(key), func(k api.ReplicaKey) bool {
+		return w.unheard(w.ledger.pic.placements[k]) && (w.ledger.deleting(key) || w.ledger.exclusive(key) && !w.ledger.templates[k].Leased())
+	})
+}
+
+func (g *ledger) deleting(key api.Key) bool {
+	s := g.pic.services[key]
+	return s != nil && !s.Metadata.DeletedAt.IsZero()
 }
 
 // uncordon has an operator open every node that is still cordoned.
@@ -179,6 +187,9 @@ func (w *world) takeover() {
 	if w.broken != nil {
 		return
 	}
+	if w.mute != nil {
+		return // what is there is unknown again, and its grace begins anew
+	}
 	if invariant, what := w.unsettled(); invariant != "" {
 		w.violate(invariant, "after a new leader came: %s", what)
 	}
@@ -217,8 +228,7 @@ func (w *world) unsettled() (invariant, what string) {
 		}
 	}
 	for _, u := range w.users {
-		s := w.ledger.pic.services[u.key]
-		if s != nil && !s.Metadata.DeletedAt.IsZero() && w.waitsForMute(u.key) {
+		if w.ledger.deleting(u.key) && w.waitsForMute(u.key) {
 			continue
 		}
 		if u.pending != nil {
@@ -274,7 +284,7 @@ func (u *user) missed() string {
 func (w *world) serviceUnsettled(l *lead, key api.Key) string {
 	pic := w.ledger.pic
 	s := pic.services[key]
-	if !s.Metadata.DeletedAt.IsZero() && w.waitsForMute(key) {
+	if w.waitsForMute(key) {
 		return ""
 	}
 	if !s.Metadata.DeletedAt.IsZero() {
