@@ -45,9 +45,9 @@ Without --lab a lab is made for the drill and taken down afterwards; it needs
 Linux and root. A folder runs all drills in it. Whatever happens, the lab is whole
 again after each drill. Exit code 1 says that something did not hold.
 
-"within" counts from the last step that changed something (for steps that last,
+"within" counts from the last step that is no expectation (for steps that last,
 from their end). "wrongful" counts containers that were ready and ended though
-their node had power and no step asked for it.
+their node had power and no step asked for it; those that were relieved count.
 
 A step is one of:
   ` + strings.Join(Forms(), "\n  "),
