@@ -160,7 +160,10 @@ func (d *driver) do(ctx context.Context, e plan.Effect) {
 	default:
 		d.cfg.Logger.Debug("do", "effect", describe(e))
 		d.work.Go(func() {
-			if ev := d.carryOut(ctx, e); ctx.Err() == nil {
+			began := time.Now()
+			ev := d.carryOut(ctx, e)
+			d.cfg.Logger.Debug("done", "effect", fmt.Sprintf("%T", e), "took", time.Since(began))
+			if ctx.Err() == nil {
 				d.tell(ctx, ev)
 			}
 		})

@@ -21,7 +21,7 @@ func (d *driver) startProbe(ctx context.Context, e plan.StartProbe) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	d.probes[key] = cancel
-	target := probes.Target{Probe: e.Probe, IP: e.IP, Port: e.Port, First: e.First, Until: e.Until, Interval: e.Interval, Timeout: e.Timeout,
+	target := probes.Target{Probe: e.Probe, IP: e.IP, Port: e.Port, First: e.First, Soon: e.Soon, Until: e.Until, Interval: e.Interval, Timeout: e.Timeout,
 		Exec: func(ctx context.Context, command []string) (int, string, error) {
 			var out head
 			code, err := d.cfg.Runtime.Exec(ctx, e.ContainerID, ctrd.ExecSpec{Args: command, Stdout: &out, Stderr: &out})

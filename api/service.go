@@ -135,7 +135,8 @@ type Probe struct {
 	Exec *ExecProbe `json:"exec,omitempty"`
 	// InitialDelay before the first try after the container's start; nil means 0.
 	InitialDelay *Duration `json:"initialDelay,omitempty"`
-	// Interval between tries; nil means 5 s, and 100 ms until the first success.
+	// Interval between tries; nil means 5 s, and until the first success of a
+	// readiness probe 100 ms at most.
 	Interval *Duration `json:"interval,omitempty"`
 	// Timeout of one try; nil means 1 s.
 	Timeout *Duration `json:"timeout,omitempty"`

@@ -99,9 +99,10 @@ type (
 		IP          string
 		// Port is the number for HTTP and TCP.
 		Port int
-		// First is the delay before the first try, Until the interval until the
-		// first success, Interval the one afterwards.
-		First, Until, Interval, Timeout time.Duration
+		// First is the delay before the first try. Soon is the interval after it,
+		// which doubles up to Until until the first success; Interval is the one
+		// afterwards.
+		First, Soon, Until, Interval, Timeout time.Duration
 		Why                             string
 	}
 	// StopProbe ends it; results that come later are ignored.

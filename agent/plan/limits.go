@@ -42,4 +42,8 @@ const (
 	// and slowProbe that of any probe afterwards, where the manifest has none.
 	fastProbe = 100 * time.Millisecond
 	slowProbe = 5 * time.Second
+	// soonProbe is the first interval of one that costs little, a connection; it
+	// doubles up to fastProbe. Most servers listen within some ten milliseconds,
+	// and a failover waits for the last of them.
+	soonProbe = 10 * time.Millisecond
 )

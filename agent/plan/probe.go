@@ -50,6 +50,10 @@ func (c *Core) startProbes(x *run) {
 		switch {
 		case kind == Readiness:
 			e.Until = spec.Interval.Or(fastProbe)
+			e.Soon = e.Until
+			if spec.Interval == nil && spec.Exec == nil {
+				e.Soon = soonProbe
+			}
 			e.First = spec.InitialDelay.Or(0)
 		default:
 			// The first moments of a process are no evidence that it is sick.

@@ -39,10 +39,11 @@ type Target struct {
 	Port int
 	// Exec is needed for a command only.
 	Exec Exec
-	// First is the delay before the first try, Until the interval until the
-	// first success, Interval the one afterwards, each from the begin of a try
-	// to the begin of the next.
-	First, Until, Interval time.Duration
+	// First is the delay before the first try. Soon is the interval after it,
+	// which doubles up to Until until the first success (0: it is Until at once);
+	// Interval is the one afterwards. Each is from the begin of a try to the begin
+	// of the next.
+	First, Soon, Until, Interval time.Duration
 	// Timeout of one try.
 	Timeout time.Duration
 }
@@ -53,7 +54,10 @@ type Target struct {
 func Run(ctx context.Context, t Target, tell func(ok bool, message string)) {
 	timer := time.NewTimer(t.First)
 	defer timer.Stop()
-	interval := t.Until
+	interval, succeeded := t.Until, false
+	if t.Soon > 0 {
+		interval = min(t.Soon, t.Until)
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -66,12 +70,15 @@ func Run(ctx context.Context, t Target, tell func(ok bool, message string)) {
 			return
 		}
 		if ok {
-			interval = t.Interval
+			interval, succeeded = t.Interval, true
 		}
 		if asked {
 			tell(ok, message)
 		}
 		timer.Reset(max(0, interval-time.Since(began)))
+		if !succeeded {
+			interval = min(2*interval, t.Until)
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -154,6 +155,31 @@ func TestWhen(t *testing.T) {
 		}
 		if told[1] != "false check: no end within 2s" || told[3] != "true " {
 			t.Errorf("told %q", told)
+		}
+	})
+}
+
+// TestSoon: the first tries come quickly after each other, then at most every Until.
+func TestSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		var tries []time.Duration
+		ctx, cancel := context.WithCancel(t.Context())
+		target := Target{Probe: api.Probe{Exec: &api.ExecProbe{Command: []string{"check"}}}, Soon: 10 * time.Millisecond, Until: 100 * time.Millisecond,
+			Interval: 5 * time.Second, Timeout: time.Second,
+			Exec: func(context.Context, []string) (int, string, error) {
+				tries = append(tries, time.Since(began))
+				return map[bool]int{true: 1, false: 0}[len(tries) < 7], "", nil
+			}}
+		Run(ctx, target, func(bool, string) {
+			if len(tries) == 8 {
+				cancel()
+			}
+		})
+		ms := time.Millisecond
+		want := []time.Duration{0, 10 * ms, 30 * ms, 70 * ms, 150 * ms, 250 * ms, 350 * ms, 5350 * ms}
+		if !slices.Equal(tries, want) {
+			t.Errorf("tries at %v, want %v", tries, want)
 		}
 	})
 }
