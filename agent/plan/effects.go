@@ -103,7 +103,7 @@ type (
 		// which doubles up to Until until the first success; Interval is the one
 		// afterwards.
 		First, Soon, Until, Interval, Timeout time.Duration
-		Why                             string
+		Why                                   string
 	}
 	// StopProbe ends it; results that come later are ignored.
 	StopProbe struct {
