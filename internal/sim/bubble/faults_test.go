@@ -263,7 +263,7 @@ func (f *faults) storeCut() (func(), time.Duration) {
 	f.w.say("%s is cut from the store", c.name)
 	over := f.w.net.trouble(c.machine)
 	f.w.net.change(func() { c.storeCut++ })
-	return func() { f.w.say("%s has the store again", c.name); f.w.net.change(func() { c.storeCut-- }); over() }, f.r.between(100*time.Millisecond, 15*time.Second)
+	return func() { f.w.say("%s has the store again", c.name); f.w.net.change(func() { c.storeCut-- }); over() }, f.r.between(100*time.Millisecond, 60*time.Second)
 }
 
 func (f *faults) storeUnknown() (func(), time.Duration) {

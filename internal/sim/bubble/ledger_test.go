@@ -85,6 +85,7 @@ func (g *ledger) written(by *ctlMachine, t store.Txn, rev int64) {
 	g.fenced(by, t, rev)
 	before := g.snapshot()
 	var stopped, gone, placed []api.ReplicaKey
+	done := g.done(t)
 	for _, op := range t.Then {
 		if op.Kind == store.OpDeletePrefix {
 			g.w.violate("sim", "a prefix is deleted, which the ledger does not know: %s", op.Key)
@@ -121,7 +122,7 @@ func (g *ledger) written(by *ctlMachine, t store.Txn, rev int64) {
 				stopped = append(stopped, k)
 			}
 		case what == "services":
-			g.service(api.Key{Namespace: parts[0], Name: parts[1]}, op, deleted)
+			g.service(api.Key{Namespace: parts[0], Name: parts[1]}, op, deleted, done)
 		case what == "revisions":
 			number, _ := strconv.ParseInt(parts[2], 10, 64)
 			at := revisionKey{api.Key{Namespace: parts[0], Name: parts[1]}, number}
@@ -132,13 +133,6 @@ func (g *ledger) written(by *ctlMachine, t store.Txn, rev int64) {
 			}
 		case what == "nodes":
 			g.node(parts[0], op, deleted)
-		case what == "requests" && !deleted:
-			var r struct{ ID string }
-			g.open(op.Value, &r)
-			if g.requests[r.ID] {
-				g.w.violate("I2", "request %s is done twice", r.ID)
-			}
-			g.requests[r.ID] = true
 		}
 	}
 	for _, k := range placed {
@@ -152,6 +146,24 @@ func (g *ledger) written(by *ctlMachine, t store.Txn, rev int64) {
 	for _, k := range gone {
 		g.released(before, k)
 	}
+}
+
+// done gives the requests that are done by a transaction: I2, each once.
+func (g *ledger) done(t store.Txn) []string {
+	var ids []string
+	for _, op := range t.Then {
+		if op.Kind != store.OpPut || !strings.HasPrefix(op.Key, core.Prefix+"requests/") {
+			continue
+		}
+		var r struct{ ID string }
+		g.open(op.Value, &r)
+		if g.requests[r.ID] {
+			g.w.violate("I2", "request %s is done twice", r.ID)
+		}
+		g.requests[r.ID] = true
+		ids = append(ids, r.ID)
+	}
+	return ids
 }
 
 // picture is what a decision is held against.
@@ -233,11 +245,11 @@ func (g *ledger) leader(value []byte) {
 	g.holder = h
 }
 
-func (g *ledger) service(key api.Key, op store.Op, deleted bool) {
+func (g *ledger) service(key api.Key, op store.Op, deleted bool, done []string) {
 	old := g.services[key]
 	if deleted {
 		delete(g.services, key)
-		g.w.user(key).removed(old)
+		g.w.user(key).stored(old, nil, done)
 		return
 	}
 	s := &api.Service{}
@@ -246,7 +258,7 @@ func (g *ledger) service(key api.Key, op store.Op, deleted bool) {
 		g.w.violate("I2", "service %s resourceVersion %d is written after %d", key, s.Metadata.ResourceVersion, old.Metadata.ResourceVersion)
 	}
 	g.services[key] = s
-	g.w.user(key).stored(old, s)
+	g.w.user(key).stored(old, s, done)
 }
 
 func (g *ledger) node(name string, op store.Op, deleted bool) {

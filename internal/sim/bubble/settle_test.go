@@ -179,7 +179,7 @@ func (w *world) unplaced(g *ledger, u *user, want map[api.ReplicaKey]string) str
 		}
 		return ""
 	}
-	if s == nil || !wantOf(s).same(acked) {
+	if wantOf(s) != acked {
 		w.violate("I2", "service %s is not as acknowledged: %s", u.key, acked)
 		return "violated"
 	}

@@ -36,9 +36,18 @@ type user struct {
 	exclusive, leased bool
 
 	mu      sync.Mutex
-	acked   want
-	pending *want
+	acked   want // what there was when the last request was answered
+	asking  bool
+	asked   map[string]request // all that were ever made, by id
 	version int
+}
+
+// request is one thing asked for, through all its tries.
+type request struct {
+	want
+	id string
+	// scales changes the number only.
+	scales bool
 }
 
 // want is what a user wants of the service; the zero value: nothing of it.
@@ -46,7 +55,6 @@ type want struct {
 	exists   bool
 	replicas int
 	image    string
-	id       string // of the request
 }
 
 func (x want) String() string {
@@ -58,7 +66,7 @@ func (x want) String() string {
 
 func newUser(w *world, i int) *user {
 	name := []string{"web", "db", "cache", "queue"}[i]
-	return &user{w: w, key: api.Key{Namespace: api.DefaultNamespace, Name: name}, r: newChance(w.cfg.seed, uint64(10+i)), exclusive: leasesOn && name == "db", leased: leasesOn && name == "queue"}
+	return &user{w: w, key: api.Key{Namespace: api.DefaultNamespace, Name: name}, asked: map[string]request{}, r: newChance(w.cfg.seed, uint64(10+i)), exclusive: leasesOn && name == "db", leased: leasesOn && name == "queue"}
 }
 
 func (w *world) user(key api.Key) *user {
@@ -71,44 +79,40 @@ func (w *world) user(key api.Key) *user {
 	return w.users[0]
 }
 
-// stored: I2. What is written is what was acknowledged last, or what is asked for.
-func (u *user) stored(old, s *api.Service) {
+// stored: I2. What a service is to be changes only by a request that is done in
+// the same transaction.
+func (u *user) stored(old, s *api.Service, done []string) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	got := wantOf(s)
-	if !s.Metadata.DeletedAt.IsZero() {
-		got = want{}
-		if old == nil || !old.Metadata.DeletedAt.IsZero() {
+	was, is := wantOf(old), wantOf(s)
+	if is == was {
+		return
+	}
+	images := map[string]bool{was.image: true}
+	for _, id := range done {
+		images[u.asked[id].image] = true
+	}
+	for _, id := range done {
+		x, ours := u.asked[id]
+		if ours && (is == x.want || x.scales && is.exists && is.replicas == x.replicas && images[is.image]) {
 			return
 		}
 	}
-	if !got.same(u.acked) && (u.pending == nil || !got.same(*u.pending)) {
-		u.w.violate("I2", "service %s is written as %s; acknowledged is %s, asked for %v", u.key, got, u.acked, u.pending)
-	}
-}
-
-// removed: likewise.
-func (u *user) removed(old *api.Service) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if old != nil && old.Metadata.DeletedAt.IsZero() && u.acked.exists && (u.pending == nil || u.pending.exists) {
-		u.w.violate("I2", "service %s is gone, though nobody deleted it", u.key)
-	}
+	u.w.violate("I2", "service %s becomes %s, it was %s; the requests done with it are %v", u.key, is, was, done)
 }
 
 func wantOf(s *api.Service) want {
-	return want{exists: true, replicas: s.Spec.Want(), image: s.Spec.Containers[0].Image}
-}
-
-func (x want) same(y want) bool {
-	return x.exists == y.exists && x.replicas == y.replicas && x.image == y.image
+	if s == nil || !s.Metadata.DeletedAt.IsZero() {
+		return want{}
+	}
+	return want{true, s.Spec.Want(), s.Spec.Containers[0].Image}
 }
 
 // state is what was acknowledged, and whether something is asked for now.
 func (u *user) state() (acked want, asking bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.acked, u.pending != nil
+	return u.acked, u.asking
 }
 
 // run asks for things until the run ends; in a calm world it only waits.
@@ -138,66 +142,86 @@ func (u *user) ask(ctx context.Context) {
 	default:
 		next = want{}
 	}
-	next.id = fmt.Sprintf("%s-%d", u.key.Name, u.r.n(1<<30))
+	r := u.request(request{want: next, scales: acked.exists && next.exists && acked.image == next.image})
+	u.pursue(ctx, r, true)
 	u.mu.Lock()
-	u.pending = &next
-	u.mu.Unlock()
+	defer u.mu.Unlock()
+	u.asking = false
+}
+
+// request notes what is asked for from now on.
+func (u *user) request(r request) request {
 	u.w.bit("requests")
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	r.id = fmt.Sprintf("%s-%d", u.key.Name, len(u.asked))
+	u.asked[r.id], u.asking = r, true
+	return r
+}
+
+// pursue asks until there is an answer. Meanwhile a colleague may have scaled the
+// service: what was done before that must not be done again.
+func (u *user) pursue(ctx context.Context, r request, colleague bool) {
 	for try := 0; ; try++ {
-		u.w.say("user of %s asks for %s instead of %s%s", u.key.Name, next, acked, map[bool]string{true: ", again"}[try > 0])
-		err := u.try(ctx, acked, next, try)
+		u.w.say("user of %s asks for %s (%s)%s", u.key.Name, r.want, r.id, map[bool]string{true: ", again"}[try > 0])
+		err := u.try(ctx, r, try)
 		switch {
 		case err == nil:
-			u.answered(next)
+			u.answered(r)
 			return
 		case ctx.Err() != nil:
+			return
+		case status.Code(err) == codes.NotFound && r.scales:
+			u.w.say("user of %s: it is gone", u.key.Name)
+			u.answered(r)
 			return
 		case status.Code(err) == codes.InvalidArgument, status.Code(err) == codes.NotFound, status.Code(err) == codes.PermissionDenied:
 			u.w.violate("sim", "the user of %s is refused: %v", u.key.Name, err)
 			return
 		}
-		u.w.say("user of %s has no answer: %v", u.key.Name, err)
+		u.w.say("user of %s has no answer to %s: %v", u.key.Name, r.id, err)
 		if !sleep(ctx, u.r.between(50*time.Millisecond, time.Second)) {
 			return
+		}
+		if colleague && r.exists && u.r.hits(0.2) {
+			u.pursue(ctx, u.request(request{want: want{exists: true, replicas: u.r.n(6)}, scales: true}), false)
 		}
 	}
 }
 
-// answered: I2. What is acknowledged is in the store.
-func (u *user) answered(next want) {
-	u.w.say("user of %s is answered: %s", u.key.Name, next)
+// answered: I2. What is acknowledged was done, or was so already.
+func (u *user) answered(r request) {
+	u.w.say("user of %s is answered: %s", u.key.Name, r.id)
+	var now want
 	u.w.etcd.look(func(g *ledger) {
-		s := g.services[u.key]
-		got := want{}
-		if s != nil && s.Metadata.DeletedAt.IsZero() {
-			got = wantOf(s)
-		}
-		if !got.same(next) {
-			u.w.violate("I2", "%s of service %s was acknowledged, the store has %s", next, u.key, got)
+		now = wantOf(g.services[u.key])
+		was := now == r.want || r.scales && now.replicas == r.replicas || r.scales && !now.exists
+		if !g.requests[r.id] && !was {
+			u.w.violate("I2", "%s of service %s was acknowledged (%s), the store has %s", r.want, u.key, r.id, now)
 		}
 	})
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.acked, u.pending = next, nil
+	u.acked = now
 }
 
-func (u *user) try(ctx context.Context, acked, next want, try int) error {
+func (u *user) try(ctx context.Context, r request, try int) error {
 	ctx, cancel := context.WithTimeout(ctx, askMax)
 	defer cancel()
 	admin := u.w.admins[try%len(u.w.admins)]
 	switch {
-	case !next.exists:
-		_, err := admin.Delete(ctx, &orchv1.DeleteRequest{Refs: []*orchv1.Ref{{Kind: api.KindService, Name: u.key.Name}}, IgnoreMissing: true, RequestId: next.id})
+	case !r.exists:
+		_, err := admin.Delete(ctx, &orchv1.DeleteRequest{Refs: []*orchv1.Ref{{Kind: api.KindService, Name: u.key.Name}}, IgnoreMissing: true, RequestId: r.id})
 		return err
-	case acked.exists && acked.image == next.image:
-		_, err := admin.Scale(ctx, &orchv1.ScaleRequest{Name: u.key.Name, Replicas: int32(next.replicas), CurrentReplicas: -1, RequestId: next.id})
+	case r.scales:
+		_, err := admin.Scale(ctx, &orchv1.ScaleRequest{Name: u.key.Name, Replicas: int32(r.replicas), CurrentReplicas: -1, RequestId: r.id})
 		return err
 	}
-	js, err := json.Marshal(u.manifest(next))
+	js, err := json.Marshal(u.manifest(r.want))
 	if err != nil {
 		return err
 	}
-	_, err = admin.Apply(ctx, &orchv1.ApplyRequest{Objects: []*orchv1.Object{{Kind: api.KindService, Json: js}}, RequestId: next.id})
+	_, err = admin.Apply(ctx, &orchv1.ApplyRequest{Objects: []*orchv1.Object{{Kind: api.KindService, Json: js}}, RequestId: r.id})
 	return err
 }
 

@@ -17,13 +17,14 @@ import (
 
 	"github.com/orchctl/orch/agent/ctrd"
 	"github.com/orchctl/orch/api"
-	"github.com/orchctl/orch/internal/liveness"
 	"github.com/orchctl/orch/internal/pki"
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
 )
 
 const (
 	nodesCount, controllersCount, usersCount = 5, 2, 4
+	// deadAfter is the design's promise.
+	deadAfter = time.Minute
 	// storyLines is how much of the past a failure tells.
 	storyLines = 150
 )
@@ -283,7 +284,7 @@ func (w *world) calledDead(name, why string) {
 	if said || booted < ill {
 		return
 	}
-	if dead := liveness.DefaultLimits().DeadAfter; well || ill < dead {
+	if well || ill < deadAfter {
 		w.violate("I5", "%s is taken for dead, though only for %s something ailed it: %s", name, ill, why)
 	}
 }
