@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/orchctl/orch/agent/agenttest"
+	"github.com/orchctl/orch/agent/ctrd"
 	"github.com/orchctl/orch/agent/logs"
 	"github.com/orchctl/orch/agent/runtimetest"
 	"github.com/orchctl/orch/api"
@@ -438,4 +440,34 @@ func TestHostText(t *testing.T) {
 	if _, err := memTotal("MemFree: 1 kB\n"); err == nil {
 		t.Error("no MemTotal is no error")
 	}
+}
+
+// A containerd that hangs must not get its containers restarted: what a liveness
+// probe could not ask is no answer.
+func TestRuntimeThatIsAwayFailsNoProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		var away atomic.Bool
+		away.Store(true)
+		r.runtime.OnExec(func(string, ctrd.ExecSpec) (int, error) {
+			if away.Load() {
+				return -1, ctrd.ErrAway
+			}
+			return 1, nil
+		})
+		r.start()
+		l := r.next(10)
+		a := web(web0)
+		every := api.Duration(time.Second)
+		a.Template.Containers[0].LivenessProbe = &api.Probe{Exec: &api.ExecProbe{Command: []string{"check"}}, Interval: &every}
+		l.assign(t, wire.AssignmentSet{Complete: true, Put: []wire.Assignment{a}})
+		l.hear(ready)
+		r.wantTook("start default.web-0.1.main")
+		time.Sleep(time.Minute)
+		r.wantTook()
+		away.Store(false)
+		time.Sleep(3 * time.Second)
+		r.wantTook("stop default.web-0.1.main", "remove default.web-0.1.main", "start default.web-0.1.main_1")
+		r.stop()
+	})
 }
