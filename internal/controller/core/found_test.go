@@ -6,9 +6,10 @@ import (
 	"time"
 
 	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/wire"
 )
 
-// The tests of this file hold bugs that the simulator found.
+// The tests of this file hold bugs that the simulator found, and reviews.
 
 // A service that never becomes ready may not keep a node from being itself again:
 // a node that is back takes no new replicas.
@@ -179,5 +180,25 @@ func TestWhatOutlivedItsLeaseGetsNoTraffic(t *testing.T) {
 	}
 	if r := f.replica("site", 0, where); r.Status.Ready || r.Status.Reason != api.ReasonLeaseLost {
 		t.Errorf("%+v", r.Status)
+	}
+}
+
+// TestASessionThatIsToldOfLate holds what a review found: of two sessions of a
+// node the first may be told of last, when it has ended already. It was taken for
+// the node's, and the living one heard no more: not its beats, not its renewals.
+func TestASessionThatIsToldOfLate(t *testing.T) {
+	f, home := exclusiveFleet(t)
+	a := f.agents[home]
+	f.session++
+	late := f.session
+	f.node(home, a.boot)
+	for _, ev := range []Event{SessionOpened{Node: home, Session: late, Hello: wire.Hello{BootID: a.boot, Address: "10.0.0.9"}}, SessionClosed{Node: home, Session: late}} {
+		f.step(ev)
+		f.turn()
+	}
+	f.pass(2 * fenceMost)
+	f.mustReady("db", 1)
+	if at := f.home("db", 0); f.core.Verdict(home) != api.VerdictHealthy || at != home {
+		t.Errorf("%s is %s, db is on %s", home, f.core.Verdict(home), at)
 	}
 }

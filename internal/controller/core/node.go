@@ -25,6 +25,7 @@ type node struct {
 	fillings map[api.ReplicaKey]*filling
 
 	session  uint64 // 0: none
+	opened   uint64 // the latest session that was, open or not
 	sequence uint64 // of assignment sets in this session
 	reported bool   // a complete report came in this session
 	orphans  []string
@@ -92,6 +93,10 @@ func (c *Core) putNode(n *node) {
 func (c *Core) sessionOpened(ev SessionOpened) {
 	known := c.nodes[ev.Node] != nil
 	n := c.nodeOf(ev.Node)
+	if ev.Session < n.opened {
+		return // it ended while it waited to be told of
+	}
+	n.opened = ev.Session
 	wasDead := n.verdict == api.VerdictDead
 	n.reported = false
 	for _, f := range n.fillings {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -83,12 +82,12 @@ type Config struct {
 type Server struct {
 	orchv1.UnimplementedAgentsServer
 	cfg     Config
-	ids     atomic.Uint64 // of sessions: each is higher than the one before
 	joins   *rate.Limiter
 	opens   opens
 	running sync.WaitGroup
 
 	mu       sync.Mutex
+	ids      uint64              // of sessions: each is higher than the one before
 	sessions map[string]*session // by node
 	relays   relays
 }
@@ -242,8 +241,9 @@ func (s *Server) Nodes() map[string]*x509.Certificate {
 	return out
 }
 
-// register makes x its node's session; one before it ends. False: x itself has
-// ended meanwhile.
+// register makes x its node's session; one before it ends, and has the lower id,
+// which tells the core when it hears of them the other way round. False: x itself
+// has ended meanwhile.
 func (s *Server) register(x *session) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -253,7 +253,8 @@ func (s *Server) register(x *session) bool {
 	if old := s.sessions[x.node]; old != nil {
 		old.end(status.Error(codes.Aborted, fmt.Sprintf("node %s opened another session", x.node)))
 	}
-	s.sessions[x.node] = x
+	s.ids++
+	x.id, s.sessions[x.node] = s.ids, x
 	return true
 }
 

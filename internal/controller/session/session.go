@@ -31,7 +31,7 @@ type stream interface {
 // session is one agent's stream.
 type session struct {
 	server *Server
-	id     uint64
+	id     uint64 // given by register
 	node   string
 	caller identity.Caller
 	term   Term
@@ -67,7 +67,7 @@ func (s *Server) Session(st orchv1.Agents_SessionServer) error {
 	if !s.opens.allow(caller.Name) {
 		return status.Errorf(codes.ResourceExhausted, "node %s opens sessions too often: at most %d in a row, then one every %s", caller.Name, opensBurst, opensEvery)
 	}
-	x := &session{server: s, id: s.ids.Add(1), node: caller.Name, caller: caller, term: term,
+	x := &session{server: s, node: caller.Name, caller: caller, term: term,
 		queue: make(chan message, queueMax), hello: make(chan struct{})}
 	x.ctx, x.end = context.WithCancelCause(st.Context())
 
