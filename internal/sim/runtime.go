@@ -129,7 +129,14 @@ func (r *runtime) do(a *agent, e plan.Effect) {
 		})
 	case plan.StartContainer:
 		r.tellStart(e)
-		answer(ms(15, 250), func() plan.Event { return r.start(e, trouble) })
+		unsaid := trouble && chance(w.r.run, 0.5)
+		answer(ms(15, 250), func() plan.Event {
+			ev := r.start(e, trouble && !unsaid)
+			if unsaid { // it is done, and the answer is lost
+				ev = failed(e.ID, api.ReasonCreateError, "the connection broke")
+			}
+			return ev
+		})
 	case plan.StopContainer:
 		c := r.tellStop(e)
 		if trouble {
