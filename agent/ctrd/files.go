@@ -9,10 +9,15 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// writeFiles writes the small files that are mounted into a container.
+// writeFiles writes the small files that are mounted into a container, into a
+// folder in which nothing is left of an earlier one: a removal may have been cut
+// short, and a note of who told that one to end would be taken for this one's.
 func (r *Runtime) writeFiles(id string, s ContainerSpec) ([]specs.Mount, error) {
 	dir := r.filesOf(id)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := r.removeFiles(id); err != nil {
+		return nil, fmt.Errorf("write files of %s: %w", id, err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil { // whoever may read it may hold its lock
 		return nil, fmt.Errorf("write files of %s: %w", id, err)
 	}
 	host := hostnameOf(s)

@@ -394,3 +394,50 @@ func TestNoStartWithoutAWatchdog(t *testing.T) {
 		t.Error("it runs")
 	}
 }
+
+// TestStartForgetsTheRunBefore: an agent that was killed while it removed a
+// container may leave its folder, and the next run of the same id finds a note
+// there that it was told to end. It was not.
+func TestStartForgetsTheRunBefore(t *testing.T) {
+	s := leased(time.Minute, 2*time.Minute, "wait=0")
+	t.Cleanup(func() { remove(t, s.ID()) })
+	dir := env.r.filesOf(s.ID())
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := leasefile.Claim(dir, leasefile.Watchdog); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := env.r.Start(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	prints(t, s, "stdout waiting")
+	if by := leasefile.ToldBy(dir); by != "" {
+		t.Errorf("told by %q before anybody did", by)
+	}
+	if err := env.r.Stop(t.Context(), s.ID(), 5*time.Second, "scaled down"); err != nil {
+		t.Fatal(err)
+	}
+	if e := ended(t, s.ID()); e.Reason != api.ExitCompleted {
+		t.Errorf("exit %+v", e)
+	}
+}
+
+// TestAnotherSpecGetsNoLease: an orphan that stands where a container is to be
+// started is not kept alive by the tries.
+func TestAnotherSpecGetsNoLease(t *testing.T) {
+	s := leased(time.Minute, 2*time.Minute, "wait=0")
+	o := start(t, s)
+	before, err := leasefile.Read(env.r.filesOf(o.ID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := s
+	next.SpecHash, next.Lease = "another", &Lease{Term: s.Lease.Term + time.Minute, Kill: s.Lease.Kill + time.Minute}
+	if got, err := env.r.Start(t.Context(), next); err != nil || got.SpecHash != s.SpecHash {
+		t.Errorf("it gives %+v, %v", got, err)
+	}
+	if f, err := leasefile.Read(env.r.filesOf(o.ID)); err != nil || f.Kill != before.Kill {
+		t.Errorf("its lease ends at %s, %v; want %s", f.Kill, err, before.Kill)
+	}
+}

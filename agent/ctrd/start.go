@@ -28,7 +28,8 @@ const startFailedCode = 128
 // must not happen twice. A half-made leftover is removed first. When the
 // container itself is at fault, the error is a *StartError. With a lease it is
 // started only while that has not come to its Term, else ErrLeaseOver, and only
-// beside a watchdog that lives; one that runs already is given the lease.
+// beside a watchdog that lives; one that runs already is given the lease, unless
+// it was made from another spec, which SpecHash tells.
 func (r *Runtime) Start(ctx context.Context, s ContainerSpec) (Observed, error) {
 	ctx = r.in(ctx)
 	id := s.ID()
@@ -38,7 +39,7 @@ func (r *Runtime) Start(ctx context.Context, s ContainerSpec) (Observed, error) 
 	}
 	o, err := r.observe(ctx, id)
 	switch {
-	case err == nil && o.Running && s.Lease != nil:
+	case err == nil && o.Running && s.Lease != nil && o.SpecHash == s.SpecHash:
 		if err := r.SetLease(ctx, id, *s.Lease); err != nil {
 			return Observed{}, fmt.Errorf("start %s, which runs: %w", id, err)
 		}
