@@ -28,6 +28,7 @@ func (g *ledger) decided(l *lead, changes []change) {
 		case c.placement != nil && c.placement.stopping && !old.stopping:
 			touched[c.replica.ServiceKey()] = true
 			g.stopsRightly(l, after, c.replica, *c.placement)
+			g.stopsUnheard(l, after, c.replica, *c.placement)
 		}
 	}
 	for _, key := range g.pic.sortedServices() {

@@ -95,6 +95,7 @@ func (c *controller) resume() {
 	c.pausedAt = 0
 	c.heard = c.w.clock
 	if l := c.lead; l != nil {
+		l.know.stalled(c.w.clock)
 		l.step(core.Stalled{For: stall})
 	}
 	inbox := c.inbox
@@ -214,6 +215,7 @@ func (l *lead) begin() {
 		return
 	}
 	l.began, l.beganAt = l.ctl.now(), l.w.clock
+	l.know.begin(l.w.ledger.pic)
 	l.do(l.core.Begin(l.began))
 	l.turn()
 }

@@ -13,6 +13,7 @@ import (
 // knowledge is what one leader was told, kept beside it: checks compare its
 // decisions with that, not with what it could not know.
 type knowledge struct {
+	hearsay
 	session   map[string]uint64
 	status    map[api.ReplicaKey]*known
 	verdict   map[string]api.Verdict
@@ -73,7 +74,7 @@ func (s *known) readyAt(event uint64) bool {
 }
 
 func newKnowledge() *knowledge {
-	return &knowledge{session: map[string]uint64{}, status: map[api.ReplicaKey]*known{}, verdict: map[string]api.Verdict{}, unfit: map[string]uint64{},
+	return &knowledge{hearsay: newHearsay(), session: map[string]uint64{}, status: map[api.ReplicaKey]*known{}, verdict: map[string]api.Verdict{}, unfit: map[string]uint64{},
 		dead: map[string]bool{}, impaired: map[string]uint64{}, damped: map[string]uint64{}, ails: map[string]int64{}, sick: map[string]sickness{}, suspectAt: map[string]int64{}, mass: mass{fell: map[string]int64{}}, ends: map[api.ReplicaKey]bool{}}
 }
 
@@ -111,6 +112,7 @@ func (n *knowledge) report(l *lead, ev core.Status) {
 	if !ev.Report.Complete {
 		return
 	}
+	n.whole[ev.Node] = true
 	for k, s := range n.status {
 		if !said[k] && l.w.ledger.placed[k] == ev.Node {
 			s.say(false, l.events)
@@ -129,6 +131,8 @@ func (n *knowledge) verdicts(l *lead) {
 			l.w.mixText(string(v))
 			n.judged = l.events
 			n.judge(l, h, was, v)
+			n.flapped(l, h, was, v)
+			n.suspect(l, h.name, v)
 		}
 		n.dead[h.name] = n.dead[h.name] || v == api.VerdictDead
 		impaired, damped := l.core.Trouble(h.name)
@@ -194,6 +198,8 @@ func (n *knowledge) endpoints(l *lead, e core.SendEndpoints) {
 		delete(n.ends, k)
 	}
 	n.degraded(l, e)
+	n.keepsUnheard(l, e)
+	n.awayFromSuspects(l, e)
 }
 
 // checkLeases: I8. What has surely stopped for want of a lease gets no traffic any

@@ -37,6 +37,9 @@ func (g *ledger) stopsRightly(l *lead, after picture, k api.ReplicaKey, p placem
 		if serves && !rival {
 			g.w.violate("I5", "%s on %s is told to stop while it serves and none of %v does", k, p.node, rivals)
 		}
+		if serves && rival {
+			g.givesWay(l, k, rivals)
+		}
 	}
 }
 
