@@ -47,7 +47,10 @@ func (c *checker) leaseRoom(t *Template, grace time.Duration) {
 	if need <= lease {
 		return
 	}
-	longer, shorter := roundUp(leaseFor(grace), time.Second), graceFor(lease).Truncate(100*time.Millisecond)
+	longer, shorter := roundUp(leaseFor(grace), time.Second), graceFor(lease)
+	if shorter > 0 {
+		shorter = shorter.Truncate(100 * time.Millisecond) // never up to 0: then not even none fits
+	}
 	remedy := ""
 	switch {
 	case longer <= MaxLease && shorter >= 0:

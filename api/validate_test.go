@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -144,6 +145,12 @@ func TestLeaseRoom(t *testing.T) {
 		if bad(least, grace) || !bad(least-time.Millisecond, grace) {
 			t.Errorf("a grace of %s needs a lease of %s", grace, least)
 		}
+	}
+	// No grace fits into so short a lease, not even none: only a longer lease is a remedy.
+	brief := good()
+	brief.Spec.Exclusive, brief.Spec.Rollout, brief.Spec.LeaseDuration, brief.Spec.TerminationGracePeriod = true, Rollout{}, durationOf(3*time.Second), durationOf(0)
+	if err := fmt.Sprint(Validate(brief)); !strings.Contains(err, "set leaseDuration to at least 4s") || strings.Contains(err, "terminationGracePeriod to at most") {
+		t.Errorf("a lease of 3s: %s", err)
 	}
 	for _, lease := range []time.Duration{4 * time.Second, DefaultLease, 77777 * time.Millisecond, MaxLease} {
 		most := graceFor(lease)
