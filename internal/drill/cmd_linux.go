@@ -61,7 +61,8 @@ A step is one of:
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			// Also when the terminal or the reader of its story is gone: the lab must not stay.
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 			defer stop()
 			return f.run(ctx, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
@@ -86,6 +87,12 @@ func (f *flags) run(ctx context.Context, out, errs io.Writer) (err error) {
 		return labcmd.UsageError{Err: fmt.Errorf("--runs %d: want 1 or more", f.runs)}
 	}
 	drills, err := Load(f.files)
+	if err != nil {
+		return labcmd.UsageError{Err: err}
+	}
+	for _, d := range drills {
+		err = errors.Join(err, d.Missing())
+	}
 	if err != nil {
 		return labcmd.UsageError{Err: err}
 	}

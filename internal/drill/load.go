@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -60,7 +61,9 @@ type file struct {
 
 const (
 	nodesDefault = 4
-	fileBytesMax = 1 << 20
+	// controllerHost is the lab's name for the controller's host and program.
+	controllerHost = "controller"
+	fileBytesMax   = 1 << 20
 )
 
 // Load reads the drills of files and folders; of a folder every *.yaml in the
@@ -120,6 +123,12 @@ var kindLine = regexp.MustCompile(`(?m)^kind:\s*["']?` + Kind + `["']?\s*(#.*)?$
 
 func looksLikeDrill(text []byte) bool { return kindLine.Match(text) }
 
+// yamlType is how it says that a value is of the wrong type.
+var yamlType = regexp.MustCompile("^cannot unmarshal !!\\w+ `?(.*?)`? into (\\S+)$")
+
+// typeWords are what users call the types of a drill's fields.
+var typeWords = map[string]string{"int": "a number", "string": "a text", "[]string": "a list of texts", "[]yaml.Node": "a list of steps"}
+
 // yamlLine is how the YAML library names a line.
 var yamlLine = regexp.MustCompile(`^(?:yaml: )?(?:unmarshal errors:\n\s*)?line (\d+): `)
 
@@ -129,6 +138,9 @@ func Parse(path string, text []byte) (*Drill, error) {
 	dec.KnownFields(true)
 	var f file
 	if err := dec.Decode(&f); err != nil {
+		if !looksLikeDrill(text) {
+			return nil, fmt.Errorf("%s: no drill: want kind: %s", path, Kind)
+		}
 		return nil, plainly(path, err)
 	}
 	if dec.Decode(new(yaml.Node)) != io.EOF {
@@ -177,9 +189,43 @@ func Parse(path string, text []byte) (*Drill, error) {
 			continue
 		}
 		s.Line = n.Line
+		for _, node := range []string{s.Node, s.Peer} {
+			if node != "" && d.Nodes > 0 && !d.has(node) && (node != controllerHost || node != s.Peer) {
+				wrong = append(wrong, fmt.Errorf("%s:%d: %q: there is no %s: the drill's lab has n1 to n%d; spec.lab.nodes says how many", path, n.Line, s.Text, node, d.Nodes))
+			}
+		}
 		d.Steps = append(d.Steps, s)
 	}
 	return d, errors.Join(wrong...)
+}
+
+// has tells whether a lab of the drill's size has a node of that name.
+func (d *Drill) has(node string) bool {
+	i, err := strconv.Atoi(strings.TrimPrefix(node, "n"))
+	return err == nil && i >= 1 && i <= d.Nodes && node == fmt.Sprintf("n%d", i)
+}
+
+// Missing tells which files that the drill needs are not there, before anything
+// is made or broken.
+func (d *Drill) Missing() error {
+	var wrong []error
+	look := func(what, path, remedy string) {
+		if _, err := os.Stat(path); err != nil {
+			wrong = append(wrong, fmt.Errorf("%s: %s %s: %w%s", d.File, what, path, errors.Unwrap(err), remedy))
+		}
+	}
+	for _, p := range d.Images {
+		look("image", p, " (`make images` makes those of the suite)")
+	}
+	for _, p := range d.Services {
+		look("service", p, "")
+	}
+	for _, s := range d.Steps {
+		if s.Verb == "apply" {
+			look("service", d.path(s.Path), "")
+		}
+	}
+	return errors.Join(wrong...)
 }
 
 // path counts from the drill's folder.
@@ -199,6 +245,9 @@ func plainly(path string, err error) error {
 		if field, ok := strings.CutPrefix(rest, "field "); ok {
 			name, _, _ := strings.Cut(field, " ")
 			rest = fmt.Sprintf("unknown field %q; a drill has %s", name, strings.Join(fields, ", "))
+		}
+		if m := yamlType.FindStringSubmatch(rest); m != nil && typeWords[m[2]] != "" {
+			rest = fmt.Sprintf("want %s, but found %q", typeWords[m[2]], m[1])
 		}
 		return fmt.Errorf("%s:%s: %s", path, m[1], rest)
 	}

@@ -32,8 +32,6 @@ const (
 	settleMax = time.Minute
 	// commandMax bounds one call of orchctl.
 	commandMax = 3 * time.Minute
-	// controllerHost is the lab's name for the controller's host and program.
-	controllerHost = "controller"
 )
 
 // Config is where drills run.
@@ -92,6 +90,12 @@ type run struct {
 func (r *Runner) Run(ctx context.Context, d *Drill) (result Result, err error) {
 	x := &run{Runner: r, drill: d, census: newCensus(r.cfg.Lab), began: time.Now(), spares: map[api.ReplicaKey]bool{}, used: map[string]bool{}, leased: map[string]bool{}}
 	x.result.Drill = d.Name
+	if s, err := r.cfg.Lab.Status(ctx); err != nil {
+		return x.result, err
+	} else if len(s.Nodes) < d.Nodes {
+		return x.result, fmt.Errorf("drill %s: it wants %d nodes, but lab %s has %d; to add one: orchctl lab add --name %s",
+			d.Name, d.Nodes, r.cfg.Lab.Name(), len(s.Nodes), r.cfg.Lab.Name())
+	}
 	fmt.Fprintf(r.cfg.Out, "drill %s: %s\n", d.Name, d.About)
 	if x.view, err = follow.New(ctx, r.client); err != nil {
 		return x.result, err
@@ -106,22 +110,31 @@ func (r *Runner) Run(ctx context.Context, d *Drill) (result Result, err error) {
 	defer stop()
 
 	if err := x.prepare(ctx); err != nil {
+		if ctx.Err() != nil {
+			return x.result, x.interrupted(ctx)
+		}
 		return x.result, fmt.Errorf("drill %s: prepare: %w", d.Name, err)
 	}
 	x.began = time.Now()
 	x.zero = x.began
 	x.result.Passed = true
 	for _, s := range d.Steps {
-		if !x.step(ctx, s) {
+		if ok := x.step(ctx, s); ctx.Err() != nil {
+			x.result.Passed = false
+			return x.result, x.interrupted(ctx)
+		} else if !ok {
 			x.result.Passed = false
 			x.result.Why = fmt.Sprintf("%s:%d: %s: %s", d.File, s.Line, s.Text, x.result.Steps[len(x.result.Steps)-1].Why)
 			break
 		}
-		if err := ctx.Err(); err != nil {
-			return x.result, err
-		}
 	}
 	return x.conclude()
+}
+
+// interrupted is no verdict on the drill: somebody wants it to end.
+func (x *run) interrupted(ctx context.Context) error {
+	fmt.Fprintf(x.cfg.Out, "  %s: interrupted; making the lab whole again\n", x.drill.Name)
+	return fmt.Errorf("drill %s was interrupted: %w", x.drill.Name, context.Cause(ctx))
 }
 
 func (x *run) conclude() (Result, error) {
@@ -234,6 +247,9 @@ func (x *run) step(ctx context.Context, s Step) bool {
 	r := StepResult{Step: s.Text, Line: s.Line, At: began.Sub(x.began).Seconds(), Took: took.Seconds(), OK: err == nil}
 	note := ""
 	switch {
+	case ctx.Err() != nil:
+		r.Why = "interrupted"
+		note = r.Why
 	case err != nil:
 		r.Why = err.Error()
 		note = "FAILED"
@@ -243,7 +259,7 @@ func (x *run) step(ctx context.Context, s Step) bool {
 		note = "ok"
 	}
 	x.result.Steps = append(x.result.Steps, r)
-	fmt.Fprintf(x.cfg.Out, "%8.2f s  %-44s %s\n", r.At, s.Text, note)
+	fmt.Fprintln(x.cfg.Out, strings.TrimRight(fmt.Sprintf("%8.2f s  %-44s %s", r.At, s.Text, note), " "))
 	return err == nil
 }
 

@@ -3,6 +3,7 @@ package drill
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -69,9 +70,9 @@ var forms = []form{
 	{"crash", "crash SERVICE", nil},
 	{"expect ready", "expect SERVICE COUNT/OF within TIME", nil},
 	{"expect away", "expect SERVICE away from NODE within TIME", nil},
-	{"expect node", "expect node NODE VERDICT within TIME", nil},
 	{"expect impaired", "expect node NODE impaired within TIME", nil},
 	{"expect damped", "expect node NODE damped within TIME", nil},
+	{"expect node", "expect node NODE VERDICT within TIME", nil}, // after the two: it takes any word
 	{"expect frozen", "expect fleet frozen within TIME", nil},
 	{"expect thawed", "expect fleet thawed within TIME", nil},
 	{"expect settled", "expect no spares within TIME", nil},
@@ -89,7 +90,7 @@ var placeholders = map[string]string{
 	"NODE": `(?P<node>` + nameRE[1:], "PEER": `(?P<peer>` + nameRE[1:], "SERVICE": `(?P<service>` + nameRE[1:],
 	"agent|containerd": `(?P<program>agent|containerd)`, "TIME": `(?P<time>` + timeRE[1:],
 	"PERCENT": `(?P<percent>[0-9]+)%`, "PATH": `(?P<path>\S+)`, "COUNT": `(?P<count>[0-9]+)`, "COUNT/OF": `(?P<count>[0-9]+)/(?P<of>[0-9]+)`,
-	"VERDICT": `(?P<verdict>[A-Z][A-Za-z]+)`, "ATMOST": `(?P<atmost>at most)`,
+	"VERDICT": `(?P<verdict>[A-Za-z]+)`, "ATMOST": `(?P<atmost>at most)`,
 }
 
 func init() {
@@ -132,6 +133,12 @@ func ParseStep(text string) (Step, error) {
 		}
 		if s.Expects() {
 			s.Within, s.For = s.For, 0
+		}
+		switch {
+		case s.Verb == "expect ready" && s.Count > s.Of:
+			return Step{}, fmt.Errorf("%q: %d of %d can never be ready", line, s.Count, s.Of)
+		case s.Peer != "" && s.Peer == s.Node:
+			return Step{}, fmt.Errorf("%q: a node cannot be cut off from itself", line)
 		}
 		return s, nil
 	}
@@ -179,28 +186,36 @@ func verdict(word string) (api.Verdict, error) {
 		}
 		names = append(names, string(v))
 	}
-	return "", fmt.Errorf("%q is no verdict: want %s", word, strings.Join(names, ", "))
+	return "", fmt.Errorf("%q is no verdict: want %s, or impaired or damped", word, strings.Join(names, ", "))
 }
 
-// unknown names the forms that begin alike.
+// unknown names the forms that begin alike: with the same two words, or else with
+// the same first and a name.
 func unknown(line string) error {
-	first, _, _ := strings.Cut(line, " ")
-	var near []string
+	words := strings.Fields(line)
+	var verbs, near, nearer []string
 	for _, f := range forms {
-		if strings.HasPrefix(f.words, first+" ") || f.words == first {
+		form := strings.Fields(f.words)
+		if !slices.Contains(verbs, form[0]) {
+			verbs = append(verbs, form[0])
+		}
+		if len(words) == 0 || form[0] != words[0] {
+			continue
+		}
+		if len(words) > 1 && len(form) > 1 && form[1] == words[1] {
+			nearer = append(nearer, f.words)
+		}
+		if len(form) == 1 || form[1] == strings.ToUpper(form[1]) || form[0] != "expect" {
 			near = append(near, f.words)
 		}
 	}
-	if near == nil {
-		seen := map[string]bool{}
-		for _, f := range forms {
-			verb, _, _ := strings.Cut(f.words, " ")
-			if !seen[verb] {
-				seen[verb] = true
-				near = append(near, verb)
-			}
-		}
-		return fmt.Errorf("%q is no step: a step begins with one of %s", line, strings.Join(near, ", "))
+	switch {
+	case nearer != nil:
+		near = nearer
+	case near == nil:
+		return fmt.Errorf("%q is no step: a step begins with one of %s", line, strings.Join(verbs, ", "))
+	case words[0] == "expect":
+		near = append(near, "another: orchctl drill --help lists them")
 	}
 	return fmt.Errorf("%q is no step: want %s", line, strings.Join(near, "; or "))
 }

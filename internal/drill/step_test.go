@@ -1,6 +1,7 @@
 package drill
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -47,29 +48,33 @@ func TestParseStep(t *testing.T) {
 
 func TestWrongSteps(t *testing.T) {
 	for text, want := range map[string]string{
-		"explode n2":                      "a step begins with one of kill, start, pause",
-		"kill":                            "want kill NODE; or kill NODE agent|containerd; or kill controller",
-		"lose 0% of n1":                   "want 1% to 100%",
-		"wait long":                       "wait TIME",
-		"wait 5":                          `"5" is no time: want 500ms, 2s or 1m`,
-		"expect node n2 Gone within 1s":   "is no verdict: want Unknown, Healthy",
-		"expect web 6/6":                  "expect SERVICE COUNT/OF within TIME",
-		"expect n2 suspect within 3 s":    "expect node NODE VERDICT within TIME",
-		"cut n1 from n2 from n3":          "cut NODE from PEER",
-		"scale web 99999999999999999999":  "out of range",
-		"expect wrongful -1":              "expect wrongful COUNT",
-		"expect spares at most none":      "expect spares at most COUNT",
-		"pause n1 kernel for 1s":          "pause NODE agent|containerd for TIME",
-		"expect fleet warm within 1s":     "expect fleet frozen within TIME",
-		"expect duplicates of WEB 0":      "expect duplicates of SERVICE",
-		"stun n2 for 99999999999999999h":  "is no time",
-		"expect web 6/six within 2s":      "expect SERVICE COUNT/OF within TIME",
-		"burn 60s":                        "burn for TIME",
-		"heal n1 n2":                      "heal NODE",
-		"delete":                          "delete SERVICE",
-		"declare n2 missing":              "declare NODE dead",
-		"apply one.yaml and two.yaml":     "apply PATH",
-		"expect web away from within 1s ": "expect SERVICE away from NODE within TIME",
+		"explode n2":                       "a step begins with one of kill, start, pause",
+		"kill":                             "want kill NODE; or kill NODE agent|containerd; or kill controller",
+		"lose 0% of n1":                    "want 1% to 100%",
+		"wait long":                        "wait TIME",
+		"wait 5":                           `"5" is no time: want 500ms, 2s or 1m`,
+		"expect node n2 Gone within 1s":    "is no verdict: want Unknown, Healthy",
+		"expect web 6/6":                   "expect SERVICE COUNT/OF within TIME",
+		"expect n2 suspect within 3 s":     "orchctl drill --help lists them",
+		"expect node n2 suspect within 3s": `"suspect" is no verdict: want Unknown, Healthy`,
+		"expect web 4/3 within 1s":         "4 of 3 can never be ready",
+		"cut n1 from n1":                   "cannot be cut off from itself",
+		"expect fleet forzen within 1s":    "want expect fleet frozen within TIME; or expect fleet thawed within TIME",
+		"cut n1 from n2 from n3":           "cut NODE from PEER",
+		"scale web 99999999999999999999":   "out of range",
+		"expect wrongful -1":               "expect wrongful COUNT",
+		"expect spares at most none":       "expect spares at most COUNT",
+		"pause n1 kernel for 1s":           "pause NODE agent|containerd for TIME",
+		"expect fleet warm within 1s":      "expect fleet frozen within TIME",
+		"expect duplicates of WEB 0":       "expect duplicates of SERVICE",
+		"stun n2 for 99999999999999999h":   "is no time",
+		"expect web 6/six within 2s":       "expect SERVICE COUNT/OF within TIME",
+		"burn 60s":                         "burn for TIME",
+		"heal n1 n2":                       "heal NODE",
+		"delete":                           "delete SERVICE",
+		"declare n2 missing":               "declare NODE dead",
+		"apply one.yaml and two.yaml":      "apply PATH",
+		"expect web away from within 1s ":  "expect SERVICE away from NODE within TIME",
 	} {
 		if s, err := ParseStep(text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got %+v, %v; want an error with %q", text, s, err, want)
@@ -101,8 +106,10 @@ spec:
 		{"about:", "abuot:", `dir/one.yaml:5: unknown field "abuot"; a drill has apiVersion`},
 		{"    - kill n2", "    - {kill: n2}", `dir/one.yaml:10: a step is a line of words`},
 		{"    - kill n2", "    - kil n2", `dir/one.yaml:10: "kil n2" is no step`},
+		{"    - kill n2", "    - kill n4", `dir/one.yaml:10: "kill n4": there is no n4: the drill's lab has n1 to n3`},
+		{"    - kill n2", "    - cut n2 from leader", `there is no leader`},
 		{"kind: Drill", "kind: Service", `kind: want "Drill", but found "Service"`},
-		{"nodes: 3", "nodes: three", `dir/one.yaml:6: `},
+		{"nodes: 3", "nodes: three", `dir/one.yaml:6: want a number, but found "three"`},
 		{"nodes: 3", "nodes: -1", `spec.lab.nodes: want 1 or more`},
 		{"  steps:\n    - kill n2\n    - expect web 6/6 within 2s\n", "", `a drill needs steps`},
 		{"    - kill n2", "  ] - kill", `dir/one.yaml:`},
@@ -131,6 +138,19 @@ func TestTheSuiteLoads(t *testing.T) {
 				t.Errorf("%s: %v", d.File, err)
 			}
 		}
+	}
+}
+
+// What a drill needs is looked for before anything is made; and what is no drill
+// at all is called so, rather than by its first field that drills do not have.
+func TestMissing(t *testing.T) {
+	d := &Drill{File: "d/x.yaml", Dir: t.TempDir(), Images: []string{"/nowhere/a.tar"}, Services: []string{"step.go"}, Steps: []Step{{Verb: "apply", Path: "b.yaml"}, {Verb: "kill", Node: "n1"}}}
+	err := d.Missing()
+	if got := strings.Count(fmt.Sprint(err), "no such file"); got != 2 || !strings.Contains(err.Error(), "a.tar") || !strings.Contains(err.Error(), "b.yaml") {
+		t.Errorf("got %v; want a.tar and b.yaml to be missing", err)
+	}
+	if _, err := Parse("web.yaml", []byte("kind: Service\nspec: {replicas: 3}\n")); err == nil || err.Error() != "web.yaml: no drill: want kind: Drill" {
+		t.Errorf("a service: got %v", err)
 	}
 }
 

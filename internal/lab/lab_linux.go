@@ -122,7 +122,7 @@ func Open(nameOrDir string) (*Lab, error) {
 	}
 	s, err := readState(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("lab %s is not up (no %s); to make it: orchctl lab up", nameOrDir, filepath.Join(dir, stateFile))
+		return nil, fmt.Errorf("lab %s is not up (no %s); to make it: orchctl lab up --name %s", nameOrDir, filepath.Join(dir, stateFile), filepath.Base(dir))
 	}
 	if err != nil {
 		return nil, err
