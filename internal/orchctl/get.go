@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -172,6 +173,12 @@ func (t *tool) get(ctx context.Context, l listing, targets []target) error {
 	found, missing, err := t.fetch(ctx, client, l, targets)
 	if err != nil {
 		return err
+	}
+	if l.node != "" && len(found) == 0 {
+		// A node that was never heard and a name that was mistyped are not the same.
+		if _, missing, err := t.fetch(ctx, client, listing{}, []target{{kind: api.KindNode, name: l.node}}); err != nil || missing != nil {
+			return errors.Join(err, missing)
+		}
 	}
 	if err := t.show(l, targets, found); err != nil {
 		return err

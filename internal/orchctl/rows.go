@@ -286,13 +286,16 @@ func nodeWord(n *api.Node) string {
 
 // nodeWhy is the sentence beside the word.
 func nodeWhy(n *api.Node) string {
-	if n.Status.VerdictWhy == "" {
-		return n.Status.Impaired
+	var why []string
+	for _, w := range []string{n.Status.VerdictWhy, n.Status.Impaired} {
+		if w != "" {
+			why = append(why, w)
+		}
 	}
-	if n.Status.Impaired == "" {
-		return n.Status.VerdictWhy
+	if until := n.Status.DampedUntil; !until.IsZero() {
+		why = append(why, "it went and came back too often: damped until "+until.UTC().Format("15:04:05Z"))
 	}
-	return n.Status.VerdictWhy + "; " + n.Status.Impaired
+	return strings.Join(why, "; ")
 }
 
 // share gives requested/capacity.

@@ -83,7 +83,7 @@ func incident() *fake {
 func TestIncidentTables(t *testing.T) {
 	in(t, incident(), func(t *testing.T, r *rig) {
 		var b strings.Builder
-		for _, line := range []string{"get nodes", "get nodes -o wide", "get fleet", "get fleet -o wide", "get verdicts", "get verdicts --node n2", "get verdicts --node node/n2 -o wide", "get verdicts --node n1",
+		for _, line := range []string{"get nodes", "get nodes -o wide", "get fleet", "get fleet -o wide", "get verdicts", "get verdicts --node n2", "get verdicts --node node/n2 -o wide", "get verdicts --node n1", "get verdicts --node n99",
 			"get verdict n2/32 -o yaml", "get verdicts --node n3 -o json", "get verdicts --node n4 -o name", "get verdict n2/99", "get replicas -o wide"} {
 			b.WriteString("$ orchctl " + line + "\n" + r.run(strings.Fields(line)...).String() + "\n")
 		}
