@@ -313,7 +313,7 @@ func (m *Machine) causeOf(n *node, why string, args ...any) cause {
 func evidenceOf(a *ask) []string {
 	lines := make([]string, 0, len(a.observers))
 	for _, o := range a.observers {
-		line := o + ": did not report"
+		line := o + ": no report by then"
 		for _, r := range a.reports {
 			if r.Observer != o {
 				continue

@@ -2,6 +2,7 @@ package liveness
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -46,7 +47,7 @@ func (m *Machine) examine(n *node, check SelfCheck) {
 		if m.lasts(h.good, l.SelfCheckGood) {
 			h.impaired = false
 			m.out = append(m.out, SetImpaired{Node: n.name,
-				Why: fmt.Sprintf("its self-checks are good for %s", told(m.now.Sub(h.good)))})
+				Why: fmt.Sprintf("its self-checks have been good for %s", told(m.now.Sub(h.good)))})
 		}
 		return
 	}
@@ -57,8 +58,9 @@ func (m *Machine) examine(n *node, check SelfCheck) {
 	pressed = m.lasts(h.pressed, l.PressureFor)
 	if stale || failing || pressed {
 		h.impaired = true
+		why := m.ailment(h, stale, failing)
 		m.out = append(m.out, SetImpaired{Node: n.name, Impaired: true,
-			Why: m.ailment(h, stale, failing), Evidence: m.symptoms(h)})
+			Why: why, Evidence: m.symptoms(h, why)})
 	}
 }
 
@@ -79,10 +81,14 @@ func (m *Machine) ailment(h *health, stale, failing bool) string {
 	return fmt.Sprintf("every task waits for %s, for %s", what, told(m.now.Sub(h.pressed)))
 }
 
-func (m *Machine) symptoms(h *health) []string {
+func (m *Machine) symptoms(h *health, why string) []string {
 	lines := []string{fmt.Sprintf("last good self-check %s ago", told(h.check.Age))}
 	if !h.failing.IsZero() {
-		lines = append(lines, fmt.Sprintf("its self-check fails for %s: %s", told(m.now.Sub(h.failing)), h.check.Failing))
+		line := fmt.Sprintf("its self-check has failed for %s", told(m.now.Sub(h.failing)))
+		if !strings.Contains(why, h.check.Failing) { // once is enough, it may be long
+			line += ": " + h.check.Failing
+		}
+		lines = append(lines, line)
 	}
 	if !h.pressed.IsZero() {
 		lines = append(lines, fmt.Sprintf("disk pressure %.0f%%, memory pressure %.0f%%, for %s",

@@ -106,7 +106,7 @@ func (m *Machine) Step(ev Event, now time.Time) []Effect {
 	case Reconciled:
 		m.of(ev.Node, func(n *node) {
 			if n.verdict == Back {
-				m.setVerdict(n, Healthy, cause{why: "incumbents settled"})
+				m.setVerdict(n, Healthy, cause{why: "what ran on it before is settled: kept or stopped", by: []string{LeaderObserver}})
 			}
 		})
 	}

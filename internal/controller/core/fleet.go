@@ -3,6 +3,7 @@ package core
 import (
 	"fmt"
 	"maps"
+	"strings"
 	"time"
 
 	"github.com/orchctl/orch/api"
@@ -47,6 +48,11 @@ func (c *Core) setFrozen(e liveness.SetFrozen) {
 	c.event("", api.KindFleet, api.FleetName, kind, what, withEvidence(e.Why, e.Evidence))
 	c.reliefs.due = true
 	c.roomMade() // for reliefs that were held
+}
+
+// withEvidence is for what has no record that keeps it.
+func withEvidence(why string, evidence []string) string {
+	return strings.Join(append([]string{why}, evidence...), "; ")
 }
 
 func (c *Core) thaw(ev Thaw) {

@@ -2,7 +2,6 @@ package core
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/orchctl/orch/api"
@@ -57,7 +56,7 @@ func (c *Core) setVerdict(e liveness.SetVerdict) {
 	case liveness.AgentLost, liveness.Suspect, liveness.Dead:
 		kind = api.EventWarning
 	}
-	c.event("", api.KindNode, n.name, kind, string(n.verdict), withEvidence(e.Why, e.Evidence))
+	c.event("", api.KindNode, n.name, kind, string(n.verdict), e.Why) // the record has the evidence
 	// That a new leader hears of a node for the first time changes nothing of it.
 	// Kept all the same, takeovers would push out what somebody may ask for.
 	if heard := e.From == liveness.Unknown && e.To == liveness.Healthy; !heard || len(n.records) == 0 {
@@ -107,10 +106,6 @@ func (c *Core) judge(n *node, v api.Verdict) {
 	n.verdict = v
 }
 
-func withEvidence(why string, evidence []string) string {
-	return strings.Join(append([]string{why}, evidence...), "; ")
-}
-
 func (c *Core) setImpaired(e liveness.SetImpaired) {
 	n := c.nodes[e.Node]
 	if n == nil {
@@ -122,7 +117,7 @@ func (c *Core) setImpaired(e liveness.SetImpaired) {
 		kind, what = api.EventWarning, "Impaired"
 		n.impaired, n.impairedSince = orElse(e.Why, "it cannot work"), c.now
 	}
-	c.event("", api.KindNode, n.name, kind, what, withEvidence(e.Why, e.Evidence))
+	c.event("", api.KindNode, n.name, kind, what, e.Why)
 	c.record(n, api.VerdictRecord{What: what, Why: e.Why, By: []string{"agent"}, Evidence: e.Evidence})
 	c.ails(n)
 	c.nodeChanged(n)
