@@ -24,6 +24,7 @@ import (
 	"github.com/orchctl/orch/agent/plan"
 	"github.com/orchctl/orch/agent/session"
 	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/boottime"
 	"github.com/orchctl/orch/internal/evidence"
 	"github.com/orchctl/orch/internal/wire"
 )
@@ -96,7 +97,7 @@ func Run(ctx context.Context, cfg Config) error {
 		cfg.Prober = &evidence.Prober{}
 	}
 	if cfg.BootTime == nil {
-		cfg.BootTime = bootTime
+		cfg.BootTime = boottime.Now
 	}
 	unlock, err := lockFolder(cfg.Data)
 	if err != nil {

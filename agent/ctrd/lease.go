@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/orchctl/orch/internal/boottime"
 	"github.com/orchctl/orch/internal/leasefile"
 )
 
@@ -18,7 +19,7 @@ import (
 type Lease struct{ Term, Kill time.Duration }
 
 // over tells whether a container must not be started under it any more.
-func (l Lease) over() bool { return leasefile.Boot() >= l.Term }
+func (l Lease) over() bool { return boottime.Now() >= l.Term }
 
 // SetLease gives the watchdog of a container a later end; an earlier one than it
 // has changes nothing. containerd is not asked, so that leases are renewed while

@@ -15,13 +15,14 @@ import (
 
 	"github.com/orchctl/orch/agent/logs"
 	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/boottime"
 	"github.com/orchctl/orch/internal/leasefile"
 )
 
 // leased is a container with a lease of so long from now.
 func leased(term, kill time.Duration, args ...string) ContainerSpec {
 	s := spec(args...)
-	now := leasefile.Boot()
+	now := boottime.Now()
 	s.Lease = &Lease{Term: now + term, Kill: now + kill}
 	return s
 }
@@ -50,7 +51,7 @@ func died(t *testing.T, id string) time.Duration {
 		}
 		return nil
 	})
-	return leasefile.Boot()
+	return boottime.Now()
 }
 
 // watchdogs gives the pids of a container's watchdogs.
@@ -151,7 +152,7 @@ func TestLeaseEndsWithNobodyThere(t *testing.T) {
 		}
 		return nil
 	})
-	if now := leasefile.Boot(); now < stopped.Lease.Kill {
+	if now := boottime.Now(); now < stopped.Lease.Kill {
 		t.Errorf("stopped shim: died at %s, want %s", now, stopped.Lease.Kill)
 	}
 	if !lives(t, renewed.ID()) {
@@ -203,14 +204,14 @@ func TestLeaseIsRenewed(t *testing.T) {
 	const lease = 4 * time.Second
 	s := leased(lease, lease+100*time.Millisecond, "deaf")
 	o := start(t, s)
-	began := leasefile.Boot()
+	began := boottime.Now()
 	var last Lease
-	for leasefile.Boot() < began+lease+2*time.Second {
+	for boottime.Now() < began+lease+2*time.Second {
 		r, err := Dial(t.Context(), testConfig())
 		if err != nil {
 			t.Fatal(err)
 		}
-		now := leasefile.Boot()
+		now := boottime.Now()
 		last = Lease{Term: now + lease, Kill: now + lease}
 		if err := r.SetLease(t.Context(), o.ID, last); err != nil {
 			t.Fatal(err)
@@ -266,7 +267,7 @@ func TestLeaseThatIsOverStartsNothing(t *testing.T) {
 		})
 	}
 	s := spec()
-	s.Lease = &Lease{Term: leasefile.Boot() + time.Hour} // and no Kill
+	s.Lease = &Lease{Term: boottime.Now() + time.Hour} // and no Kill
 	if _, err := env.r.Start(t.Context(), s); err == nil || errors.Is(err, ErrLeaseOver) {
 		t.Errorf("an absurd lease: %v", err)
 	}
@@ -283,7 +284,7 @@ func TestStopAfterTheWatchdog(t *testing.T) {
 		}
 		return nil
 	})
-	if now := leasefile.Boot(); now < s.Lease.Term {
+	if now := boottime.Now(); now < s.Lease.Term {
 		t.Errorf("told %s before its term", s.Lease.Term-now)
 	}
 	if err := env.r.Stop(t.Context(), o.ID, 500*time.Millisecond, api.ReasonLeaseLost); err != nil {

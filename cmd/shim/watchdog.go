@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/orchctl/orch/internal/boottime"
 	"github.com/orchctl/orch/internal/leasefile"
 )
 
@@ -118,7 +119,7 @@ func newWatchdog(dir, id string) (*watchdog, error) {
 func (w *watchdog) run() {
 	fds := []unix.PollFd{{Fd: int32(w.timer), Events: unix.POLLIN}, {Fd: int32(w.pumped), Events: unix.POLLIN}}
 	for {
-		next := w.step(leasefile.Boot())
+		next := w.step(boottime.Now())
 		if w.outputs && !populated(w.lease.Cgroups) {
 			return
 		}

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/orchctl/orch/internal/boottime"
 	"github.com/orchctl/orch/internal/leasefile"
 )
 
@@ -169,7 +170,7 @@ func (g *guarded) makeCgroups(kind string) {
 // renew writes a lease of so long from now.
 func (g *guarded) renew(term, kill time.Duration) {
 	g.t.Helper()
-	now := leasefile.Boot()
+	now := boottime.Now()
 	g.file.Term, g.file.Kill = now+term, now+kill
 	if err := leasefile.Write(g.dir, g.file); err != nil {
 		g.t.Fatal(err)
@@ -254,7 +255,7 @@ func (g *guarded) over() bool  { _, ok := exitOf(g.watchdog.Pid); return ok }
 func (g *guarded) dies() time.Duration {
 	g.t.Helper()
 	eventually(g.t, "nothing of the container lives", func() bool { return !g.alive() })
-	return leasefile.Boot()
+	return boottime.Now()
 }
 
 // leaves waits for the watchdog's end, which must come soon.
@@ -369,7 +370,7 @@ func TestWatchdogIsRenewed(t *testing.T) {
 	g.run(`touch $G/up; sleep 1000`)
 	g.up()
 	// Longer than the first lease and its renewal at the end of that.
-	for until := leasefile.Boot() + 2*lease + lease/2; leasefile.Boot() < until; time.Sleep(20 * time.Millisecond) {
+	for until := boottime.Now() + 2*lease + lease/2; boottime.Now() < until; time.Sleep(20 * time.Millisecond) {
 		g.renew(lease, lease+200*time.Millisecond)
 		if !g.alive() {
 			t.Fatalf("died although its lease was renewed: %q", g.says())
@@ -430,7 +431,7 @@ func TestWatchdogWakes(t *testing.T) {
 	}
 	g.run(`trap 'echo asked; exit 0' TERM; touch $G/up; while :; do sleep 0.05; done`)
 	g.up()
-	eventually(t, "both ends have passed", func() bool { return leasefile.Boot() > g.file.Kill+300*time.Millisecond })
+	eventually(t, "both ends have passed", func() bool { return boottime.Now() > g.file.Kill+300*time.Millisecond })
 	if !g.alive() {
 		t.Fatal("dead without a watchdog")
 	}
@@ -468,7 +469,7 @@ func TestWatchdogEndsWithTheContainer(t *testing.T) {
 	g.run(`echo done; exit 3`)
 	died := g.dies()
 	g.leaves()
-	if took := leasefile.Boot() - died; took > 5*time.Second { // a fraction of a second on an idle machine
+	if took := boottime.Now() - died; took > 5*time.Second { // a fraction of a second on an idle machine
 		t.Errorf("it stayed for %s", took)
 	}
 	if said := g.says(); !slices.Contains(said, "stdout F done") || slices.ContainsFunc(said, func(l string) bool { return strings.HasPrefix(l, "orch") }) {
@@ -495,7 +496,7 @@ func TestWatchdogStaysWithASilentContainer(t *testing.T) {
 	}
 	died := g.dies()
 	g.leaves()
-	if took := leasefile.Boot() - died; took > 5*time.Second {
+	if took := boottime.Now() - died; took > 5*time.Second {
 		t.Errorf("it stayed for %s", took)
 	}
 }

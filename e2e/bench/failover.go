@@ -5,18 +5,19 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"runtime"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/bench/report"
+	"github.com/orchctl/orch/internal/drill"
 	"github.com/orchctl/orch/internal/follow"
 )
 
 const (
 	failoverReplicas = 12
+	powerCuts        = 20
 	// replacedMax is when a run has failed: orders above the aim.
 	replacedMax = 30 * time.Second
 )
@@ -32,7 +33,7 @@ func powerCutBusy(ctx context.Context, b *bench) error {
 	var group sync.WaitGroup
 	defer group.Wait()
 	defer cancel()
-	group.Go(func() { burn(busy) })
+	group.Go(func() { _ = drill.Burn(busy, replacedMax*time.Duration(2*b.runs(powerCuts, 2))) }) // it ends with the runs
 	return cutAgain(ctx, b, ".busy", report.Aim{}, report.AtMost(2, "every core burning"))
 }
 
@@ -43,7 +44,7 @@ func cutAgain(ctx context.Context, b *bench, suffix string, awayAim, replacedAim
 	}
 	var away, replaced []float64
 	err = b.with(ctx, service("failover", failoverReplicas, true), func() error {
-		for i := range b.runs(20, 2) {
+		for i := range b.runs(powerCuts, 2) {
 			a, r, err := b.cutOnce(ctx)
 			if err != nil {
 				return fmt.Errorf("run %d: %w", i+1, err)
@@ -60,21 +61,6 @@ func cutAgain(ctx context.Context, b *bench, suffix string, awayAim, replacedAim
 		return err
 	}
 	return b.add("failover.replaced"+suffix, "s", replaced, load, replacedAim)
-}
-
-// burn keeps every core busy until ctx ends.
-func burn(ctx context.Context) {
-	var group sync.WaitGroup
-	for range runtime.NumCPU() {
-		group.Go(func() {
-			for x := uint64(1); ctx.Err() == nil; {
-				for range 1 << 20 {
-					x = x*6364136223846793005 + 1442695040888963407
-				}
-			}
-		})
-	}
-	group.Wait()
 }
 
 // cutOnce gives the times until no replica of the lost node counts as ready,

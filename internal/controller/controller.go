@@ -68,8 +68,8 @@ type Config struct {
 	GossipPeers func() []string
 	// SessionOpened may be nil; see session.Config.Opened.
 	SessionOpened func(ctx context.Context, node string, cert *x509.Certificate)
-	// SinceBoot is the machine's time since boot, suspension counted; see
-	// SinceBoot. It may be nil: then a leader does not notice that it was suspended,
+	// SinceBoot is the machine's time since boot, suspension counted, such as
+	// boottime.Now. It may be nil: then a leader does not notice that it was suspended,
 	// and may grant leases for as long as core.QuorumFresh after it.
 	SinceBoot func() time.Duration
 	// NewID makes ids that were never used before; for the store's incarnation.

@@ -1,20 +1,6 @@
 package controller
 
-import (
-	"time"
-
-	"golang.org/x/sys/unix"
-)
-
-// SinceBoot is CLOCK_BOOTTIME: time since boot, in which the machine's being
-// suspended counts. A process's own clock stands still then.
-func SinceBoot() time.Duration {
-	var t unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
-		panic("read CLOCK_BOOTTIME: " + err.Error()) // the kernel has had it since 2.6.39
-	}
-	return time.Duration(t.Nano())
-}
+import "time"
 
 // sleptMin: two clocks that are not read at one instant may seem to part by as
 // long as the process was kept waiting in between.

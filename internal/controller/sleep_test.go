@@ -4,6 +4,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/orchctl/orch/internal/boottime"
 )
 
 func TestSleepIsFound(t *testing.T) {
@@ -33,11 +35,11 @@ func TestSleepIsFound(t *testing.T) {
 }
 
 func TestSinceBootGoesOn(t *testing.T) {
-	a := SinceBoot()
-	if b := SinceBoot(); a <= 0 || b < a || b > a+time.Minute {
+	a := boottime.Now()
+	if b := boottime.Now(); a <= 0 || b < a || b > a+time.Minute {
 		t.Errorf("%s, then %s", a, b)
 	}
-	if s := newSleep(SinceBoot); s.slept() != 0 {
+	if s := newSleep(boottime.Now); s.slept() != 0 {
 		t.Error("this machine was not suspended")
 	}
 }

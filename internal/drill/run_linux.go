@@ -316,7 +316,7 @@ func (x *run) act(ctx context.Context, s Step) error {
 	case "lose":
 		return l.Loss(ctx, s.Node, s.Percent)
 	case "burn":
-		return burn(ctx, s.For)
+		return Burn(ctx, s.For)
 	case "wait":
 		return x.watchFor(ctx, s.For)
 	}
@@ -365,8 +365,8 @@ func (x *run) note(v *follow.View) {
 	}
 }
 
-// burn keeps every core busy.
-func burn(ctx context.Context, d time.Duration) error {
+// Burn keeps every core busy for so long, or until ctx ends; its error is ctx's.
+func Burn(ctx context.Context, d time.Duration) error {
 	busy, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
 	var group sync.WaitGroup

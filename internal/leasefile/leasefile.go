@@ -10,8 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Name is the lease's file in the container's folder.
@@ -37,17 +35,8 @@ type File struct {
 	// in the container's id, so that no mistake kills another's processes.
 	Cgroups []string
 	// Term is when it is sent Signal, Kill when nothing of it may live any more,
-	// in time since boot (Boot).
+	// in time since boot (boottime.Now).
 	Term, Kill time.Duration
-}
-
-// Boot is CLOCK_BOOTTIME: time since boot, suspension counted.
-func Boot() time.Duration {
-	var t unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
-		panic("read CLOCK_BOOTTIME: " + err.Error()) // the kernel has had it since 2.6.39
-	}
-	return time.Duration(t.Nano())
 }
 
 func (f File) check() error {
