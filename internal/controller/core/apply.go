@@ -14,6 +14,9 @@ import (
 // apply takes all services or none: everything is checked before anything is
 // changed, and all writes go into one transaction.
 func (c *Core) apply(ev Apply) {
+	if !ev.DryRun {
+		c.confirm()
+	}
 	if c.repeated(ev.Ticket, ev.RequestID) {
 		return
 	}
@@ -170,6 +173,7 @@ func (s *service) ops() []store.Op {
 }
 
 func (c *Core) scale(ev Scale) {
+	c.confirm()
 	if c.repeated(ev.Ticket, ev.RequestID) {
 		return
 	}
@@ -196,6 +200,7 @@ func (c *Core) scale(ev Scale) {
 }
 
 func (c *Core) deleteServices(ev Delete) {
+	c.confirm()
 	if c.repeated(ev.Ticket, ev.RequestID) {
 		return
 	}

@@ -68,6 +68,12 @@ func (c *Core) open() *batch {
 	return b
 }
 
+// confirm has the answer to a request wait for a quorum's word that is asked for
+// later than the request came, though it may change nothing. A leader that is
+// deposed and does not know it yet would else say that all is so already, or that
+// it is not there, when another leader has changed it since.
+func (c *Core) confirm() { c.open() }
+
 // emit releases an effect now if nothing uncommitted lies before it, else holds
 // it behind the newest write.
 func (c *Core) emit(e Effect) {

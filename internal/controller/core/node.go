@@ -326,6 +326,7 @@ func (c *Core) heard(f *filling) bool {
 }
 
 func (c *Core) nodeWord(ev NodeWord) {
+	c.confirm()
 	n := c.nodes[ev.Node]
 	if n == nil {
 		c.answer(ev.Ticket, nil, fmt.Errorf("node %q: %w", ev.Node, ErrNotFound))

@@ -521,3 +521,35 @@ func TestAnswerComesAfterTheView(t *testing.T) {
 		t.Error("answered, but the view does not have the service")
 	}
 }
+
+// A leader that was deposed, and does not know it, has nothing to say, not even
+// that all is so already or that there is nothing: another may have changed it.
+func TestAnswersThatChangeNothingAskTheQuorum(t *testing.T) {
+	f := threeNodes(t)
+	f.apply("0", web(1, "a:1"))
+	f.commits = false
+	key := api.Key{Namespace: api.DefaultNamespace, Name: "web"}
+	for i, ev := range []Event{
+		Apply{Ticket: 101, Services: []*api.Service{web(1, "a:1")}, RequestID: "1"},
+		Scale{Ticket: 102, Key: key, Replicas: 1, Current: -1, RequestID: "2"},
+		Scale{Ticket: 103, Key: api.Key{Namespace: "other", Name: "web"}, Replicas: 1, Current: -1, RequestID: "3"},
+		Delete{Ticket: 104, Keys: []api.Key{{Namespace: "other", Name: "web"}}, IgnoreMissing: true, RequestID: "4"},
+		NodeWord{Ticket: 105, Node: "n1", Word: "uncordon", By: "alice"},
+	} {
+		f.out = nil
+		f.step(ev)
+		f.turn()
+		ticket := uint64(101 + i)
+		if r, ok := f.replies[ticket]; ok {
+			t.Errorf("%T is answered %+v before a quorum was asked", ev, r)
+		}
+		for len(f.out) > 0 {
+			e := f.out[0]
+			f.out = f.out[1:]
+			f.commit(e)
+		}
+		if _, ok := f.replies[ticket]; !ok {
+			t.Errorf("%T is not answered", ev)
+		}
+	}
+}
