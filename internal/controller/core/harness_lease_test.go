@@ -67,7 +67,7 @@ func (f *fleet) alone() {
 	running, exclusive := map[slot][]string{}, map[slot]bool{}
 	for _, name := range slices.Sorted(maps.Keys(f.agents)) {
 		for k, x := range f.agents[name].holds {
-			if f.runs(f.agents[name], k) {
+			if f.runs(f.agents[name], k) && (x.Template.Leased() || !f.leasedOnly) {
 				s := slot{k.ServiceKey(), k.Slot}
 				running[s] = append(running[s], fmt.Sprintf("%s on %s", k, name))
 				exclusive[s] = exclusive[s] || x.Template.Exclusive

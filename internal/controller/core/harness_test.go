@@ -35,6 +35,8 @@ type fleet struct {
 	log     []string // effects in words, since the last drain
 	conf    Config
 	began   time.Time // the term did
+	// leasedOnly: what was given up before its service was exclusive is nobody's.
+	leasedOnly bool
 	// The most reliefs at once, and spares of one service, ever seen.
 	mostReliefs, mostSpares int
 }
