@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"golang.org/x/sync/singleflight"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/status"
 )
 
 // The limits of talking to containerd.
@@ -97,9 +99,20 @@ func (r *Runtime) Close() error { return r.client.Close() }
 func (r *Runtime) Ping(ctx context.Context) error {
 	_, err := r.client.Version(r.in(ctx))
 	if err != nil {
-		return fmt.Errorf("ask containerd: %w", err)
+		return fmt.Errorf("ask for its version: %s", plainly(err))
 	}
 	return nil
+}
+
+// plainly gives what a call's error says without the layers that gRPC and its
+// transport put around it: operators read it in tables.
+func plainly(err error) string {
+	text := status.Convert(err).Message()
+	const dialing = `desc = "transport: Error while dialing: `
+	if _, inner, ok := strings.Cut(text, dialing); ok {
+		return strings.TrimSuffix(inner, `"`)
+	}
+	return text
 }
 
 // Version gives "containerd 1.6.20".
