@@ -126,7 +126,7 @@ func (c *Core) account(s *service) {
 			continue
 		}
 		switch {
-		case s.relief != nil && s.relief.incumbent.key.Slot == f.key.Slot:
+		case s.relief != nil && s.relief.incumbent.key.Slot == f.key.Slot && !s.relief.incumbent.spare: // what relieves a spare stands in as it did
 			u.reliefs++
 		case c.verdictOf(f) == api.VerdictSuspect: // it stands in for nobody, and another may
 		default:

@@ -202,3 +202,61 @@ func TestASessionThatIsToldOfLate(t *testing.T) {
 		t.Errorf("%s is %s, db is on %s", home, f.core.Verdict(home), at)
 	}
 }
+
+// Where both of a slot, the old and its successor, are on a lost agent's node,
+// neither is waited for.
+func TestBothOfASlotAreRelieved(t *testing.T) {
+	f := nodes(t, 3, Config{})
+	for _, n := range []string{"n1", "n3"} {
+		if err := f.word(n, "cordon"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.apply("1", web(1, "a:1"))
+	f.pass(time.Second)
+	f.loseAgent("n2")
+	f.apply("2", web(1, "a:2")) // placed beside it before anybody has missed the agent
+	for _, n := range []string{"n1", "n3"} {
+		if err := f.word(n, "uncordon"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(f.core.services[api.Key{Namespace: "default", Name: "web"}].inSlot(0)); n != 2 {
+		t.Fatalf("%d are in the slot, want the old one and its successor", n)
+	}
+	f.pass(45 * time.Second)
+	for _, x := range f.core.services[api.Key{Namespace: "default", Name: "web"}].fillings {
+		if x.node == "n2" && !x.stopping {
+			t.Errorf("%s is still on n2", x.key)
+		}
+	}
+	f.mustReady("web", 1)
+}
+
+// A spare that is relieved itself keeps its place in the budget of spares.
+func TestRelievedSpareCounts(t *testing.T) {
+	f := nodes(t, 4, Config{Budgets: Budgets{SparesMin: 1, SparesShare: 0.01}})
+	f.apply("1", web(8, "a:1"))
+	f.pass(time.Second)
+	f.silence("n2")
+	f.pass(time.Second)
+	home := ""
+	for _, x := range f.core.services[api.Key{Namespace: "default", Name: "web"}].fillings {
+		if x.spare {
+			home = x.node
+		}
+	}
+	f.agents[home].check = wire.SelfCheck{Failing: "containerd: no answer for 10s"}
+	for range 50 * 2 {
+		f.pass(500 * time.Millisecond)
+		standIns := 0
+		for _, x := range f.core.services[api.Key{Namespace: "default", Name: "web"}].fillings {
+			if x.spare && !x.stopping && x.node != home {
+				standIns++
+			}
+		}
+		if standIns > 1 {
+			t.Fatalf("%s: %d spares elsewhere than on %s, where the only one that the budget allows is being relieved", f.now.Sub(start), standIns, home)
+		}
+	}
+}

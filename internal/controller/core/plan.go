@@ -225,6 +225,9 @@ func (c *Core) place(groups []scheduler.Group, wanted map[api.ReplicaKey]reconci
 		c.write(store.Put(placementKey(f.key), f.record()))
 		c.sendToNode(f.node, c.assignmentOf(f))
 		c.event(f.key.Namespace, api.KindReplica, f.key.Name(), api.EventNormal, "Placed", fmt.Sprintf("on %s: %s", p.Node, a.Why))
+		if a.Relief && s.relief != nil && s.relief.incumbent.key.Slot == f.key.Slot {
+			s.relief.since = c.now // however long it waited for room
+		}
 		if f.spare {
 			c.did(c.standsFor(s, f.key.Slot), func(d *api.Done) { d.SparesPlaced++ })
 		}
@@ -261,6 +264,12 @@ func (c *Core) viewOf(s *service) reconciler.View {
 			Phase: f.status.Phase, Ready: f.status.Ready && !c.spent(f), ReadySince: f.readySince, Stopping: f.stopping, Spare: f.spare, Relieve: f.relieve}
 		if n := c.nodes[f.node]; n != nil {
 			x.Damped = n.damped()
+			if x.Relieve == "" && s.relief != nil && s.relief.incumbent.key.Slot == f.key.Slot {
+				// What is beside it in the slot and ails as long relieves nothing.
+				if from, why := c.reliefOf(n); why != "" && !from.After(c.now) {
+					x.Relieve = why
+				}
+			}
 		}
 		if v.Exclusive {
 			x.Leased, x.FencedAt = f.lease > 0, c.fence(f)

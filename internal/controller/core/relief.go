@@ -197,7 +197,7 @@ func (c *Core) settleRelief(s *service) {
 		n := c.nodes[f.node]
 		_, why := c.reliefOf(n)
 		under = why != ""
-	} else { // an exclusive one was stopped first: its successor has to run
+	} else if s.exclusive() { // it was stopped first: its successor has to run
 		under = !slices.ContainsFunc(s.inSlot(f.key.Slot), func(x *filling) bool {
 			return x != f && !x.stopping && !x.status.Phase.Before(api.PhaseRunning)
 		})
