@@ -54,8 +54,13 @@ func (g *ledger) hasRoom(l *lead, after picture, k api.ReplicaKey) {
 }
 
 // relieves tells whether a new spare is there to relieve: what it stands beside
-// is heard, or its host is.
+// is heard, or its host is, or it is a spare that ails itself.
 func (g *ledger) relieves(l *lead, after picture, k api.ReplicaKey) bool {
+	for _, o := range after.of(k.ServiceKey()) {
+		if p := after.placements[o]; o.Slot == k.Slot && o != k && p.spare && !p.stopping && l.know.ails[p.node] != 0 {
+			return true
+		}
+	}
 	for _, o := range after.of(k.ServiceKey()) {
 		if p := after.placements[o]; o.Slot == k.Slot && !p.spare && !p.stopping && l.know.verdict[p.node] == api.VerdictSuspect {
 			return false
@@ -74,16 +79,14 @@ func (g *ledger) relievedRightly(l *lead, after picture, k api.ReplicaKey) {
 		w.violate("budget", "%s is placed to relieve while verdicts are frozen", k)
 	}
 	grace := min(w.limits.AgentLostGrace, w.limits.ImpairedGrace) * 98 / 100
-	for _, o := range after.of(k.ServiceKey()) {
-		p := after.placements[o]
-		if o.Slot != k.Slot || p.spare || p.stopping {
-			continue
-		}
-		if at := l.know.ails[p.node]; at == 0 || w.clock-at < int64(grace) {
-			w.violate("I5", "%s is placed to relieve %s, though %s is %s and no grace has passed", k, o, p.node, l.know.verdict[p.node])
-		}
+	if !slices.ContainsFunc(after.of(k.ServiceKey()), func(o api.ReplicaKey) bool {
+		p, known := g.pic.placements[o]
+		at := l.know.ails[p.node]
+		return known && o.Slot == k.Slot && !p.stopping && at != 0 && w.clock-at >= int64(grace)
+	}) {
+		w.violate("I5", "%s is placed to relieve what else is in its slot, though no grace has passed", k)
 	}
-	ofService, all := 0, 0
+	slots, all := map[int]bool{}, map[string]bool{}
 	for x, p := range after.placements {
 		if !g.relief[x] || !p.spare || p.stopping || l.know.verdict[p.node] == api.VerdictSuspect || !slices.ContainsFunc(after.of(x.ServiceKey()), func(o api.ReplicaKey) bool {
 			i := after.placements[o]
@@ -92,17 +95,17 @@ func (g *ledger) relievedRightly(l *lead, after picture, k api.ReplicaKey) {
 			continue
 		}
 		if x.ServiceKey() == k.ServiceKey() {
-			ofService++
+			slots[x.Slot] = true
 		}
 		if since := g.committedAt[x]; since == 0 || w.clock-since < int64(w.budgets.ReliefPatience*9/10) {
-			all++
+			all[slotOf(x)] = true
 		}
 	}
-	if ofService > 1 {
-		w.violate("budget", "%s is placed to relieve, the %dth of its service at once", k, ofService)
+	if len(slots) > 1 {
+		w.violate("budget", "%s is placed to relieve, the %dth slot of its service at once", k, len(slots))
 	}
-	if most := max(w.budgets.ReliefsMin, max(len(after.placements), len(g.pic.placements))/20); all > most {
-		w.violate("budget", "%s is placed to relieve, the %dth of all at once: at most %d may be", k, all, most)
+	if most := max(w.budgets.ReliefsMin, max(len(after.placements), len(g.pic.placements))/20); len(all) > most {
+		w.violate("budget", "%s is placed to relieve, the %dth of all slots at once: at most %d may be", k, len(all), most)
 	}
 }
 
@@ -115,7 +118,7 @@ func (n *knowledge) beat(l *lead, node string, session uint64, age time.Duration
 		return
 	}
 	s, now := n.sick[node], l.w.clock
-	if age <= l.w.limits.SelfCheckStale || now-s.heard > int64(300*time.Millisecond) {
+	if age <= l.w.limits.SelfCheckStale || now-s.heard > int64(beatEvery*14/10) {
 		s.since = 0
 	}
 	if s.heard = now; age > l.w.limits.SelfCheckStale && s.since == 0 {
@@ -123,7 +126,7 @@ func (n *knowledge) beat(l *lead, node string, session uint64, age time.Duration
 	}
 	n.sick[node] = s
 	impaired, _ := l.core.Trouble(node)
-	if most := l.w.limits.SelfCheckStale/2 + time.Second; s.since != 0 && now-s.since > int64(most) && !impaired && l.core.Verdict(node) == api.VerdictHealthy {
+	if most := l.w.limits.SelfCheckStale/2 + 2*time.Second; s.since != 0 && now-s.since > int64(most) && !impaired && l.core.Verdict(node) == api.VerdictHealthy {
 		l.w.violate("I3", "%s says for %s that its last good self-check is old, and is not held for impaired", node, time.Duration(now-s.since))
 	}
 }

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 
@@ -70,7 +71,7 @@ func (g *ledger) placedWell(l *lead, after picture, k api.ReplicaKey, p placemen
 		g.w.violate("I3", "%s is placed on %s, which is %s", k, p.node, l.know.verdict[p.node])
 	}
 	g.slotIsFree(after, k, p)
-	if p.spare {
+	if p.spare && !p.stopping {
 		g.hasRoom(l, after, k)
 	}
 	before, now := g.pic.nodes[p.node], after.nodes[p.node]
@@ -121,17 +122,7 @@ func (g *ledger) staysAvailable(l *lead, after picture, key api.Key) {
 	if s == nil || !s.Metadata.DeletedAt.IsZero() || l.know.judged > l.openSince {
 		return
 	}
-	n := s.Spec.Want()
-	count := func(p picture, event uint64) int {
-		slots := map[int]bool{}
-		for _, k := range p.of(key) {
-			if k.Slot < n && l.know.available(after, k, p.placements[k], event) {
-				slots[k.Slot] = true
-			}
-		}
-		return len(slots)
-	}
-	events := l.eventsOf(g.pic.of(key))
+	events, broken := l.eventsOf(g.pic.of(key)), ""
 	// What was not ready at some event, or not alone in its slot, may have been
 	// stopped then, at no cost.
 	cost := picture{g.pic.services, maps.Clone(g.pic.placements), g.pic.nodes, g.pic.revisions}
@@ -150,15 +141,31 @@ func (g *ledger) staysAvailable(l *lead, after picture, key api.Key) {
 			cost.placements[k] = p
 		}
 	}
-	floor := n - s.Spec.Unavailable(n)
-	if g.exclusive(key) {
-		floor = min(floor, n-1) // there is no surge, whatever the newest revision says
-	}
-	for _, event := range events {
-		if now := count(cost, event); now >= floor || now >= count(g.pic, event) {
-			return
+	// What the batch began with may have been what it was decided by.
+	for _, s := range []*api.Service{g.pic.services[key], after.services[key]} {
+		if s == nil {
+			continue
 		}
+		n := s.Spec.Want()
+		floor := n - s.Spec.Unavailable(n)
+		if g.exclusive(key) {
+			floor = min(floor, n-1) // there is no surge, whatever the newest revision says
+		}
+		count := func(p picture, event uint64) int {
+			slots := map[int]bool{}
+			for _, k := range p.of(key) {
+				if k.Slot < n && l.know.available(after, k, p.placements[k], event) {
+					slots[k.Slot] = true
+				}
+			}
+			return len(slots)
+		}
+		for _, event := range events {
+			if now := count(cost, event); now >= floor || now >= count(g.pic, event) {
+				return
+			}
+		}
+		broken = fmt.Sprintf("from %d to %d ready slots, at least %d must stay", count(g.pic, l.openSince), count(cost, l.openSince), floor)
 	}
-	g.w.violate("I4", "service %s: the leader's own actions take it from %d to %d ready slots, at least %d must stay", key,
-		count(g.pic, l.openSince), count(cost, l.openSince), floor)
+	g.w.violate("I4", "service %s: the leader's own actions take it %s", key, broken)
 }

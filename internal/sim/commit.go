@@ -16,7 +16,7 @@ func (l *lead) commit(e core.Commit) {
 	w := l.w
 	changes := w.ledger.read(e.Ops)
 	w.ledger.decided(l, changes)
-	l.openBefore, l.openSince = l.openSince, l.events
+	l.openBefore, l.openSince, l.committing = l.openSince, l.events, true
 	if w.res.Commits++; len(e.Ops) > 0 { // else it only asks whether the term lasts
 		w.res.Writes++
 	}
@@ -41,6 +41,9 @@ func (l *lead) commit(e core.Commit) {
 			w.res.Faults[Commits]++
 			w.say("commit %d of term %d: %s", e.Seq, l.lease.Term, outcome)
 		}
+	}
+	if !w.calm { // it may end a term long after faults have stopped
+		w.lingering = max(w.lingering, w.clock+int64(write+answer), w.clock+int64(commitTimeout))
 	}
 	done := func(rev int64, err error) {
 		w.after(answer, func() { l.receive(core.Committed{Seq: e.Seq, Rev: rev, Err: err}) })

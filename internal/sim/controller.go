@@ -179,18 +179,20 @@ func (c *controller) dialled(h *host, life, dial uint64, hello wire.Hello) {
 
 // lead is one term of one controller: the driver around the core.
 type lead struct {
-	w        *world
-	ctl      *controller
-	lease    election.Lease
-	core     *core.Core
-	over     bool
-	sessions map[uint64]*session
-	requests map[uint64]*request // by ticket
-	view     map[core.ViewKey]any
-	know     *knowledge
-	began    time.Time // by its own clock
-	beganAt  int64
-	frozen   uint64 // the event since which verdicts are frozen; 0: they are not
+	w          *world
+	ctl        *controller
+	lease      election.Lease
+	core       *core.Core
+	over       bool
+	sessions   map[uint64]*session
+	requests   map[uint64]*request // by ticket
+	view       map[core.ViewKey]any
+	know       *knowledge
+	began      time.Time // by its own clock
+	beganAt    int64
+	committing bool   // a commit is under way
+	idleAt     int64  // when none was, last
+	frozen     uint64 // the event since which verdicts are frozen; 0: they are not
 
 	tickAt  int64
 	turnDue bool
@@ -232,6 +234,8 @@ func (l *lead) step(ev core.Event) {
 	switch ev := ev.(type) {
 	case core.Status:
 		l.know.report(l, ev)
+	case core.Committed:
+		l.committing = false
 	case core.Beat:
 		defer l.know.beat(l, ev.Node, ev.Session, ev.Check.Age)
 	case core.Thaw:
@@ -244,6 +248,9 @@ func (l *lead) step(ev core.Event) {
 	if l.core.Failed() {
 		l.resign("a commit failed")
 		return
+	}
+	if !beat {
+		l.know.verdicts(l)
 	}
 	// The inbox is not always empty at once: some bursts are planned for together.
 	if !beat && !l.turnDue && chance(l.w.r.net, 0.12) {

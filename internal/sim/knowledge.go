@@ -24,7 +24,8 @@ type knowledge struct {
 	sick      map[string]sickness
 	ails      map[string]int64 // when a node became agent lost or impaired; 0: it is neither
 	suspectAt map[string]int64
-	judged    uint64 // the last event that changed a verdict or began a session
+	awayAt    map[string]int64 // when it became agent lost or suspect
+	judged    uint64           // the last event that changed a verdict or began a session
 	mass      mass
 
 	ends     map[api.ReplicaKey]bool // who gets traffic, as last sent; true: degraded
@@ -75,7 +76,7 @@ func (s *known) readyAt(event uint64) bool {
 
 func newKnowledge() *knowledge {
 	return &knowledge{hearsay: newHearsay(), session: map[string]uint64{}, status: map[api.ReplicaKey]*known{}, verdict: map[string]api.Verdict{}, unfit: map[string]uint64{},
-		dead: map[string]bool{}, impaired: map[string]uint64{}, damped: map[string]uint64{}, ails: map[string]int64{}, sick: map[string]sickness{}, suspectAt: map[string]int64{}, mass: mass{fell: map[string]int64{}}, ends: map[api.ReplicaKey]bool{}}
+		dead: map[string]bool{}, impaired: map[string]uint64{}, damped: map[string]uint64{}, ails: map[string]int64{}, sick: map[string]sickness{}, suspectAt: map[string]int64{}, awayAt: map[string]int64{}, mass: mass{fell: map[string]int64{}}, ends: map[api.ReplicaKey]bool{}}
 }
 
 func (n *knowledge) opened(l *lead, node string, session uint64) {
@@ -205,15 +206,25 @@ func (n *knowledge) endpoints(l *lead, e core.SendEndpoints) {
 // checkLeases: I8. What has surely stopped for want of a lease gets no traffic any
 // more, though nobody hears from its node.
 func (n *knowledge) checkLeases(l *lead) {
-	if !slices.ContainsFunc(l.w.hosts, func(h *host) bool { return present(n.verdict[h.name]) }) {
-		return // nobody can be told
+	if l.core.Failed() {
+		return
+	}
+	listener := false
+	for _, s := range l.sessions {
+		listener = listener || present(n.verdict[s.host.name]) && l.w.clock-s.openedAt > int64(time.Second)
+	}
+	if !l.committing {
+		l.idleAt = l.w.clock
+	}
+	if !listener || l.w.clock-l.idleAt > int64(100*time.Millisecond) {
+		return // nobody can be told, or could be until just now, or commits hold it up
 	}
 	for k, at := range l.w.ledger.left {
-		if _, ok := n.ends[k]; !ok || present(n.verdict[l.w.ledger.placed[k]]) {
+		if _, ok := n.ends[k]; !ok || !l.w.ledger.hasLeft(k) || present(n.verdict[l.w.ledger.placed[k]]) {
 			continue
 		}
 		d := l.w.ledger.templates[k].Lease()
-		if most := int64(d + 3*api.LeaseDrift(d) + 3*time.Second); l.w.clock-at > most && l.w.clock-l.beganAt > most {
+		if most := int64(d + 3*api.LeaseDrift(d) + 3*time.Second); l.w.clock-max(at, l.beganAt, n.awayAt[l.w.ledger.placed[k]]) > most {
 			l.w.violate("I8", "%s on %s stopped for want of a lease %s ago, and still gets traffic", k, l.w.ledger.placed[k], time.Duration(l.w.clock-at))
 		}
 	}

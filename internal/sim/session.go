@@ -21,6 +21,7 @@ type session struct {
 	lead     *lead
 	up, down pipe
 	broken   bool
+	openedAt int64
 	strikes  int
 	// term is what the leader says with every message.
 	term uint64
@@ -47,7 +48,7 @@ const (
 func (l *lead) open(h *host, life, dial uint64) *session {
 	w := l.w
 	w.sessions++
-	s := &session{w: w, id: w.sessions, host: h, boot: h.boot, life: life, dial: dial, lead: l, term: l.lease.Term}
+	s := &session{w: w, id: w.sessions, host: h, boot: h.boot, life: life, dial: dial, lead: l, term: l.lease.Term, openedAt: w.clock}
 	l.sessions[s.id] = s
 	s.keepalive()
 	return s

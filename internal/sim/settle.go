@@ -66,6 +66,23 @@ func (w *world) waitsForMute(key api.Key) bool {
 	})
 }
 
+// standsIn tells whether a spare's incumbent is on that node: as long as its host
+// answers and its ports do not it stays suspect, and the spare a spare.
+func (w *world) standsIn(spare api.ReplicaKey) bool {
+	return slices.ContainsFunc(w.ledger.pic.of(spare.ServiceKey()), func(o api.ReplicaKey) bool {
+		p := w.ledger.pic.placements[o]
+		return o.Slot == spare.Slot && !p.spare && w.unheard(p)
+	})
+}
+
+// stoodInFor tells whether something else is in the slot of what is on that node.
+func (w *world) stoodInFor(k api.ReplicaKey) bool {
+	return slices.ContainsFunc(w.ledger.pic.of(k.ServiceKey()), func(o api.ReplicaKey) bool {
+		p := w.ledger.pic.placements[o]
+		return o.Slot == k.Slot && !p.stopping && !w.unheard(p)
+	})
+}
+
 func (g *ledger) deleting(key api.Key) bool {
 	s := g.pic.services[key]
 	return s != nil && !s.Metadata.DeletedAt.IsZero()
@@ -145,7 +162,7 @@ func (w *world) complete() (of map[api.Key]bool, all bool) {
 				slots[k.Slot] = true
 			}
 		}
-		of[key] = fine(newest.template) && len(slots) == s.Spec.Want() && len(ks) == s.Spec.Want()
+		of[key] = !slices.ContainsFunc(ks, func(k api.ReplicaKey) bool { return w.unheard(w.ledger.pic.placements[k]) }) && fine(newest.template) && len(slots) == s.Spec.Want() && len(ks) == s.Spec.Want()
 		all = all && of[key]
 	}
 	return of, all
@@ -207,7 +224,10 @@ func (w *world) leader() *lead {
 // unsettled names an E invariant that does not hold yet, and what is amiss.
 func (w *world) unsettled() (invariant, what string) {
 	l := w.leader()
-	if l == nil {
+	switch {
+	case w.clock < w.lingering:
+		return "sim", "a commit from before is still on its way"
+	case l == nil:
 		return "I1", "nobody leads"
 	}
 	if w.lost != nil && w.ledger.pic.nodes[w.lost.name] != nil && l.core.Verdict(w.lost.name) != api.VerdictDead {
@@ -247,7 +267,7 @@ func (w *world) unsettled() (invariant, what string) {
 		case p.stopping && w.unheard(p):
 		case p.stopping:
 			return "I7", fmt.Sprintf("%s is still stopping on %s", k, p.node)
-		case p.spare && fine(w.templateOf(k)): // where neither ever serves, neither has to go
+		case p.spare && fine(w.templateOf(k)) && !w.standsIn(k) && !w.unheard(p): // where neither ever serves, neither has to go
 			return "I1", fmt.Sprintf("%s on %s is still a spare", k, p.node)
 		}
 	}
@@ -300,7 +320,7 @@ func (w *world) serviceUnsettled(l *lead, key api.Key) string {
 	}
 	bySlot := map[int][]api.ReplicaKey{}
 	for _, k := range pic.of(key) {
-		if p := pic.placements[k]; p.stopping && w.unheard(p) {
+		if w.unheard(pic.placements[k]) && (pic.placements[k].stopping || w.stoodInFor(k)) {
 			continue
 		}
 		bySlot[k.Slot] = append(bySlot[k.Slot], k)
@@ -338,17 +358,20 @@ func (w *world) serviceUnsettled(l *lead, key api.Key) string {
 		if len(ks) != 1 {
 			return fmt.Sprintf("slot %d of %s has %d placements: %v; %v", slot, key, len(ks), ks, seen.Status.Reasons)
 		}
-		if p := pic.placements[ks[0]]; p.revision != s.Status.Revision {
+		if p := pic.placements[ks[0]]; p.revision != s.Status.Revision && !w.standsIn(ks[0]) { // a contested slot is not rolled
 			return fmt.Sprintf("%s has revision %d, wanted is %d; %v", ks[0], p.revision, s.Status.Revision, seen.Status.Reasons)
 		}
 		if p := pic.placements[ks[0]]; w.unheard(p) {
+			if slices.ContainsFunc(seen.Status.Reasons, func(r string) bool { return strings.Contains(r, "budget") }) {
+				continue
+			}
 			return fmt.Sprintf("%s was not relieved, though the agent of %s does not come back; %v", ks[0], p.node, seen.Status.Reasons)
 		}
-		if what := w.notRunning(ks[0], newest.template); what != "" {
+		if what := w.notRunning(ks[0], w.templateOf(ks[0])); what != "" {
 			return what + fmt.Sprintf("; the service says %v", seen.Status.Reasons)
 		}
 	}
-	if seen.Status.Ready != s.Spec.Want() {
+	if seen.Status.Ready != s.Spec.Want() && !slices.ContainsFunc(pic.of(key), func(k api.ReplicaKey) bool { return w.unheard(pic.placements[k]) }) {
 		return fmt.Sprintf("service %s says %d ready, all %d are; %v", key, seen.Status.Ready, s.Spec.Want(), seen.Status.Reasons)
 	}
 	return ""

@@ -40,15 +40,17 @@ type world struct {
 	sessions    uint64
 	tickets     uint64
 
-	faults, requests int           // drawn so far
-	lost             *host         // never comes back; nil in most runs
-	mute             *host         // likewise its agent
-	pace             time.Duration // the longest time between two faults
-	calm             bool          // faults and users have come to an end
-	broken           *Violation
-	res              Result
-	story            []string
-	ctx              context.Context
+	faults, requests int   // drawn so far
+	lost             *host // never comes back; nil in most runs
+	// lingering is until when a commit may be under way that a fault has met.
+	lingering int64
+	mute      *host         // likewise its agent
+	pace      time.Duration // the longest time between two faults
+	calm      bool          // faults and users have come to an end
+	broken    *Violation
+	res       Result
+	story     []string
+	ctx       context.Context
 }
 
 func newWorld(c Config) *world {
