@@ -216,7 +216,7 @@ func TestNodesAndTokens(t *testing.T) {
 				t.Error(got)
 			}
 		}
-		if got := r.run("node", "dead", "n3", "--force"); got.code != 0 || got.out != "node/n3 is dead\n" {
+		if got := r.run("node", "dead", "n3", "--force"); got.code != 0 || got.out != "node/n3 declared dead\n" {
 			t.Error(got)
 		}
 		if got := r.run("uncordon", "n1"); got.code != 0 || got.out != "node/n1 uncordoned\n" {

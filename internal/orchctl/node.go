@@ -14,7 +14,7 @@ import (
 var nodeWords = map[string]struct{ done, short, long string }{
 	"cordon":   {"cordoned", "Give a node no new replicas", "Give nodes no new replicas; what runs there stays."},
 	"uncordon": {"uncordoned", "Give a node new replicas again", "Let nodes have new replicas again."},
-	"dead": {"is dead", "Declare a node dead, which nobody can be sure of but you", `Declare nodes dead: what was placed on them is void, and its spares are the
+	"dead": {"declared dead", "Declare a node dead, which nobody can be sure of but you", `Declare nodes dead: what was placed on them is void, and its spares are the
 replicas now.
 
 You seldom need to. Traffic leaves a silent node and spares start elsewhere
