@@ -46,6 +46,9 @@ func (g *ledger) stopsUnheard(l *lead, after picture, k api.ReplicaKey, p placem
 	if s == nil || !s.Metadata.DeletedAt.IsZero() || k.Slot >= s.Spec.Want() || l.know.judged > l.openSince || g.exclusive(k.ServiceKey()) {
 		return
 	}
+	if l.know.impaired[p.node] != 0 {
+		return // it may be relieved: it may never be able to say how it is
+	}
 	if !p.spare && l.know.unheard(k, p, g.pic) {
 		g.w.violate("I5", "%s is told to stop, though %s has not said yet how it is", k, p.node)
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/liveness"
 	"github.com/orchctl/orch/internal/wire"
 )
 
@@ -257,6 +258,41 @@ func TestRelievedSpareCounts(t *testing.T) {
 		}
 		if standIns > 1 {
 			t.Fatalf("%s: %d spares elsewhere than on %s, where the only one that the budget allows is being relieved", f.now.Sub(start), standIns, home)
+		}
+	}
+}
+
+// A relief that waits for room is not placed when verdicts freeze meanwhile.
+func TestReliefThatWaitsIsHeldByAFreeze(t *testing.T) {
+	f := nodes(t, 3, Config{})
+	f.apply("1", web(3, "a:1"))
+	f.pass(time.Second)
+	for _, n := range f.but("n2") {
+		if err := f.word(n, "cordon"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.loseAgent("n2")
+	f.pass(35 * time.Second)
+	if st := f.status(); st.Reliefs != 1 || f.spares("web") != 0 {
+		t.Fatalf("fleet %+v, %d spares: want a relief that finds no node", st, f.spares("web"))
+	}
+	f.core.setFrozen(liveness.SetFrozen{Frozen: true, Why: "many vanished"})
+	for _, n := range f.but("n2") {
+		if err := f.word(n, "uncordon"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.pass(2 * time.Second)
+	if n := f.spares("web"); n != 0 {
+		t.Errorf("%d spares are placed to relieve while verdicts are frozen", n)
+	}
+	f.mustSay("web", "nothing is relieved while verdicts are frozen")
+	f.core.setFrozen(liveness.SetFrozen{Why: "a person said so"})
+	f.pass(5 * time.Second)
+	for _, x := range f.core.services[api.Key{Namespace: "default", Name: "web"}].fillings {
+		if x.node == "n2" && !x.stopping {
+			t.Errorf("%s is still on n2", x.key)
 		}
 	}
 }
