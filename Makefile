@@ -53,12 +53,12 @@ BUBBLE := $(GO) test -count=1 -timeout 2h -v ./internal/sim/bubble -run TestBubb
 
 .PHONY: sim
 sim: ## both simulators: 500 seeds of steps, half an hour in bubbles; or one seed of steps told as a story with SEED=n
-	@$(GO) run ./internal/sim/run $(if $(SEED),-seed $(SEED),-seeds 500) $(if $(STEPS),-steps $(STEPS))
+	@$(GO) run ./internal/sim/run $(if $(SEED),-seed $(SEED),-seeds 500 -out out/bench) $(if $(STEPS),-steps $(STEPS))
 	$(if $(SEED),,@$(BUBBLE) -bubble.hours 0.17)
 
 .PHONY: sim-long
 sim-long: ## both simulators on seeds that nobody has tried yet, for an hour in all
-	@$(GO) run ./internal/sim/run -for 30m
+	@$(GO) run ./internal/sim/run -for 30m -out out/bench
 	@$(BUBBLE) -bubble.for 30m
 
 .PHONY: bench

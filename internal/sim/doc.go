@@ -1,13 +1,42 @@
 // Package sim is the step simulator: the real core, reconciler, scheduler,
 // verdicts and agent planner in one thread, with everything around them made up
-// and driven by one seed: nodes that lose power, agents and controllers that are
-// killed or paused, cut and slow networks, commits whose outcome nobody knows,
-// containers that crash, users who retry. Time is virtual; the same seed gives
-// the same run, bit by bit.
+// and driven by one seed: nodes that lose power, alone or all at once, agents and
+// controllers that are killed or paused, networks that are cut one way or both,
+// slow, or say things twice, disks and a store that are full, a containerd that
+// hangs, clocks that drift or stand still, commits whose outcome nobody knows,
+// containers that crash, users who retry, operators who are wrong. Time is
+// virtual; the same seed gives the same run, bit by bit.
 //
 // It owns the faults and the checks. After every step it holds the invariants
 // of the design against what it knows to be true (S); then faults stop, and
 // within ConvergeWithin everything has to be as the users want it (E).
+//
+//	I1  E  settle.go: every slot runs once, ready and of the newest revision, or
+//	       the service says why not; also where a node or an agent is lost for good
+//	I2  S  ledger.go: what was acknowledged is in the store, nothing is done twice;
+//	       deeds.go: nothing goes to an agent that is not committed
+//	I3  S  checks.go: no node above its capacity, no host port twice, nothing new
+//	       for a node that is not healthy, cordoned, impaired or damped; budgets.go:
+//	       a node that says it cannot work is held for impaired
+//	I4  S  checks.go: what the leader stops leaves the service its floor
+//	I5  S  stops.go, deeds.go, hearsay.go: a container or placement goes only with a
+//	       reason, and a relief only when another serves; freeze.go: nobody is dead
+//	       before his time, nor while many vanish at once
+//	I6  S  watchdog.go: nothing leased starts or goes on without a lease, and no
+//	       exclusive slot runs twice on machines that are not frozen, reachable or
+//	       not; stops.go: it is given up and filled only when nothing runs there
+//	I7  E  settle.go: nothing is left that nobody wants
+//	I8  S  knowledge.go: traffic goes to what was ready, to last known endpoints only
+//	       where there is no better one, never to what outlived its lease; session.go:
+//	       an agent that acknowledged a withdrawal obeys it
+//	I9  S  commit.go: no commit of a term that is over; agents refuse lower terms
+//	I10 S  settle.go: in a settled world nothing is written and nothing moves
+//	budget budgets.go: spares and reliefs stay within their budgets
+//
+// A frozen machine's containers do not count as running: nobody reaches them, and
+// when it runs again its watchdogs act before anything else does. That is the
+// order which orch promises as far as it can; see the documents on what a real
+// one may do in that instant.
 //
 //	users ──► controllers: core.Core ◄──sessions──► agents: plan.Core ──► runtime
 //	faults        │ Commit     ▲                        (disk)       (containers)
