@@ -162,6 +162,7 @@ func (f *faults) cut(paths [][2]*machine) func() {
 		n.change(func() {
 			for _, p := range paths {
 				n.cuts[p]--
+				p[0].reachedFrom, p[1].reachedFrom = time.Now(), time.Now()
 			}
 		})
 	}

@@ -58,6 +58,7 @@ type machine struct {
 	troubles    int // faults that are at work on it
 	wellSince   time.Time
 	illSince    time.Time // without a pause of more than lull
+	reachedFrom time.Time // when last something changed that keeps packets from it
 	held        int       // its process does not run, though the kernel does
 }
 

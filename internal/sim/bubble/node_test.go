@@ -207,7 +207,7 @@ func (n *node) powerOn() {
 		if n.off--; n.off == 0 {
 			on = true
 			n.boots++
-			n.bootedAt = time.Now()
+			n.bootedAt, n.reachedFrom = time.Now(), time.Now()
 			n.calledDead = 0
 		}
 	})
@@ -223,7 +223,7 @@ func (n *node) freeze() (over func()) {
 	n.w.say("%s freezes", n.name)
 	n.net.change(func() { n.frozen++ })
 	return func() {
-		n.runtime.thaw(func() { n.net.change(func() { n.frozen-- }) })
+		n.runtime.thaw(func() { n.net.change(func() { n.frozen, n.reachedFrom = n.frozen-1, time.Now() }) })
 		n.w.say("%s runs again", n.name)
 	}
 }

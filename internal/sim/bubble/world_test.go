@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -25,8 +26,10 @@ const (
 	nodesCount, controllersCount, usersCount = 5, 2, 4
 	// deadAfter is the design's promise.
 	deadAfter = time.Minute
+	// reachedAfter is how long after a node can be reached again everybody knows.
+	reachedAfter = 5 * time.Second
 	// storyLines is how much of the past a failure tells.
-	storyLines = 150
+	storyLines = 400
 )
 
 // config says what to run.
@@ -280,11 +283,15 @@ func (w *world) calledDead(name, why string) {
 	n := w.node(name)
 	w.net.mu.Lock()
 	said, booted, ill, well := n.calledDead > 0, time.Since(n.bootedAt), time.Since(n.illSince), n.troubles == 0 && time.Since(n.wellSince) > lull
+	reached := time.Since(n.reachedFrom) > reachedAfter && !slices.ContainsFunc(w.machines(), func(m *machine) bool {
+		return m != n.machine && m.runs() && (!w.net.reaches(m, n.machine) || !w.net.reaches(n.machine, m))
+	})
 	w.net.mu.Unlock()
-	if said || booted < ill {
-		return
-	}
-	if well || ill < deadAfter {
+	switch {
+	case said || booted < ill:
+	case reached:
+		w.violate("I5", "%s is taken for dead, though it runs and everybody reaches it: %s", name, why)
+	case well, ill < deadAfter && w.controllersWell(deadAfter): // who cannot hear is no better than who cannot speak
 		w.violate("I5", "%s is taken for dead, though only for %s something ailed it: %s", name, ill, why)
 	}
 }
