@@ -129,22 +129,39 @@ func (o *ordeal) deed() {
 		o.note("db is deleted")
 		o.wanted = 0
 		o.delete("db")
-	case n < 94:
+	case n < 91:
 		o.takeover()
-	default: // the leader's commits are slow
-		o.note("commits wait")
-		o.commits = false
-		for range o.r.IntN(20) {
-			o.pass(50 * time.Millisecond)
-			o.haunt()
+	default:
+		o.slowCommits()
+	}
+}
+
+// slowCommits holds transactions back for a while. Some leaders do not live to hear
+// of the one that is out, which may be written all the same.
+func (o *ordeal) slowCommits() {
+	o.note("commits wait")
+	o.commits = false
+	for range o.r.IntN(20) {
+		o.pass(50 * time.Millisecond)
+		o.haunt()
+	}
+	o.commits = true
+	if len(o.out) > 0 && o.r.IntN(2) == 0 {
+		if o.r.IntN(2) == 0 {
+			o.note("  one is written, and nobody hears of it")
+			core := o.core
+			o.core = New(o.conf) // it hears instead, and is nobody
+			o.fleet.commit(o.out[0])
+			o.core = core
 		}
-		o.commits = true
-		for len(o.out) > 0 {
-			c := o.out[0]
-			o.out = o.out[1:]
-			o.fleet.commit(c)
-			o.turn()
-		}
+		o.takeover()
+		return
+	}
+	for len(o.out) > 0 {
+		c := o.out[0]
+		o.out = o.out[1:]
+		o.fleet.commit(c)
+		o.turn()
 	}
 }
 
