@@ -119,7 +119,7 @@ func (g *ledger) hasLeft(k api.ReplicaKey) bool {
 // floor, by what it knew at some event since the batch was begun.
 func (g *ledger) staysAvailable(l *lead, after picture, key api.Key) {
 	s := after.services[key]
-	if s == nil || !s.Metadata.DeletedAt.IsZero() || l.know.judged > l.openSince {
+	if s == nil || !s.Metadata.DeletedAt.IsZero() {
 		return
 	}
 	events, broken := l.eventsOf(g.pic.of(key)), ""

@@ -14,11 +14,13 @@ type hearsay struct {
 	inherited map[api.ReplicaKey]bool // placed before this term
 	whole     map[string]bool         // nodes that have said in this term all they have
 	suspected map[string]uint64       // the event since which a node is suspect; 0: it is not
+	turns     map[string][]turn       // the latest of each node
+	troubled  map[string]uint64       // the last event at which a node was not well, or not able to work; 0: it was always
 	flaps     map[string]flaps
 }
 
 func newHearsay() hearsay {
-	return hearsay{map[api.ReplicaKey]bool{}, map[string]bool{}, map[string]uint64{}, map[string]flaps{}}
+	return hearsay{map[api.ReplicaKey]bool{}, map[string]bool{}, map[string]uint64{}, map[string][]turn{}, map[string]uint64{}, map[string]flaps{}}
 }
 
 // begin takes up what a term finds in the store.
@@ -40,16 +42,23 @@ func (n *knowledge) unheard(k api.ReplicaKey, p placement, pic picture) bool {
 }
 
 // stopsUnheard: I5. What is wanted is not told to stop by a leader that was never
-// told how it is; whatever stands beside it.
+// told how it is, but for one of two where the other serves.
 func (g *ledger) stopsUnheard(l *lead, after picture, k api.ReplicaKey, p placement) {
 	s := after.services[k.ServiceKey()]
-	if s == nil || !s.Metadata.DeletedAt.IsZero() || k.Slot >= s.Spec.Want() || l.know.judged > l.openSince || g.exclusive(k.ServiceKey()) {
+	if s == nil || !s.Metadata.DeletedAt.IsZero() || k.Slot >= s.Spec.Want() || g.exclusive(k.ServiceKey()) {
 		return
 	}
-	if l.know.impaired[p.node] != 0 {
-		return // it may be relieved: it may never be able to say how it is
+	if !l.know.wellSince(p.node, l.openSince) {
+		return // relieved, perhaps: it may never be able to say how it is
 	}
-	if !p.spare && l.know.unheard(k, p, g.pic) {
+	all := g.pic.of(k.ServiceKey())
+	events := l.eventsOf(all)
+	serves := func(o api.ReplicaKey) bool {
+		return o != k && o.Slot == k.Slot && slices.ContainsFunc(events, func(e uint64) bool {
+			return l.know.available(after, o, after.placements[o], e)
+		})
+	}
+	if !p.spare && !slices.ContainsFunc(all, serves) && l.know.unheard(k, p, g.pic) {
 		g.w.violate("I5", "%s is told to stop, though %s has not said yet how it is", k, p.node)
 	}
 }
@@ -58,7 +67,7 @@ func (g *ledger) stopsUnheard(l *lead, after picture, k api.ReplicaKey, p placem
 // nothing.
 func (n *knowledge) keepsUnheard(l *lead, e core.SendEndpoints) {
 	h := l.w.host(e.Node)
-	if h == nil || n.judged > l.openBefore {
+	if h == nil {
 		return
 	}
 	named := map[api.ReplicaKey]bool{}
@@ -71,19 +80,49 @@ func (n *knowledge) keepsUnheard(l *lead, e core.SendEndpoints) {
 	for k := range h.agent.routes {
 		p, placed := l.w.ledger.pic.placements[k]
 		goes := e.Set.Complete && !named[k] || slices.Contains(e.Set.Drop, k)
-		if goes && placed && !p.stopping && n.unheard(k, p, l.w.ledger.pic) {
+		if goes && placed && !p.stopping && n.wellSince(p.node, l.openBefore) && l.w.host(p.node).bootID() == p.boot && n.unheard(k, p, l.w.ledger.pic) {
 			l.w.violate("I8", "%s is told to send no traffic to %s any more, though %s has not said yet how it is", e.Node, k, p.node)
 			return
 		}
 	}
 }
 
-// suspect keeps since when a node is.
-func (n *knowledge) suspect(l *lead, node string, v api.Verdict) {
+// turn is an event at which a node's verdict changed.
+type turn struct {
+	event   uint64
+	verdict api.Verdict
+}
+
+func (n *knowledge) turn(l *lead, node string, v api.Verdict) {
 	n.suspected[node] = 0
 	if v == api.VerdictSuspect {
 		n.suspected[node] = max(l.events, 1)
 	}
+	n.turns[node] = append(n.turns[node], turn{l.events, v})
+	if len(n.turns[node]) > flipsMax {
+		n.turns[node] = n.turns[node][1:]
+	}
+}
+
+// verdictAt is what was held of a node by then.
+func (n *knowledge) verdictAt(node string, event uint64) api.Verdict {
+	v := api.VerdictUnknown
+	for _, t := range n.turns[node] {
+		if t.event <= event {
+			v = t.verdict
+		}
+	}
+	return v
+}
+
+// wellSince tells whether nothing was held against a node since an event.
+func (n *knowledge) wellSince(node string, event uint64) bool {
+	if t := n.troubled[node]; t != 0 && t >= event {
+		return false
+	}
+	return !slices.ContainsFunc(n.turns[node], func(t turn) bool {
+		return t.event >= event && !present(t.verdict) && t.verdict != api.VerdictUnknown
+	})
 }
 
 // awayFromSuspects: I8. What is on a suspect node gets traffic at most as degraded.
@@ -101,7 +140,7 @@ func (n *knowledge) awayFromSuspects(l *lead, e core.SendEndpoints) {
 // there to relieve.
 func (g *ledger) givesWay(l *lead, k api.ReplicaKey, rivals []api.ReplicaKey) {
 	p := g.pic.placements[k]
-	if p.spare || !present(l.know.verdict[p.node]) || l.know.ails[p.node] != 0 {
+	if p.spare || !l.know.wellSince(p.node, l.openSince) {
 		return
 	}
 	if !slices.ContainsFunc(rivals, func(o api.ReplicaKey) bool { return !g.pic.placements[o].spare }) {

@@ -37,6 +37,7 @@ type known struct {
 	everReady       bool
 	unreadySince    uint64
 	flips           []flip // the latest, in order
+	heard           []flip // likewise events at which it was reported, or its node's session began
 }
 
 // flip is an event at which a replica was said to be ready, or not any more.
@@ -63,15 +64,27 @@ func (s *known) say(ready bool, event uint64) {
 	}
 }
 
-// readyAt is what had been said by then.
-func (s *known) readyAt(event uint64) bool {
-	ready := false
-	for _, f := range s.flips {
+// hear keeps whether its agent has spoken of it in the node's session.
+func (s *known) hear(heard bool, event uint64) {
+	if s.reported == heard {
+		return
+	}
+	s.reported = heard
+	s.heard = append(s.heard, flip{event, heard})
+	if len(s.heard) > flipsMax {
+		s.heard = s.heard[1:]
+	}
+}
+
+// at is what was so by then.
+func at(flips []flip, event uint64) bool {
+	so := false
+	for _, f := range flips {
 		if f.event <= event {
-			ready = f.ready
+			so = f.ready
 		}
 	}
-	return ready
+	return so
 }
 
 func newKnowledge() *knowledge {
@@ -84,7 +97,7 @@ func (n *knowledge) opened(l *lead, node string, session uint64) {
 	n.judged = l.events + 1
 	for k, s := range n.status {
 		if l.w.ledger.placed[k] == node {
-			s.reported = false
+			s.hear(false, l.events+1)
 		}
 	}
 }
@@ -108,7 +121,7 @@ func (n *knowledge) report(l *lead, ev core.Status) {
 		said[r.Key] = true
 		s := n.of(r.Key)
 		s.say(r.Status.Ready, l.events)
-		s.reported = true
+		s.hear(true, l.events)
 	}
 	if !ev.Report.Complete {
 		return
@@ -117,7 +130,7 @@ func (n *knowledge) report(l *lead, ev core.Status) {
 	for k, s := range n.status {
 		if !said[k] && l.w.ledger.placed[k] == ev.Node {
 			s.say(false, l.events)
-			s.reported = true
+			s.hear(true, l.events)
 		}
 	}
 }
@@ -133,11 +146,14 @@ func (n *knowledge) verdicts(l *lead) {
 			n.judged = l.events
 			n.judge(l, h, was, v)
 			n.flapped(l, h, was, v)
-			n.suspect(l, h.name, v)
+			n.turn(l, h.name, v)
 		}
 		n.dead[h.name] = n.dead[h.name] || v == api.VerdictDead
 		impaired, damped := l.core.Trouble(h.name)
 		n.ailing(l, h, v, impaired)
+		if impaired || !present(v) && v != api.VerdictUnknown {
+			n.troubled[h.name] = max(l.events, 1)
+		}
 		n.since(n.damped, h.name, damped, l, &l.w.res.Damped)
 		n.since(n.impaired, h.name, impaired, l, &l.w.res.Impaired)
 		n.since(n.unfit, h.name, v != api.VerdictHealthy || impaired || damped, l, nil)
@@ -164,17 +180,17 @@ func (n *knowledge) since(of map[string]uint64, node string, so bool, l *lead, c
 // event.
 func (n *knowledge) available(pic picture, k api.ReplicaKey, p placement, event uint64) bool {
 	s := n.status[k]
-	if s == nil || !s.readyAt(event) || p.stopping {
+	if s == nil || !at(s.flips, event) || p.stopping {
 		return false
 	}
 	if node := pic.nodes[p.node]; node == nil || node.Status.BootID != p.boot {
 		return false
 	}
-	switch n.verdict[p.node] {
+	switch n.verdictAt(p.node, event) {
 	case api.VerdictSuspect, api.VerdictDead:
 		return false
 	case api.VerdictBack:
-		return s.reported
+		return at(s.heard, event)
 	}
 	return true
 }

@@ -26,7 +26,6 @@ func (g *ledger) stopsRightly(l *lead, after picture, k api.ReplicaKey, p placem
 		g.leavesRightly(l, k, p)
 	case len(rivals) == 0:
 		g.w.violate("I5", "%s is told to stop, though it is the only one in a slot that is wanted and has the newest revision", k)
-	case l.know.judged > l.openSince: // what was known of its node changed while the batch was open
 	default:
 		was := g.pic.placements[k]
 		events := l.eventsOf(g.pic.of(k.ServiceKey()))
@@ -58,15 +57,12 @@ func (g *ledger) exclusive(key api.Key) bool {
 // leavesRightly: an exclusive replica stops first, but only if its node cannot
 // work, or if it has stopped already for want of a lease.
 func (g *ledger) leavesRightly(l *lead, k api.ReplicaKey, p placement) {
-	if l.know.judged > l.openSince {
-		return
-	}
 	switch v := l.know.verdict[p.node]; {
 	case present(v):
-		if l.know.impaired[p.node] == 0 {
+		if l.know.wellSince(p.node, l.openSince) {
 			g.w.violate("I5", "exclusive %s is told to stop, though %s is %s and works", k, p.node, v)
 		}
-	default:
+	case v != api.VerdictDead: // else its slot waits, whatever its record says
 		for _, x := range g.w.tenants.byName[slotOf(k)] {
 			if x.c.Replica == k && x.c.Running && !x.h.frozen {
 				g.w.violate("I6", "exclusive %s on %s, which is %s, is given up while %s still runs there", k, p.node, v, x.c.ID)
@@ -90,7 +86,7 @@ func (g *ledger) slotIsFree(after picture, k api.ReplicaKey, p placement) {
 }
 
 // eventsOf are the events since the batch was begun at which something was said
-// of these replicas, and that of its beginning.
+// of these replicas or held of their nodes, and that of its beginning.
 func (l *lead) eventsOf(keys []api.ReplicaKey) []uint64 {
 	events := []uint64{l.openSince}
 	for _, k := range keys {
@@ -99,6 +95,16 @@ func (l *lead) eventsOf(keys []api.ReplicaKey) []uint64 {
 				if f.event > l.openSince {
 					events = append(events, f.event)
 				}
+			}
+			for _, f := range s.heard {
+				if f.event > l.openSince {
+					events = append(events, f.event)
+				}
+			}
+		}
+		for _, t := range l.know.turns[l.w.ledger.placed[k]] {
+			if t.event > l.openSince {
+				events = append(events, t.event)
 			}
 		}
 	}
