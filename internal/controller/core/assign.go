@@ -123,12 +123,18 @@ func (c *Core) standingOf(f *filling) standing {
 		return lastKept
 	case f.loaded || !f.status.Ready:
 		return out
-	case v != api.VerdictSuspect && (f.reported || !f.doubted):
+	case v != api.VerdictSuspect && !c.unsure(f):
 		return live
 	case f.exclusive: // its lease ends, and with it its container
 		return out
 	}
 	return lastKnown
+}
+
+// unsure tells whether a filling may be gone though its host answers: the node was
+// suspect, and its agent has not spoken since.
+func (c *Core) unsure(f *filling) bool {
+	return f.doubted && (!f.reported || c.verdictOf(f) == api.VerdictAgentLost)
 }
 
 // settleService gives traffic to what is ready. If nothing is, what was ready when

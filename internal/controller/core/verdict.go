@@ -76,12 +76,11 @@ func (c *Core) setVerdict(e liveness.SetVerdict) {
 		n.obj.Status.Verdict, n.obj.Status.VerdictWhy, n.obj.Status.VerdictSince = n.verdict, n.why, n.since
 		c.putNode(n)
 	}
-	for _, f := range n.fillings {
-		switch e.To {
-		case liveness.Suspect:
+	if e.To == liveness.Suspect {
+		// Until its agent speaks: a host that answers again without one may have
+		// booted, and then nothing that was there runs.
+		for _, f := range n.fillings {
 			f.doubted = true
-		case liveness.AgentLost:
-			f.doubted = false // its ports answer
 		}
 	}
 	c.nodeChanged(n)

@@ -176,6 +176,10 @@ func (c *Core) publicReplica(s *service, f *filling) *api.Replica {
 	default:
 		r.Status.LastKnown = true
 		r.Status.Message = fmt.Sprintf("node %s is %s: this is what it last said", f.node, v)
+		if c.unsure(f) {
+			r.Status.Ready, r.Status.Degraded = false, c.ends.live[f.key].Degraded
+			r.Status.Message = fmt.Sprintf("node %s was silent, and its agent is not back to say whether this runs", f.node)
+		}
 		if c.spent(f) {
 			r.Status.Ready, r.Status.Reason = false, api.ReasonLeaseLost
 			r.Status.Message = fmt.Sprintf("node %s is %s, and its last lease has ended", f.node, v)
