@@ -191,10 +191,3 @@ func (c *census) runs(node, id string) bool {
 	_, ok := c.running[lab.Container{Node: node, ID: id}.String()]
 	return ok
 }
-
-// left counts what runs now.
-func (c *census) left() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.running)
-}
