@@ -52,7 +52,7 @@ e2e: build images ## end-to-end tests: real etcd, real containerd, several nodes
 BUBBLE := $(GO) test -count=1 -timeout 2h -v ./internal/sim/bubble -run TestBubble -bubble.report $(CURDIR)/out/bench
 
 .PHONY: sim
-sim: ## both simulators: 500 seeds of steps, half an hour in bubbles; or one seed of steps told as a story with SEED=n
+sim: ## both simulators: 500 seeds of steps, half an hour of virtual time in bubbles; or one seed of steps told as a story with SEED=n
 	@$(GO) run ./internal/sim/run $(if $(SEED),-seed $(SEED),-seeds 500 -out out/bench) $(if $(STEPS),-steps $(STEPS))
 	$(if $(SEED),,@$(BUBBLE) -bubble.hours 0.17)
 

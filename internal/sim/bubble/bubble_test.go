@@ -272,7 +272,7 @@ func tell(t *testing.T, all []result) {
 		return
 	}
 	if err := write(*flagReport, []figure{
-		{"bubble.virtual", "h", []float64{sum.virtual.Hours()}}, {"bubble.virtual_per_minute", "h", []float64{sum.virtual.Hours() / minutes}},
+		{"bubble.virtual", "s", []float64{sum.virtual.Seconds()}}, {"bubble.speed", "1", []float64{sum.virtual.Minutes() / minutes}},
 		{"bubble.worlds", "1", []float64{float64(len(all))}}, {"bubble.faults", "1", []float64{float64(faults)}}, {"bubble.settled", "s", sum.settled},
 	}); err != nil {
 		t.Error(err)

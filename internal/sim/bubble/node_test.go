@@ -81,12 +81,6 @@ func (n *node) bootID() string {
 
 func (n *node) boot() string { return fmt.Sprintf("%s-boot%d", n.name, n.boots) }
 
-func (n *node) current() *agentLife {
-	n.net.mu.Lock()
-	defer n.net.mu.Unlock()
-	return n.life
-}
-
 // start begins a life of the agent, if the machine is on and has none.
 func (n *node) start() {
 	var l *agentLife
