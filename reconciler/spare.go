@@ -58,6 +58,13 @@ func orphanRank(f *Filling) int {
 // One that is being relieved contests nothing: its spare is to win.
 func (p *planner) contest(s *slot) {
 	incumbents, spares := s.incumbents(), s.spares()
+	if len(spares) > 0 && len(incumbents) > 0 && !slices.ContainsFunc(incumbents, func(f *Filling) bool { return !f.over() }) {
+		for _, inc := range incumbents { // an end is final: nobody has to hear of it again
+			p.remove(inc, "it has ended on %s, which may not come back, and a spare is in the slot", inc.Node)
+		}
+		p.adoptOrphan(s)
+		return
+	}
 	if len(spares) == 0 || len(incumbents) == 0 || slices.ContainsFunc(incumbents, (*Filling).relieved) {
 		return
 	}
@@ -74,12 +81,12 @@ func (p *planner) contest(s *slot) {
 	i := slices.IndexFunc(s.incumbents(), (*Filling).serving)
 	for _, f := range s.spares() {
 		switch {
-		case !f.heard() && !f.over() || p.staysBeside(s, f):
+		case !f.heard() && !f.relieved() || p.staysBeside(s, f):
 		case i >= 0:
 			p.remove(f, "incumbent on %s is back and ready", s.incumbents()[i].Node)
 		case f.ended() && allReported(incumbents):
 			p.remove(f, "the spare has ended and the incumbent on %s is back", incumbents[0].Node)
-		case f.reported() && !f.ready() && f.Revision != p.Revision && allReported(incumbents):
+		case (f.reported() || f.relieved()) && !f.ready() && f.Revision != p.Revision && allReported(incumbents):
 			// Neither serves, and perhaps neither ever will: the wanted revision,
 			// which a contested slot does not get, may be the cure.
 			p.remove(f, "neither it nor the incumbent on %s is ready and revision %d is wanted", incumbents[0].Node, p.Revision)

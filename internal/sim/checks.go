@@ -133,7 +133,7 @@ func (g *ledger) staysAvailable(l *lead, after picture, key api.Key) {
 				return o != k && o.Slot == k.Slot && l.know.available(after, o, after.placements[o], e)
 			})
 		}
-		if g.hasLeft(k) {
+		if g.hasLeft(k) || k.Slot >= s.Spec.Want() { // what is not wanted any more goes at no cost
 			continue
 		}
 		if after.placements[k].stopping && !slices.ContainsFunc(events, free) {
