@@ -130,9 +130,6 @@ func (c client) Stop(ctx context.Context, id string, grace time.Duration, why st
 	}
 	c.mu.Lock()
 	p := c.process[id]
-	if p != nil {
-		p.stopping = why
-	}
 	c.mu.Unlock()
 	if p == nil {
 		return nil

@@ -126,7 +126,7 @@ func (r *runtime) readyFor(k api.ReplicaKey, d time.Duration) bool {
 	for _, p := range r.process {
 		if p.spec.Replica == k {
 			since := time.Now().Add(-d)
-			return since.After(p.readyAt) && since.After(p.sickTill)
+			return p.stopping == "" && since.After(p.readyAt) && since.After(p.sickTill)
 		}
 	}
 	return false
@@ -225,6 +225,9 @@ func (r *runtime) thaw(f func()) {
 
 // terminate sends SIGTERM: most end soon, some use their whole grace.
 func (r *runtime) terminate(id string, p *process, grace time.Duration, why string) {
+	r.mu.Lock()
+	p.stopping = why
+	r.mu.Unlock()
 	took := min(grace, r.n.w.random.between(5*time.Millisecond, 200*time.Millisecond))
 	if r.n.w.random.hits(0.1) {
 		took = grace
