@@ -215,13 +215,18 @@ func (r *replica) leaseOf() *Lease {
 }
 
 // holdLease keeps a running container within its replica's lease: the watchdog
-// hears of a later end; one that is over stops it.
+// hears of a later end; one that is over stops it. There is no way back from
+// that: the watchdog has told it to end, so a lease that comes before the stop
+// could be carried out is for the next run.
 func (c *Core) holdLease(x *run) {
 	switch r := x.r; {
 	case x.unguarded: // with the usual back-off: its next watchdog may not live longer
 		c.stopRun(x, unguardedWhy, unguardedWhy)
-	case r.lost != "":
-		c.stopRun(x, api.ReasonLeaseLost, r.lost)
+	case r.lost != "" || x.lapsed != "":
+		if x.lapsed == "" {
+			x.lapsed = r.lost
+		}
+		c.stopRun(x, api.ReasonLeaseLost, x.lapsed)
 	case r.lease.Term > x.lease.Term:
 		x.lease = r.lease
 		c.emit(SetLease{ContainerID: x.id, Lease: r.lease.Lease})
@@ -246,7 +251,7 @@ func (c *Core) endedByLease(x *run, exit api.Exit) bool {
 	switch l := x.lease; {
 	case !x.r.leased() || x.r.going || x.unguarded:
 		return false
-	case exit.Reason == api.ReasonLeaseLost:
+	case exit.Reason == api.ReasonLeaseLost || x.lapsed != "":
 		return true
 	case exit.OOM || l.holds(c.now):
 		return false
@@ -258,7 +263,10 @@ func (c *Core) endedByLease(x *run, exit api.Exit) bool {
 
 // leaseLost words the end of such a run.
 func (x *run) leaseLost(exit api.Exit) api.Exit {
-	why := x.r.lost
+	why := x.lapsed
+	if why == "" {
+		why = x.r.lost
+	}
 	if why == "" && x.lease.known() {
 		why = "its lease ended at " + clock(x.lease.until)
 	} else if why == "" {

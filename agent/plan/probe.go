@@ -136,7 +136,7 @@ func orDefault(n, def int) int {
 
 // ready tells whether the container should get traffic.
 func (x *run) ready() bool {
-	if x.state != running || x.r.going || x.sick != "" || x.r.lost != "" {
+	if x.state != running || x.r.going || x.sick != "" || x.r.lost != "" || x.lapsed != "" {
 		return false
 	}
 	return x.spec.ReadinessProbe == nil || x.readiness.ready

@@ -29,6 +29,8 @@ type run struct {
 	adopted   bool
 
 	lease lease // what its watchdog has; that of its replica may be later
+	// lapsed is why it is stopped for want of a lease; see holdLease.
+	lapsed string
 	// unguarded: it has no watchdog any more.
 	unguarded bool
 	image     *image // waits for it
@@ -185,7 +187,7 @@ func (c *Core) lookFor(x *run) {
 // take makes a container of the runtime the run's own.
 func (c *Core) take(x *run, o Container) {
 	x.doubtful = false
-	x.id, x.attempt, x.startedAt, x.uncertain, x.unguarded, x.sick = o.ID, o.Attempt, o.StartedAt, o.Uncertain, o.Unguarded, ""
+	x.id, x.attempt, x.startedAt, x.uncertain, x.unguarded, x.sick, x.lapsed = o.ID, o.Attempt, o.StartedAt, o.Uncertain, o.Unguarded, "", ""
 	if x.startedAt.IsZero() {
 		x.startedAt = c.now
 	}
@@ -316,6 +318,7 @@ func (c *Core) endRun(x *run, exit api.Exit) {
 		exit = x.leaseLost(exit)
 		x.sick = ""
 	}
+	x.lapsed = ""
 	if x.sick != "" {
 		exit.Reason = api.ExitLivenessFailed
 		exit.Message = join(x.sick, exit.Message)
