@@ -124,6 +124,10 @@ type guarded struct {
 	container *os.Process
 }
 
+// upMax is the time within which a container is surely up, on a machine that is
+// busy with other tests too: leases of tests that need it up are no shorter.
+const upMax = 3 * time.Second
+
 // guard makes cgroups and starts a watchdog with a lease of so long from now.
 func guard(t *testing.T, kind string, term, kill time.Duration) *guarded {
 	t.Helper()
@@ -300,7 +304,7 @@ func TestWatchdogKillsAll(t *testing.T) {
 	for kind := range hierarchies {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
-			g := guard(t, kind, 900*time.Millisecond, 1200*time.Millisecond)
+			g := guard(t, kind, upMax, upMax+300*time.Millisecond)
 			g.run(hardly)
 			g.up()
 			if died := g.dies(); died < g.file.Kill {
@@ -319,7 +323,7 @@ func TestWatchdogKillsAll(t *testing.T) {
 // TestWatchdogOutrunsForks: a container that forks as fast as it can.
 func TestWatchdogOutrunsForks(t *testing.T) {
 	t.Parallel()
-	g := guard(t, "v1", time.Second, 1100*time.Millisecond)
+	g := guard(t, "v1", upMax, upMax+100*time.Millisecond)
 	for _, dir := range g.file.Cgroups {
 		poke(dir, "pids.max", "150")
 	}
@@ -332,7 +336,7 @@ func TestWatchdogOutrunsForks(t *testing.T) {
 func TestWatchdogAsksFirst(t *testing.T) {
 	t.Parallel()
 	// The child in the same cgroup does not hear of it: only the first process is asked.
-	g := guard(t, "hybrid", 800*time.Millisecond, 30*time.Second)
+	g := guard(t, "hybrid", upMax, 30*time.Second)
 	g.run(`sh -c 'trap "echo child" TERM; touch $G/up; while :; do sleep 0.05; done' & c=$!
 trap 'echo asked; kill -KILL $c; exit 0' TERM
 while :; do sleep 0.05; done`)
@@ -365,7 +369,7 @@ func TestWatchdogSendsTheImagesSignal(t *testing.T) {
 
 func TestWatchdogIsRenewed(t *testing.T) {
 	t.Parallel()
-	const lease = 2 * time.Second
+	const lease = upMax
 	g := guard(t, "hybrid", lease, lease+200*time.Millisecond)
 	g.run(`touch $G/up; sleep 1000`)
 	g.up()
@@ -406,7 +410,7 @@ func TestWatchdogWithoutALease(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			g := guard(t, "hybrid", time.Second, 1300*time.Millisecond)
+			g := guard(t, "hybrid", upMax, upMax+300*time.Millisecond)
 			g.run(hardly)
 			g.up()
 			if err := spoil(g); err != nil {
@@ -451,7 +455,7 @@ func TestWatchdogKillsTheFrozen(t *testing.T) {
 	for _, kind := range []string{"hybrid", "v1", "v2", "old v2"} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
-			g := guard(t, kind, 900*time.Millisecond, time.Second)
+			g := guard(t, kind, upMax, upMax+100*time.Millisecond)
 			g.run(hardly)
 			g.up()
 			for _, dir := range g.file.Cgroups {
@@ -534,7 +538,7 @@ func TestWatchdogOfTheUnborn(t *testing.T) {
 // TestWatchdogLeavesTheAskingToTheAgent, if that was first.
 func TestWatchdogLeavesTheAskingToTheAgent(t *testing.T) {
 	t.Parallel()
-	g := guard(t, "hybrid", 900*time.Millisecond, 1500*time.Millisecond)
+	g := guard(t, "hybrid", upMax, upMax+600*time.Millisecond)
 	g.run(`trap 'echo asked' TERM; touch $G/up; while :; do sleep 0.02; done`)
 	g.up()
 	if by, err := leasefile.Claim(g.dir, leasefile.Agent); by != leasefile.Agent || err != nil {
