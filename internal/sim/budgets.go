@@ -11,8 +11,10 @@ import (
 // begins when it becomes agent lost or impaired, and when the leader stalled.
 func (n *knowledge) ailing(l *lead, h *host, v api.Verdict, impaired bool) {
 	switch ails := v == api.VerdictAgentLost || impaired; {
-	case !ails:
+	case !ails && n.ails[h.name] != 0:
+		n.healed[h.name] = healing{l.events, n.ails[h.name]}
 		n.ails[h.name] = 0
+	case !ails:
 	case n.ails[h.name] == 0:
 		n.ails[h.name] = max(l.w.clock, 1)
 	}
@@ -21,11 +23,16 @@ func (n *knowledge) ailing(l *lead, h *host, v api.Verdict, impaired bool) {
 // hasRoom holds new spares against the budgets: they are never exceeded. What is
 // counted here is surely counted by the leader, too.
 func (g *ledger) hasRoom(l *lead, after picture, k api.ReplicaKey) {
-	if l.know.judged > l.openSince {
-		return // which of them stand in for what changed while the batch was open
+	// Which of them stand in for what may have changed while the batch was open.
+	unclear := l.know.judged > l.openSince
+	if unclear && g.mayStandIn(l, after, k) {
+		return
 	}
 	if g.relieves(l, after, k) {
-		g.relievedRightly(l, after, k)
+		g.relievedRightly(l, after, k, unclear)
+		return
+	}
+	if unclear {
 		return
 	}
 	b := g.w.budgets
@@ -69,9 +76,18 @@ func (g *ledger) relieves(l *lead, after picture, k api.ReplicaKey) bool {
 	return true
 }
 
+// mayStandIn tells whether something in the slot was suspect while the batch was open.
+func (g *ledger) mayStandIn(l *lead, after picture, k api.ReplicaKey) bool {
+	return slices.ContainsFunc(after.of(k.ServiceKey()), func(o api.ReplicaKey) bool {
+		node := after.placements[o].node
+		return o.Slot == k.Slot && (l.know.verdictAt(node, l.openSince) == api.VerdictSuspect ||
+			slices.ContainsFunc(l.know.turns[node], func(t turn) bool { return t.event > l.openSince && t.verdict == api.VerdictSuspect }))
+	})
+}
+
 // relievedRightly: a relief begins after the grace, not while verdicts are frozen,
 // one at a time in a service and few in the fleet.
-func (g *ledger) relievedRightly(l *lead, after picture, k api.ReplicaKey) {
+func (g *ledger) relievedRightly(l *lead, after picture, k api.ReplicaKey, unclear bool) {
 	w := g.w
 	g.relief[k] = true
 	w.res.Reliefs++
@@ -81,10 +97,13 @@ func (g *ledger) relievedRightly(l *lead, after picture, k api.ReplicaKey) {
 	grace := min(w.limits.AgentLostGrace, w.limits.ImpairedGrace) * 98 / 100
 	if !slices.ContainsFunc(after.of(k.ServiceKey()), func(o api.ReplicaKey) bool {
 		p, known := g.pic.placements[o]
-		at := l.know.ails[p.node]
+		at := l.know.ailsFrom(p.node, l.openSince)
 		return known && o.Slot == k.Slot && !p.stopping && at != 0 && w.clock-at >= int64(grace)
 	}) {
 		w.violate("I5", "%s is placed to relieve what else is in its slot, though no grace has passed", k)
+	}
+	if unclear {
+		return
 	}
 	slots, all := map[int]bool{}, map[string]bool{}
 	for x, p := range after.placements {

@@ -16,11 +16,13 @@ type hearsay struct {
 	suspected map[string]uint64       // the event since which a node is suspect; 0: it is not
 	turns     map[string][]turn       // the latest of each node
 	troubled  map[string]uint64       // the last event at which a node was not well, or not able to work; 0: it was always
+	ailed     map[string]uint64       // likewise, but for suspect
+	healed    map[string]healing      // when it last became well
 	flaps     map[string]flaps
 }
 
 func newHearsay() hearsay {
-	return hearsay{map[api.ReplicaKey]bool{}, map[string]bool{}, map[string]uint64{}, map[string][]turn{}, map[string]uint64{}, map[string]flaps{}}
+	return hearsay{map[api.ReplicaKey]bool{}, map[string]bool{}, map[string]uint64{}, map[string][]turn{}, map[string]uint64{}, map[string]uint64{}, map[string]healing{}, map[string]flaps{}}
 }
 
 // begin takes up what a term finds in the store.
@@ -42,23 +44,26 @@ func (n *knowledge) unheard(k api.ReplicaKey, p placement, pic picture) bool {
 }
 
 // stopsUnheard: I5. What is wanted is not told to stop by a leader that was never
-// told how it is, but for one of two where the other serves.
+// told how it is, nor on a node that is back and has not said it yet; but for one
+// of two where the other serves.
 func (g *ledger) stopsUnheard(l *lead, after picture, k api.ReplicaKey, p placement) {
 	s := after.services[k.ServiceKey()]
 	if s == nil || !s.Metadata.DeletedAt.IsZero() || k.Slot >= s.Spec.Want() || g.exclusive(k.ServiceKey()) {
 		return
 	}
-	if !l.know.wellSince(p.node, l.openSince) {
+	if l.know.ailed[p.node] >= max(l.openSince, 1) {
 		return // relieved, perhaps: it may never be able to say how it is
 	}
 	all := g.pic.of(k.ServiceKey())
 	events := l.eventsOf(all)
 	serves := func(o api.ReplicaKey) bool {
-		return o != k && o.Slot == k.Slot && slices.ContainsFunc(events, func(e uint64) bool {
+		return o != k && o.Slot == k.Slot && !g.pic.placements[o].spare && slices.ContainsFunc(events, func(e uint64) bool {
 			return l.know.available(after, o, after.placements[o], e)
 		})
 	}
-	if !p.spare && !slices.ContainsFunc(all, serves) && l.know.unheard(k, p, g.pic) {
+	told := l.know.status[k]
+	returned := told != nil && !told.reported && l.know.verdict[p.node] == api.VerdictBack && g.w.host(p.node).bootID() == p.boot
+	if !p.spare && !slices.ContainsFunc(all, serves) && (returned || l.know.unheard(k, p, g.pic)) {
 		g.w.violate("I5", "%s is told to stop, though %s has not said yet how it is", k, p.node)
 	}
 }
@@ -115,14 +120,34 @@ func (n *knowledge) verdictAt(node string, event uint64) api.Verdict {
 	return v
 }
 
+// healing is an event at which a node began to work again, and since when it ailed.
+type healing struct {
+	event uint64
+	since int64
+}
+
+// troubles keeps when something was held against a node.
+func (n *knowledge) troubles(l *lead, node string, v api.Verdict, impaired bool) {
+	if impaired || !present(v) && v != api.VerdictUnknown {
+		n.troubled[node] = max(l.events, 1)
+		if impaired || v != api.VerdictSuspect {
+			n.ailed[node] = max(l.events, 1)
+		}
+	}
+}
+
 // wellSince tells whether nothing was held against a node since an event.
 func (n *knowledge) wellSince(node string, event uint64) bool {
-	if t := n.troubled[node]; t != 0 && t >= event {
-		return false
+	return n.troubled[node] < max(event, 1)
+}
+
+// ailsFrom is since when a node ails, or did at some event since the one given; 0:
+// it did not.
+func (n *knowledge) ailsFrom(node string, event uint64) int64 {
+	if at := n.healed[node]; n.ails[node] == 0 && at.event >= event {
+		return at.since
 	}
-	return !slices.ContainsFunc(n.turns[node], func(t turn) bool {
-		return t.event >= event && !present(t.verdict) && t.verdict != api.VerdictUnknown
-	})
+	return n.ails[node]
 }
 
 // awayFromSuspects: I8. What is on a suspect node gets traffic at most as degraded.

@@ -151,9 +151,7 @@ func (n *knowledge) verdicts(l *lead) {
 		n.dead[h.name] = n.dead[h.name] || v == api.VerdictDead
 		impaired, damped := l.core.Trouble(h.name)
 		n.ailing(l, h, v, impaired)
-		if impaired || !present(v) && v != api.VerdictUnknown {
-			n.troubled[h.name] = max(l.events, 1)
-		}
+		n.troubles(l, h.name, v, impaired)
 		n.since(n.damped, h.name, damped, l, &l.w.res.Damped)
 		n.since(n.impaired, h.name, impaired, l, &l.w.res.Impaired)
 		n.since(n.unfit, h.name, v != api.VerdictHealthy || impaired || damped, l, nil)
