@@ -64,7 +64,7 @@ func (g *ledger) hasRoom(l *lead, after picture, k api.ReplicaKey) {
 // is heard, or its host is, or it is a spare that ails itself.
 func (g *ledger) relieves(l *lead, after picture, k api.ReplicaKey) bool {
 	for _, o := range after.of(k.ServiceKey()) {
-		if p := after.placements[o]; o.Slot == k.Slot && o != k && p.spare && !p.stopping && l.know.ails[p.node] != 0 {
+		if p := after.placements[o]; o.Slot == k.Slot && o != k && p.spare && !p.stopping && l.know.ails[p.node] != 0 && l.know.verdict[p.node] != api.VerdictSuspect {
 			return true
 		}
 	}

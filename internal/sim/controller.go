@@ -238,6 +238,8 @@ func (l *lead) step(ev core.Event) {
 		l.committing = false
 	case core.Beat:
 		defer l.know.beat(l, ev.Node, ev.Session, ev.Check.Age)
+	case core.Stalled:
+		l.know.mass.stalled = true
 	case core.Thaw:
 		l.know.mass.worded = l.w.clock
 	}

@@ -14,6 +14,8 @@ type mass struct {
 	frozen bool             // nobody may be taken for dead for silence
 	since  int64            // the earliest time from which on that may have been so; 0: it is not so
 	worded int64            // the last operator's word on it
+	// stalled: the leader did not run for a while, and counts differently since.
+	stalled bool
 }
 
 const (
@@ -53,7 +55,7 @@ func (n *knowledge) judge(l *lead, h *host, was, v api.Verdict) {
 	if early := w.limits.DeadAfter * 9 / 10; was == api.VerdictSuspect && w.clock-n.suspectAt[h.name] < int64(early) {
 		w.violate("I5", "%s is held for dead after %s as suspect, and nobody said so", h.name, time.Duration(w.clock-n.suspectAt[h.name]))
 	}
-	if m := &n.mass; m.frozen && m.worded < m.since && w.clock-m.since < int64(w.limits.FreezeConfirm*98/100) {
+	if m := &n.mass; m.frozen && !m.stalled && m.worded < m.since && w.clock-m.since < int64(w.limits.FreezeConfirm*98/100) {
 		w.violate("I5", "%s is held for dead %s after many nodes vanished at once, and nobody said so", h.name, time.Duration(w.clock-m.since))
 	}
 }

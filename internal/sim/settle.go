@@ -362,7 +362,9 @@ func (w *world) serviceUnsettled(l *lead, key api.Key) string {
 			return fmt.Sprintf("%s has revision %d, wanted is %d; %v", ks[0], p.revision, s.Status.Revision, seen.Status.Reasons)
 		}
 		if p := pic.placements[ks[0]]; w.unheard(p) {
-			if slices.ContainsFunc(seen.Status.Reasons, func(r string) bool { return strings.Contains(r, "budget") || strings.Contains(r, "spare waits") || strings.Contains(r, "spares wait") }) {
+			if slices.ContainsFunc(seen.Status.Reasons, func(r string) bool {
+				return strings.Contains(r, "budget") || strings.Contains(r, "spare waits") || strings.Contains(r, "spares wait")
+			}) {
 				continue
 			}
 			return fmt.Sprintf("%s was not relieved, though the agent of %s does not come back; %v", ks[0], p.node, seen.Status.Reasons)

@@ -31,7 +31,11 @@ func (g *ledger) stopsRightly(l *lead, after picture, k api.ReplicaKey, p placem
 		events := l.eventsOf(g.pic.of(k.ServiceKey()))
 		serves := !slices.ContainsFunc(events, func(e uint64) bool { return !l.know.available(after, k, was, e) })
 		rival := slices.ContainsFunc(rivals, func(o api.ReplicaKey) bool {
-			return slices.ContainsFunc(events, func(e uint64) bool { return l.know.available(after, o, after.placements[o], e) })
+			p, known := g.pic.placements[o] // that it goes too is another decision, with its own reason
+			if !known {
+				p = after.placements[o]
+			}
+			return slices.ContainsFunc(events, func(e uint64) bool { return l.know.available(after, o, p, e) })
 		})
 		if serves && !rival {
 			g.w.violate("I5", "%s on %s is told to stop while it serves and none of %v does", k, p.node, rivals)
