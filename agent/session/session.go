@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"sync"
 	"time"
 
@@ -25,7 +26,11 @@ const (
 	// took over is to be found at once; a fleet of agents must not hammer one
 	// that starts.
 	redialMin = 50 * time.Millisecond
-	redialMax = time.Second
+	redialMax = 400 * time.Millisecond
+	// connectFirst is how long the first try to connect waits for an answer; the
+	// next ones, within dialMax, wait twice as long each. The kernel would ask
+	// again only after a second, and a node whose link is back would wait for that.
+	connectFirst = 200 * time.Millisecond
 	// dialMax is how long one controller is tried before the next.
 	dialMax = time.Second
 	// welcomeMax is how long the leader may take to answer a Hello: it commits
@@ -206,9 +211,23 @@ func dial(addr string, creds credentials.TransportCredentials, more ...grpc.Dial
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: redialMin, Multiplier: 2, MaxDelay: redialMax}, MinConnectTimeout: dialMax}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(messageMax), grpc.MaxCallSendMsgSize(messageMax)),
 		grpc.WithDisableServiceConfig(),
+		grpc.WithContextDialer(connect),
 		grpc.WithInitialWindowSize(windowSize), grpc.WithInitialConnWindowSize(windowSize),
 	}, more...)
 	return grpc.NewClient("passthrough:///"+addr, opts...)
+}
+
+// connect makes a TCP connection, asking again where the kernel would still wait.
+func connect(ctx context.Context, addr string) (net.Conn, error) {
+	for wait := connectFirst; ; wait *= 2 {
+		try, cancel := context.WithTimeout(ctx, wait)
+		conn, err := new(net.Dialer).DialContext(try, "tcp", addr)
+		timeout := try.Err() != nil
+		cancel()
+		if err == nil || !timeout || ctx.Err() != nil {
+			return conn, err
+		}
+	}
 }
 
 // once is one session, from dial to end.

@@ -90,7 +90,9 @@ func run(ctx context.Context, program string, pattern *regexp.Regexp, quick bool
 	for i := range nodeCount {
 		b.nodes = append(b.nodes, fmt.Sprintf("n%d", i+1))
 	}
-	if b.Fleet, err = rig.Up(ctx, lab.Config{Name: labName, Nodes: nodeCount, Capacity: capacity}); err != nil {
+	// The same node fails again and again, which is no flapping here.
+	limits := []string{"flap-half-life=1s"}
+	if b.Fleet, err = rig.Up(ctx, lab.Config{Name: labName, Nodes: nodeCount, Capacity: capacity, Limits: limits}); err != nil {
 		return err
 	}
 	defer func() {
