@@ -11,7 +11,7 @@
 // of the design against what it knows to be true (S); then faults stop, and
 // within ConvergeWithin everything has to be as the users want it (E).
 //
-//	I1  E  settle.go: every slot runs once, ready and of the newest revision, or
+//	I1  E  slots.go: every slot runs once, ready and of the newest revision, or
 //	       the service says why not; also where a node or an agent is lost for good
 //	I2  S  ledger.go: what was acknowledged is in the store, nothing is done twice;
 //	       deeds.go: nothing goes to an agent that is not committed
