@@ -61,6 +61,10 @@ sim-long: ## both simulators on seeds that nobody has tried yet, for an hour in 
 	@$(GO) run ./internal/sim/run -for 30m -out out/bench
 	@$(BUBBLE) -bubble.for 30m
 
+.PHONY: mutants
+mutants: ## break the real code in a copy, mistake by mistake, and see each caught (hours; ONLY=regexp picks)
+	@$(GO) run ./internal/sim/mutants $(if $(ONLY),-only '$(ONLY)')
+
 .PHONY: bench
 bench: deps build images bench-failover ## measure; prints and writes out/bench/*.jsonl
 	@$(GO) run ./internal/bench/sched
