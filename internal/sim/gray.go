@@ -104,15 +104,6 @@ func (h *host) refusal(r *rand.Rand, e plan.Effect) (message string, took time.D
 	return "", 0, false
 }
 
-// needsRuntime tells what goes through containerd.
-func needsRuntime(e plan.Effect) bool {
-	switch e.(type) {
-	case plan.SetupNetwork, plan.TeardownNetwork, plan.PruneNetworks:
-		return false
-	}
-	return true
-}
-
 // refused is the answer to an effect that could not be carried out.
 func refused(e plan.Effect, message string) plan.Event {
 	switch e := e.(type) {
