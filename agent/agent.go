@@ -26,6 +26,7 @@ import (
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/boottime"
 	"github.com/orchctl/orch/internal/evidence"
+	"github.com/orchctl/orch/internal/network"
 	"github.com/orchctl/orch/internal/wire"
 )
 
@@ -45,9 +46,35 @@ type Runtime interface {
 
 // Network is what the agent needs of the kernel's network.
 type Network interface {
-	Setup(ctx context.Context, key api.ReplicaKey, hostPorts []netdev.PortMapping) (netdev.Attachment, error)
+	// Run keeps routes in place until ctx ends.
+	Run(ctx context.Context) error
+	// Configure takes where the node stands, a set at a time, in order; it keeps
+	// the sum on disk. Routes follow soon after.
+	Configure(ctx context.Context, set wire.NetworkSet) error
+	// Standing is what it was last told; false: nothing yet.
+	Standing() (network.Standing, bool)
+	// Setup waits for a subnet as long as ctx lets it.
+	Setup(ctx context.Context, key api.ReplicaKey, hostNetwork bool) (netdev.Attachment, error)
 	Teardown(ctx context.Context, key api.ReplicaKey) error
 	Prune(ctx context.Context, keep func(api.ReplicaKey) bool) error
+	// Files are what a replica's containers get mounted; they exist from Setup to
+	// Teardown.
+	Files(key api.ReplicaKey) netdev.Files
+	// Health says in words what is wrong now and cannot be put right; empty: nothing.
+	Health() string
+}
+
+// Traffic leads traffic to endpoints and answers names, on this node.
+type Traffic interface {
+	// Run does what it is told until ctx ends. programmed is called with the mark of
+	// the latest Balance that is in force, in the kernel and in DNS.
+	Run(ctx context.Context, programmed func(mark uint64)) error
+	// Configure takes where the node stands. It does not wait.
+	Configure(s network.Standing)
+	// Balance takes the next change. It does not wait.
+	Balance(b plan.Balance)
+	// Health: see Network.
+	Health() string
 }
 
 // Prober looks at another host from here.
@@ -69,6 +96,7 @@ type Config struct {
 	Credentials func() (credentials.TransportCredentials, error)
 	Runtime     Runtime
 	Network     Network
+	Traffic     Traffic
 	Host        Host
 	Labels      map[string]string
 	// Capacity is what replicas may use of the node.

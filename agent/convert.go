@@ -5,7 +5,6 @@ import (
 	"strconv"
 
 	"github.com/orchctl/orch/agent/ctrd"
-	"github.com/orchctl/orch/agent/netdev"
 	"github.com/orchctl/orch/agent/plan"
 	"github.com/orchctl/orch/api"
 )
@@ -51,10 +50,6 @@ func specOf(e plan.StartContainer, cfg Config) ctrd.ContainerSpec {
 		s.Lease = &ctrd.Lease{Term: e.Lease.Term, Kill: e.Lease.Kill}
 	}
 	return s
-}
-
-func portMappings(ports []api.Port) []netdev.PortMapping {
-	return netdev.PortMappings([]api.Container{{Ports: ports}})
 }
 
 // environment tells a container who it is.

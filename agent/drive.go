@@ -183,7 +183,7 @@ func (d *driver) carryOut(ctx context.Context, e plan.Effect) plan.Event {
 	case plan.SetupNetwork:
 		ctx, cancel := context.WithTimeout(ctx, networkMax)
 		defer cancel()
-		a, err := d.cfg.Network.Setup(ctx, e.Replica, portMappings(e.Ports))
+		a, err := d.cfg.Network.Setup(ctx, e.Replica, e.HostNetwork)
 		done := plan.Done{ID: e.ID, Failure: failure(err, api.ReasonNetworkError)}
 		if err == nil {
 			done.Network = plan.Network{NetNS: a.NetNS, IP: a.IP.String()}

@@ -17,6 +17,18 @@ type Node struct {
 type NodeSpec struct {
 	// Unschedulable nodes get no new replicas.
 	Unschedulable bool `json:"unschedulable,omitempty"`
+	// Drain is set while the node is being emptied, and after it was, until it is
+	// uncordoned; nil otherwise. A node with it is Unschedulable.
+	Drain *Drain `json:"drain,omitempty"`
+}
+
+// Drain is an operator's wish that nothing runs on a node.
+type Drain struct {
+	By    string    `json:"by,omitempty"`
+	Since time.Time `json:"since"`
+	// Deadline is when what is left is stopped although nothing has taken its
+	// place; zero means never.
+	Deadline time.Time `json:"deadline,omitzero"`
 }
 
 // NodeStatus is what is known of a node.
@@ -26,8 +38,12 @@ type NodeStatus struct {
 	VerdictWhy   string    `json:"verdictWhy,omitempty"`
 	VerdictSince time.Time `json:"verdictSince,omitzero"`
 	// Address is the node's own IP, Capacity what replicas may use of it.
-	Address  string       `json:"address,omitempty"`
-	Capacity ResourceList `json:"capacity,omitempty"`
+	Address string `json:"address,omitempty"`
+	// Subnet holds the addresses of its replicas, as "10.64.3.0/24". Empty: it has
+	// none, and NetworkWhy says why.
+	Subnet     string       `json:"subnet,omitempty"`
+	NetworkWhy string       `json:"networkWhy,omitempty"`
+	Capacity   ResourceList `json:"capacity,omitempty"`
 	// Impaired says in words why a node that beats cannot work; empty: it can.
 	Impaired      string    `json:"impaired,omitempty"`
 	ImpairedSince time.Time `json:"impairedSince,omitzero"`
@@ -292,11 +308,26 @@ const (
 	EventWarning = "Warning"
 )
 
-// Endpoint is one address that gets (or would get) a service's traffic.
+// Endpoint is one address that gets a service's traffic. Its name is the
+// replica's, with the epoch: "web-0@17".
 type Endpoint struct {
-	Service Key        `json:"service"`
-	Replica ReplicaKey `json:"replica"`
-	Node    string     `json:"node"`
-	IP      string     `json:"ip"`
-	Ports   []Port     `json:"ports,omitempty"`
+	TypeMeta `json:",inline"`
+	Metadata Metadata       `json:"metadata"`
+	Status   EndpointStatus `json:"status"`
+}
+
+// EndpointStatus is soft: it is made anew by each leader.
+type EndpointStatus struct {
+	Service string `json:"service"`
+	Replica string `json:"replica"` // "web-0"
+	Epoch   uint64 `json:"epoch"`
+	Node    string `json:"node"`
+	IP      string `json:"ip"`
+	Ports   []Port `json:"ports,omitempty"`
+	// Verdict is what is held of its node.
+	Verdict Verdict `json:"verdict"`
+	// Degraded: its node cannot be reached, but the service has nothing better.
+	Degraded bool `json:"degraded,omitempty"`
+	// Kept: its node has not reported to this leader yet; agents keep what they know.
+	Kept bool `json:"kept,omitempty"`
 }

@@ -13,6 +13,8 @@ const (
 	KindEvent   = "Event"
 	KindVerdict = "Verdict" // a VerdictRecord
 	KindFleet   = "Fleet"
+	// KindEndpoint is an address that gets a service's traffic.
+	KindEndpoint = "Endpoint"
 )
 
 // DefaultNamespace is where an object without metadata.namespace lives.

@@ -20,8 +20,30 @@ type ServiceSpec struct {
 	// Priority says whose spares come first when not all can be started at once;
 	// higher is more important, 0 is usual. It is no part of the revision.
 	Priority int `json:"priority,omitempty"`
-	Template `json:",inline"`
+	// Headless services have no virtual IP: their name leads to the addresses of
+	// their ready replicas.
+	Headless bool `json:"headless,omitempty"`
+	// SessionAffinity says whether a client's connections go to one replica;
+	// empty means none.
+	SessionAffinity SessionAffinity `json:"sessionAffinity,omitempty"`
+	// TrafficDistribution says which replicas are preferred; empty means none.
+	TrafficDistribution TrafficDistribution `json:"trafficDistribution,omitempty"`
+	Template            `json:",inline"`
 }
+
+// SessionAffinity binds clients to replicas.
+type SessionAffinity string
+
+// AffinityClientIP sends a client, told by its source address, to the replica that
+// it had last, as long as that is ready and AffinityTimeout has not passed between.
+const AffinityClientIP SessionAffinity = "clientIP"
+
+// TrafficDistribution prefers some replicas over others.
+type TrafficDistribution string
+
+// PreferSameNode sends what comes from a node, or arrives there, to ready replicas
+// on that node if there are any.
+const PreferSameNode TrafficDistribution = "preferSameNode"
 
 // Template is the part of a service that a revision freezes.
 type Template struct {
@@ -47,6 +69,9 @@ type Template struct {
 	// which a replica that cannot renew has surely stopped. Nil means
 	// DefaultLease; only for leased replicas.
 	LeaseDuration *Duration `json:"leaseDuration,omitempty"`
+	// HostNetwork replicas have no network of their own: they use their node's, and
+	// each of their ports is a port of the node.
+	HostNetwork bool `json:"hostNetwork,omitempty"`
 }
 
 // Container is one process tree of a replica.
@@ -89,7 +114,8 @@ const (
 // PublishMode says where a published port is reachable.
 type PublishMode string
 
-// PublishHost publishes a port on the address of the replica's own node only.
+// PublishHost publishes a port on the addresses of the replica's own node only;
+// empty publishes it on those of every node.
 const PublishHost PublishMode = "host"
 
 // Port is a port on which a container listens.
@@ -102,7 +128,7 @@ type Port struct {
 	Protocol Protocol `json:"protocol,omitempty"`
 	// Publish is the port on the node, 1-65535; 0 means not published.
 	Publish int `json:"publish,omitempty"`
-	// Mode is needed with Publish; only "host" is supported yet.
+	// Mode says on which nodes; empty means on every node. Only with Publish.
 	Mode PublishMode `json:"mode,omitempty"`
 }
 
@@ -228,6 +254,9 @@ type ServiceStatus struct {
 	UpdatedReady int `json:"updatedReady"`
 	// Reasons explain in words what is still missing; empty when all is well.
 	Reasons []string `json:"reasons,omitempty"`
+	// VIP is the service's virtual IP, kept for its whole life; empty if it is
+	// headless.
+	VIP string `json:"vip,omitempty"`
 }
 
 // Revision is an immutable version of a service's template.

@@ -15,14 +15,13 @@ var laterKinds = map[string]string{
 	"Config": ": put the values in env", "ConfigMap": ": put the values in env",
 	"Secret": "", "Volume": "",
 	"Namespace": ": a namespace exists as soon as something names it",
-	"Ingress":   ": publish a port with mode: host",
+	"Ingress":   ": publish a port",
 }
 
 var laterFields = map[reflect.Type]map[string]string{
 	reflect.TypeFor[api.ServiceSpec](): {
-		"headless": "", "hostNetwork": "", "sessionAffinity": "",
-		"mode":        ": every service runs spec.replicas replicas",
-		"preferLocal": "", "virtualIP": "", "dns": "", "dnsConfig": "", "hostAliases": "",
+		"mode":      ": every service runs spec.replicas replicas",
+		"virtualIP": ": the leader chooses it", "dns": "", "dnsConfig": "", "hostAliases": "",
 		"initContainers": "", "sidecars": "", "volumes": "", "configs": "", "secrets": "",
 		"securityContext": "", "sysctls": "", "imagePullSecrets": "", "maintenance": "",
 		"spread":      ": replicas are spread over nodes by themselves",
@@ -54,6 +53,9 @@ var laterFields = map[reflect.Type]map[string]string{
 var otherNames = map[reflect.Type]map[string]string{
 	reflect.TypeFor[api.ServiceSpec](): {
 		"template":                      "here containers stand directly in spec",
+		"preferLocal":                   `use "trafficDistribution" with preferSameNode`,
+		"internalTrafficPolicy":         `use "trafficDistribution" with preferSameNode`,
+		"clusterIP":                     `the leader gives a virtual IP; for none use "headless"`,
 		"selector":                      "a service finds its replicas by itself: remove it",
 		"strategy":                      `use "rollout"`,
 		"updateStrategy":                `use "rollout"`,
@@ -67,7 +69,7 @@ var otherNames = map[reflect.Type]map[string]string{
 	},
 	reflect.TypeFor[api.Port](): {
 		"containerPort": `use "port"`,
-		"hostPort":      `use "publish" with mode: host`,
+		"hostPort":      `use "publish", with mode: host for the replica's own node only`,
 		"targetPort":    `use "port" for the container's, "publish" for the node's`,
 	},
 	reflect.TypeFor[api.Probe](): {

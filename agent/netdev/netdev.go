@@ -74,6 +74,12 @@ type Attachment struct {
 	IP    netip.Addr
 }
 
+// Files are what a replica's containers get mounted, as paths on the node.
+type Files struct {
+	// ResolvConf goes to /etc/resolv.conf, Hosts to /etc/hosts.
+	ResolvConf, Hosts string
+}
+
 // Network gives replicas their network. Its methods may be called concurrently.
 type Network struct {
 	cfg  Config

@@ -24,13 +24,13 @@ type (
 		Ref string
 		Why string
 	}
-	// SetupNetwork wants a network for the replica; Ports are those published
-	// on the node. One that is there already is given as it is.
+	// SetupNetwork wants a network for the replica, or with HostNetwork the node's
+	// own. One that is there already is given as it is.
 	SetupNetwork struct {
-		ID      uint64
-		Replica api.ReplicaKey
-		Ports   []api.Port
-		Why     string
+		ID          uint64
+		Replica     api.ReplicaKey
+		HostNetwork bool
+		Why         string
 	}
 	// StartContainer wants one run of a container.
 	StartContainer struct {
@@ -112,7 +112,18 @@ type (
 	}
 	// Report goes up the session.
 	Report struct{ Report wire.StatusReport }
-	// Ack goes up the session.
+	// Balance wants traffic led, and names answered, by these; answered by
+	// Programmed with its Mark, or a later one's. Complete: these are all; else
+	// they change what was before. Marks rise from 1 over the agent's life.
+	Balance struct {
+		Mark         uint64
+		Complete     bool
+		Put          []wire.Endpoint
+		Drop         []api.ReplicaKey
+		Services     []wire.Service
+		DropServices []api.Key
+	}
+	// Ack goes up the session. EndpointVersion is the highest that is in force.
 	Ack struct {
 		AssignmentSequence uint64
 		EndpointVersion    uint64
@@ -139,6 +150,7 @@ func (StopProbe) effect()       {}
 func (Renew) effect()           {}
 func (SetLease) effect()        {}
 func (Report) effect()          {}
+func (Balance) effect()         {}
 func (Ack) effect()             {}
 func (SaveAssignment) effect()  {}
 func (Resync) effect()          {}

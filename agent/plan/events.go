@@ -21,6 +21,8 @@ type (
 		Incarnation string
 		Set         wire.AssignmentSet
 	}
+	// Programmed: what Balance with this Mark wanted, and all before it, is in force.
+	Programmed struct{ Mark uint64 }
 	// Endpoints is a set from the session.
 	Endpoints struct{ Set wire.EndpointSet }
 	// Granted answers Renew. SentAt is CLOCK_BOOTTIME, as time since boot, from
@@ -78,6 +80,7 @@ func (Connected) event()     {}
 func (Disconnected) event()  {}
 func (Assigned) event()      {}
 func (Endpoints) event()     {}
+func (Programmed) event()    {}
 func (Granted) event()       {}
 func (RuntimeBack) event()   {}
 func (Observed) event()      {}

@@ -144,19 +144,6 @@ func (r *replica) waitsForImage() bool {
 	return r.anyRun(func(x *run) bool { return x.image != nil })
 }
 
-// published gives the ports that the node's own address is to have.
-func (r *replica) published() []api.Port {
-	var ports []api.Port
-	for _, x := range r.runs {
-		for _, p := range x.spec.Ports {
-			if p.Publish != 0 {
-				ports = append(ports, p)
-			}
-		}
-	}
-	return ports
-}
-
 // settle brings one replica as far as it can go now.
 func (c *Core) settle(r *replica) {
 	r.wake = time.Time{}
@@ -279,7 +266,7 @@ func (c *Core) wantNetwork(r *replica) {
 		return
 	}
 	r.net.op, r.net.state = id, netSettingUp
-	c.emit(SetupNetwork{ID: id, Replica: r.key, Ports: r.published(), Why: "it is to run here"})
+	c.emit(SetupNetwork{ID: id, Replica: r.key, HostNetwork: r.template.HostNetwork, Why: "it is to run here"})
 }
 
 func (c *Core) networkDone(r *replica, ev Done) {

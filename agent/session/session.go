@@ -68,6 +68,8 @@ type Handler interface {
 	Disconnected(gen uint64)
 	Assignments(incarnation string, set wire.AssignmentSet)
 	Endpoints(set wire.EndpointSet)
+	// Network tells where the node stands; it comes before the first assignments.
+	Network(set wire.NetworkSet)
 	// Granted answers a renewal.
 	Granted(g wire.Grant)
 	// Witness looks at a target; it is called by a goroutine of its own.

@@ -92,11 +92,29 @@ func AssignmentSetFromPB(m *orchv1.AssignmentSet) (AssignmentSet, error) {
 func (s EndpointSet) ToPB() *orchv1.EndpointSet {
 	return &orchv1.EndpointSet{Complete: s.Complete, Version: s.Version, Drop: convert(s.Drop, KeyToPB), Keep: convert(s.Keep, KeyToPB),
 		Put: convert(s.Put, func(e Endpoint) *orchv1.Endpoint {
-			return &orchv1.Endpoint{Replica: KeyToPB(e.Replica), Node: e.Node, Ip: e.IP, NodeIp: e.NodeIP, Degraded: e.Degraded,
-				Ports: convert(e.Ports, func(p api.Port) *orchv1.EndpointPort {
-					return &orchv1.EndpointPort{Name: p.Name, Port: int32(p.Port), Protocol: string(p.Protocol), Publish: int32(p.Publish)}
-				})}
-		})}
+			return &orchv1.Endpoint{Replica: KeyToPB(e.Replica), Node: e.Node, Ip: e.IP, NodeIp: e.NodeIP, Degraded: e.Degraded, Ports: convert(e.Ports, portToPB)}
+		}),
+		Services: convert(s.Services, func(x Service) *orchv1.ServiceTraffic {
+			return &orchv1.ServiceTraffic{Key: refToPB(x.Key), Vip: x.VIP, SessionAffinity: string(x.SessionAffinity),
+				TrafficDistribution: string(x.TrafficDistribution), Ports: convert(x.Ports, portToPB)}
+		}),
+		DropServices: convert(s.DropServices, refToPB)}
+}
+
+func portToPB(p api.Port) *orchv1.EndpointPort {
+	return &orchv1.EndpointPort{Name: p.Name, Port: int32(p.Port), Protocol: string(p.Protocol), Publish: int32(p.Publish), Mode: string(p.Mode)}
+}
+
+func portFromPB(p *orchv1.EndpointPort) api.Port {
+	return api.Port{Name: p.GetName(), Port: int(p.GetPort()), Protocol: api.Protocol(p.GetProtocol()), Publish: int(p.GetPublish()), Mode: api.PublishMode(p.GetMode())}
+}
+
+func refToPB(k api.Key) *orchv1.ServiceRef {
+	return &orchv1.ServiceRef{Namespace: k.Namespace, Name: k.Name}
+}
+
+func refFromPB(k *orchv1.ServiceRef) api.Key {
+	return api.Key{Namespace: k.GetNamespace(), Name: k.GetName()}
 }
 
 // EndpointSetFromPB reads a set.
@@ -104,13 +122,27 @@ func EndpointSetFromPB(m *orchv1.EndpointSet) EndpointSet {
 	return EndpointSet{Complete: m.GetComplete(), Version: m.GetVersion(), Drop: convert(m.GetDrop(), KeyFromPB), Keep: convert(m.GetKeep(), KeyFromPB),
 		Put: convert(m.GetPut(), func(e *orchv1.Endpoint) Endpoint {
 			return Endpoint{Replica: KeyFromPB(e.GetReplica()), Node: e.GetNode(), IP: e.GetIp(), NodeIP: e.GetNodeIp(), Degraded: e.GetDegraded(),
-				Ports: convert(e.GetPorts(), func(p *orchv1.EndpointPort) api.Port {
-					port := api.Port{Name: p.GetName(), Port: int(p.GetPort()), Protocol: api.Protocol(p.GetProtocol()), Publish: int(p.GetPublish())}
-					if port.Publish != 0 {
-						port.Mode = api.PublishHost
-					}
-					return port
-				})}
+				Ports: convert(e.GetPorts(), portFromPB)}
+		}),
+		Services: convert(m.GetServices(), func(x *orchv1.ServiceTraffic) Service {
+			return Service{Key: refFromPB(x.GetKey()), VIP: x.GetVip(), SessionAffinity: api.SessionAffinity(x.GetSessionAffinity()),
+				TrafficDistribution: api.TrafficDistribution(x.GetTrafficDistribution()), Ports: convert(x.GetPorts(), portFromPB)}
+		}),
+		DropServices: convert(m.GetDropServices(), refFromPB)}
+}
+
+// ToPB converts the set.
+func (s NetworkSet) ToPB() *orchv1.NetworkSet {
+	return &orchv1.NetworkSet{Complete: s.Complete, Cluster: s.Cluster, Services: s.Services, Subnet: s.Subnet, Why: s.Why, Routes: string(s.Routes), Drop: s.Drop,
+		Put: convert(s.Put, func(p Peer) *orchv1.Peer { return &orchv1.Peer{Node: p.Node, Address: p.Address, Subnet: p.Subnet} })}
+}
+
+// NetworkSetFromPB reads a set.
+func NetworkSetFromPB(m *orchv1.NetworkSet) NetworkSet {
+	return NetworkSet{Complete: m.GetComplete(), Cluster: m.GetCluster(), Services: m.GetServices(), Subnet: m.GetSubnet(), Why: m.GetWhy(),
+		Routes: RouteMode(m.GetRoutes()), Drop: m.GetDrop(),
+		Put: convert(m.GetPut(), func(p *orchv1.Peer) Peer {
+			return Peer{Node: p.GetNode(), Address: p.GetAddress(), Subnet: p.GetSubnet()}
 		})}
 }
 

@@ -28,9 +28,17 @@ func TestWhatGoesOverComesBack(t *testing.T) {
 		t.Errorf("assignments: got %+v, %v\nwant %+v", got, err, set)
 	}
 	ends := EndpointSet{Complete: true, Version: 4, Drop: []api.ReplicaKey{key}, Keep: []api.ReplicaKey{key}, Put: []Endpoint{{Replica: key, Node: "n1", IP: "10.64.0.2", NodeIP: "10.0.0.1",
-		Ports: []api.Port{{Name: "http", Port: 80, Protocol: api.TCP, Publish: 8080, Mode: api.PublishHost}}}}}
+		Ports: []api.Port{{Name: "http", Port: 80, Protocol: api.TCP, Publish: 8080, Mode: api.PublishHost}}}},
+		Services: []Service{{Key: api.Key{Namespace: "default", Name: "web"}, VIP: "10.128.0.1", SessionAffinity: api.AffinityClientIP,
+			TrafficDistribution: api.PreferSameNode, Ports: []api.Port{{Port: 80, Publish: 8080}}}},
+		DropServices: []api.Key{{Namespace: "default", Name: "old"}}}
 	if got := EndpointSetFromPB(ends.ToPB()); !reflect.DeepEqual(got, ends) {
 		t.Errorf("endpoints: got %+v\nwant %+v", got, ends)
+	}
+	network := NetworkSet{Complete: true, Cluster: "10.64.0.0/10", Services: "10.128.0.0/14", Subnet: "10.64.1.0/24", Why: "w", Routes: RoutesAuto,
+		Put: []Peer{{Node: "n2", Address: "10.0.0.2", Subnet: "10.64.2.0/24"}}, Drop: []string{"n3"}}
+	if got := NetworkSetFromPB(network.ToPB()); !reflect.DeepEqual(got, network) {
+		t.Errorf("network: got %+v\nwant %+v", got, network)
 	}
 	for phase := range phases {
 		rep := StatusReport{Complete: true, Taken: 7, Gone: []api.ReplicaKey{key}, Orphans: []string{"x"}, Replicas: []Report{{Key: key, Revision: 2,
@@ -59,6 +67,7 @@ func FuzzFromPB(f *testing.F) {
 		if proto.Unmarshal(b, &down) == nil {
 			_, _ = AssignmentSetFromPB(down.GetAssignments())
 			EndpointSetFromPB(down.GetEndpoints())
+			NetworkSetFromPB(down.GetNetwork())
 		}
 		var up orchv1.AgentMessage
 		if proto.Unmarshal(b, &up) == nil {

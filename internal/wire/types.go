@@ -42,6 +42,17 @@ type Endpoint struct {
 	Degraded bool
 }
 
+// Service is what agents need to know of a service to lead traffic to it.
+type Service struct {
+	Key api.Key
+	// VIP is empty for a headless service.
+	VIP                 string
+	SessionAffinity     api.SessionAffinity
+	TrafficDistribution api.TrafficDistribution
+	// Ports of its newest revision: what is refused where no endpoint has them.
+	Ports []api.Port
+}
+
 // EndpointSet tells agents who gets traffic.
 type EndpointSet struct {
 	Complete bool
@@ -52,6 +63,46 @@ type EndpointSet struct {
 	// Keep, in a complete set: what the agent knows of these stays, for their
 	// node has not reported to this leader yet.
 	Keep []api.ReplicaKey
+	// Services are put and dropped like endpoints; none is ever kept.
+	Services     []Service
+	DropServices []api.Key
+}
+
+// RouteMode says how packets for replicas get from node to node.
+type RouteMode string
+
+// The route modes.
+const (
+	// RoutesAuto uses a direct route to each node on the same layer-2 segment, and
+	// VXLAN to all others.
+	RoutesAuto RouteMode = "auto"
+	// RoutesDirect sends to the node's own address, unwrapped; the segment, or who
+	// routes between segments, must let replicas' addresses pass.
+	RoutesDirect RouteMode = "direct"
+	// RoutesVXLAN wraps everything.
+	RoutesVXLAN RouteMode = "vxlan"
+)
+
+// Peer is another node in the replicas' network.
+type Peer struct {
+	Node string
+	// Address is the node's own.
+	Address string
+	// Subnet holds its replicas.
+	Subnet string
+}
+
+// NetworkSet tells an agent where its node stands in the replicas' network: first
+// with a complete set, then with increments, which change Peers alone.
+type NetworkSet struct {
+	Complete bool
+	// Cluster holds all nodes' subnets, Services all virtual IPs.
+	Cluster, Services string
+	// Subnet is the node's own share of Cluster; empty: it has none, and Why says why.
+	Subnet, Why string
+	Routes      RouteMode
+	Put         []Peer
+	Drop        []string // nodes
 }
 
 // Report is what an agent says of one replica.

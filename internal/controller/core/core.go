@@ -8,6 +8,7 @@ import (
 
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/liveness"
+	"github.com/orchctl/orch/internal/network"
 	"github.com/orchctl/orch/internal/store"
 	"github.com/orchctl/orch/scheduler"
 )
@@ -41,6 +42,9 @@ type Config struct {
 	// VerdictHistory is how many verdict records of a node are kept; 0 means 100.
 	VerdictHistory int
 	Budgets        Budgets
+	// Network is the replicas' network where the store does not say yet; the zero
+	// value means network.DefaultCluster.
+	Network network.Cluster
 }
 
 // Core is the leader's picture and mind for one term. Not safe for concurrent use.

@@ -38,14 +38,24 @@ type (
 		RequestID     string
 		By            string
 	}
-	// NodeWord is an operator's word: "dead", "cordon", "uncordon" or "remove".
+	// NodeWord is an operator's word: "dead", "cordon", "uncordon", "drain" or
+	// "remove". "uncordon" ends a drain, too.
 	NodeWord struct {
 		Ticket uint64
 		Node   string
 		Word   string
 		// Force: "dead" also of a node that answers.
 		Force bool
-		By    string
+		// Deadline of a drain, from now; 0: none.
+		Deadline time.Duration
+		By       string
+	}
+	// Rebalance moves replicas to where they would be placed today; answered with a
+	// RebalanceResult.
+	Rebalance struct {
+		Ticket uint64
+		DryRun bool
+		By     string
 	}
 	// Write stores what other parts of the controller own (tokens, names bound
 	// to keys), fenced and ordered like everything else. Answered with nil.
@@ -77,6 +87,13 @@ type (
 		Node    string
 		Session uint64
 		Report  wire.StatusReport
+	}
+	// Acked: the node leads traffic and answers names by the endpoints of this
+	// version, and will not go back behind it.
+	Acked struct {
+		Node            string
+		Session         uint64
+		EndpointVersion uint64
 	}
 	// Beat: see liveness.Beat.
 	Beat struct {
@@ -135,6 +152,8 @@ func (Explain) event()       {}
 func (SessionOpened) event() {}
 func (SessionClosed) event() {}
 func (Status) event()        {}
+func (Acked) event()         {}
+func (Rebalance) event()     {}
 func (Beat) event()          {}
 func (Renew) event()         {}
 func (Thaw) event()          {}
@@ -170,6 +189,12 @@ type (
 		Session uint64
 		Set     wire.EndpointSet
 	}
+	// SendNetwork goes down a session, before its first assignments.
+	SendNetwork struct {
+		Node    string
+		Session uint64
+		Set     wire.NetworkSet
+	}
 	// SendGrant goes down a session; it waits for nothing but the quorum's word.
 	SendGrant struct {
 		Node    string
@@ -200,6 +225,7 @@ func (Commit) effect()          {}
 func (Reply) effect()           {}
 func (SendAssignments) effect() {}
 func (SendEndpoints) effect()   {}
+func (SendNetwork) effect()     {}
 func (SendGrant) effect()       {}
 func (AskWitness) effect()      {}
 func (CloseSession) effect()    {}
@@ -211,7 +237,7 @@ func (Publish) effect()         {}
 type ViewKey struct{ Kind, Namespace, Name string }
 
 // Entry is one published object: an *api.Service, *api.Replica, *api.Node,
-// *api.Event, *api.VerdictRecord (named "n1/17") or *api.Fleet ("fleet"), never
+// *api.Event, *api.Endpoint (named "web-0@17"), *api.VerdictRecord (named "n1/17") or *api.Fleet ("fleet"), never
 // changed after it was published.
 type Entry struct {
 	Key    ViewKey
@@ -229,6 +255,22 @@ type Applied struct {
 
 // ApplyResult answers Apply and Scale.
 type ApplyResult struct{ Applied []Applied }
+
+// Move is one replica that Rebalance moves.
+type Move struct {
+	Replica api.ReplicaKey
+	From    string
+	// To is the node that fits best now; the scheduler has the last word.
+	To  string
+	Why string
+}
+
+// RebalanceResult answers Rebalance. Before and After are the fleet's imbalance,
+// from 0 to 1.
+type RebalanceResult struct {
+	Moves         []Move
+	Before, After float64
+}
 
 // DeleteResult answers Delete.
 type DeleteResult struct{ Deleted, Missing []api.Key }

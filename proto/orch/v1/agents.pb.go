@@ -1308,6 +1308,7 @@ type ControllerMessage struct {
 	//	*ControllerMessage_OpenRelay
 	//	*ControllerMessage_BeatAnswer
 	//	*ControllerMessage_Grant
+	//	*ControllerMessage_Network
 	Message       isControllerMessage_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1427,6 +1428,15 @@ func (x *ControllerMessage) GetGrant() *Grant {
 	return nil
 }
 
+func (x *ControllerMessage) GetNetwork() *NetworkSet {
+	if x != nil {
+		if x, ok := x.Message.(*ControllerMessage_Network); ok {
+			return x.Network
+		}
+	}
+	return nil
+}
+
 type isControllerMessage_Message interface {
 	isControllerMessage_Message()
 }
@@ -1460,6 +1470,10 @@ type ControllerMessage_Grant struct {
 	Grant *Grant `protobuf:"bytes,9,opt,name=grant,proto3,oneof"`
 }
 
+type ControllerMessage_Network struct {
+	Network *NetworkSet `protobuf:"bytes,10,opt,name=network,proto3,oneof"`
+}
+
 func (*ControllerMessage_Welcome) isControllerMessage_Message() {}
 
 func (*ControllerMessage_Assignments) isControllerMessage_Message() {}
@@ -1474,6 +1488,173 @@ func (*ControllerMessage_BeatAnswer) isControllerMessage_Message() {}
 
 func (*ControllerMessage_Grant) isControllerMessage_Message() {}
 
+func (*ControllerMessage_Network) isControllerMessage_Message() {}
+
+// NetworkSet tells where the node stands in the replicas' network.
+type NetworkSet struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// complete: peers that are not named here are gone, and the rest holds too.
+	Complete bool `protobuf:"varint,1,opt,name=complete,proto3" json:"complete,omitempty"`
+	// cluster holds all nodes' subnets, services all virtual IPs.
+	Cluster  string `protobuf:"bytes,2,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Services string `protobuf:"bytes,3,opt,name=services,proto3" json:"services,omitempty"`
+	// subnet of this node; empty: it has none, and why says why.
+	Subnet string `protobuf:"bytes,4,opt,name=subnet,proto3" json:"subnet,omitempty"`
+	Why    string `protobuf:"bytes,5,opt,name=why,proto3" json:"why,omitempty"`
+	// routes is auto, direct or vxlan.
+	Routes        string   `protobuf:"bytes,6,opt,name=routes,proto3" json:"routes,omitempty"`
+	Put           []*Peer  `protobuf:"bytes,7,rep,name=put,proto3" json:"put,omitempty"`
+	Drop          []string `protobuf:"bytes,8,rep,name=drop,proto3" json:"drop,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetworkSet) Reset() {
+	*x = NetworkSet{}
+	mi := &file_orch_v1_agents_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetworkSet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetworkSet) ProtoMessage() {}
+
+func (x *NetworkSet) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_agents_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetworkSet.ProtoReflect.Descriptor instead.
+func (*NetworkSet) Descriptor() ([]byte, []int) {
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *NetworkSet) GetComplete() bool {
+	if x != nil {
+		return x.Complete
+	}
+	return false
+}
+
+func (x *NetworkSet) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *NetworkSet) GetServices() string {
+	if x != nil {
+		return x.Services
+	}
+	return ""
+}
+
+func (x *NetworkSet) GetSubnet() string {
+	if x != nil {
+		return x.Subnet
+	}
+	return ""
+}
+
+func (x *NetworkSet) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *NetworkSet) GetRoutes() string {
+	if x != nil {
+		return x.Routes
+	}
+	return ""
+}
+
+func (x *NetworkSet) GetPut() []*Peer {
+	if x != nil {
+		return x.Put
+	}
+	return nil
+}
+
+func (x *NetworkSet) GetDrop() []string {
+	if x != nil {
+		return x.Drop
+	}
+	return nil
+}
+
+type Peer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	Subnet        string                 `protobuf:"bytes,3,opt,name=subnet,proto3" json:"subnet,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Peer) Reset() {
+	*x = Peer{}
+	mi := &file_orch_v1_agents_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Peer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Peer) ProtoMessage() {}
+
+func (x *Peer) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_agents_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Peer.ProtoReflect.Descriptor instead.
+func (*Peer) Descriptor() ([]byte, []int) {
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Peer) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Peer) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Peer) GetSubnet() string {
+	if x != nil {
+		return x.Subnet
+	}
+	return ""
+}
+
 type Welcome struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	BeatInterval *durationpb.Duration   `protobuf:"bytes,1,opt,name=beat_interval,json=beatInterval,proto3" json:"beat_interval,omitempty"`
@@ -1487,7 +1668,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_orch_v1_agents_proto_msgTypes[16]
+	mi := &file_orch_v1_agents_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1499,7 +1680,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[16]
+	mi := &file_orch_v1_agents_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1512,7 +1693,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{16}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Welcome) GetBeatInterval() *durationpb.Duration {
@@ -1561,7 +1742,7 @@ type AssignmentSet struct {
 
 func (x *AssignmentSet) Reset() {
 	*x = AssignmentSet{}
-	mi := &file_orch_v1_agents_proto_msgTypes[17]
+	mi := &file_orch_v1_agents_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1573,7 +1754,7 @@ func (x *AssignmentSet) String() string {
 func (*AssignmentSet) ProtoMessage() {}
 
 func (x *AssignmentSet) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[17]
+	mi := &file_orch_v1_agents_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1586,7 +1767,7 @@ func (x *AssignmentSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignmentSet.ProtoReflect.Descriptor instead.
 func (*AssignmentSet) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{17}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *AssignmentSet) GetComplete() bool {
@@ -1639,7 +1820,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_orch_v1_agents_proto_msgTypes[18]
+	mi := &file_orch_v1_agents_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1651,7 +1832,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[18]
+	mi := &file_orch_v1_agents_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1664,7 +1845,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{18}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Assignment) GetKey() *ReplicaKey {
@@ -1718,14 +1899,16 @@ type EndpointSet struct {
 	Drop    []*ReplicaKey `protobuf:"bytes,4,rep,name=drop,proto3" json:"drop,omitempty"`
 	// keep, in a complete set: what the agent knows of these stays, for their
 	// node has not reported to this leader yet.
-	Keep          []*ReplicaKey `protobuf:"bytes,5,rep,name=keep,proto3" json:"keep,omitempty"`
+	Keep          []*ReplicaKey     `protobuf:"bytes,5,rep,name=keep,proto3" json:"keep,omitempty"`
+	Services      []*ServiceTraffic `protobuf:"bytes,6,rep,name=services,proto3" json:"services,omitempty"`
+	DropServices  []*ServiceRef     `protobuf:"bytes,7,rep,name=drop_services,json=dropServices,proto3" json:"drop_services,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *EndpointSet) Reset() {
 	*x = EndpointSet{}
-	mi := &file_orch_v1_agents_proto_msgTypes[19]
+	mi := &file_orch_v1_agents_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1737,7 +1920,7 @@ func (x *EndpointSet) String() string {
 func (*EndpointSet) ProtoMessage() {}
 
 func (x *EndpointSet) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[19]
+	mi := &file_orch_v1_agents_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1750,7 +1933,7 @@ func (x *EndpointSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointSet.ProtoReflect.Descriptor instead.
 func (*EndpointSet) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{19}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *EndpointSet) GetComplete() bool {
@@ -1788,6 +1971,150 @@ func (x *EndpointSet) GetKeep() []*ReplicaKey {
 	return nil
 }
 
+func (x *EndpointSet) GetServices() []*ServiceTraffic {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+func (x *EndpointSet) GetDropServices() []*ServiceRef {
+	if x != nil {
+		return x.DropServices
+	}
+	return nil
+}
+
+type ServiceRef struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServiceRef) Reset() {
+	*x = ServiceRef{}
+	mi := &file_orch_v1_agents_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServiceRef) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServiceRef) ProtoMessage() {}
+
+func (x *ServiceRef) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_agents_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServiceRef.ProtoReflect.Descriptor instead.
+func (*ServiceRef) Descriptor() ([]byte, []int) {
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ServiceRef) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *ServiceRef) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// ServiceTraffic is what agents need to know of a service to lead traffic to it.
+type ServiceTraffic struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Key   *ServiceRef            `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// vip is empty for a headless service.
+	Vip                 string          `protobuf:"bytes,2,opt,name=vip,proto3" json:"vip,omitempty"`
+	SessionAffinity     string          `protobuf:"bytes,3,opt,name=session_affinity,json=sessionAffinity,proto3" json:"session_affinity,omitempty"`
+	TrafficDistribution string          `protobuf:"bytes,4,opt,name=traffic_distribution,json=trafficDistribution,proto3" json:"traffic_distribution,omitempty"`
+	Ports               []*EndpointPort `protobuf:"bytes,5,rep,name=ports,proto3" json:"ports,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
+}
+
+func (x *ServiceTraffic) Reset() {
+	*x = ServiceTraffic{}
+	mi := &file_orch_v1_agents_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServiceTraffic) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServiceTraffic) ProtoMessage() {}
+
+func (x *ServiceTraffic) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_agents_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServiceTraffic.ProtoReflect.Descriptor instead.
+func (*ServiceTraffic) Descriptor() ([]byte, []int) {
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *ServiceTraffic) GetKey() *ServiceRef {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *ServiceTraffic) GetVip() string {
+	if x != nil {
+		return x.Vip
+	}
+	return ""
+}
+
+func (x *ServiceTraffic) GetSessionAffinity() string {
+	if x != nil {
+		return x.SessionAffinity
+	}
+	return ""
+}
+
+func (x *ServiceTraffic) GetTrafficDistribution() string {
+	if x != nil {
+		return x.TrafficDistribution
+	}
+	return ""
+}
+
+func (x *ServiceTraffic) GetPorts() []*EndpointPort {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
 type Endpoint struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Replica *ReplicaKey            `protobuf:"bytes,1,opt,name=replica,proto3" json:"replica,omitempty"`
@@ -1804,7 +2131,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_orch_v1_agents_proto_msgTypes[20]
+	mi := &file_orch_v1_agents_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1816,7 +2143,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[20]
+	mi := &file_orch_v1_agents_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1829,7 +2156,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{20}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Endpoint) GetReplica() *ReplicaKey {
@@ -1875,18 +2202,20 @@ func (x *Endpoint) GetDegraded() bool {
 }
 
 type EndpointPort struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Port          int32                  `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
-	Protocol      string                 `protobuf:"bytes,3,opt,name=protocol,proto3" json:"protocol,omitempty"`
-	Publish       int32                  `protobuf:"varint,4,opt,name=publish,proto3" json:"publish,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Name     string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Port     int32                  `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	Protocol string                 `protobuf:"bytes,3,opt,name=protocol,proto3" json:"protocol,omitempty"`
+	Publish  int32                  `protobuf:"varint,4,opt,name=publish,proto3" json:"publish,omitempty"`
+	// mode of publish: host, or empty for every node.
+	Mode          string `protobuf:"bytes,5,opt,name=mode,proto3" json:"mode,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *EndpointPort) Reset() {
 	*x = EndpointPort{}
-	mi := &file_orch_v1_agents_proto_msgTypes[21]
+	mi := &file_orch_v1_agents_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1898,7 +2227,7 @@ func (x *EndpointPort) String() string {
 func (*EndpointPort) ProtoMessage() {}
 
 func (x *EndpointPort) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[21]
+	mi := &file_orch_v1_agents_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1911,7 +2240,7 @@ func (x *EndpointPort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointPort.ProtoReflect.Descriptor instead.
 func (*EndpointPort) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{21}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *EndpointPort) GetName() string {
@@ -1942,6 +2271,13 @@ func (x *EndpointPort) GetPublish() int32 {
 	return 0
 }
 
+func (x *EndpointPort) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
 type AskWitness struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	AskId   uint64                 `protobuf:"varint,1,opt,name=ask_id,json=askId,proto3" json:"ask_id,omitempty"`
@@ -1955,7 +2291,7 @@ type AskWitness struct {
 
 func (x *AskWitness) Reset() {
 	*x = AskWitness{}
-	mi := &file_orch_v1_agents_proto_msgTypes[22]
+	mi := &file_orch_v1_agents_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1967,7 +2303,7 @@ func (x *AskWitness) String() string {
 func (*AskWitness) ProtoMessage() {}
 
 func (x *AskWitness) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[22]
+	mi := &file_orch_v1_agents_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1980,7 +2316,7 @@ func (x *AskWitness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AskWitness.ProtoReflect.Descriptor instead.
 func (*AskWitness) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{22}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *AskWitness) GetAskId() uint64 {
@@ -2019,6 +2355,8 @@ type OpenRelay struct {
 	//	*OpenRelay_Logs
 	//	*OpenRelay_Exec
 	//	*OpenRelay_Image
+	//	*OpenRelay_PortForward
+	//	*OpenRelay_NetCheck
 	Request       isOpenRelay_Request `protobuf_oneof:"request"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2026,7 +2364,7 @@ type OpenRelay struct {
 
 func (x *OpenRelay) Reset() {
 	*x = OpenRelay{}
-	mi := &file_orch_v1_agents_proto_msgTypes[23]
+	mi := &file_orch_v1_agents_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2038,7 +2376,7 @@ func (x *OpenRelay) String() string {
 func (*OpenRelay) ProtoMessage() {}
 
 func (x *OpenRelay) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[23]
+	mi := &file_orch_v1_agents_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2051,7 +2389,7 @@ func (x *OpenRelay) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenRelay.ProtoReflect.Descriptor instead.
 func (*OpenRelay) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{23}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *OpenRelay) GetId() string {
@@ -2095,6 +2433,24 @@ func (x *OpenRelay) GetImage() *ImageOpen {
 	return nil
 }
 
+func (x *OpenRelay) GetPortForward() *PortForwardOpen {
+	if x != nil {
+		if x, ok := x.Request.(*OpenRelay_PortForward); ok {
+			return x.PortForward
+		}
+	}
+	return nil
+}
+
+func (x *OpenRelay) GetNetCheck() *NetCheckOpen {
+	if x != nil {
+		if x, ok := x.Request.(*OpenRelay_NetCheck); ok {
+			return x.NetCheck
+		}
+	}
+	return nil
+}
+
 type isOpenRelay_Request interface {
 	isOpenRelay_Request()
 }
@@ -2111,11 +2467,212 @@ type OpenRelay_Image struct {
 	Image *ImageOpen `protobuf:"bytes,4,opt,name=image,proto3,oneof"`
 }
 
+type OpenRelay_PortForward struct {
+	PortForward *PortForwardOpen `protobuf:"bytes,5,opt,name=port_forward,json=portForward,proto3,oneof"`
+}
+
+type OpenRelay_NetCheck struct {
+	NetCheck *NetCheckOpen `protobuf:"bytes,6,opt,name=net_check,json=netCheck,proto3,oneof"`
+}
+
 func (*OpenRelay_Logs) isOpenRelay_Request() {}
 
 func (*OpenRelay_Exec) isOpenRelay_Request() {}
 
 func (*OpenRelay_Image) isOpenRelay_Request() {}
+
+func (*OpenRelay_PortForward) isOpenRelay_Request() {}
+
+func (*OpenRelay_NetCheck) isOpenRelay_Request() {}
+
+// PortForwardOpen wants one TCP connection to a replica's port: data of the user
+// comes as stdin, data of the replica goes as stdout.
+type PortForwardOpen struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Replica       *ReplicaKey            `protobuf:"bytes,1,opt,name=replica,proto3" json:"replica,omitempty"`
+	Port          uint32                 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PortForwardOpen) Reset() {
+	*x = PortForwardOpen{}
+	mi := &file_orch_v1_agents_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PortForwardOpen) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PortForwardOpen) ProtoMessage() {}
+
+func (x *PortForwardOpen) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_agents_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PortForwardOpen.ProtoReflect.Descriptor instead.
+func (*PortForwardOpen) Descriptor() ([]byte, []int) {
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *PortForwardOpen) GetReplica() *ReplicaKey {
+	if x != nil {
+		return x.Replica
+	}
+	return nil
+}
+
+func (x *PortForwardOpen) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+// NetCheckOpen wants the network tried towards other nodes: answered by frames
+// with results, then End.
+type NetCheckOpen struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// targets are nodes.
+	Targets       []string `protobuf:"bytes,1,rep,name=targets,proto3" json:"targets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetCheckOpen) Reset() {
+	*x = NetCheckOpen{}
+	mi := &file_orch_v1_agents_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetCheckOpen) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetCheckOpen) ProtoMessage() {}
+
+func (x *NetCheckOpen) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_agents_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetCheckOpen.ProtoReflect.Descriptor instead.
+func (*NetCheckOpen) Descriptor() ([]byte, []int) {
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *NetCheckOpen) GetTargets() []string {
+	if x != nil {
+		return x.Targets
+	}
+	return nil
+}
+
+// NetCheckResult is one thing that was tried.
+type NetCheckResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// node that tried, target that it tried.
+	Node   string `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Target string `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`
+	// check is route, mtu, dns or vip.
+	Check string `protobuf:"bytes,3,opt,name=check,proto3" json:"check,omitempty"`
+	Ok    bool   `protobuf:"varint,4,opt,name=ok,proto3" json:"ok,omitempty"`
+	// detail in words: what was seen, and what to do if it is wrong.
+	Detail        string               `protobuf:"bytes,5,opt,name=detail,proto3" json:"detail,omitempty"`
+	Took          *durationpb.Duration `protobuf:"bytes,6,opt,name=took,proto3" json:"took,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetCheckResult) Reset() {
+	*x = NetCheckResult{}
+	mi := &file_orch_v1_agents_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetCheckResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetCheckResult) ProtoMessage() {}
+
+func (x *NetCheckResult) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_agents_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetCheckResult.ProtoReflect.Descriptor instead.
+func (*NetCheckResult) Descriptor() ([]byte, []int) {
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *NetCheckResult) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *NetCheckResult) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *NetCheckResult) GetCheck() string {
+	if x != nil {
+		return x.Check
+	}
+	return ""
+}
+
+func (x *NetCheckResult) GetOk() bool {
+	if x != nil {
+		return x.Ok
+	}
+	return false
+}
+
+func (x *NetCheckResult) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+func (x *NetCheckResult) GetTook() *durationpb.Duration {
+	if x != nil {
+		return x.Took
+	}
+	return nil
+}
 
 type LogsOpen struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -2131,7 +2688,7 @@ type LogsOpen struct {
 
 func (x *LogsOpen) Reset() {
 	*x = LogsOpen{}
-	mi := &file_orch_v1_agents_proto_msgTypes[24]
+	mi := &file_orch_v1_agents_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2143,7 +2700,7 @@ func (x *LogsOpen) String() string {
 func (*LogsOpen) ProtoMessage() {}
 
 func (x *LogsOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[24]
+	mi := &file_orch_v1_agents_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2156,7 +2713,7 @@ func (x *LogsOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsOpen.ProtoReflect.Descriptor instead.
 func (*LogsOpen) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{24}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *LogsOpen) GetReplica() *ReplicaKey {
@@ -2209,7 +2766,7 @@ type ExecOpen struct {
 
 func (x *ExecOpen) Reset() {
 	*x = ExecOpen{}
-	mi := &file_orch_v1_agents_proto_msgTypes[25]
+	mi := &file_orch_v1_agents_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2221,7 +2778,7 @@ func (x *ExecOpen) String() string {
 func (*ExecOpen) ProtoMessage() {}
 
 func (x *ExecOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[25]
+	mi := &file_orch_v1_agents_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2234,7 +2791,7 @@ func (x *ExecOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecOpen.ProtoReflect.Descriptor instead.
 func (*ExecOpen) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{25}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ExecOpen) GetReplica() *ReplicaKey {
@@ -2295,7 +2852,7 @@ type ImageOpen struct {
 
 func (x *ImageOpen) Reset() {
 	*x = ImageOpen{}
-	mi := &file_orch_v1_agents_proto_msgTypes[26]
+	mi := &file_orch_v1_agents_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2307,7 +2864,7 @@ func (x *ImageOpen) String() string {
 func (*ImageOpen) ProtoMessage() {}
 
 func (x *ImageOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[26]
+	mi := &file_orch_v1_agents_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2320,7 +2877,7 @@ func (x *ImageOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageOpen.ProtoReflect.Descriptor instead.
 func (*ImageOpen) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{26}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ImageOpen) GetName() string {
@@ -2346,6 +2903,8 @@ type Frame struct {
 	//	*Frame_DataEnd
 	//	*Frame_End
 	//	*Frame_Exec
+	//	*Frame_PortForward
+	//	*Frame_NetCheck
 	Frame         isFrame_Frame `protobuf_oneof:"frame"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2353,7 +2912,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_orch_v1_agents_proto_msgTypes[27]
+	mi := &file_orch_v1_agents_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2365,7 +2924,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[27]
+	mi := &file_orch_v1_agents_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2378,7 +2937,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{27}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Frame) GetFrame() isFrame_Frame {
@@ -2487,6 +3046,24 @@ func (x *Frame) GetExec() *ExecRequest {
 	return nil
 }
 
+func (x *Frame) GetPortForward() *PortForwardRequest {
+	if x != nil {
+		if x, ok := x.Frame.(*Frame_PortForward); ok {
+			return x.PortForward
+		}
+	}
+	return nil
+}
+
+func (x *Frame) GetNetCheck() *NetCheckResult {
+	if x != nil {
+		if x, ok := x.Frame.(*Frame_NetCheck); ok {
+			return x.NetCheck
+		}
+	}
+	return nil
+}
+
 type isFrame_Frame interface {
 	isFrame_Frame()
 }
@@ -2538,6 +3115,14 @@ type Frame_Exec struct {
 	Exec *ExecRequest `protobuf:"bytes,11,opt,name=exec,proto3,oneof"`
 }
 
+type Frame_PortForward struct {
+	PortForward *PortForwardRequest `protobuf:"bytes,12,opt,name=port_forward,json=portForward,proto3,oneof"`
+}
+
+type Frame_NetCheck struct {
+	NetCheck *NetCheckResult `protobuf:"bytes,13,opt,name=net_check,json=netCheck,proto3,oneof"`
+}
+
 func (*Frame_OpenId) isFrame_Frame() {}
 
 func (*Frame_Stdin) isFrame_Frame() {}
@@ -2560,6 +3145,83 @@ func (*Frame_End) isFrame_Frame() {}
 
 func (*Frame_Exec) isFrame_Frame() {}
 
+func (*Frame_PortForward) isFrame_Frame() {}
+
+func (*Frame_NetCheck) isFrame_Frame() {}
+
+// PortForwardRequest opens a user's port-forward, for one connection: first frame
+// of Orch.PortForward.
+type PortForwardRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// service or replica ("web-0", "web-0@17"), one of them. Of a service a ready
+	// replica is chosen.
+	Service string `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	Replica string `protobuf:"bytes,3,opt,name=replica,proto3" json:"replica,omitempty"`
+	// port by number or name.
+	Port          string `protobuf:"bytes,4,opt,name=port,proto3" json:"port,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PortForwardRequest) Reset() {
+	*x = PortForwardRequest{}
+	mi := &file_orch_v1_agents_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PortForwardRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PortForwardRequest) ProtoMessage() {}
+
+func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_agents_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PortForwardRequest.ProtoReflect.Descriptor instead.
+func (*PortForwardRequest) Descriptor() ([]byte, []int) {
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *PortForwardRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *PortForwardRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *PortForwardRequest) GetReplica() string {
+	if x != nil {
+		return x.Replica
+	}
+	return ""
+}
+
+func (x *PortForwardRequest) GetPort() string {
+	if x != nil {
+		return x.Port
+	}
+	return ""
+}
+
 type Resize struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Width         uint32                 `protobuf:"varint,1,opt,name=width,proto3" json:"width,omitempty"`
@@ -2570,7 +3232,7 @@ type Resize struct {
 
 func (x *Resize) Reset() {
 	*x = Resize{}
-	mi := &file_orch_v1_agents_proto_msgTypes[28]
+	mi := &file_orch_v1_agents_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2582,7 +3244,7 @@ func (x *Resize) String() string {
 func (*Resize) ProtoMessage() {}
 
 func (x *Resize) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[28]
+	mi := &file_orch_v1_agents_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2595,7 +3257,7 @@ func (x *Resize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resize.ProtoReflect.Descriptor instead.
 func (*Resize) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{28}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Resize) GetWidth() uint32 {
@@ -2628,7 +3290,7 @@ type LogLine struct {
 
 func (x *LogLine) Reset() {
 	*x = LogLine{}
-	mi := &file_orch_v1_agents_proto_msgTypes[29]
+	mi := &file_orch_v1_agents_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2640,7 +3302,7 @@ func (x *LogLine) String() string {
 func (*LogLine) ProtoMessage() {}
 
 func (x *LogLine) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[29]
+	mi := &file_orch_v1_agents_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2653,7 +3315,7 @@ func (x *LogLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLine.ProtoReflect.Descriptor instead.
 func (*LogLine) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{29}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *LogLine) GetTime() *timestamppb.Timestamp {
@@ -2711,7 +3373,7 @@ type End struct {
 
 func (x *End) Reset() {
 	*x = End{}
-	mi := &file_orch_v1_agents_proto_msgTypes[30]
+	mi := &file_orch_v1_agents_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2723,7 +3385,7 @@ func (x *End) String() string {
 func (*End) ProtoMessage() {}
 
 func (x *End) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[30]
+	mi := &file_orch_v1_agents_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2736,7 +3398,7 @@ func (x *End) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use End.ProtoReflect.Descriptor instead.
 func (*End) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{30}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *End) GetExitCode() int32 {
@@ -2778,7 +3440,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_orch_v1_agents_proto_msgTypes[31]
+	mi := &file_orch_v1_agents_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2790,7 +3452,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[31]
+	mi := &file_orch_v1_agents_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2803,7 +3465,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{31}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ExecRequest) GetNamespace() string {
@@ -2968,7 +3630,7 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\x03how\x18\x06 \x01(\tR\x03how\"a\n" +
 	"\x03Ack\x12/\n" +
 	"\x13assignment_sequence\x18\x01 \x01(\x04R\x12assignmentSequence\x12)\n" +
-	"\x10endpoint_version\x18\x02 \x01(\x04R\x0fendpointVersion\"\xbb\x03\n" +
+	"\x10endpoint_version\x18\x02 \x01(\x04R\x0fendpointVersion\"\xec\x03\n" +
 	"\x11ControllerMessage\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\tR\vincarnation\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12,\n" +
@@ -2981,8 +3643,24 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"open_relay\x18\a \x01(\v2\x12.orch.v1.OpenRelayH\x00R\topenRelay\x120\n" +
 	"\vbeat_answer\x18\b \x01(\v2\r.orch.v1.BeatH\x00R\n" +
 	"beatAnswer\x12&\n" +
-	"\x05grant\x18\t \x01(\v2\x0e.orch.v1.GrantH\x00R\x05grantB\t\n" +
-	"\amessage\"\xa3\x01\n" +
+	"\x05grant\x18\t \x01(\v2\x0e.orch.v1.GrantH\x00R\x05grant\x12/\n" +
+	"\anetwork\x18\n" +
+	" \x01(\v2\x13.orch.v1.NetworkSetH\x00R\anetworkB\t\n" +
+	"\amessage\"\xd5\x01\n" +
+	"\n" +
+	"NetworkSet\x12\x1a\n" +
+	"\bcomplete\x18\x01 \x01(\bR\bcomplete\x12\x18\n" +
+	"\acluster\x18\x02 \x01(\tR\acluster\x12\x1a\n" +
+	"\bservices\x18\x03 \x01(\tR\bservices\x12\x16\n" +
+	"\x06subnet\x18\x04 \x01(\tR\x06subnet\x12\x10\n" +
+	"\x03why\x18\x05 \x01(\tR\x03why\x12\x16\n" +
+	"\x06routes\x18\x06 \x01(\tR\x06routes\x12\x1f\n" +
+	"\x03put\x18\a \x03(\v2\r.orch.v1.PeerR\x03put\x12\x12\n" +
+	"\x04drop\x18\b \x03(\tR\x04drop\"L\n" +
+	"\x04Peer\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x16\n" +
+	"\x06subnet\x18\x03 \x01(\tR\x06subnet\"\xa3\x01\n" +
 	"\aWelcome\x12>\n" +
 	"\rbeat_interval\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\fbeatInterval\x12\x1d\n" +
 	"\n" +
@@ -3003,37 +3681,64 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\bstopping\x18\x04 \x01(\bR\bstopping\x12\x1f\n" +
 	"\vservice_uid\x18\x05 \x01(\tR\n" +
 	"serviceUid\x12\x14\n" +
-	"\x05spare\x18\x06 \x01(\bR\x05spare\"\xba\x01\n" +
+	"\x05spare\x18\x06 \x01(\bR\x05spare\"\xa9\x02\n" +
 	"\vEndpointSet\x12\x1a\n" +
 	"\bcomplete\x18\x01 \x01(\bR\bcomplete\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12#\n" +
 	"\x03put\x18\x03 \x03(\v2\x11.orch.v1.EndpointR\x03put\x12'\n" +
 	"\x04drop\x18\x04 \x03(\v2\x13.orch.v1.ReplicaKeyR\x04drop\x12'\n" +
-	"\x04keep\x18\x05 \x03(\v2\x13.orch.v1.ReplicaKeyR\x04keep\"\xbf\x01\n" +
+	"\x04keep\x18\x05 \x03(\v2\x13.orch.v1.ReplicaKeyR\x04keep\x123\n" +
+	"\bservices\x18\x06 \x03(\v2\x17.orch.v1.ServiceTrafficR\bservices\x128\n" +
+	"\rdrop_services\x18\a \x03(\v2\x13.orch.v1.ServiceRefR\fdropServices\">\n" +
+	"\n" +
+	"ServiceRef\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\xd4\x01\n" +
+	"\x0eServiceTraffic\x12%\n" +
+	"\x03key\x18\x01 \x01(\v2\x13.orch.v1.ServiceRefR\x03key\x12\x10\n" +
+	"\x03vip\x18\x02 \x01(\tR\x03vip\x12)\n" +
+	"\x10session_affinity\x18\x03 \x01(\tR\x0fsessionAffinity\x121\n" +
+	"\x14traffic_distribution\x18\x04 \x01(\tR\x13trafficDistribution\x12+\n" +
+	"\x05ports\x18\x05 \x03(\v2\x15.orch.v1.EndpointPortR\x05ports\"\xbf\x01\n" +
 	"\bEndpoint\x12-\n" +
 	"\areplica\x18\x01 \x01(\v2\x13.orch.v1.ReplicaKeyR\areplica\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x0e\n" +
 	"\x02ip\x18\x03 \x01(\tR\x02ip\x12\x17\n" +
 	"\anode_ip\x18\x04 \x01(\tR\x06nodeIp\x12+\n" +
 	"\x05ports\x18\x05 \x03(\v2\x15.orch.v1.EndpointPortR\x05ports\x12\x1a\n" +
-	"\bdegraded\x18\x06 \x01(\bR\bdegraded\"l\n" +
+	"\bdegraded\x18\x06 \x01(\bR\bdegraded\"\x80\x01\n" +
 	"\fEndpointPort\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\x05R\x04port\x12\x1a\n" +
 	"\bprotocol\x18\x03 \x01(\tR\bprotocol\x12\x18\n" +
-	"\apublish\x18\x04 \x01(\x05R\apublish\"k\n" +
+	"\apublish\x18\x04 \x01(\x05R\apublish\x12\x12\n" +
+	"\x04mode\x18\x05 \x01(\tR\x04mode\"k\n" +
 	"\n" +
 	"AskWitness\x12\x15\n" +
 	"\x06ask_id\x18\x01 \x01(\x04R\x05askId\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x14\n" +
-	"\x05ports\x18\x04 \x03(\tR\x05ports\"\xa4\x01\n" +
+	"\x05ports\x18\x04 \x03(\tR\x05ports\"\x99\x02\n" +
 	"\tOpenRelay\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12'\n" +
 	"\x04logs\x18\x02 \x01(\v2\x11.orch.v1.LogsOpenH\x00R\x04logs\x12'\n" +
 	"\x04exec\x18\x03 \x01(\v2\x11.orch.v1.ExecOpenH\x00R\x04exec\x12*\n" +
-	"\x05image\x18\x04 \x01(\v2\x12.orch.v1.ImageOpenH\x00R\x05imageB\t\n" +
-	"\arequest\"\xb5\x01\n" +
+	"\x05image\x18\x04 \x01(\v2\x12.orch.v1.ImageOpenH\x00R\x05image\x12=\n" +
+	"\fport_forward\x18\x05 \x01(\v2\x18.orch.v1.PortForwardOpenH\x00R\vportForward\x124\n" +
+	"\tnet_check\x18\x06 \x01(\v2\x15.orch.v1.NetCheckOpenH\x00R\bnetCheckB\t\n" +
+	"\arequest\"T\n" +
+	"\x0fPortForwardOpen\x12-\n" +
+	"\areplica\x18\x01 \x01(\v2\x13.orch.v1.ReplicaKeyR\areplica\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\rR\x04port\"(\n" +
+	"\fNetCheckOpen\x12\x18\n" +
+	"\atargets\x18\x01 \x03(\tR\atargets\"\xa9\x01\n" +
+	"\x0eNetCheckResult\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x16\n" +
+	"\x06target\x18\x02 \x01(\tR\x06target\x12\x14\n" +
+	"\x05check\x18\x03 \x01(\tR\x05check\x12\x0e\n" +
+	"\x02ok\x18\x04 \x01(\bR\x02ok\x12\x16\n" +
+	"\x06detail\x18\x05 \x01(\tR\x06detail\x12-\n" +
+	"\x04took\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x04took\"\xb5\x01\n" +
 	"\bLogsOpen\x12-\n" +
 	"\areplica\x18\x01 \x01(\v2\x13.orch.v1.ReplicaKeyR\areplica\x12\x1c\n" +
 	"\tcontainer\x18\x02 \x01(\tR\tcontainer\x12\x16\n" +
@@ -3049,7 +3754,7 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\x05width\x18\x06 \x01(\rR\x05width\x12\x16\n" +
 	"\x06height\x18\a \x01(\rR\x06height\"\x1f\n" +
 	"\tImageOpen\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\xee\x02\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\xe8\x03\n" +
 	"\x05Frame\x12\x19\n" +
 	"\aopen_id\x18\x01 \x01(\tH\x00R\x06openId\x12\x16\n" +
 	"\x05stdin\x18\x02 \x01(\fH\x00R\x05stdin\x12\x18\n" +
@@ -3062,8 +3767,15 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\bdata_end\x18\t \x01(\bH\x00R\adataEnd\x12 \n" +
 	"\x03end\x18\n" +
 	" \x01(\v2\f.orch.v1.EndH\x00R\x03end\x12*\n" +
-	"\x04exec\x18\v \x01(\v2\x14.orch.v1.ExecRequestH\x00R\x04execB\a\n" +
-	"\x05frame\"6\n" +
+	"\x04exec\x18\v \x01(\v2\x14.orch.v1.ExecRequestH\x00R\x04exec\x12@\n" +
+	"\fport_forward\x18\f \x01(\v2\x1b.orch.v1.PortForwardRequestH\x00R\vportForward\x126\n" +
+	"\tnet_check\x18\r \x01(\v2\x17.orch.v1.NetCheckResultH\x00R\bnetCheckB\a\n" +
+	"\x05frame\"z\n" +
+	"\x12PortForwardRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
+	"\aservice\x18\x02 \x01(\tR\aservice\x12\x18\n" +
+	"\areplica\x18\x03 \x01(\tR\areplica\x12\x12\n" +
+	"\x04port\x18\x04 \x01(\tR\x04port\"6\n" +
 	"\x06Resize\x12\x14\n" +
 	"\x05width\x18\x01 \x01(\rR\x05width\x12\x16\n" +
 	"\x06height\x18\x02 \x01(\rR\x06height\"\xc4\x01\n" +
@@ -3115,7 +3827,7 @@ func file_orch_v1_agents_proto_rawDescGZIP() []byte {
 }
 
 var file_orch_v1_agents_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_orch_v1_agents_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_orch_v1_agents_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_orch_v1_agents_proto_goTypes = []any{
 	(Phase)(0),                    // 0: orch.v1.Phase
 	(*JoinRequest)(nil),           // 1: orch.v1.JoinRequest
@@ -3134,27 +3846,35 @@ var file_orch_v1_agents_proto_goTypes = []any{
 	(*WitnessAnswer)(nil),         // 14: orch.v1.WitnessAnswer
 	(*Ack)(nil),                   // 15: orch.v1.Ack
 	(*ControllerMessage)(nil),     // 16: orch.v1.ControllerMessage
-	(*Welcome)(nil),               // 17: orch.v1.Welcome
-	(*AssignmentSet)(nil),         // 18: orch.v1.AssignmentSet
-	(*Assignment)(nil),            // 19: orch.v1.Assignment
-	(*EndpointSet)(nil),           // 20: orch.v1.EndpointSet
-	(*Endpoint)(nil),              // 21: orch.v1.Endpoint
-	(*EndpointPort)(nil),          // 22: orch.v1.EndpointPort
-	(*AskWitness)(nil),            // 23: orch.v1.AskWitness
-	(*OpenRelay)(nil),             // 24: orch.v1.OpenRelay
-	(*LogsOpen)(nil),              // 25: orch.v1.LogsOpen
-	(*ExecOpen)(nil),              // 26: orch.v1.ExecOpen
-	(*ImageOpen)(nil),             // 27: orch.v1.ImageOpen
-	(*Frame)(nil),                 // 28: orch.v1.Frame
-	(*Resize)(nil),                // 29: orch.v1.Resize
-	(*LogLine)(nil),               // 30: orch.v1.LogLine
-	(*End)(nil),                   // 31: orch.v1.End
-	(*ExecRequest)(nil),           // 32: orch.v1.ExecRequest
-	nil,                           // 33: orch.v1.Hello.LabelsEntry
-	nil,                           // 34: orch.v1.Hello.CapacityEntry
-	(*ReplicaKey)(nil),            // 35: orch.v1.ReplicaKey
-	(*timestamppb.Timestamp)(nil), // 36: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 37: google.protobuf.Duration
+	(*NetworkSet)(nil),            // 17: orch.v1.NetworkSet
+	(*Peer)(nil),                  // 18: orch.v1.Peer
+	(*Welcome)(nil),               // 19: orch.v1.Welcome
+	(*AssignmentSet)(nil),         // 20: orch.v1.AssignmentSet
+	(*Assignment)(nil),            // 21: orch.v1.Assignment
+	(*EndpointSet)(nil),           // 22: orch.v1.EndpointSet
+	(*ServiceRef)(nil),            // 23: orch.v1.ServiceRef
+	(*ServiceTraffic)(nil),        // 24: orch.v1.ServiceTraffic
+	(*Endpoint)(nil),              // 25: orch.v1.Endpoint
+	(*EndpointPort)(nil),          // 26: orch.v1.EndpointPort
+	(*AskWitness)(nil),            // 27: orch.v1.AskWitness
+	(*OpenRelay)(nil),             // 28: orch.v1.OpenRelay
+	(*PortForwardOpen)(nil),       // 29: orch.v1.PortForwardOpen
+	(*NetCheckOpen)(nil),          // 30: orch.v1.NetCheckOpen
+	(*NetCheckResult)(nil),        // 31: orch.v1.NetCheckResult
+	(*LogsOpen)(nil),              // 32: orch.v1.LogsOpen
+	(*ExecOpen)(nil),              // 33: orch.v1.ExecOpen
+	(*ImageOpen)(nil),             // 34: orch.v1.ImageOpen
+	(*Frame)(nil),                 // 35: orch.v1.Frame
+	(*PortForwardRequest)(nil),    // 36: orch.v1.PortForwardRequest
+	(*Resize)(nil),                // 37: orch.v1.Resize
+	(*LogLine)(nil),               // 38: orch.v1.LogLine
+	(*End)(nil),                   // 39: orch.v1.End
+	(*ExecRequest)(nil),           // 40: orch.v1.ExecRequest
+	nil,                           // 41: orch.v1.Hello.LabelsEntry
+	nil,                           // 42: orch.v1.Hello.CapacityEntry
+	(*ReplicaKey)(nil),            // 43: orch.v1.ReplicaKey
+	(*timestamppb.Timestamp)(nil), // 44: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 45: google.protobuf.Duration
 }
 var file_orch_v1_agents_proto_depIdxs = []int32{
 	5,  // 0: orch.v1.AgentMessage.hello:type_name -> orch.v1.Hello
@@ -3163,63 +3883,75 @@ var file_orch_v1_agents_proto_depIdxs = []int32{
 	14, // 3: orch.v1.AgentMessage.witness:type_name -> orch.v1.WitnessAnswer
 	15, // 4: orch.v1.AgentMessage.ack:type_name -> orch.v1.Ack
 	11, // 5: orch.v1.AgentMessage.renewal:type_name -> orch.v1.Renewal
-	33, // 6: orch.v1.Hello.labels:type_name -> orch.v1.Hello.LabelsEntry
-	34, // 7: orch.v1.Hello.capacity:type_name -> orch.v1.Hello.CapacityEntry
+	41, // 6: orch.v1.Hello.labels:type_name -> orch.v1.Hello.LabelsEntry
+	42, // 7: orch.v1.Hello.capacity:type_name -> orch.v1.Hello.CapacityEntry
 	7,  // 8: orch.v1.StatusReport.replicas:type_name -> orch.v1.ReplicaStatus
-	35, // 9: orch.v1.StatusReport.gone:type_name -> orch.v1.ReplicaKey
-	35, // 10: orch.v1.ReplicaStatus.key:type_name -> orch.v1.ReplicaKey
+	43, // 9: orch.v1.StatusReport.gone:type_name -> orch.v1.ReplicaKey
+	43, // 10: orch.v1.ReplicaStatus.key:type_name -> orch.v1.ReplicaKey
 	0,  // 11: orch.v1.ReplicaStatus.phase:type_name -> orch.v1.Phase
-	36, // 12: orch.v1.ReplicaStatus.started_at:type_name -> google.protobuf.Timestamp
+	44, // 12: orch.v1.ReplicaStatus.started_at:type_name -> google.protobuf.Timestamp
 	8,  // 13: orch.v1.ReplicaStatus.containers:type_name -> orch.v1.ContainerStatus
-	36, // 14: orch.v1.ContainerStatus.started_at:type_name -> google.protobuf.Timestamp
+	44, // 14: orch.v1.ContainerStatus.started_at:type_name -> google.protobuf.Timestamp
 	9,  // 15: orch.v1.ContainerStatus.last_exit:type_name -> orch.v1.Exit
-	36, // 16: orch.v1.Exit.finished_at:type_name -> google.protobuf.Timestamp
-	37, // 17: orch.v1.Beat.self_check_age:type_name -> google.protobuf.Duration
-	35, // 18: orch.v1.Renewal.keys:type_name -> orch.v1.ReplicaKey
+	44, // 16: orch.v1.Exit.finished_at:type_name -> google.protobuf.Timestamp
+	45, // 17: orch.v1.Beat.self_check_age:type_name -> google.protobuf.Duration
+	43, // 18: orch.v1.Renewal.keys:type_name -> orch.v1.ReplicaKey
 	13, // 19: orch.v1.Grant.leases:type_name -> orch.v1.Lease
-	35, // 20: orch.v1.Lease.key:type_name -> orch.v1.ReplicaKey
-	37, // 21: orch.v1.Lease.for:type_name -> google.protobuf.Duration
-	17, // 22: orch.v1.ControllerMessage.welcome:type_name -> orch.v1.Welcome
-	18, // 23: orch.v1.ControllerMessage.assignments:type_name -> orch.v1.AssignmentSet
-	20, // 24: orch.v1.ControllerMessage.endpoints:type_name -> orch.v1.EndpointSet
-	23, // 25: orch.v1.ControllerMessage.ask_witness:type_name -> orch.v1.AskWitness
-	24, // 26: orch.v1.ControllerMessage.open_relay:type_name -> orch.v1.OpenRelay
+	43, // 20: orch.v1.Lease.key:type_name -> orch.v1.ReplicaKey
+	45, // 21: orch.v1.Lease.for:type_name -> google.protobuf.Duration
+	19, // 22: orch.v1.ControllerMessage.welcome:type_name -> orch.v1.Welcome
+	20, // 23: orch.v1.ControllerMessage.assignments:type_name -> orch.v1.AssignmentSet
+	22, // 24: orch.v1.ControllerMessage.endpoints:type_name -> orch.v1.EndpointSet
+	27, // 25: orch.v1.ControllerMessage.ask_witness:type_name -> orch.v1.AskWitness
+	28, // 26: orch.v1.ControllerMessage.open_relay:type_name -> orch.v1.OpenRelay
 	10, // 27: orch.v1.ControllerMessage.beat_answer:type_name -> orch.v1.Beat
 	12, // 28: orch.v1.ControllerMessage.grant:type_name -> orch.v1.Grant
-	37, // 29: orch.v1.Welcome.beat_interval:type_name -> google.protobuf.Duration
-	19, // 30: orch.v1.AssignmentSet.put:type_name -> orch.v1.Assignment
-	35, // 31: orch.v1.AssignmentSet.drop:type_name -> orch.v1.ReplicaKey
-	35, // 32: orch.v1.Assignment.key:type_name -> orch.v1.ReplicaKey
-	21, // 33: orch.v1.EndpointSet.put:type_name -> orch.v1.Endpoint
-	35, // 34: orch.v1.EndpointSet.drop:type_name -> orch.v1.ReplicaKey
-	35, // 35: orch.v1.EndpointSet.keep:type_name -> orch.v1.ReplicaKey
-	35, // 36: orch.v1.Endpoint.replica:type_name -> orch.v1.ReplicaKey
-	22, // 37: orch.v1.Endpoint.ports:type_name -> orch.v1.EndpointPort
-	25, // 38: orch.v1.OpenRelay.logs:type_name -> orch.v1.LogsOpen
-	26, // 39: orch.v1.OpenRelay.exec:type_name -> orch.v1.ExecOpen
-	27, // 40: orch.v1.OpenRelay.image:type_name -> orch.v1.ImageOpen
-	35, // 41: orch.v1.LogsOpen.replica:type_name -> orch.v1.ReplicaKey
-	36, // 42: orch.v1.LogsOpen.since:type_name -> google.protobuf.Timestamp
-	35, // 43: orch.v1.ExecOpen.replica:type_name -> orch.v1.ReplicaKey
-	29, // 44: orch.v1.Frame.resize:type_name -> orch.v1.Resize
-	30, // 45: orch.v1.Frame.log:type_name -> orch.v1.LogLine
-	31, // 46: orch.v1.Frame.end:type_name -> orch.v1.End
-	32, // 47: orch.v1.Frame.exec:type_name -> orch.v1.ExecRequest
-	36, // 48: orch.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	35, // 49: orch.v1.LogLine.replica:type_name -> orch.v1.ReplicaKey
-	1,  // 50: orch.v1.Agents.Join:input_type -> orch.v1.JoinRequest
-	3,  // 51: orch.v1.Agents.Renew:input_type -> orch.v1.RenewRequest
-	4,  // 52: orch.v1.Agents.Session:input_type -> orch.v1.AgentMessage
-	28, // 53: orch.v1.Agents.Relay:input_type -> orch.v1.Frame
-	2,  // 54: orch.v1.Agents.Join:output_type -> orch.v1.JoinResponse
-	2,  // 55: orch.v1.Agents.Renew:output_type -> orch.v1.JoinResponse
-	16, // 56: orch.v1.Agents.Session:output_type -> orch.v1.ControllerMessage
-	28, // 57: orch.v1.Agents.Relay:output_type -> orch.v1.Frame
-	54, // [54:58] is the sub-list for method output_type
-	50, // [50:54] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	17, // 29: orch.v1.ControllerMessage.network:type_name -> orch.v1.NetworkSet
+	18, // 30: orch.v1.NetworkSet.put:type_name -> orch.v1.Peer
+	45, // 31: orch.v1.Welcome.beat_interval:type_name -> google.protobuf.Duration
+	21, // 32: orch.v1.AssignmentSet.put:type_name -> orch.v1.Assignment
+	43, // 33: orch.v1.AssignmentSet.drop:type_name -> orch.v1.ReplicaKey
+	43, // 34: orch.v1.Assignment.key:type_name -> orch.v1.ReplicaKey
+	25, // 35: orch.v1.EndpointSet.put:type_name -> orch.v1.Endpoint
+	43, // 36: orch.v1.EndpointSet.drop:type_name -> orch.v1.ReplicaKey
+	43, // 37: orch.v1.EndpointSet.keep:type_name -> orch.v1.ReplicaKey
+	24, // 38: orch.v1.EndpointSet.services:type_name -> orch.v1.ServiceTraffic
+	23, // 39: orch.v1.EndpointSet.drop_services:type_name -> orch.v1.ServiceRef
+	23, // 40: orch.v1.ServiceTraffic.key:type_name -> orch.v1.ServiceRef
+	26, // 41: orch.v1.ServiceTraffic.ports:type_name -> orch.v1.EndpointPort
+	43, // 42: orch.v1.Endpoint.replica:type_name -> orch.v1.ReplicaKey
+	26, // 43: orch.v1.Endpoint.ports:type_name -> orch.v1.EndpointPort
+	32, // 44: orch.v1.OpenRelay.logs:type_name -> orch.v1.LogsOpen
+	33, // 45: orch.v1.OpenRelay.exec:type_name -> orch.v1.ExecOpen
+	34, // 46: orch.v1.OpenRelay.image:type_name -> orch.v1.ImageOpen
+	29, // 47: orch.v1.OpenRelay.port_forward:type_name -> orch.v1.PortForwardOpen
+	30, // 48: orch.v1.OpenRelay.net_check:type_name -> orch.v1.NetCheckOpen
+	43, // 49: orch.v1.PortForwardOpen.replica:type_name -> orch.v1.ReplicaKey
+	45, // 50: orch.v1.NetCheckResult.took:type_name -> google.protobuf.Duration
+	43, // 51: orch.v1.LogsOpen.replica:type_name -> orch.v1.ReplicaKey
+	44, // 52: orch.v1.LogsOpen.since:type_name -> google.protobuf.Timestamp
+	43, // 53: orch.v1.ExecOpen.replica:type_name -> orch.v1.ReplicaKey
+	37, // 54: orch.v1.Frame.resize:type_name -> orch.v1.Resize
+	38, // 55: orch.v1.Frame.log:type_name -> orch.v1.LogLine
+	39, // 56: orch.v1.Frame.end:type_name -> orch.v1.End
+	40, // 57: orch.v1.Frame.exec:type_name -> orch.v1.ExecRequest
+	36, // 58: orch.v1.Frame.port_forward:type_name -> orch.v1.PortForwardRequest
+	31, // 59: orch.v1.Frame.net_check:type_name -> orch.v1.NetCheckResult
+	44, // 60: orch.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	43, // 61: orch.v1.LogLine.replica:type_name -> orch.v1.ReplicaKey
+	1,  // 62: orch.v1.Agents.Join:input_type -> orch.v1.JoinRequest
+	3,  // 63: orch.v1.Agents.Renew:input_type -> orch.v1.RenewRequest
+	4,  // 64: orch.v1.Agents.Session:input_type -> orch.v1.AgentMessage
+	35, // 65: orch.v1.Agents.Relay:input_type -> orch.v1.Frame
+	2,  // 66: orch.v1.Agents.Join:output_type -> orch.v1.JoinResponse
+	2,  // 67: orch.v1.Agents.Renew:output_type -> orch.v1.JoinResponse
+	16, // 68: orch.v1.Agents.Session:output_type -> orch.v1.ControllerMessage
+	35, // 69: orch.v1.Agents.Relay:output_type -> orch.v1.Frame
+	66, // [66:70] is the sub-list for method output_type
+	62, // [62:66] is the sub-list for method input_type
+	62, // [62:62] is the sub-list for extension type_name
+	62, // [62:62] is the sub-list for extension extendee
+	0,  // [0:62] is the sub-list for field type_name
 }
 
 func init() { file_orch_v1_agents_proto_init() }
@@ -3244,13 +3976,16 @@ func file_orch_v1_agents_proto_init() {
 		(*ControllerMessage_OpenRelay)(nil),
 		(*ControllerMessage_BeatAnswer)(nil),
 		(*ControllerMessage_Grant)(nil),
+		(*ControllerMessage_Network)(nil),
 	}
-	file_orch_v1_agents_proto_msgTypes[23].OneofWrappers = []any{
+	file_orch_v1_agents_proto_msgTypes[27].OneofWrappers = []any{
 		(*OpenRelay_Logs)(nil),
 		(*OpenRelay_Exec)(nil),
 		(*OpenRelay_Image)(nil),
+		(*OpenRelay_PortForward)(nil),
+		(*OpenRelay_NetCheck)(nil),
 	}
-	file_orch_v1_agents_proto_msgTypes[27].OneofWrappers = []any{
+	file_orch_v1_agents_proto_msgTypes[34].OneofWrappers = []any{
 		(*Frame_OpenId)(nil),
 		(*Frame_Stdin)(nil),
 		(*Frame_Stdout)(nil),
@@ -3262,6 +3997,8 @@ func file_orch_v1_agents_proto_init() {
 		(*Frame_DataEnd)(nil),
 		(*Frame_End)(nil),
 		(*Frame_Exec)(nil),
+		(*Frame_PortForward)(nil),
+		(*Frame_NetCheck)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3269,7 +4006,7 @@ func file_orch_v1_agents_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_orch_v1_agents_proto_rawDesc), len(file_orch_v1_agents_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   34,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -11,6 +11,7 @@ package orchv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -1528,10 +1529,12 @@ func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
 type NodeWordRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
-	// word is dead, cordon, uncordon, remove, or thaw, which names no node.
+	// word is dead, cordon, uncordon, drain, remove, or thaw, which names no node.
 	Word string `protobuf:"bytes,2,opt,name=word,proto3" json:"word,omitempty"`
 	// force: "dead" also of a node that answers.
-	Force         bool `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`
+	Force bool `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`
+	// deadline of a drain: after it what is left is stopped; zero means never.
+	Deadline      *durationpb.Duration `protobuf:"bytes,4,opt,name=deadline,proto3" json:"deadline,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1587,6 +1590,13 @@ func (x *NodeWordRequest) GetForce() bool {
 	return false
 }
 
+func (x *NodeWordRequest) GetDeadline() *durationpb.Duration {
+	if x != nil {
+		return x.Deadline
+	}
+	return nil
+}
+
 type NodeWordResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1623,6 +1633,234 @@ func (*NodeWordResponse) Descriptor() ([]byte, []int) {
 	return file_orch_v1_orch_proto_rawDescGZIP(), []int{27}
 }
 
+type NetCheckRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// nodes to try from and to; none means all.
+	Nodes         []string `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetCheckRequest) Reset() {
+	*x = NetCheckRequest{}
+	mi := &file_orch_v1_orch_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetCheckRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetCheckRequest) ProtoMessage() {}
+
+func (x *NetCheckRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_orch_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetCheckRequest.ProtoReflect.Descriptor instead.
+func (*NetCheckRequest) Descriptor() ([]byte, []int) {
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *NetCheckRequest) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+type RebalanceRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// dry_run: say what would move, move nothing.
+	DryRun        bool `protobuf:"varint,1,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RebalanceRequest) Reset() {
+	*x = RebalanceRequest{}
+	mi := &file_orch_v1_orch_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebalanceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebalanceRequest) ProtoMessage() {}
+
+func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_orch_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebalanceRequest.ProtoReflect.Descriptor instead.
+func (*RebalanceRequest) Descriptor() ([]byte, []int) {
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *RebalanceRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type RebalanceResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Moves []*Move                `protobuf:"bytes,1,rep,name=moves,proto3" json:"moves,omitempty"`
+	// imbalance of the fleet before and after the moves, 0 to 1.
+	Before        float64 `protobuf:"fixed64,2,opt,name=before,proto3" json:"before,omitempty"`
+	After         float64 `protobuf:"fixed64,3,opt,name=after,proto3" json:"after,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RebalanceResponse) Reset() {
+	*x = RebalanceResponse{}
+	mi := &file_orch_v1_orch_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebalanceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebalanceResponse) ProtoMessage() {}
+
+func (x *RebalanceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_orch_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebalanceResponse.ProtoReflect.Descriptor instead.
+func (*RebalanceResponse) Descriptor() ([]byte, []int) {
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *RebalanceResponse) GetMoves() []*Move {
+	if x != nil {
+		return x.Moves
+	}
+	return nil
+}
+
+func (x *RebalanceResponse) GetBefore() float64 {
+	if x != nil {
+		return x.Before
+	}
+	return 0
+}
+
+func (x *RebalanceResponse) GetAfter() float64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+type Move struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Replica   string                 `protobuf:"bytes,2,opt,name=replica,proto3" json:"replica,omitempty"`
+	From      string                 `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
+	// to is the node that fits best now; the scheduler has the last word.
+	To            string `protobuf:"bytes,4,opt,name=to,proto3" json:"to,omitempty"`
+	Why           string `protobuf:"bytes,5,opt,name=why,proto3" json:"why,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Move) Reset() {
+	*x = Move{}
+	mi := &file_orch_v1_orch_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Move) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Move) ProtoMessage() {}
+
+func (x *Move) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_orch_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Move.ProtoReflect.Descriptor instead.
+func (*Move) Descriptor() ([]byte, []int) {
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *Move) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *Move) GetReplica() string {
+	if x != nil {
+		return x.Replica
+	}
+	return ""
+}
+
+func (x *Move) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *Move) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *Move) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 type VersionRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1631,7 +1869,7 @@ type VersionRequest struct {
 
 func (x *VersionRequest) Reset() {
 	*x = VersionRequest{}
-	mi := &file_orch_v1_orch_proto_msgTypes[28]
+	mi := &file_orch_v1_orch_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1643,7 +1881,7 @@ func (x *VersionRequest) String() string {
 func (*VersionRequest) ProtoMessage() {}
 
 func (x *VersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_orch_proto_msgTypes[28]
+	mi := &file_orch_v1_orch_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1656,7 +1894,7 @@ func (x *VersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionRequest.ProtoReflect.Descriptor instead.
 func (*VersionRequest) Descriptor() ([]byte, []int) {
-	return file_orch_v1_orch_proto_rawDescGZIP(), []int{28}
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{32}
 }
 
 type VersionResponse struct {
@@ -1672,7 +1910,7 @@ type VersionResponse struct {
 
 func (x *VersionResponse) Reset() {
 	*x = VersionResponse{}
-	mi := &file_orch_v1_orch_proto_msgTypes[29]
+	mi := &file_orch_v1_orch_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1684,7 +1922,7 @@ func (x *VersionResponse) String() string {
 func (*VersionResponse) ProtoMessage() {}
 
 func (x *VersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_orch_proto_msgTypes[29]
+	mi := &file_orch_v1_orch_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1697,7 +1935,7 @@ func (x *VersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionResponse.ProtoReflect.Descriptor instead.
 func (*VersionResponse) Descriptor() ([]byte, []int) {
-	return file_orch_v1_orch_proto_rawDescGZIP(), []int{29}
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *VersionResponse) GetVersion() string {
@@ -1739,7 +1977,7 @@ var File_orch_v1_orch_proto protoreflect.FileDescriptor
 
 const file_orch_v1_orch_proto_rawDesc = "" +
 	"\n" +
-	"\x12orch/v1/orch.proto\x12\aorch.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14orch/v1/agents.proto\"0\n" +
+	"\x12orch/v1/orch.proto\x12\aorch.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14orch/v1/agents.proto\"0\n" +
 	"\x06Object\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04json\x18\x02 \x01(\fR\x04json\"q\n" +
@@ -1839,19 +2077,34 @@ const file_orch_v1_orch_proto_rawDesc = "" +
 	"\x06tokens\x18\x01 \x03(\v2\x0e.orch.v1.TokenR\x06tokens\"$\n" +
 	"\x12RevokeTokenRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x15\n" +
-	"\x13RevokeTokenResponse\"O\n" +
+	"\x13RevokeTokenResponse\"\x86\x01\n" +
 	"\x0fNodeWordRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
 	"\x04word\x18\x02 \x01(\tR\x04word\x12\x14\n" +
-	"\x05force\x18\x03 \x01(\bR\x05force\"\x12\n" +
-	"\x10NodeWordResponse\"\x10\n" +
+	"\x05force\x18\x03 \x01(\bR\x05force\x125\n" +
+	"\bdeadline\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\bdeadline\"\x12\n" +
+	"\x10NodeWordResponse\"'\n" +
+	"\x0fNetCheckRequest\x12\x14\n" +
+	"\x05nodes\x18\x01 \x03(\tR\x05nodes\"+\n" +
+	"\x10RebalanceRequest\x12\x17\n" +
+	"\adry_run\x18\x01 \x01(\bR\x06dryRun\"f\n" +
+	"\x11RebalanceResponse\x12#\n" +
+	"\x05moves\x18\x01 \x03(\v2\r.orch.v1.MoveR\x05moves\x12\x16\n" +
+	"\x06before\x18\x02 \x01(\x01R\x06before\x12\x14\n" +
+	"\x05after\x18\x03 \x01(\x01R\x05after\"t\n" +
+	"\x04Move\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
+	"\areplica\x18\x02 \x01(\tR\areplica\x12\x12\n" +
+	"\x04from\x18\x03 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x04 \x01(\tR\x02to\x12\x10\n" +
+	"\x03why\x18\x05 \x01(\tR\x03why\"\x10\n" +
 	"\x0eVersionRequest\"\x8f\x01\n" +
 	"\x0fVersionResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x12\n" +
 	"\x04term\x18\x03 \x01(\x04R\x04term\x12 \n" +
 	"\vincarnation\x18\x04 \x01(\tR\vincarnation\x12\x14\n" +
-	"\x05nodes\x18\x05 \x01(\x05R\x05nodes2\x88\a\n" +
+	"\x05nodes\x18\x05 \x01(\x05R\x05nodes2\xc0\b\n" +
 	"\x04Orch\x126\n" +
 	"\x05Apply\x12\x15.orch.v1.ApplyRequest\x1a\x16.orch.v1.ApplyResponse\x126\n" +
 	"\x05Scale\x12\x15.orch.v1.ScaleRequest\x1a\x16.orch.v1.ApplyResponse\x129\n" +
@@ -1867,7 +2120,10 @@ const file_orch_v1_orch_proto_rawDesc = "" +
 	"\n" +
 	"ListTokens\x12\x1a.orch.v1.ListTokensRequest\x1a\x1b.orch.v1.ListTokensResponse\x12H\n" +
 	"\vRevokeToken\x12\x1b.orch.v1.RevokeTokenRequest\x1a\x1c.orch.v1.RevokeTokenResponse\x12?\n" +
-	"\bNodeWord\x12\x18.orch.v1.NodeWordRequest\x1a\x19.orch.v1.NodeWordResponse\x12<\n" +
+	"\bNodeWord\x12\x18.orch.v1.NodeWordRequest\x1a\x19.orch.v1.NodeWordResponse\x121\n" +
+	"\vPortForward\x12\x0e.orch.v1.Frame\x1a\x0e.orch.v1.Frame(\x010\x01\x12?\n" +
+	"\bNetCheck\x12\x18.orch.v1.NetCheckRequest\x1a\x17.orch.v1.NetCheckResult0\x01\x12B\n" +
+	"\tRebalance\x12\x19.orch.v1.RebalanceRequest\x1a\x1a.orch.v1.RebalanceResponse\x12<\n" +
 	"\aVersion\x12\x17.orch.v1.VersionRequest\x1a\x18.orch.v1.VersionResponseB.Z,github.com/orchctl/orch/proto/orch/v1;orchv1b\x06proto3"
 
 var (
@@ -1883,7 +2139,7 @@ func file_orch_v1_orch_proto_rawDescGZIP() []byte {
 }
 
 var file_orch_v1_orch_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_orch_v1_orch_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_orch_v1_orch_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_orch_v1_orch_proto_goTypes = []any{
 	(WatchEvent_Type)(0),          // 0: orch.v1.WatchEvent.Type
 	(*Object)(nil),                // 1: orch.v1.Object
@@ -1914,11 +2170,17 @@ var file_orch_v1_orch_proto_goTypes = []any{
 	(*RevokeTokenResponse)(nil),   // 26: orch.v1.RevokeTokenResponse
 	(*NodeWordRequest)(nil),       // 27: orch.v1.NodeWordRequest
 	(*NodeWordResponse)(nil),      // 28: orch.v1.NodeWordResponse
-	(*VersionRequest)(nil),        // 29: orch.v1.VersionRequest
-	(*VersionResponse)(nil),       // 30: orch.v1.VersionResponse
-	(*timestamppb.Timestamp)(nil), // 31: google.protobuf.Timestamp
-	(*Frame)(nil),                 // 32: orch.v1.Frame
-	(*LogLine)(nil),               // 33: orch.v1.LogLine
+	(*NetCheckRequest)(nil),       // 29: orch.v1.NetCheckRequest
+	(*RebalanceRequest)(nil),      // 30: orch.v1.RebalanceRequest
+	(*RebalanceResponse)(nil),     // 31: orch.v1.RebalanceResponse
+	(*Move)(nil),                  // 32: orch.v1.Move
+	(*VersionRequest)(nil),        // 33: orch.v1.VersionRequest
+	(*VersionResponse)(nil),       // 34: orch.v1.VersionResponse
+	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 36: google.protobuf.Duration
+	(*Frame)(nil),                 // 37: orch.v1.Frame
+	(*LogLine)(nil),               // 38: orch.v1.LogLine
+	(*NetCheckResult)(nil),        // 39: orch.v1.NetCheckResult
 }
 var file_orch_v1_orch_proto_depIdxs = []int32{
 	1,  // 0: orch.v1.ApplyRequest.objects:type_name -> orch.v1.Object
@@ -1930,51 +2192,59 @@ var file_orch_v1_orch_proto_depIdxs = []int32{
 	6,  // 6: orch.v1.GetRequest.ref:type_name -> orch.v1.Ref
 	6,  // 7: orch.v1.ListRequest.about:type_name -> orch.v1.Ref
 	1,  // 8: orch.v1.ListResponse.objects:type_name -> orch.v1.Object
-	31, // 9: orch.v1.ListResponse.stale_since:type_name -> google.protobuf.Timestamp
+	35, // 9: orch.v1.ListResponse.stale_since:type_name -> google.protobuf.Timestamp
 	10, // 10: orch.v1.WatchRequest.list:type_name -> orch.v1.ListRequest
 	0,  // 11: orch.v1.WatchEvent.type:type_name -> orch.v1.WatchEvent.Type
 	1,  // 12: orch.v1.WatchEvent.object:type_name -> orch.v1.Object
 	16, // 13: orch.v1.ExplainResponse.nodes:type_name -> orch.v1.NodeFit
-	31, // 14: orch.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	31, // 15: orch.v1.CreateTokenRequest.expires:type_name -> google.protobuf.Timestamp
-	31, // 16: orch.v1.Token.created:type_name -> google.protobuf.Timestamp
-	31, // 17: orch.v1.Token.expires:type_name -> google.protobuf.Timestamp
+	35, // 14: orch.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	35, // 15: orch.v1.CreateTokenRequest.expires:type_name -> google.protobuf.Timestamp
+	35, // 16: orch.v1.Token.created:type_name -> google.protobuf.Timestamp
+	35, // 17: orch.v1.Token.expires:type_name -> google.protobuf.Timestamp
 	23, // 18: orch.v1.ListTokensResponse.tokens:type_name -> orch.v1.Token
-	2,  // 19: orch.v1.Orch.Apply:input_type -> orch.v1.ApplyRequest
-	5,  // 20: orch.v1.Orch.Scale:input_type -> orch.v1.ScaleRequest
-	7,  // 21: orch.v1.Orch.Delete:input_type -> orch.v1.DeleteRequest
-	9,  // 22: orch.v1.Orch.Get:input_type -> orch.v1.GetRequest
-	10, // 23: orch.v1.Orch.List:input_type -> orch.v1.ListRequest
-	12, // 24: orch.v1.Orch.Watch:input_type -> orch.v1.WatchRequest
-	14, // 25: orch.v1.Orch.Explain:input_type -> orch.v1.ExplainRequest
-	17, // 26: orch.v1.Orch.Logs:input_type -> orch.v1.LogsRequest
-	32, // 27: orch.v1.Orch.Exec:input_type -> orch.v1.Frame
-	18, // 28: orch.v1.Orch.LoadImage:input_type -> orch.v1.LoadImageRequest
-	20, // 29: orch.v1.Orch.CreateToken:input_type -> orch.v1.CreateTokenRequest
-	22, // 30: orch.v1.Orch.ListTokens:input_type -> orch.v1.ListTokensRequest
-	25, // 31: orch.v1.Orch.RevokeToken:input_type -> orch.v1.RevokeTokenRequest
-	27, // 32: orch.v1.Orch.NodeWord:input_type -> orch.v1.NodeWordRequest
-	29, // 33: orch.v1.Orch.Version:input_type -> orch.v1.VersionRequest
-	3,  // 34: orch.v1.Orch.Apply:output_type -> orch.v1.ApplyResponse
-	3,  // 35: orch.v1.Orch.Scale:output_type -> orch.v1.ApplyResponse
-	8,  // 36: orch.v1.Orch.Delete:output_type -> orch.v1.DeleteResponse
-	1,  // 37: orch.v1.Orch.Get:output_type -> orch.v1.Object
-	11, // 38: orch.v1.Orch.List:output_type -> orch.v1.ListResponse
-	13, // 39: orch.v1.Orch.Watch:output_type -> orch.v1.WatchEvent
-	15, // 40: orch.v1.Orch.Explain:output_type -> orch.v1.ExplainResponse
-	33, // 41: orch.v1.Orch.Logs:output_type -> orch.v1.LogLine
-	32, // 42: orch.v1.Orch.Exec:output_type -> orch.v1.Frame
-	19, // 43: orch.v1.Orch.LoadImage:output_type -> orch.v1.LoadImageProgress
-	21, // 44: orch.v1.Orch.CreateToken:output_type -> orch.v1.CreateTokenResponse
-	24, // 45: orch.v1.Orch.ListTokens:output_type -> orch.v1.ListTokensResponse
-	26, // 46: orch.v1.Orch.RevokeToken:output_type -> orch.v1.RevokeTokenResponse
-	28, // 47: orch.v1.Orch.NodeWord:output_type -> orch.v1.NodeWordResponse
-	30, // 48: orch.v1.Orch.Version:output_type -> orch.v1.VersionResponse
-	34, // [34:49] is the sub-list for method output_type
-	19, // [19:34] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	36, // 19: orch.v1.NodeWordRequest.deadline:type_name -> google.protobuf.Duration
+	32, // 20: orch.v1.RebalanceResponse.moves:type_name -> orch.v1.Move
+	2,  // 21: orch.v1.Orch.Apply:input_type -> orch.v1.ApplyRequest
+	5,  // 22: orch.v1.Orch.Scale:input_type -> orch.v1.ScaleRequest
+	7,  // 23: orch.v1.Orch.Delete:input_type -> orch.v1.DeleteRequest
+	9,  // 24: orch.v1.Orch.Get:input_type -> orch.v1.GetRequest
+	10, // 25: orch.v1.Orch.List:input_type -> orch.v1.ListRequest
+	12, // 26: orch.v1.Orch.Watch:input_type -> orch.v1.WatchRequest
+	14, // 27: orch.v1.Orch.Explain:input_type -> orch.v1.ExplainRequest
+	17, // 28: orch.v1.Orch.Logs:input_type -> orch.v1.LogsRequest
+	37, // 29: orch.v1.Orch.Exec:input_type -> orch.v1.Frame
+	18, // 30: orch.v1.Orch.LoadImage:input_type -> orch.v1.LoadImageRequest
+	20, // 31: orch.v1.Orch.CreateToken:input_type -> orch.v1.CreateTokenRequest
+	22, // 32: orch.v1.Orch.ListTokens:input_type -> orch.v1.ListTokensRequest
+	25, // 33: orch.v1.Orch.RevokeToken:input_type -> orch.v1.RevokeTokenRequest
+	27, // 34: orch.v1.Orch.NodeWord:input_type -> orch.v1.NodeWordRequest
+	37, // 35: orch.v1.Orch.PortForward:input_type -> orch.v1.Frame
+	29, // 36: orch.v1.Orch.NetCheck:input_type -> orch.v1.NetCheckRequest
+	30, // 37: orch.v1.Orch.Rebalance:input_type -> orch.v1.RebalanceRequest
+	33, // 38: orch.v1.Orch.Version:input_type -> orch.v1.VersionRequest
+	3,  // 39: orch.v1.Orch.Apply:output_type -> orch.v1.ApplyResponse
+	3,  // 40: orch.v1.Orch.Scale:output_type -> orch.v1.ApplyResponse
+	8,  // 41: orch.v1.Orch.Delete:output_type -> orch.v1.DeleteResponse
+	1,  // 42: orch.v1.Orch.Get:output_type -> orch.v1.Object
+	11, // 43: orch.v1.Orch.List:output_type -> orch.v1.ListResponse
+	13, // 44: orch.v1.Orch.Watch:output_type -> orch.v1.WatchEvent
+	15, // 45: orch.v1.Orch.Explain:output_type -> orch.v1.ExplainResponse
+	38, // 46: orch.v1.Orch.Logs:output_type -> orch.v1.LogLine
+	37, // 47: orch.v1.Orch.Exec:output_type -> orch.v1.Frame
+	19, // 48: orch.v1.Orch.LoadImage:output_type -> orch.v1.LoadImageProgress
+	21, // 49: orch.v1.Orch.CreateToken:output_type -> orch.v1.CreateTokenResponse
+	24, // 50: orch.v1.Orch.ListTokens:output_type -> orch.v1.ListTokensResponse
+	26, // 51: orch.v1.Orch.RevokeToken:output_type -> orch.v1.RevokeTokenResponse
+	28, // 52: orch.v1.Orch.NodeWord:output_type -> orch.v1.NodeWordResponse
+	37, // 53: orch.v1.Orch.PortForward:output_type -> orch.v1.Frame
+	39, // 54: orch.v1.Orch.NetCheck:output_type -> orch.v1.NetCheckResult
+	31, // 55: orch.v1.Orch.Rebalance:output_type -> orch.v1.RebalanceResponse
+	34, // 56: orch.v1.Orch.Version:output_type -> orch.v1.VersionResponse
+	39, // [39:57] is the sub-list for method output_type
+	21, // [21:39] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_orch_v1_orch_proto_init() }
@@ -1989,7 +2259,7 @@ func file_orch_v1_orch_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_orch_v1_orch_proto_rawDesc), len(file_orch_v1_orch_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   30,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -35,6 +35,9 @@ const (
 	Orch_ListTokens_FullMethodName  = "/orch.v1.Orch/ListTokens"
 	Orch_RevokeToken_FullMethodName = "/orch.v1.Orch/RevokeToken"
 	Orch_NodeWord_FullMethodName    = "/orch.v1.Orch/NodeWord"
+	Orch_PortForward_FullMethodName = "/orch.v1.Orch/PortForward"
+	Orch_NetCheck_FullMethodName    = "/orch.v1.Orch/NetCheck"
+	Orch_Rebalance_FullMethodName   = "/orch.v1.Orch/Rebalance"
 	Orch_Version_FullMethodName     = "/orch.v1.Orch/Version"
 )
 
@@ -66,6 +69,13 @@ type OrchClient interface {
 	RevokeToken(ctx context.Context, in *RevokeTokenRequest, opts ...grpc.CallOption) (*RevokeTokenResponse, error)
 	// NodeWord is the operator's word on a node.
 	NodeWord(ctx context.Context, in *NodeWordRequest, opts ...grpc.CallOption) (*NodeWordResponse, error)
+	// PortForward carries one TCP connection: the first frame is a
+	// PortForwardRequest, the last an End.
+	PortForward(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Frame, Frame], error)
+	// NetCheck has nodes try the network towards each other.
+	NetCheck(ctx context.Context, in *NetCheckRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[NetCheckResult], error)
+	// Rebalance moves replicas to where they would be placed today.
+	Rebalance(ctx context.Context, in *RebalanceRequest, opts ...grpc.CallOption) (*RebalanceResponse, error)
 	Version(ctx context.Context, in *VersionRequest, opts ...grpc.CallOption) (*VersionResponse, error)
 }
 
@@ -241,6 +251,48 @@ func (c *orchClient) NodeWord(ctx context.Context, in *NodeWordRequest, opts ...
 	return out, nil
 }
 
+func (c *orchClient) PortForward(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Frame, Frame], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Orch_ServiceDesc.Streams[4], Orch_PortForward_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[Frame, Frame]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Orch_PortForwardClient = grpc.BidiStreamingClient[Frame, Frame]
+
+func (c *orchClient) NetCheck(ctx context.Context, in *NetCheckRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[NetCheckResult], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Orch_ServiceDesc.Streams[5], Orch_NetCheck_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[NetCheckRequest, NetCheckResult]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Orch_NetCheckClient = grpc.ServerStreamingClient[NetCheckResult]
+
+func (c *orchClient) Rebalance(ctx context.Context, in *RebalanceRequest, opts ...grpc.CallOption) (*RebalanceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RebalanceResponse)
+	err := c.cc.Invoke(ctx, Orch_Rebalance_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *orchClient) Version(ctx context.Context, in *VersionRequest, opts ...grpc.CallOption) (*VersionResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(VersionResponse)
@@ -279,6 +331,13 @@ type OrchServer interface {
 	RevokeToken(context.Context, *RevokeTokenRequest) (*RevokeTokenResponse, error)
 	// NodeWord is the operator's word on a node.
 	NodeWord(context.Context, *NodeWordRequest) (*NodeWordResponse, error)
+	// PortForward carries one TCP connection: the first frame is a
+	// PortForwardRequest, the last an End.
+	PortForward(grpc.BidiStreamingServer[Frame, Frame]) error
+	// NetCheck has nodes try the network towards each other.
+	NetCheck(*NetCheckRequest, grpc.ServerStreamingServer[NetCheckResult]) error
+	// Rebalance moves replicas to where they would be placed today.
+	Rebalance(context.Context, *RebalanceRequest) (*RebalanceResponse, error)
 	Version(context.Context, *VersionRequest) (*VersionResponse, error)
 	mustEmbedUnimplementedOrchServer()
 }
@@ -331,6 +390,15 @@ func (UnimplementedOrchServer) RevokeToken(context.Context, *RevokeTokenRequest)
 }
 func (UnimplementedOrchServer) NodeWord(context.Context, *NodeWordRequest) (*NodeWordResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method NodeWord not implemented")
+}
+func (UnimplementedOrchServer) PortForward(grpc.BidiStreamingServer[Frame, Frame]) error {
+	return status.Error(codes.Unimplemented, "method PortForward not implemented")
+}
+func (UnimplementedOrchServer) NetCheck(*NetCheckRequest, grpc.ServerStreamingServer[NetCheckResult]) error {
+	return status.Error(codes.Unimplemented, "method NetCheck not implemented")
+}
+func (UnimplementedOrchServer) Rebalance(context.Context, *RebalanceRequest) (*RebalanceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Rebalance not implemented")
 }
 func (UnimplementedOrchServer) Version(context.Context, *VersionRequest) (*VersionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Version not implemented")
@@ -572,6 +640,42 @@ func _Orch_NodeWord_Handler(srv interface{}, ctx context.Context, dec func(inter
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Orch_PortForward_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(OrchServer).PortForward(&grpc.GenericServerStream[Frame, Frame]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Orch_PortForwardServer = grpc.BidiStreamingServer[Frame, Frame]
+
+func _Orch_NetCheck_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(NetCheckRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(OrchServer).NetCheck(m, &grpc.GenericServerStream[NetCheckRequest, NetCheckResult]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Orch_NetCheckServer = grpc.ServerStreamingServer[NetCheckResult]
+
+func _Orch_Rebalance_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RebalanceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OrchServer).Rebalance(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Orch_Rebalance_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OrchServer).Rebalance(ctx, req.(*RebalanceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Orch_Version_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(VersionRequest)
 	if err := dec(in); err != nil {
@@ -638,6 +742,10 @@ var Orch_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Orch_NodeWord_Handler,
 		},
 		{
+			MethodName: "Rebalance",
+			Handler:    _Orch_Rebalance_Handler,
+		},
+		{
 			MethodName: "Version",
 			Handler:    _Orch_Version_Handler,
 		},
@@ -664,6 +772,17 @@ var Orch_ServiceDesc = grpc.ServiceDesc{
 			Handler:       _Orch_LoadImage_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
+		},
+		{
+			StreamName:    "PortForward",
+			Handler:       _Orch_PortForward_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "NetCheck",
+			Handler:       _Orch_NetCheck_Handler,
+			ServerStreams: true,
 		},
 	},
 	Metadata: "orch/v1/orch.proto",
