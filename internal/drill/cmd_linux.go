@@ -62,9 +62,14 @@ A step is one of:
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			// Also when the terminal or the reader of its story is gone: the lab must not stay.
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
+			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 			defer stop()
-			return f.run(ctx, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			// Not among the above: then a connection to a controller that was just
+			// killed would send it, too.
+			signal.Ignore(syscall.SIGPIPE)
+			ctx, gone := context.WithCancelCause(ctx)
+			defer gone(nil)
+			return f.run(ctx, heard{cmd.OutOrStdout(), gone}, heard{cmd.ErrOrStderr(), gone})
 		},
 	}
 	p := cmd.Flags()
@@ -75,6 +80,20 @@ A step is one of:
 	p.IntVar(&f.runs, "runs", 1, "how often to run each")
 	p.StringVarP(&f.form, "output", "o", "", "json: one line per drill on standard output, the story on standard error")
 	return cmd
+}
+
+// heard ends the drill once nobody reads what it says.
+type heard struct {
+	io.Writer
+	gone context.CancelCauseFunc
+}
+
+func (h heard) Write(b []byte) (int, error) {
+	n, err := h.Writer.Write(b)
+	if err != nil {
+		h.gone(fmt.Errorf("nobody reads what the drill says: %w", err))
+	}
+	return n, err
 }
 
 func (f *flags) run(ctx context.Context, out, errs io.Writer) (err error) {
