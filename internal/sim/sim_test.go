@@ -7,7 +7,7 @@ import (
 
 // seedsInTests is how many seeds run here, under the race detector; `make sim`
 // runs 500.
-const seedsInTests = 60
+const seedsInTests = 20
 
 func TestSeeds(t *testing.T) {
 	faults := map[Fault]bool{}
