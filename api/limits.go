@@ -31,6 +31,10 @@ const (
 	// MaxPriority of a service, and its negative the least: room for every order
 	// that a person can keep in mind.
 	MaxPriority = 1000
+	// AffinityTimeout is how long a node remembers which replica a client had after the
+	// client was last heard of: Kubernetes' three hours, so that manifests that come
+	// from there keep their meaning.
+	AffinityTimeout = 3 * time.Hour
 	// MaxDelay is the longest probe or restart duration; longer ones are slips.
 	MaxDelay = 24 * time.Hour
 	// MinProbeInterval and MinBackOff keep a slip from burning a node.
