@@ -34,6 +34,7 @@ type rig struct {
 	c       *agenttest.Controller
 	runtime *runtimetest.Runtime
 	network *runtimetest.Network
+	traffic *runtimetest.Traffic
 	dir     string
 	boot    string
 	// bootTime is nil where nothing is leased.
@@ -50,7 +51,7 @@ func newNetwork() *runtimetest.Network {
 }
 
 func newRig(t *testing.T) *rig {
-	r := &rig{t: t, c: agenttest.New(t), runtime: newRuntime(), network: newNetwork(), dir: t.TempDir(), boot: "boot-1"}
+	r := &rig{t: t, c: agenttest.New(t), runtime: newRuntime(), network: newNetwork(), traffic: runtimetest.NewTraffic(), dir: t.TempDir(), boot: "boot-1"}
 	r.c.Serve(nil)
 	return r
 }
@@ -59,7 +60,7 @@ func (r *rig) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel, r.stopped = cancel, make(chan error, 1)
 	cfg := Config{Name: "n1", Data: r.dir, LogDir: filepath.Join(r.dir, "logs"), Address: netip.MustParseAddr("127.0.0.1"),
-		Controllers: []string{"c1:7070"}, Runtime: r.runtime, Network: r.network, Host: Host{BootID: r.boot},
+		Controllers: []string{"c1:7070"}, Runtime: r.runtime, Network: r.network, Traffic: r.traffic, Host: Host{BootID: r.boot},
 		Credentials: func() (credentials.TransportCredentials, error) { return insecure.NewCredentials(), nil },
 		Labels:      map[string]string{"orch/hostname": "n1"}, Capacity: api.ResourceList{api.CPU: api.Whole(2)}, Logger: slog.New(slog.DiscardHandler),
 		DialOptions: r.c.DialOptions(), BootTime: r.bootTime}

@@ -39,6 +39,8 @@ type driver struct {
 	gossip  *gossiper
 	check   *selfCheck
 	saver   *saver
+	// standing tells the kernel's side where the node stands.
+	standing *standing
 
 	inbox   chan any      // plan.Event, connected, or func() to run beside the plan
 	stopped chan struct{} // nobody reads the inbox any more
@@ -64,7 +66,7 @@ type connected struct{ gen uint64 }
 
 func newDriver(cfg Config, core *plan.Core) *driver {
 	d := &driver{cfg: cfg, core: core, inbox: make(chan any, inboxMax), stopped: make(chan struct{}), probes: map[probeKey]context.CancelFunc{}, leases: leases{writing: map[string]*plan.Lease{}},
-		check: newSelfCheck(cfg), saver: newSaver(cfg)}
+		check: newSelfCheck(cfg), saver: newSaver(cfg), standing: newStanding(cfg)}
 	d.storeRevision.Store(core.StoreRevision())
 	return d
 }
@@ -93,6 +95,9 @@ func (d *driver) run(ctx context.Context) error {
 
 func (d *driver) handle(ctx context.Context, ev any) {
 	switch ev := ev.(type) {
+	case plan.Disconnected:
+		d.cfg.Traffic.Connected(false)
+		d.step(ctx, ev)
 	case plan.Event:
 		d.step(ctx, ev)
 	case wire.Grant:
@@ -100,6 +105,7 @@ func (d *driver) handle(ctx context.Context, ev any) {
 	case connected:
 		d.gen = ev.gen
 		d.leases.sent = nil // no session answers for the one before
+		d.cfg.Traffic.Connected(true)
 		d.step(ctx, plan.Connected{})
 	case func():
 		ev()
@@ -139,6 +145,8 @@ func (d *driver) do(ctx context.Context, e plan.Effect) {
 		d.session.SendReport(d.gen, e.Report)
 	case plan.Ack:
 		d.session.SendAck(d.gen, e.AssignmentSequence, e.EndpointVersion)
+	case plan.Balance:
+		d.cfg.Traffic.Balance(e)
 	case plan.Renew:
 		d.renew(e.Renewal)
 	case plan.SetLease:
@@ -292,6 +300,9 @@ func (d *driver) Disconnected(uint64) { d.fromSession(plan.Disconnected{}) }
 func (d *driver) Assignments(incarnation string, set wire.AssignmentSet) {
 	d.fromSession(plan.Assigned{Incarnation: incarnation, Set: set})
 }
+
+// Network implements session.Handler.
+func (d *driver) Network(set wire.NetworkSet) { d.standing.take(set) }
 
 // Granted implements session.Handler.
 func (d *driver) Granted(g wire.Grant) { d.fromSession(g) }

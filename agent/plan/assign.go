@@ -170,37 +170,3 @@ func (c *Core) pruneNetworks() {
 	c.pruning = c.id()
 	c.emit(PruneNetworks{ID: c.pruning, Keep: slices.SortedFunc(maps.Keys(keep), compareKeys), Why: "a complete set was taken up"})
 }
-
-// takeEndpoints keeps who gets traffic. Increments before a complete set of the
-// session are of no use; the set of before stays until then.
-func (c *Core) takeEndpoints(set wire.EndpointSet) {
-	if !c.connected || (!set.Complete && !c.endsWhole) {
-		return
-	}
-	if set.Complete {
-		c.endsWhole = true
-		before := c.endpoints
-		c.endpoints = map[api.ReplicaKey]wire.Endpoint{}
-		for _, k := range set.Keep {
-			if e, ok := before[k]; ok {
-				c.endpoints[k] = e
-			}
-		}
-	}
-	for _, e := range set.Put {
-		c.endpoints[e.Replica] = e
-	}
-	for _, k := range set.Drop {
-		delete(c.endpoints, k)
-	}
-	c.ack.EndpointVersion, c.ackDue = set.Version, true
-}
-
-// Endpoints gives who gets traffic, sorted by replica.
-func (c *Core) Endpoints() []wire.Endpoint {
-	out := make([]wire.Endpoint, 0, len(c.endpoints))
-	for _, k := range slices.SortedFunc(maps.Keys(c.endpoints), compareKeys) {
-		out = append(out, c.endpoints[k])
-	}
-	return out
-}

@@ -17,6 +17,9 @@ type Config struct {
 	Cores int
 	// Saved is the last assignment from disk; nil if there is none.
 	Saved *Saved
+	// Endpoints are those by which traffic was led last, from disk: a leader may
+	// want some of them kept.
+	Endpoints []wire.Endpoint
 }
 
 // Core is the agent's picture and its rules. It is not safe for concurrent use:
@@ -60,7 +63,9 @@ type Core struct {
 	isDirty map[api.ReplicaKey]bool
 
 	endpoints map[api.ReplicaKey]wire.Endpoint
-	endsWhole bool // the endpoints of this session are complete
+	endsWhole bool      // the endpoints of this session are complete
+	balanced  uint64    // mark of the last Balance
+	balances  []balance // by mark
 	ackDue    bool
 	ack       Ack
 
@@ -85,6 +90,9 @@ func New(cfg Config) *Core {
 	c := &Core{cfg: cfg, atOnce: atOnce(cfg.Cores), replicas: map[api.ReplicaKey]*replica{}, isDirty: map[api.ReplicaKey]bool{},
 		ops: map[uint64]op{}, images: map[string]*image{}, endpoints: map[api.ReplicaKey]wire.Endpoint{}}
 	c.forget()
+	for _, e := range cfg.Endpoints {
+		c.endpoints[e.Replica] = e
+	}
 	if s := cfg.Saved; s != nil {
 		c.incarnation, c.storeRevision = s.Incarnation, s.StoreRevision
 		for _, a := range s.Assignments {
@@ -124,7 +132,7 @@ func (c *Core) Step(ev Event, now time.Time) []Effect {
 		c.observe("the agent starts")
 	case Connected:
 		c.connected, c.whole, c.endsWhole, c.sequence, c.allDue = true, false, false, 0, false
-		c.ack, c.ackDue = Ack{}, false
+		c.ack, c.ackDue, c.balances = Ack{}, false, nil
 		c.newSession()
 	case Disconnected:
 		c.connected, c.whole, c.partedAt = false, false, c.now
@@ -133,6 +141,8 @@ func (c *Core) Step(ev Event, now time.Time) []Effect {
 		c.assigned(ev)
 	case Endpoints:
 		c.takeEndpoints(ev.Set)
+	case Programmed:
+		c.programmed(ev.Mark)
 	case Granted:
 		c.granted(ev)
 	case Unguarded:

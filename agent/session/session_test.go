@@ -59,6 +59,9 @@ func (l *listener) Witness(_ context.Context, ask wire.Ask) *orchv1.WitnessAnswe
 	return &orchv1.WitnessAnswer{AskId: ask.ID, Target: ask.Target, HostAnswers: true}
 }
 
+// Network implements Handler.
+func (l *listener) Network(set wire.NetworkSet) { l.note("network " + set.Subnet) }
+
 // Relay echoes, or reads nothing until it is cancelled.
 func (l *listener) Relay(ctx context.Context, open *orchv1.OpenRelay, r Relay) {
 	if open.GetId() == "deaf" {

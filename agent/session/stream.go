@@ -196,6 +196,8 @@ func (o *oneSession) take(m *orchv1.ControllerMessage) error {
 		h.Assignments(m.GetIncarnation(), set)
 	case *orchv1.ControllerMessage_Endpoints:
 		h.Endpoints(wire.EndpointSetFromPB(x.Endpoints))
+	case *orchv1.ControllerMessage_Network:
+		h.Network(wire.NetworkSetFromPB(x.Network))
 	case *orchv1.ControllerMessage_Grant:
 		h.Granted(wire.GrantFromPB(x.Grant))
 	case *orchv1.ControllerMessage_AskWitness:
