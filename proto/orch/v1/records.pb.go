@@ -266,9 +266,12 @@ func (x *Placement) GetServiceUid() string {
 
 // Counters are the numbers that may never be given twice.
 type Counters struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Epoch         uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Event         uint64                 `protobuf:"varint,2,opt,name=event,proto3" json:"event,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Epoch uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Event uint64                 `protobuf:"varint,2,opt,name=event,proto3" json:"event,omitempty"`
+	// Where the search for a free subnet, and for a free virtual IP, goes on.
+	Subnet        uint64 `protobuf:"varint,3,opt,name=subnet,proto3" json:"subnet,omitempty"`
+	Vip           uint64 `protobuf:"varint,4,opt,name=vip,proto3" json:"vip,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -317,6 +320,20 @@ func (x *Counters) GetEvent() uint64 {
 	return 0
 }
 
+func (x *Counters) GetSubnet() uint64 {
+	if x != nil {
+		return x.Subnet
+	}
+	return 0
+}
+
+func (x *Counters) GetVip() uint64 {
+	if x != nil {
+		return x.Vip
+	}
+	return 0
+}
+
 var File_orch_v1_records_proto protoreflect.FileDescriptor
 
 const file_orch_v1_records_proto_rawDesc = "" +
@@ -342,10 +359,12 @@ const file_orch_v1_records_proto_rawDesc = "" +
 	"\x03why\x18\x06 \x01(\tR\x03why\x127\n" +
 	"\tplaced_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\bplacedAt\x12\x1f\n" +
 	"\vservice_uid\x18\b \x01(\tR\n" +
-	"serviceUid\"6\n" +
+	"serviceUid\"`\n" +
 	"\bCounters\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x14\n" +
-	"\x05event\x18\x02 \x01(\x04R\x05eventB.Z,github.com/orchctl/orch/proto/orch/v1;orchv1b\x06proto3"
+	"\x05event\x18\x02 \x01(\x04R\x05event\x12\x16\n" +
+	"\x06subnet\x18\x03 \x01(\x04R\x06subnet\x12\x10\n" +
+	"\x03vip\x18\x04 \x01(\x04R\x03vipB.Z,github.com/orchctl/orch/proto/orch/v1;orchv1b\x06proto3"
 
 var (
 	file_orch_v1_records_proto_rawDescOnce sync.Once
