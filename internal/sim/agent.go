@@ -335,8 +335,11 @@ func (a *agent) do(e plan.Effect) {
 		}
 	case plan.SetLease:
 		a.h.runtime.setLease(e)
+	case plan.Balance:
+		a.after(between(w.r.run, time.Millisecond, 20*time.Millisecond), true, func() { a.step(plan.Programmed{Mark: e.Mark}) })
 	case plan.Ack:
 		a.acknowledges(e)
+		a.sendUp(func(id uint64) core.Event { return core.Acked{Node: a.h.name, Session: id, EndpointVersion: e.EndpointVersion} })
 	case plan.Wake, plan.ForgetReplica:
 	default:
 		a.h.runtime.do(a, e)
