@@ -42,6 +42,10 @@ func impaired(why string) nodeOption { return func(n *scheduler.Node) { n.Impair
 
 func damped(n *scheduler.Node) { n.Damped = true }
 
+func noNetwork(why string) nodeOption { return func(n *scheduler.Node) { n.NoNetwork = why } }
+
+func addresses(count int) nodeOption { return func(n *scheduler.Node) { n.Addresses = count } }
+
 func unschedulable() nodeOption { return func(n *scheduler.Node) { n.Unschedulable = true } }
 
 // shape has one container, which asks for nothing.
@@ -69,6 +73,23 @@ func publishes(port int, p api.Protocol) shapeOption {
 		c.Ports = append(c.Ports, api.Port{Port: port, Protocol: p, Publish: port, Mode: api.PublishHost})
 	}
 }
+
+func everywhere(port int) shapeOption {
+	return func(t *api.Template) {
+		c := &t.Containers[0]
+		c.Ports = append(c.Ports, api.Port{Port: port, Publish: port})
+	}
+}
+
+// listens is a port that is not published.
+func listens(port int) shapeOption {
+	return func(t *api.Template) {
+		c := &t.Containers[0]
+		c.Ports = append(c.Ports, api.Port{Port: port})
+	}
+}
+
+func hostNetwork(t *api.Template) { t.HostNetwork = true }
 
 func selects(k, v string) shapeOption {
 	return func(t *api.Template) {

@@ -7,9 +7,9 @@
 // Amounts are integers, ties break by hash, so the same input gives the same
 // bytes in whatever order the nodes became known.
 //
-// Invariant: Place never binds above a node's capacity (spares counted), one
-// host port twice on a node, or to a node that any filter refuses; and it refuses
-// a replica only if every node refuses it.
+// Invariant: Place never binds above a node's capacity or the addresses of its
+// subnet (spares counted), one host port twice on a node, or to a node that any
+// filter refuses; and it refuses a replica only if every node refuses it.
 //
 // A node takes new replicas, whatever they ask for, if its verdict is Healthy, no
 // operator has cordoned it, it can do its work (is not impaired) and does not come

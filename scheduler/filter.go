@@ -54,6 +54,7 @@ var filters = []filter{
 	{"selector", refuseSelector, manySelector, oneSelector},
 	{"constraints", refuseConstraints, manyConstraints, oneConstraints},
 	{"avoid", refuseAvoid, manyAvoid, oneAvoid},
+	{"network", refuseNetwork, manyNetwork, oneNetwork},
 	{"capacity", refuseCapacity, manyCapacity, oneCapacity},
 	{"ports", refusePorts, manyPorts, onePorts},
 }
@@ -70,7 +71,7 @@ func meetsRule(n *node, s *Shape) bool {
 }
 
 func fits(a *ask, n *node) bool {
-	return refuseCapacity(a, n) < 0 && refusePorts(a, n) < 0
+	return refuseNetwork(a, n) < 0 && refuseCapacity(a, n) < 0 && refusePorts(a, n) < 0
 }
 
 // verdict: only a healthy node takes new replicas. A suspect one may be gone, one
@@ -203,6 +204,40 @@ func hasLabel(n *node, key string) string {
 		return " (has " + key + "=" + v + ")"
 	}
 	return ""
+}
+
+// network: the replica can have an address there, unless it needs none.
+
+// The causes.
+const (
+	networkNone = iota // the node has no subnet
+	networkFull        // all addresses of its subnet are taken
+)
+
+func refuseNetwork(a *ask, n *node) int {
+	switch {
+	case a.shape.hostNetwork:
+	case n.noNetwork != "":
+		return networkNone
+	case n.addresses > 0 && n.addressed >= n.addresses:
+		return networkFull
+	}
+	return -1
+}
+
+// manyNetwork names one of the nodes, for the causes may differ.
+func manyNetwork(_ *ask, t tally) string {
+	if t.item == networkFull {
+		return fmt.Sprintf("%s no address left (on %s all %d are taken)", verb(t.nodes, "have"), t.first.name, t.first.addresses)
+	}
+	return fmt.Sprintf("%s no subnet (%s: %s)", verb(t.nodes, "have"), t.first.name, t.first.noNetwork)
+}
+
+func oneNetwork(_ *ask, n *node, item int) string {
+	if item == networkFull {
+		return fmt.Sprintf("has no address left: all %d are taken", n.addresses)
+	}
+	return "has no subnet: " + n.noNetwork
 }
 
 // capacity: what is requested there and what this replica requests fit together,

@@ -105,6 +105,20 @@ func TestFilters(t *testing.T) {
 		{name: "a verdict is told before what is beside it", nodes: []scheduler.Node{node("n1", damped, impaired("x"), verdict(api.VerdictSuspect))}, shape: shape(),
 			reason: "1 node: 1 suspect", filter: "verdict", n1: "suspect"},
 
+		{name: "no subnet", nodes: []scheduler.Node{node("n1", noNetwork("no subnet is free"))}, shape: shape(),
+			reason: "1 node: 1 has no subnet (n1: no subnet is free)", filter: "network", n1: "has no subnet: no subnet is free"},
+		{name: "no subnet: another has one", nodes: []scheduler.Node{node("n1", noNetwork("no subnet is free")), node("n2")}, shape: shape(), on: "n2"},
+		{name: "no subnet is needed", nodes: []scheduler.Node{node("n1", noNetwork("no subnet is free"), addresses(1))}, shape: shape(hostNetwork), on: "n1"},
+		{name: "addresses: used up", nodes: three(addresses(1)), bound: []bound{{"n1", listens(80)}, {"n2", listens(80)}, {"n3", listens(80)}}, shape: shape(),
+			reason: "3 nodes: 3 have no address left (on n1 all 1 are taken)", filter: "network", n1: "has no address left: all 1 are taken"},
+		{name: "addresses: one is left", nodes: []scheduler.Node{node("n1", addresses(2))}, bound: []bound{{"n1", listens(80)}}, shape: shape(), on: "n1"},
+		{name: "addresses: those in the node's network need none", nodes: []scheduler.Node{node("n1", addresses(1))}, bound: []bound{{"n1", hostNetwork}}, shape: shape(), on: "n1"},
+		{name: "addresses: no limit is known", nodes: []scheduler.Node{node("n1")}, bound: []bound{{"n1", listens(80)}}, shape: shape(), on: "n1"},
+
+		{name: "port of the node's network", nodes: []scheduler.Node{node("n1")}, bound: []bound{{"n1", publishes(80, api.TCP)}}, shape: shape(hostNetwork, listens(80)),
+			reason: "1 node: 1 has port 80/TCP taken", filter: "ports", n1: "has port 80/TCP taken by default/old-0"},
+		{name: "port published on every node is shared", nodes: []scheduler.Node{node("n1")}, bound: []bound{{"n1", everywhere(80)}}, shape: shape(everywhere(80)), on: "n1"},
+
 		{name: "port taken", nodes: []scheduler.Node{node("n1")}, bound: []bound{{"n1", publishes(80, api.TCP)}}, shape: shape(publishes(80, "")),
 			reason: "1 node: 1 has port 80/TCP taken", filter: "ports", n1: "has port 80/TCP taken by default/old-0"},
 		{name: "port taken on several", nodes: []scheduler.Node{node("n1"), node("n2")}, bound: []bound{{"n1", publishes(53, api.UDP)}, {"n2", publishes(53, api.UDP)}}, shape: shape(publishes(53, api.UDP)),

@@ -22,6 +22,12 @@ type Node struct {
 	Impaired string
 	// Damped: it went and came back too often to be given more.
 	Damped bool
+	// NoNetwork says in words why replicas cannot have an address there ("no subnet
+	// is free"); empty: they can. Those in the node's own network need none.
+	NoNetwork string
+	// Addresses is how many replicas can have one; 0 means that nothing is known
+	// of a limit.
+	Addresses int
 }
 
 // Fleet is the scheduler's picture of nodes and of what is bound to them. It has
@@ -55,6 +61,9 @@ type node struct {
 	unschedulable bool
 	impaired      string
 	damped        bool
+	noNetwork     string
+	addresses     int     // 0: no limit
+	addressed     int     // replicas bound that have an address of their own
 	capacity      []int64 // by resource id; what lies beyond the end is zero
 	requested     []int64
 	bound         []*binding // in no order
@@ -105,6 +114,7 @@ func (f *Fleet) SetNode(n Node) {
 		x.labels = maps.Clone(n.Labels)
 	}
 	x.verdict, x.unschedulable, x.impaired, x.damped = n.Verdict, n.Unschedulable, n.Impaired, n.Damped
+	x.noNetwork, x.addresses = n.NoNetwork, n.Addresses
 	clear(x.capacity)
 	for name, q := range n.Capacity {
 		if name != api.Pids {
@@ -134,6 +144,7 @@ func (f *Fleet) RemoveNode(name string) {
 	x.known = false
 	// A node that returns has to say everything anew.
 	x.labels, x.capacity, x.verdict, x.unschedulable, x.impaired, x.damped = nil, nil, "", false, "", false
+	x.noNetwork, x.addresses = "", 0
 	x.pos = -1
 	f.dropEmpty(x)
 }
@@ -162,6 +173,9 @@ func (f *Fleet) bind(key api.ReplicaKey, sv *service, n *node, s *Shape, needs [
 	}
 	sv.on[n]++
 	n.bound = append(n.bound, b)
+	if !s.hostNetwork {
+		n.addressed++
+	}
 	for _, r := range needs {
 		n.requested = grow(n.requested, r.id)
 		n.requested[r.id] = addCapped(n.requested[r.id], r.amount)
@@ -193,6 +207,9 @@ func (f *Fleet) Unbind(key api.ReplicaKey) {
 	n.bound[b.at], last.at = last, b.at
 	n.bound[len(n.bound)-1] = nil
 	n.bound = n.bound[:len(n.bound)-1]
+	if !b.shape.hostNetwork {
+		n.addressed--
+	}
 	for _, r := range f.needs(nil, b.shape) {
 		f.give(n, r)
 	}

@@ -206,7 +206,7 @@ func (s *script) service(name string, words []string) error {
 			replicas, err = strconv.Atoi(word[1])
 		case word[0] == "port":
 			number, proto, _ := strings.Cut(word[1], "/")
-			p := api.Port{Protocol: api.Protocol(proto)}
+			p := api.Port{Protocol: api.Protocol(proto), Mode: api.PublishHost}
 			p.Publish, err = strconv.Atoi(number)
 			c.Ports = append(c.Ports, p)
 		default:

@@ -24,6 +24,7 @@ type model struct {
 type plain struct {
 	cpu, memory, gpus int64 // milli, Mi, count
 	port              int   // 0: none
+	hostNetwork       bool
 	udp               bool
 	zone, notZone     string
 }
@@ -36,6 +37,9 @@ func (p plain) shape() *scheduler.Shape {
 			proto = api.UDP
 		}
 		opts = append(opts, publishes(p.port, proto))
+	}
+	if p.hostNetwork {
+		opts = append(opts, hostNetwork)
 	}
 	if p.zone != "" {
 		opts = append(opts, selects("zone", p.zone))
@@ -53,8 +57,8 @@ func drawPlain(t *rapid.T) plain {
 		memory: rapid.SampledFrom([]int64{0, 100, 512, 3000}).Draw(t, "memory"),
 		gpus:   rapid.SampledFrom([]int64{0, 0, 0, 1}).Draw(t, "gpus"),
 		port:   rapid.SampledFrom([]int{0, 0, 80, 443}).Draw(t, "port"),
-		udp:    rapid.Bool().Draw(t, "udp"),
-		zone:   zones.Draw(t, "zone"), notZone: zones.Draw(t, "notZone"),
+		udp:    rapid.Bool().Draw(t, "udp"), hostNetwork: rapid.IntRange(0, 3).Draw(t, "hostNetwork") == 0,
+		zone: zones.Draw(t, "zone"), notZone: zones.Draw(t, "notZone"),
 	}
 }
 
@@ -68,6 +72,12 @@ func drawNode(t *rapid.T, name string) scheduler.Node {
 	n.Unschedulable = rapid.IntRange(0, 9).Draw(t, "unschedulable") == 0
 	if rapid.IntRange(0, 9).Draw(t, "impaired") == 0 {
 		n.Impaired = "no fsync for 12s"
+	}
+	switch rapid.IntRange(0, 9).Draw(t, "network") {
+	case 0:
+		n.NoNetwork = "no subnet is free"
+	case 1, 2, 3:
+		n.Addresses = rapid.IntRange(1, 3).Draw(t, "addresses")
 	}
 	n.Damped = rapid.IntRange(0, 9).Draw(t, "damped") == 0
 	if rapid.Bool().Draw(t, "has gpus") {
@@ -120,6 +130,17 @@ func (m *model) fit(name string, p plain, avoid []string) bool {
 	zone, zoned := n.Labels["zone"]
 	if p.zone != "" && zone != p.zone || p.notZone != "" && zoned && zone == p.notZone {
 		return false
+	}
+	if !p.hostNetwork {
+		addressed := 0
+		for k, on := range m.on {
+			if on == name && !m.asks[k].hostNetwork {
+				addressed++
+			}
+		}
+		if n.NoNetwork != "" || n.Addresses > 0 && addressed >= n.Addresses {
+			return false
+		}
 	}
 	cpu, memory, gpus, ports := m.used(name)
 	fits := func(used, asked int64, unit int64, resource string) bool {

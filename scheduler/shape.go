@@ -17,6 +17,8 @@ type Shape struct {
 	ports       []hostPort
 	selector    []label
 	constraints []api.Constraint
+	// hostNetwork replicas need no address: they use their node's.
+	hostNetwork bool
 	// rule is the text of selector and constraints: shapes of the same rule
 	// share the set of nodes that meet it.
 	rule string
@@ -30,7 +32,9 @@ type request struct {
 
 type label struct{ key, value string }
 
-// hostPort is a published port: the number in the low 16 bits, udpBit above.
+// hostPort is a port of one node that a replica there takes: the number in the low
+// 16 bits, udpBit above. A port that is published on every node is none: all
+// replicas of its service share it.
 type hostPort uint32
 
 const udpBit hostPort = 1 << 16
@@ -47,7 +51,7 @@ func (p hostPort) String() string {
 // taken from the limit; pids are only limited, never requested. A sum that does
 // not fit becomes the largest amount, which no node has.
 func NewShape(t api.Template) *Shape {
-	s := &Shape{constraints: make([]api.Constraint, len(t.Constraints))}
+	s := &Shape{constraints: make([]api.Constraint, len(t.Constraints)), hostNetwork: t.HostNetwork}
 	sums := map[string]int64{}
 	for _, c := range t.Containers {
 		for name, q := range c.Resources.Requests {
@@ -59,8 +63,11 @@ func NewShape(t api.Template) *Shape {
 			}
 		}
 		for _, p := range c.Ports {
-			if p.Publish != 0 {
-				s.ports = append(s.ports, newHostPort(p))
+			switch {
+			case t.HostNetwork:
+				s.ports = append(s.ports, newHostPort(p.Port, p.Protocol))
+			case p.Publish != 0 && p.Mode == api.PublishHost:
+				s.ports = append(s.ports, newHostPort(p.Publish, p.Protocol))
 			}
 		}
 	}
@@ -86,9 +93,9 @@ func NewShape(t api.Template) *Shape {
 	return s
 }
 
-func newHostPort(p api.Port) hostPort {
-	hp := hostPort(p.Publish)
-	if p.Protocol == api.UDP {
+func newHostPort(number int, protocol api.Protocol) hostPort {
+	hp := hostPort(number)
+	if protocol == api.UDP {
 		hp |= udpBit
 	}
 	return hp
