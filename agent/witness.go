@@ -30,9 +30,13 @@ func (d *driver) Witness(ctx context.Context, ask wire.Ask) *orchv1.WitnessAnswe
 	}
 	target := evidence.Target{Addr: addr}
 	for _, text := range ask.Ports {
-		// Replicas' own addresses cannot be reached from here yet.
-		if port, err := netip.ParseAddrPort(text); err == nil && port.Addr() == addr && !slices.Contains(target.Ports, port.Port()) {
-			target.Ports = append(target.Ports, port.Port())
+		at, err := netip.ParseAddrPort(text)
+		switch {
+		case err != nil:
+		case at.Addr() != addr:
+			target.Replicas = append(target.Replicas, at)
+		case !slices.Contains(target.Ports, at.Port()):
+			target.Ports = append(target.Ports, at.Port())
 		}
 	}
 	r := d.cfg.Prober.Probe(ctx, target, wait)

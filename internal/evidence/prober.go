@@ -26,11 +26,24 @@ const (
 	oversleep = 50 * time.Millisecond
 )
 
-// Target is a host to look at. Ports are the TCP ports of its replicas on Addr;
-// beyond the first sixteen they are not tried.
+// Target is a host to look at. Ports are the TCP ports of its replicas on Addr,
+// Replicas those on addresses of their own; beyond the first sixteen of both
+// together they are not tried.
 type Target struct {
-	Addr  netip.Addr
-	Ports []uint16
+	Addr     netip.Addr
+	Ports    []uint16
+	Replicas []netip.AddrPort
+}
+
+// ports gives those that are tried. What answers at a replica's own address may be
+// whoever the way there leads to: it tells of the port alone, not of the host.
+func (t Target) ports() []netip.AddrPort {
+	var out []netip.AddrPort
+	for _, p := range t.Ports {
+		out = append(out, netip.AddrPortFrom(t.Addr.Unmap(), p))
+	}
+	out = append(out, t.Replicas...)
+	return out[:min(len(out), portsMax)]
 }
 
 // Result is what answered. The zero value: nothing, and nothing was tried.
@@ -78,7 +91,7 @@ type finding struct {
 func (p *Prober) once(ctx context.Context, t Target, timeout time.Duration) Result {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	ports := t.Ports[:min(len(t.Ports), portsMax)]
+	ports := t.ports()
 	addr := t.Addr.Unmap()
 
 	found := make(chan finding, 2+len(ports))
@@ -89,9 +102,14 @@ func (p *Prober) once(ctx context.Context, t Target, timeout time.Duration) Resu
 			found <- finding{order, way, what, answers, isPort, accepted}
 		})
 	}
-	tcp := func(order int, isPort bool, port uint16) {
-		look(order, isPort, "tcp:"+strconv.Itoa(int(port)), func() (string, bool, bool) {
-			return connect(ctx, netip.AddrPortFrom(addr, port))
+	tcp := func(order int, isPort bool, to netip.AddrPort) {
+		way := "tcp:" + strconv.Itoa(int(to.Port()))
+		if to.Addr() != addr {
+			way = "tcp:" + to.String()
+		}
+		look(order, isPort, way, func() (string, bool, bool) {
+			what, answers, accepted := connect(ctx, to)
+			return what, answers && to.Addr() == addr, accepted
 		})
 	}
 	look(0, false, "icmp", func() (string, bool, bool) {
@@ -105,9 +123,9 @@ func (p *Prober) once(ctx context.Context, t Target, timeout time.Duration) Resu
 	if hostPort == 0 {
 		hostPort = DefaultHostPort
 	}
-	tcp(1, false, hostPort)
-	for i, port := range ports {
-		tcp(2+i, true, port)
+	tcp(1, false, netip.AddrPortFrom(addr, hostPort))
+	for i, to := range ports {
+		tcp(2+i, true, to)
 	}
 
 	result := Result{PortsAsked: len(ports)}

@@ -341,3 +341,16 @@ func TestLinkCutAndHealed(t *testing.T) {
 		}
 	}
 }
+
+// What answers at a replica's own address tells of the replica, not of the host.
+func TestReplicasAtTheirOwnAddresses(t *testing.T) {
+	p := newPair(t)
+	p.listen("10.98.0.2:8080")
+	at := func(port uint16) netip.AddrPort { return netip.AddrPortFrom(netip.MustParseAddr("10.98.0.2"), port) }
+	silent := netip.MustParseAddr("10.98.0.9")
+	got := p.probe(probeOrder{Target: Target{Addr: silent, Replicas: []netip.AddrPort{at(8080), at(8081)}}})
+	if got.HostAnswers || got.PortsAsked != 2 || got.PortsAnswered != 1 ||
+		!strings.Contains(got.How, "tcp:10.98.0.2:8080 accepted, tcp:10.98.0.2:8081 refused") {
+		t.Errorf("%+v", got)
+	}
+}

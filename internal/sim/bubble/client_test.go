@@ -172,11 +172,11 @@ type wires struct {
 }
 
 // Setup implements agent.Network, as do the methods below.
-func (x wires) Setup(ctx context.Context, key api.ReplicaKey, ports []netdev.PortMapping) (netdev.Attachment, error) {
+func (x wires) Setup(ctx context.Context, key api.ReplicaKey, hostNetwork bool) (netdev.Attachment, error) {
 	if err := x.take(ctx); err != nil {
 		return netdev.Attachment{}, err
 	}
-	return x.Network.Setup(ctx, key, ports)
+	return x.Network.Setup(ctx, key, hostNetwork)
 }
 
 // Teardown removes one.

@@ -38,14 +38,14 @@ func (n *network) transport(p *proc) *gossiptest.Transport {
 // prober looks at machines from a process.
 type prober struct {
 	p *proc
-	// listens tells whether a port of a machine is answered.
-	listens func(m *machine, port uint16) bool
+	// listens tells whether a port on a machine is answered.
+	listens func(m *machine, at netip.AddrPort) bool
 }
 
 // Probe implements controller.Prober and agent.Prober.
 func (x prober) Probe(ctx context.Context, t evidence.Target, timeout time.Duration) evidence.Result {
 	n := x.p.m.net
-	result := evidence.Result{PortsAsked: len(t.Ports), How: "icmp timeout, tcp:7946 timeout"}
+	result := evidence.Result{PortsAsked: len(t.Ports) + len(t.Replicas), How: "icmp timeout, tcp:7946 timeout"}
 	n.mu.Lock()
 	to := n.machines[t.Addr]
 	reached := to != nil && x.p.m.held == 0 && n.reaches(x.p.m, to) && n.reaches(to, x.p.m)
@@ -60,8 +60,12 @@ func (x prober) Probe(ctx context.Context, t evidence.Target, timeout time.Durat
 	}
 	sleep(ctx, took)
 	result.HostAnswers, result.How = true, "icmp "+took.Round(10*time.Microsecond).String()
-	for _, port := range t.Ports {
-		if x.listens(to, port) {
+	ports := t.Replicas
+	for _, p := range t.Ports {
+		ports = append(ports, netip.AddrPortFrom(t.Addr, p))
+	}
+	for _, at := range ports {
+		if x.listens(to, at) {
 			result.PortsAnswered++
 		}
 	}

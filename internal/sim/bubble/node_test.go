@@ -31,6 +31,7 @@ type node struct {
 	capacity api.ResourceList
 	runtime  *runtime
 	network  *runtimetest.Network
+	traffic  *runtimetest.Traffic
 	routes   *routes
 
 	// Guarded by the network's lock.
@@ -64,6 +65,7 @@ func newNode(w *world, i int) *node {
 		last++
 		return netip.AddrFrom4([4]byte{10, 64 + byte(last>>16), byte(i+1)<<4 | byte(last>>8)&15, byte(last)})
 	})
+	n.traffic = runtimetest.NewTraffic()
 	n.runtime = newRuntime(n)
 	n.routes = newRoutes(n)
 	if err := os.MkdirAll(n.dir, 0o700); err != nil {
@@ -239,7 +241,7 @@ func (n *node) run(ctx context.Context, l *agentLife) error {
 	}
 	c := client{n.runtime, l}
 	cfg := agent.Config{Name: n.name, Data: l.dir, LogDir: filepath.Join(l.dir, "logs"), Address: n.addr, Controllers: controllers,
-		Credentials: id.Credentials, Runtime: c, Network: wires{n.network, c}, Host: agent.Host{BootID: l.boot, Kernel: "6.1", OS: "bubble"},
+		Credentials: id.Credentials, Runtime: c, Network: wires{n.network, c}, Traffic: n.traffic, Host: agent.Host{BootID: l.boot, Kernel: "6.1", OS: "bubble"},
 		Labels: n.labels, Capacity: n.capacity, Version: "bubble", RuntimeVersion: "1", GossipPort: gossipPort, Logger: log,
 		DialOptions:     []grpc.DialOption{dial, grpc.WithStreamInterceptor(n.routes.intercept(l))},
 		Prober:          prober{l.p, n.w.listens},

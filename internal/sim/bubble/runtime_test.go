@@ -3,6 +3,7 @@ package bubble
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -139,6 +140,23 @@ func (r *runtime) publishes(port uint16) bool {
 	for _, p := range r.process {
 		for _, x := range p.spec.Container.Ports {
 			if x.Publish == int(port) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// serves tells whether a container at that address declares the port.
+func (r *runtime) serves(at netip.AddrPort) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range r.process {
+		if p.spec.IP != at.Addr().String() {
+			continue
+		}
+		for _, x := range p.spec.Container.Ports {
+			if x.Port == int(at.Port()) {
 				return true
 			}
 		}

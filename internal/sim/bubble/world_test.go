@@ -208,11 +208,15 @@ func (w *world) controllerAddresses() []string {
 	return out
 }
 
-// listens tells whether a machine's own port is answered.
-func (w *world) listens(m *machine, port uint16) bool {
+// listens tells whether a port is answered, of a machine's own address or of a
+// replica's on it.
+func (w *world) listens(m *machine, at netip.AddrPort) bool {
 	for _, n := range w.nodes {
 		if n.machine == m {
-			return n.runtime.publishes(port)
+			if at.Addr() == m.addr {
+				return n.runtime.publishes(at.Port())
+			}
+			return n.runtime.serves(at)
 		}
 	}
 	return false
