@@ -78,6 +78,9 @@ type Traffic interface {
 	Connected(up bool)
 	// Balance takes the next change. It does not wait.
 	Balance(b plan.Balance)
+	// Connected tells when a session with the leader begins and ends; until it is
+	// called there is none.
+	Connected(up bool)
 	// Health: see Network.
 	Health() string
 }
