@@ -41,13 +41,17 @@ var rules = map[string]rule{
 	orchv1.Orch_Explain_FullMethodName: role(pki.Viewer),
 	orchv1.Orch_Logs_FullMethodName:    role(pki.Viewer),
 	orchv1.Orch_Version_FullMethodName: role(pki.Viewer),
+	// It reads only; the packets that it makes nodes send are few and their own.
+	orchv1.Orch_NetCheck_FullMethodName: role(pki.Viewer),
 
-	orchv1.Orch_Apply_FullMethodName:     role(pki.Operator),
-	orchv1.Orch_Scale_FullMethodName:     role(pki.Operator),
-	orchv1.Orch_Delete_FullMethodName:    role(pki.Operator),
-	orchv1.Orch_Exec_FullMethodName:      role(pki.Operator),
-	orchv1.Orch_LoadImage_FullMethodName: role(pki.Operator),
-	orchv1.Orch_NodeWord_FullMethodName:  role(pki.Operator), // the words "dead", "remove" and "thaw" need more; see NodeWord
+	orchv1.Orch_Apply_FullMethodName:       role(pki.Operator),
+	orchv1.Orch_Scale_FullMethodName:       role(pki.Operator),
+	orchv1.Orch_Delete_FullMethodName:      role(pki.Operator),
+	orchv1.Orch_Exec_FullMethodName:        role(pki.Operator),
+	orchv1.Orch_LoadImage_FullMethodName:   role(pki.Operator),
+	orchv1.Orch_PortForward_FullMethodName: role(pki.Operator), // it reaches what is not published
+	orchv1.Orch_Rebalance_FullMethodName:   role(pki.Operator),
+	orchv1.Orch_NodeWord_FullMethodName:    role(pki.Operator), // the words "dead", "remove" and "thaw" need more; see NodeWord
 
 	orchv1.Orch_CreateToken_FullMethodName: role(pki.Admin),
 	orchv1.Orch_ListTokens_FullMethodName:  role(pki.Admin),

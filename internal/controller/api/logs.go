@@ -98,7 +98,7 @@ type logs struct {
 // are followed and the node goes away, they go on behind a gap when it is back,
 // as long as there is such a replica.
 func (l *logs) read(x *api.Replica, out chan<- *orchv1.LogLine) {
-	key := api.ReplicaKey{Namespace: x.Metadata.Namespace, Service: x.Spec.Service, Slot: x.Spec.Slot, Epoch: x.Spec.Epoch}
+	key := keyOfReplica(x)
 	told := false // of this gap
 	tail, since := l.request.GetTail(), l.request.GetSince()
 	send := func(line *orchv1.LogLine) bool {
@@ -147,7 +147,7 @@ func (s *Server) fills(x *api.Replica) bool {
 func (l *logs) pump(x *api.Replica, open *orchv1.LogsOpen, send func(*orchv1.LogLine) bool) (why string, away bool) {
 	ctx, cancel := context.WithCancel(l.ctx)
 	defer cancel() // ends the relay
-	relay, err := l.server.cfg.Nodes.Open(ctx, x.Spec.Node, &orchv1.OpenRelay{Request: &orchv1.OpenRelay_Logs{Logs: open}})
+	relay, err := l.server.open(ctx, x.Spec.Node, &orchv1.OpenRelay{Request: &orchv1.OpenRelay_Logs{Logs: open}})
 	if errors.Is(err, session.ErrAway) {
 		return fmt.Sprintf("node %s is away: what it has of these lines cannot be had", x.Spec.Node), true
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -18,7 +19,7 @@ import (
 )
 
 // kinds that can be read.
-var kinds = []string{api.KindService, api.KindReplica, api.KindNode, api.KindEvent, api.KindVerdict, api.KindFleet}
+var kinds = []string{api.KindService, api.KindReplica, api.KindEndpoint, api.KindNode, api.KindEvent, api.KindVerdict, api.KindFleet}
 
 // spaceless are the kinds whose objects are in no namespace.
 var spaceless = []string{api.KindNode, api.KindVerdict, api.KindFleet}
@@ -59,7 +60,7 @@ func (s *Server) Get(_ context.Context, r *orchv1.GetRequest) (*orchv1.Object, e
 	switch {
 	case slices.Contains(spaceless, k.Kind):
 		k.Namespace = ""
-	case k.Kind == api.KindService:
+	case k.Kind == api.KindService, k.Kind == api.KindEndpoint:
 		k.Namespace = cmp.Or(k.Namespace, api.DefaultNamespace)
 	}
 	x, ok := snap.Get(k)
@@ -88,7 +89,7 @@ func filterOf(r *orchv1.ListRequest) (filter, error) {
 	if slices.Contains(spaceless, f.kind) {
 		f.namespace = ""
 	}
-	if (f.kind == api.KindEvent || f.kind == api.KindVerdict || f.kind == api.KindFleet) && len(f.selector) > 0 {
+	if (f.kind == api.KindEvent || f.kind == api.KindEndpoint || f.kind == api.KindVerdict || f.kind == api.KindFleet) && len(f.selector) > 0 {
 		return f, invalid("objects of kind %s have no labels to select by", f.kind)
 	}
 	if f.about == nil {
@@ -101,10 +102,17 @@ func filterOf(r *orchv1.ListRequest) (filter, error) {
 	case f.kind == api.KindEvent:
 		f.namespace = "" // node events have none: the reference says it
 	case f.kind == api.KindVerdict && f.about.GetKind() == api.KindNode && f.about.GetName() != "":
+	case f.kind == api.KindEndpoint && (f.about.GetKind() == api.KindService || f.about.GetKind() == api.KindReplica) && f.about.GetName() != "":
+		if f.namespace == "" {
+			f.namespace = cmp.Or(f.about.GetNamespace(), api.DefaultNamespace)
+		}
+	case f.kind == api.KindEndpoint && f.about.GetKind() == api.KindNode:
+	case f.kind == api.KindEndpoint:
+		return f, invalid("endpoints are of a service, a replica or a node, not of %s %.80q", f.about.GetKind(), f.about.GetName())
 	case f.kind == api.KindVerdict:
 		return f, invalid("verdicts are about nodes, not %s %.80q", f.about.GetKind(), f.about.GetName())
 	default:
-		return f, invalid("only events and verdicts can be listed about something, not kind %s", f.kind)
+		return f, invalid("only events, verdicts and endpoints can be listed about something, not kind %s", f.kind)
 	}
 	return f, nil
 }
@@ -125,6 +133,8 @@ func (f filter) wants(x any) bool {
 			return isAbout(x, f.about)
 		case *api.VerdictRecord:
 			return x.Node == f.about.GetName()
+		case *api.Endpoint:
+			return isOf(x, f.about)
 		}
 		return false
 	}
@@ -141,6 +151,23 @@ func isAbout(e *api.Event, ref *orchv1.Ref) bool {
 		name, _, _ = strings.Cut(name, "@")
 	}
 	return e.Kind == ref.GetKind() && e.Name == name && e.Namespace == namespace
+}
+
+// isOf tells whether an endpoint is of a service, of a slot ("web-0") or one of its
+// fillings ("web-0@17"), or on a node.
+func isOf(e *api.Endpoint, ref *orchv1.Ref) bool {
+	namespace := cmp.Or(ref.GetNamespace(), api.DefaultNamespace)
+	switch ref.GetKind() {
+	case api.KindNode:
+		return e.Status.Node == ref.GetName()
+	case api.KindService:
+		return e.Status.Service == ref.GetName() && e.Metadata.Namespace == namespace
+	}
+	slot, _, exact := strings.Cut(ref.GetName(), "@")
+	if exact && fmt.Sprintf("%s@%d", e.Status.Replica, e.Status.Epoch) != ref.GetName() {
+		return false
+	}
+	return e.Status.Replica == slot && e.Metadata.Namespace == namespace
 }
 
 func labelsOf(x any) map[string]string {

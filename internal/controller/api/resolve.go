@@ -2,6 +2,7 @@ package api
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -9,6 +10,13 @@ import (
 	"github.com/orchctl/orch/internal/controller/core"
 	"github.com/orchctl/orch/internal/controller/view"
 )
+
+func keyOfReplica(x *api.Replica) api.ReplicaKey {
+	return api.ReplicaKey{Namespace: x.Metadata.Namespace, Service: x.Spec.Service, Slot: x.Spec.Slot, Epoch: x.Spec.Epoch}
+}
+
+// nameOfReplica gives "web-0@17".
+func nameOfReplica(k api.ReplicaKey) string { return fmt.Sprintf("%s@%d", k.Name(), k.Epoch) }
 
 // candidatesMax is how many names an ambiguous prefix lists.
 const candidatesMax = 5

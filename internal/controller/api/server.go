@@ -70,11 +70,12 @@ type Config struct {
 // Server serves orch.v1.Orch. Make it with New.
 type Server struct {
 	orchv1.UnimplementedOrchServer
-	cfg Config
+	cfg  Config
+	open opener
 }
 
 // New makes a server.
-func New(cfg Config) *Server { return &Server{cfg: cfg} }
+func New(cfg Config) *Server { return &Server{cfg: cfg, open: opensOn(cfg.Nodes)} }
 
 // callerName is who a change is put down to.
 func callerName(ctx context.Context) string {
@@ -237,8 +238,12 @@ func (s *Server) NodeWord(ctx context.Context, r *orchv1.NodeWordRequest) (*orch
 		_, _, err = ask[any](ctx, s, func(ticket uint64) core.Event { return core.Thaw{Ticket: ticket, By: by} })
 		return &orchv1.NodeWordResponse{}, err
 	}
+	deadline, err := deadlineOf(r)
+	if err != nil {
+		return nil, err
+	}
 	_, _, err = ask[any](ctx, s, func(ticket uint64) core.Event {
-		return core.NodeWord{Ticket: ticket, Node: r.GetNode(), Word: r.GetWord(), Force: r.GetForce(), By: by}
+		return core.NodeWord{Ticket: ticket, Node: r.GetNode(), Word: r.GetWord(), Force: r.GetForce(), Deadline: deadline, By: by}
 	})
 	if w != "remove" {
 		return &orchv1.NodeWordResponse{}, err
@@ -256,6 +261,41 @@ func (s *Server) NodeWord(ctx context.Context, r *orchv1.NodeWordRequest) (*orch
 		return &orchv1.NodeWordResponse{}, nil
 	}
 	return &orchv1.NodeWordResponse{}, err
+}
+
+// deadlineMax is the longest deadline of a drain: a longer one is a slip, and
+// means the same as none.
+const deadlineMax = 30 * 24 * time.Hour
+
+// deadlineOf gives the deadline of a drain, 0 for none.
+func deadlineOf(r *orchv1.NodeWordRequest) (time.Duration, error) {
+	if r.GetDeadline() == nil {
+		return 0, nil
+	}
+	d := r.GetDeadline().AsDuration()
+	switch {
+	case r.GetWord() != "drain":
+		return 0, invalid("only a drain has a deadline, not the word %.80q", r.GetWord())
+	case r.GetDeadline().CheckValid() != nil || d < 0 || d > deadlineMax:
+		return 0, invalid("drain node %s: deadline %s: want 0 to %s; 0 means none", r.GetNode(), d, deadlineMax)
+	}
+	return d, nil
+}
+
+// Rebalance implements orch.v1.Orch.
+func (s *Server) Rebalance(ctx context.Context, r *orchv1.RebalanceRequest) (*orchv1.RebalanceResponse, error) {
+	by := callerName(ctx)
+	result, _, err := ask[core.RebalanceResult](ctx, s, func(ticket uint64) core.Event {
+		return core.Rebalance{Ticket: ticket, DryRun: r.GetDryRun(), By: by}
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := &orchv1.RebalanceResponse{Before: result.Before, After: result.After}
+	for _, m := range result.Moves {
+		out.Moves = append(out.Moves, &orchv1.Move{Namespace: m.Replica.Namespace, Replica: m.Replica.Name(), From: m.From, To: m.To, Why: m.Why})
+	}
+	return out, nil
 }
 
 // Version implements orch.v1.Orch.
