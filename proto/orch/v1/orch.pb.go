@@ -608,7 +608,8 @@ type ListRequest struct {
 	Namespace string `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"`
 	// selector on labels, "" means all.
 	Selector string `protobuf:"bytes,3,opt,name=selector,proto3" json:"selector,omitempty"`
-	// about limits events to one object, verdicts to one node.
+	// about limits events to one object, verdicts to one node, endpoints to a service, a
+	// replica or a node.
 	About         *Ref `protobuf:"bytes,4,opt,name=about,proto3" json:"about,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
