@@ -21,32 +21,46 @@ func (r *Runtime) writeFiles(id string, s ContainerSpec) ([]specs.Mount, error) 
 		return nil, fmt.Errorf("write files of %s: %w", id, err)
 	}
 	host := hostnameOf(s)
-	hosts, resolv := s.Hosts, s.ResolvConf
-	if hosts == "" {
-		hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n"
-		if s.IP != "" {
-			hosts += s.IP + "\t" + host + "\n"
-		}
-	}
-	if resolv == "" {
-		b, err := os.ReadFile("/etc/resolv.conf")
-		if err != nil && !os.IsNotExist(err) {
-			return nil, fmt.Errorf("write files of %s: %w", id, err)
-		}
-		resolv = string(b)
-	}
 	var mounts []specs.Mount
-	for _, f := range []struct{ name, text string }{{"hosts", hosts}, {"resolv.conf", resolv}, {"hostname", strings.TrimSpace(host) + "\n"}} {
-		path := filepath.Join(dir, f.name)
-		if err := os.WriteFile(path, []byte(f.text), 0o644); err != nil {
-			return nil, fmt.Errorf("write files of %s: %w", id, err)
+	for _, f := range []struct {
+		name, given string
+		text        func() (string, error)
+	}{
+		{"hosts", s.Hosts, func() (string, error) { return plainHosts(s.IP, host), nil }},
+		{"resolv.conf", s.ResolvConf, hostResolvConf},
+		{"hostname", "", func() (string, error) { return strings.TrimSpace(host) + "\n", nil }},
+	} {
+		m := specs.Mount{Destination: "/etc/" + f.name, Type: "bind", Source: f.given, Options: []string{"rbind", "rprivate", "rw"}}
+		if f.given == "" {
+			m.Source = filepath.Join(dir, f.name)
+			m.Options = []string{"rbind", "rprivate", "ro"}
+			text, err := f.text()
+			if err == nil {
+				err = os.WriteFile(m.Source, []byte(text), 0o644)
+			}
+			if err != nil {
+				return nil, fmt.Errorf("write files of %s: %w", id, err)
+			}
 		}
-		mounts = append(mounts, specs.Mount{
-			Destination: "/etc/" + f.name, Type: "bind", Source: path,
-			Options: []string{"rbind", "rprivate", "ro"},
-		})
+		mounts = append(mounts, m)
 	}
 	return mounts, nil
+}
+
+func plainHosts(ip, host string) string {
+	hosts := "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n"
+	if ip != "" {
+		hosts += ip + "\t" + host + "\n"
+	}
+	return hosts
+}
+
+func hostResolvConf() (string, error) {
+	b, err := os.ReadFile("/etc/resolv.conf")
+	if os.IsNotExist(err) {
+		err = nil
+	}
+	return string(b), err
 }
 
 // filesOf gives the folder of a container's small files.

@@ -73,7 +73,10 @@ func (r *Runtime) specOpts(s ContainerSpec, m imageMeta, cgroup string, files []
 		oci.WithAnnotations(map[string]string{groupAnnotation: s.Replica.ContainerName("")}),
 		withResources(s.Container.Resources),
 	}
-	if s.NetNS != "" {
+	switch {
+	case s.HostNetwork:
+		opts = append(opts, oci.WithHostNamespace(specs.NetworkNamespace))
+	case s.NetNS != "":
 		opts = append(opts, oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: s.NetNS}))
 	}
 	if u := m.config.User; u != "" && u != "0" && u != "root" && u != "0:0" {

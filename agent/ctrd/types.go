@@ -59,14 +59,16 @@ type ContainerSpec struct {
 	// Container.Image names on this node.
 	ImageID string
 	// NetNS is the path of the network namespace to join; empty gives the
-	// container an empty one of its own.
-	NetNS string
+	// container an empty one of its own, or with HostNetwork the node's.
+	NetNS       string
+	HostNetwork bool
 	// IP is the replica's; it goes into the label and /etc/hosts.
 	IP string
 	// Hostname defaults to the replica's name.
 	Hostname string
-	// Hosts and ResolvConf are the contents of those files. Empty Hosts means
-	// localhost and the replica's own name; empty ResolvConf a copy of the node's.
+	// Hosts and ResolvConf are files on the node that the container gets, to read
+	// and to write, as its own. Empty Hosts means localhost and the replica's own
+	// name; empty ResolvConf a copy of the node's.
 	Hosts      string
 	ResolvConf string
 	// Env is set on top of the image's environment and below Container.Env.

@@ -31,10 +31,18 @@ type portRule struct {
 func (p portRule) key() string     { return fmt.Sprintf("%s . %d", p.protocol, p.hostPort) }
 func (p portRule) element() string { return fmt.Sprintf("%s : %s . %d", p.key(), p.ip, p.port) }
 
-func portRules(rec *record) []portRule {
+// PortMapping leads a port of the node to one of the replica.
+type PortMapping struct {
+	HostPort int
+	Port     int
+	// Protocol defaults to TCP.
+	Protocol api.Protocol
+}
+
+func portRules(ports []PortMapping, ip netip.Addr) []portRule {
 	var out []portRule
-	for _, p := range rec.Ports {
-		out = append(out, portRule{strings.ToLower(string(p.Protocol)), p.HostPort, rec.IP, p.Port})
+	for _, p := range ports {
+		out = append(out, portRule{strings.ToLower(string(p.Protocol)), p.HostPort, ip, p.Port})
 	}
 	return out
 }

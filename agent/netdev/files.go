@@ -1,0 +1,81 @@
+package netdev
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/network"
+)
+
+// Files are what a replica's containers get mounted, as paths on the node. They
+// are the replica's own: what it writes there, nobody else reads.
+type Files struct {
+	// ResolvConf goes to /etc/resolv.conf, Hosts to /etc/hosts.
+	ResolvConf, Hosts string
+}
+
+// hostResolvConf serves a replica on a node that answers no names: one with
+// hostNetwork where the leader has given no subnet.
+const hostResolvConf = "/etc/resolv.conf"
+
+func (n *Network) filesDir() string { return filepath.Join(n.cfg.StateDir, "files") }
+
+// Files are there from Setup to Teardown.
+func (n *Network) Files(key api.ReplicaKey) Files { return n.filesOf(idOf(key)) }
+
+func (n *Network) filesOf(id string) Files {
+	dir := filepath.Join(n.filesDir(), id)
+	return Files{ResolvConf: filepath.Join(dir, "resolv.conf"), Hosts: filepath.Join(dir, "hosts")}
+}
+
+// writeFiles writes those that are missing: what a replica has written to one
+// stays over a restart of the agent.
+func (n *Network) writeFiles(id string, rec *record) error {
+	files := n.filesOf(id)
+	if err := os.MkdirAll(filepath.Dir(files.Hosts), 0o755); err != nil {
+		return fmt.Errorf("write files of replica: %w", err)
+	}
+	resolv, err := n.resolvConf(rec)
+	if err != nil {
+		return fmt.Errorf("write files of replica: %w", err)
+	}
+	for path, text := range map[string]string{files.ResolvConf: resolv, files.Hosts: hosts(rec)} {
+		if _, err := os.Stat(path); err == nil {
+			continue
+		}
+		if err := writeFile(path, []byte(text)); err != nil {
+			return fmt.Errorf("write files of replica: %w", err)
+		}
+	}
+	return nil
+}
+
+func hosts(rec *record) string {
+	name := rec.Key.Name()
+	return fmt.Sprintf("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n%s\t%s.%s.%s.%s %s\n",
+		rec.IP, name, rec.Key.Service, rec.Key.Namespace, network.Domain, name)
+}
+
+// resolvConf names this node's agent alone: a second server of the host's would
+// be asked in turn, and would not know our names. With two dots at least a name
+// is tried as it is first; web, web.default and web-0.web are ours.
+func (n *Network) resolvConf(rec *record) (string, error) {
+	subnet := rec.Subnet
+	if at, ok := n.Standing(); ok && rec.HostNetwork {
+		subnet = at.Subnet
+	}
+	if !subnet.IsValid() {
+		b, err := os.ReadFile(hostResolvConf)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+		return string(b), err
+	}
+	search := []string{rec.Key.Namespace + "." + network.Domain, network.Domain}
+	return fmt.Sprintf("nameserver %s\nsearch %s\noptions ndots:2\n", network.Gateway(subnet), strings.Join(search, " ")), nil
+}
