@@ -14,7 +14,3 @@ type Update struct {
 	Services     []wire.Service
 	DropServices []api.Key
 }
-
-// CheckPort is where every agent answers on its gateway address, over TCP and UDP,
-// when the network is tried. CheckVIP leads there on the same number.
-const CheckPort = 7071
