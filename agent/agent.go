@@ -69,13 +69,11 @@ type Traffic interface {
 	// Run does what it is told until ctx ends. programmed is called with the mark of
 	// the latest Balance that is in force, in the kernel and in DNS.
 	Run(ctx context.Context, programmed func(mark uint64)) error
-	// Endpoints are those by which traffic was led in the agent's last life.
-	Endpoints() []wire.Endpoint
+	// Known are the endpoints by which traffic was led in the agent's last life: a
+	// complete set may ask to keep some.
+	Known() []wire.Endpoint
 	// Configure takes where the node stands. It does not wait.
 	Configure(s network.Standing)
-	// Connected takes whether there is a session with the leader; none at first. It
-	// does not wait.
-	Connected(up bool)
 	// Balance takes the next change. It does not wait.
 	Balance(b plan.Balance)
 	// Connected tells when a session with the leader begins and ends; until it is
@@ -150,7 +148,7 @@ func Run(ctx context.Context, cfg Config) error {
 		// to start them without a session.
 		cfg.Logger.Warn("cannot read the last assignment: nothing is started before a session", "err", err)
 	}
-	d := newDriver(cfg, plan.New(plan.Config{BootID: cfg.Host.BootID, Cores: runtime.NumCPU(), Saved: saved, Endpoints: cfg.Traffic.Endpoints()}))
+	d := newDriver(cfg, plan.New(plan.Config{BootID: cfg.Host.BootID, Cores: runtime.NumCPU(), Saved: saved, Endpoints: cfg.Traffic.Known()}))
 	d.gossip = &gossiper{cfg: cfg}
 	d.session = session.New(session.Config{
 		Controllers: cfg.Controllers, Credentials: cfg.Credentials, Hello: d.hello, SelfCheck: d.check.state,

@@ -125,8 +125,10 @@ func (t *Traffic) Up() bool {
 	return t.up
 }
 
-// Endpoints are those in force, by replica: what agent.Traffic wants at a start,
-// and what tests look at.
+// Known implements agent.Traffic.
+func (t *Traffic) Known() []wire.Endpoint { return t.Endpoints() }
+
+// Endpoints are those in force, by replica.
 func (t *Traffic) Endpoints() []wire.Endpoint {
 	t.mu.Lock()
 	defer t.mu.Unlock()
