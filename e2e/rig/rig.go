@@ -308,17 +308,20 @@ func (f *Fleet) Address(ctx context.Context, node string) (string, error) {
 // RouteReplicas tells the lab's outer network, where HTTP connects from, the way
 // to each node's replicas, as a router in front of a fleet would be told.
 func (f *Fleet) RouteReplicas(ctx context.Context) error {
-	s, err := f.Lab.Status(ctx)
+	nodes, err := List[api.Node](ctx, f, api.KindNode, "")
 	if err != nil {
 		return err
 	}
-	for _, n := range s.Nodes {
-		cmd, err := f.Lab.Command(ctx, "", "ip", "route", "replace", n.ReplicaCIDR.String(), "via", n.Address.String())
+	for _, n := range nodes {
+		if n.Status.Subnet == "" {
+			continue // and so no replicas but those in its own network
+		}
+		cmd, err := f.Lab.Command(ctx, "", "ip", "route", "replace", n.Status.Subnet, "via", n.Status.Address)
 		if err != nil {
 			return err
 		}
 		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("route %s by %s: %w: %s", n.ReplicaCIDR, n.Name, err, out)
+			return fmt.Errorf("route %s by %s: %w: %s", n.Status.Subnet, n.Metadata.Name, err, out)
 		}
 	}
 	return nil

@@ -2,17 +2,24 @@
 // who it is, and fails on request.
 //
 //	/         who answers: hostname, replica, slot, epoch, node, version
+//	/whoami   the same as JSON, with the client's address and when it was first well
 //	/healthz  200, or 503 after /fail and until /recover
 //	/headers  what the client sent
 //	/crash    exits with code 3
 //	/oom      takes memory until it is killed
 //
-// It logs each request on standard output. At SIGTERM it fails /healthz,
-// answers what is under way, and ends with code 0.
+// It logs each request on standard output, but with -quiet. At SIGTERM it fails
+// /healthz, answers what is under way, and ends with code 0.
+//
+// It speaks beside HTTP: -echo ADDRESS answers TCP and UDP with what they sent,
+// -sink ADDRESS takes streams. And it is the client of the network's tests: -load
+// takes jobs by POST /run, -run does the one that it reads from standard input;
+// see e2e/load.
 package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -24,6 +31,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/orchctl/orch/e2e/load"
 )
 
 const (
@@ -35,22 +44,58 @@ const (
 	oomStep = 1 << 20
 )
 
+// options are the flags.
+type options struct {
+	port, echo, sink string
+	load, run, quiet bool
+}
+
 func main() {
-	port := os.Getenv("PORT")
-	if port == "" {
-		port = "8080"
+	o := options{port: os.Getenv("PORT")}
+	if o.port == "" {
+		o.port = "8080"
 	}
-	flag.StringVar(&port, "port", port, "port to listen on, default $PORT or 8080")
+	flag.StringVar(&o.port, "port", o.port, "port to listen on, default $PORT or 8080")
+	flag.StringVar(&o.echo, "echo", "", "address such as :7000 that echoes TCP and UDP; empty for none")
+	flag.StringVar(&o.sink, "sink", "", "address such as :7001 that takes streams of bytes; empty for none")
+	flag.BoolVar(&o.load, "load", false, "take jobs by POST /run: anybody who reaches the port can have requests sent")
+	flag.BoolVar(&o.run, "run", false, "serve nothing: read a job from standard input, do it until that ends, print its report")
+	flag.BoolVar(&o.quiet, "quiet", false, "do not log requests")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
-	l, err := net.Listen("tcp", net.JoinHostPort("", port))
-	if err == nil {
-		err = run(ctx, l, newWeb())
-	}
-	if err != nil {
+	if err := start(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, "web:", err)
 		os.Exit(1)
+	}
+}
+
+func start(ctx context.Context, o options) error {
+	if o.run {
+		return load.RunFrom(ctx, os.Stdin, os.Stdout)
+	}
+	w := newWeb()
+	w.quiet, w.load = o.quiet, o.load
+	l, err := net.Listen("tcp", net.JoinHostPort("", o.port))
+	if err != nil {
+		return err
+	}
+	// These go on while HTTP drains: who has a connection may finish. The process's
+	// end ends them.
+	beside := make(chan error, 2)
+	if o.echo != "" {
+		go func() { beside <- load.ServeEcho(context.WithoutCancel(ctx), o.echo, w.replica) }()
+	}
+	if o.sink != "" {
+		go func() { beside <- load.ServeSink(context.WithoutCancel(ctx), o.sink) }()
+	}
+	served := make(chan error, 1)
+	go func() { served <- run(ctx, l, w) }()
+	select {
+	case err := <-beside:
+		return err
+	case err := <-served:
+		return err
 	}
 }
 
@@ -79,7 +124,10 @@ func run(ctx context.Context, l net.Listener, w *web) error {
 
 type web struct {
 	hostname, version string
+	replica           string // empty outside the fleet
+	quiet, load       bool
 	failing           atomic.Bool
+	well              atomic.Pointer[time.Time] // when /healthz was first answered with 200
 	exit              func(code int)
 }
 
@@ -92,7 +140,7 @@ func newWeb() *web {
 	if version == "" {
 		version = "unknown"
 	}
-	return &web{hostname: hostname, version: version, exit: os.Exit}
+	return &web{hostname: hostname, version: version, replica: os.Getenv("ORCH_REPLICA"), exit: os.Exit}
 }
 
 func (w *web) handler() http.Handler {
@@ -107,13 +155,25 @@ func (w *web) handler() http.Handler {
 		w.failing.Store(false)
 		fmt.Fprintln(rw, "healthy")
 	})
+	mux.HandleFunc("/whoami", w.whoami)
 	mux.HandleFunc("/headers", headers)
 	mux.HandleFunc("/crash", func(http.ResponseWriter, *http.Request) {
 		fmt.Println("crashing as asked")
 		w.exit(3)
 	})
 	mux.HandleFunc("/oom", func(http.ResponseWriter, *http.Request) { exhaust() })
-	return logged(mux)
+	if w.load {
+		new(load.Server).Handle(mux)
+	}
+	named := http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		rw.Header().Set(load.HeaderReplica, w.replica)
+		rw.Header().Set(load.HeaderClient, r.RemoteAddr)
+		mux.ServeHTTP(rw, r)
+	})
+	if w.quiet {
+		return named
+	}
+	return logged(named)
 }
 
 // identity are the variables that say which replica this is.
@@ -134,11 +194,23 @@ func (w *web) who(rw http.ResponseWriter, _ *http.Request) {
 	}
 }
 
+func (w *web) whoami(rw http.ResponseWriter, r *http.Request) {
+	who := load.Whoami{Hostname: w.hostname, Version: w.version, Replica: w.replica, Slot: os.Getenv("ORCH_SLOT"), Epoch: os.Getenv("ORCH_EPOCH"),
+		Node: os.Getenv("ORCH_NODE"), Client: r.RemoteAddr}
+	if at := w.well.Load(); at != nil {
+		who.Well = *at
+	}
+	rw.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(rw).Encode(who) // a client that has gone does not want it
+}
+
 func (w *web) healthz(rw http.ResponseWriter, _ *http.Request) {
 	if w.failing.Load() {
 		http.Error(rw, "failing", http.StatusServiceUnavailable)
 		return
 	}
+	now := time.Now()
+	w.well.CompareAndSwap(nil, &now)
 	fmt.Fprintln(rw, "ok")
 }
 

@@ -41,11 +41,26 @@ func TestWeb(t *testing.T) {
 		{"/recover", "healthy", 200},
 		{"/healthz", "ok", 200},
 		{"/headers", "X-Test: yes", 200},
+		{"/whoami", `"Replica":"web-0"`, 200},
+		{"/whoami", `"Client":"192.0.2.1:1234","Well":"20`, 200},
 		{"/nothing", "404", 404},
 	} {
 		code, body := get(t, h, step.path)
 		if code != step.code || !strings.Contains(body, step.body) {
 			t.Errorf("GET %s: %d %q, want %d and %q", step.path, code, body, step.code, step.body)
+		}
+	}
+}
+
+// TestLoadIsAskedFor: without the flag nobody can have requests sent.
+func TestLoadIsAskedFor(t *testing.T) {
+	for _, on := range []bool{false, true} {
+		w := newWeb()
+		w.load, w.quiet = on, true
+		rec := httptest.NewRecorder()
+		w.handler().ServeHTTP(rec, httptest.NewRequest("POST", "/run", strings.NewReader("{}")))
+		if want := map[bool]int{false: 404, true: 400}[on]; rec.Code != want {
+			t.Errorf("with -load=%v: %d, want %d", on, rec.Code, want)
 		}
 	}
 }
