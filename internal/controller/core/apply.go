@@ -23,7 +23,7 @@ func (c *Core) apply(ev Apply) {
 	results := make([]Applied, len(ev.Services))
 	changed := make([]*service, len(ev.Services))
 	record := &request{ID: ev.RequestID}
-	var ops []store.Op
+	var lackVIP []*service
 	seen := map[api.Key]bool{}
 	for i, want := range ev.Services {
 		s, outcome, err := c.prepare(want, ev)
@@ -37,11 +37,26 @@ func (c *Core) apply(ev Apply) {
 		}
 		results[i].Outcome, changed[i] = outcome, s
 		record.Applied = append(record.Applied, requestedOne{s.key, outcome})
-		if outcome != "unchanged" {
+		if outcome != "unchanged" && s.lacksVIP() {
+			lackVIP = append(lackVIP, s)
+		}
+	}
+	err := c.portConflicts(changed)
+	if err == nil {
+		err = c.reserveVIPs(lackVIP, ev.DryRun)
+	}
+	if err != nil {
+		c.answer(ev.Ticket, nil, err)
+		return
+	}
+	var ops []store.Op
+	for i, s := range changed {
+		if results[i].Outcome != "unchanged" {
 			ops = append(ops, s.ops()...)
 		}
 	}
 	if err := c.fits(fmt.Sprintf("apply %d services at once", len(ev.Services)), ops); err != nil {
+		c.releaseVIPs(lackVIP)
 		c.answer(ev.Ticket, nil, err)
 		return
 	}
@@ -68,10 +83,16 @@ func (c *Core) apply(ev Apply) {
 // accept puts a changed service in the place of the one before.
 func (c *Core) accept(s *service, outcome, by string) {
 	s.fresh = false
+	before := c.services[s.key]
 	c.services[s.key] = s
+	if before != nil && s.obj.Status.VIP == "" { // it is headless now
+		c.returnVIP(before)
+	}
 	c.event(s.key.Namespace, api.KindService, s.key.Name, api.EventNormal, map[string]string{"created": "Created", "configured": "Configured"}[outcome],
 		fmt.Sprintf("revision %d, %d replicas, by %s", s.obj.Status.Revision, s.obj.Spec.Want(), orElse(by, "unknown")))
 	c.pruneRevisions(s)
+	c.claimPorts(s)
+	c.tellService(s)
 	c.markDirty(s)
 	for _, f := range s.fillings {
 		c.view.touchFilling(f) // replicas show their service's labels
@@ -142,9 +163,12 @@ func (c *Core) prepare(want *api.Service, ev Apply) (*service, string, error) {
 	m.ResourceVersion++
 	next.obj = api.Service{TypeMeta: api.TypeMeta{APIVersion: api.Version, Kind: api.KindService}, Metadata: m, Spec: want.Spec, Status: next.obj.Status}
 	if newTemplate {
-		next.obj.Status = api.ServiceStatus{Revision: next.obj.Status.Revision + 1}
+		next.obj.Status = api.ServiceStatus{Revision: next.obj.Status.Revision + 1, VIP: next.obj.Status.VIP}
 		next.addRevision(&api.Revision{Service: key, UID: m.UID, Number: next.obj.Status.Revision, Template: want.Spec.Template, CreatedAt: c.now})
 		next.fresh = true
+	}
+	if want.Spec.Headless {
+		next.obj.Status.VIP = ""
 	}
 	return next, outcome, nil
 }

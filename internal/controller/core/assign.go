@@ -54,13 +54,16 @@ type endpoints struct {
 	// kept were left to agents as they know them, for their nodes had not
 	// reported to this leader: they are changed as soon as anything is known.
 	kept map[api.ReplicaKey]bool
+	// services are what agents know of them.
+	services        map[api.Key]wire.Service
+	changedServices map[api.Key]bool
 	// unsettled are services of whose replicas something changed.
 	unsettled map[api.Key]bool
 }
 
 func newEndpoints() endpoints {
 	return endpoints{live: map[api.ReplicaKey]wire.Endpoint{}, changed: map[api.ReplicaKey]bool{}, kept: map[api.ReplicaKey]bool{},
-		unsettled: map[api.Key]bool{}}
+		services: map[api.Key]wire.Service{}, changedServices: map[api.Key]bool{}, unsettled: map[api.Key]bool{}}
 }
 
 // withdraw tells whether there was anything to withdraw.
@@ -75,14 +78,34 @@ func (e *endpoints) withdraw(k api.ReplicaKey) bool {
 	return true
 }
 
-func (e *endpoints) put(want wire.Endpoint) {
+// put tells whether anything changed.
+func (e *endpoints) put(want wire.Endpoint) bool {
 	have, ok := e.live[want.Replica]
 	if ok && have.IP == want.IP && have.NodeIP == want.NodeIP && have.Degraded == want.Degraded {
-		return
+		return false
 	}
 	delete(e.kept, want.Replica)
 	e.live[want.Replica] = want
 	e.changed[want.Replica] = true
+	return true
+}
+
+func (e *endpoints) putService(want wire.Service) {
+	if have, ok := e.services[want.Key]; !ok || !sameService(have, want) {
+		e.services[want.Key] = want
+		e.changedServices[want.Key] = true
+	}
+}
+
+func sameService(a, b wire.Service) bool {
+	return a.VIP == b.VIP && a.SessionAffinity == b.SessionAffinity && a.TrafficDistribution == b.TrafficDistribution && slices.Equal(a.Ports, b.Ports)
+}
+
+func (e *endpoints) dropService(k api.Key) {
+	if _, ok := e.services[k]; ok {
+		delete(e.services, k)
+		e.changedServices[k] = true
+	}
 }
 
 // unsettle has the service's endpoints looked at before they are next sent.
@@ -137,15 +160,25 @@ func (c *Core) unsure(f *filling) bool {
 	return f.doubted && (!f.reported || c.verdictOf(f) == api.VerdictAgentLost)
 }
 
+// keeps tells whether agents keep what they know of a filling.
+func (c *Core) keeps(f *filling) bool {
+	x := c.standingOf(f)
+	return x == kept || x == lastKept && c.services[f.key.ServiceKey()].bare
+}
+
 // settleService gives traffic to what is ready. If nothing is, what was ready when
 // last heard of keeps it, degraded: it may well answer, and no endpoint surely
 // does not. It costs the service's replicas.
 func (c *Core) settleService(s *service) {
+	bare := s.bare
 	s.bare = !slices.ContainsFunc(s.fillings, func(f *filling) bool {
 		x := c.standingOf(f)
 		return x == live || x == kept
 	})
 	for _, f := range s.fillings {
+		if s.bare != bare { // users see which are kept
+			c.view.touchFilling(f)
+		}
 		switch x := c.standingOf(f); {
 		case x == kept || x == lastKept && s.bare:
 		case x == live || x == lastKnown && s.bare:
@@ -160,9 +193,10 @@ func (c *Core) settleService(s *service) {
 func (c *Core) give(s *service, f *filling, degraded bool) {
 	n := c.nodes[f.node]
 	before := c.ends.live[f.key].Degraded
-	c.ends.put(wire.Endpoint{Replica: f.key, Node: f.node, IP: f.status.IP, NodeIP: n.obj.Status.Address, Ports: f.ports, Degraded: degraded})
-	if degraded != before {
+	if c.ends.put(wire.Endpoint{Replica: f.key, Node: f.node, IP: f.status.IP, NodeIP: n.obj.Status.Address, Ports: f.ports, Degraded: degraded}) {
 		c.view.touchFilling(f)
+	}
+	if degraded != before {
 		c.view.touch(s)
 	}
 	if degraded && !before {
@@ -190,11 +224,12 @@ func (c *Core) withdraw(f *filling) {
 
 // sendEndpoints tells agents what changed, and new sessions everything.
 func (c *Core) sendEndpoints() {
-	if len(c.ends.changed) == 0 && len(c.fresh) == 0 {
+	changed := len(c.ends.changed)+len(c.ends.changedServices) > 0
+	if !changed && len(c.fresh) == 0 {
 		return
 	}
 	keys := slices.SortedFunc(maps.Keys(c.ends.changed), compareReplicas)
-	if len(keys) > 0 {
+	if changed {
 		c.ends.version++
 	}
 	delta := wire.EndpointSet{Version: c.ends.version}
@@ -205,7 +240,15 @@ func (c *Core) sendEndpoints() {
 			delta.Drop = append(delta.Drop, k)
 		}
 	}
+	for _, k := range sortedKeys(c.ends.changedServices) {
+		if s, ok := c.ends.services[k]; ok {
+			delta.Services = append(delta.Services, s)
+		} else {
+			delta.DropServices = append(delta.DropServices, k)
+		}
+	}
 	clear(c.ends.changed)
+	clear(c.ends.changedServices)
 	var all wire.EndpointSet // made once, shared by all sessions that are new
 	if len(c.fresh) > 0 {
 		all = c.allEndpoints()
@@ -214,7 +257,7 @@ func (c *Core) sendEndpoints() {
 		switch {
 		case c.fresh[n.name]:
 			c.emit(SendEndpoints{Node: n.name, Session: n.session, Set: all})
-		case len(keys) > 0:
+		case changed:
 			c.emit(SendEndpoints{Node: n.name, Session: n.session, Set: delta})
 		}
 	}
@@ -226,9 +269,12 @@ func (c *Core) allEndpoints() wire.EndpointSet {
 	for _, k := range slices.SortedFunc(maps.Keys(c.ends.live), compareReplicas) {
 		set.Put = append(set.Put, c.ends.live[k])
 	}
+	for _, k := range slices.SortedFunc(maps.Keys(c.ends.services), compareKeys) {
+		set.Services = append(set.Services, c.ends.services[k])
+	}
 	for _, n := range c.sortedNodes() {
 		for _, f := range n.sortedFillings() {
-			if x := c.standingOf(f); x == kept || x == lastKept && c.services[f.key.ServiceKey()].bare {
+			if c.keeps(f) {
 				c.ends.kept[f.key] = true
 				set.Keep = append(set.Keep, f.key)
 			}

@@ -9,10 +9,10 @@ import (
 
 // counters are the numbers that may never be given twice. They are written with
 // whatever used them.
-type counters struct{ epoch, event uint64 }
+type counters struct{ epoch, event, subnet, vip uint64 }
 
 func (n counters) record() []byte {
-	return message(&orchv1.Counters{Epoch: n.epoch, Event: n.event})
+	return message(&orchv1.Counters{Epoch: n.epoch, Event: n.event, Subnet: n.subnet, Vip: n.vip})
 }
 
 // batch gathers writes and holds the effects that wait for them.
@@ -88,12 +88,17 @@ func (c *Core) emit(e Effect) {
 // meant for a session that is over: what it says may have been undone within the
 // same transaction, and so was never committed.
 func (c *Core) release(e Effect) {
-	if s, ok := e.(SendAssignments); ok {
+	switch s := e.(type) {
+	case SendAssignments:
 		if c.current(s.Node, s.Session) == nil {
 			return
 		}
 		s.Set.StoreRevision = c.rev
 		e = s
+	case SendNetwork:
+		if c.current(s.Node, s.Session) == nil {
+			return
+		}
 	}
 	c.out = append(c.out, e)
 }

@@ -3,6 +3,7 @@ package core
 import (
 	"cmp"
 	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -73,15 +74,19 @@ type Core struct {
 	ends  endpoints
 	view  view
 
+	addresses addresses
+	claims    claims
+
 	unknown map[string]bool // nodes of which nothing is known yet in this term
 	tally   tally
 	frozen  frozen
 	records []*entry // changed in this turn
 
-	budgets  Budgets
-	spending spending
-	reliefs  reliefs
-	relieved map[api.Key]bool // services with a relief under way
+	budgets   Budgets
+	handovers handovers
+	spending  spending
+	reliefs   reliefs
+	relieved  map[api.Key]bool // services with a relief under way
 
 	began    time.Time          // this term did
 	quorumAt time.Time          // when the newest commit that succeeded was sent
@@ -106,6 +111,7 @@ func New(cfg Config) *Core {
 		fleet: scheduler.NewFleet(), live: liveness.New(cfg.Liveness), history: newHistory(cfg.EventHistory),
 		dirty: map[api.Key]bool{}, blocked: map[api.Key]bool{}, wakes: map[api.Key]time.Time{},
 		back: map[string]bool{}, fresh: map[string]bool{}, ends: newEndpoints(), view: newView(),
+		addresses: newAddresses(), claims: newClaims(),
 		unknown: map[string]bool{}, requests: newRequests(), tally: tally{of: map[api.Verdict]int{}},
 		budgets: cfg.Budgets.withDefaults(), spending: spending{short: map[api.Key]bool{}},
 		reliefs: reliefs{ailing: map[string]bool{}}, relieved: map[api.Key]bool{}, renewals: map[string][]Renew{},
@@ -115,6 +121,7 @@ func New(cfg Config) *Core {
 // Begin starts the term: every node has a grace to return.
 func (c *Core) Begin(now time.Time) []Effect {
 	c.now, c.began = now, now
+	c.beginNetwork()
 	unreached := c.unreached()
 	for _, n := range c.sortedNodes() {
 		last := liveness.Unknown
@@ -130,6 +137,8 @@ func (c *Core) Begin(now time.Time) []Effect {
 		c.liveStep(liveness.NodeAdded{Node: n.name, Verdict: last, BootID: n.obj.Status.BootID})
 	}
 	c.liveStep(liveness.LeaderStarted{BootID: c.cfg.BootID})
+	c.beginHandovers()
+	c.beginDrains()
 	for _, n := range c.sortedNodes() {
 		c.fleet.SetNode(n.forScheduler())
 	}
@@ -185,6 +194,10 @@ func (c *Core) Step(ev Event, now time.Time) []Effect {
 		c.sessionClosed(ev)
 	case Status:
 		c.status(ev)
+	case Acked:
+		c.acked(ev)
+	case Rebalance:
+		c.rebalance(ev)
 	case Beat:
 		if n := c.current(ev.Node, ev.Session); n != nil {
 			c.liveStep(liveness.Beat{Node: ev.Node, Seq: ev.Seq, Check: liveness.SelfCheck(ev.Check)})
@@ -227,6 +240,7 @@ func (c *Core) Turn(now time.Time) []Effect {
 	c.planDirty()
 	c.settleBack()
 	c.settleEndpoints()
+	c.sendNetwork() // first the way, then the traffic
 	c.sendEndpoints()
 	c.writeRecords()
 	c.publish()
@@ -264,7 +278,7 @@ func (c *Core) NextWake() (time.Time, bool) {
 	if !ok {
 		at = time.Time{}
 	}
-	at = earliest(at, c.reliefs.at)
+	at = earliest(earliest(at, c.reliefs.at), c.nextHandover())
 	for _, w := range c.wakes {
 		at = earliest(at, w)
 	}
@@ -331,6 +345,8 @@ func (c *Core) sortedNodes() []*node {
 	slices.SortFunc(out, func(a, b *node) int { return cmp.Compare(a.name, b.name) })
 	return out
 }
+
+func sortedKeys(of map[api.Key]bool) []api.Key { return slices.SortedFunc(maps.Keys(of), compareKeys) }
 
 func compareKeys(a, b api.Key) int {
 	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))

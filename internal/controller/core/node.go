@@ -69,7 +69,8 @@ func (c *Core) current(name string, session uint64) *node {
 }
 
 func (n *node) forScheduler() scheduler.Node {
-	return scheduler.Node{Name: n.name, Labels: n.obj.Metadata.Labels, Capacity: n.obj.Status.Capacity,
+	addresses, noNetwork := addressesOf(n)
+	return scheduler.Node{Name: n.name, Labels: n.obj.Metadata.Labels, Capacity: n.obj.Status.Capacity, Addresses: addresses, NoNetwork: noNetwork,
 		Verdict: n.verdict, Unschedulable: n.obj.Spec.Unschedulable, Impaired: n.impaired, Damped: n.damped()}
 }
 
@@ -123,6 +124,11 @@ func (c *Core) sessionOpened(ev SessionOpened) {
 	h := ev.Hello
 	n.obj.Metadata.Labels = h.Labels
 	s := &n.obj.Status
+	if s.Subnet == "" {
+		c.giveSubnet(n)
+	} else if s.Address != h.Address {
+		c.addresses.changed[n.name] = true
+	}
 	s.BootID, s.Address, s.Capacity, s.Version, s.OS, s.Kernel, s.Runtime = h.BootID, h.Address, h.Capacity, h.Version, h.OS, h.Kernel, h.Runtime
 	s.Verdict, s.VerdictWhy, s.VerdictSince = "", "", time.Time{} // Dead is over: it has a session
 	if !known || string(before) != string(object(api.KindNode, &n.obj)) {
@@ -131,6 +137,7 @@ func (c *Core) sessionOpened(ev SessionOpened) {
 	c.fleet.SetNode(n.forScheduler())
 	c.view.touchNode(n)
 	c.roomMade()
+	c.sendStanding(n)
 	c.sendToNode(n.name, wire.AssignmentSet{Complete: true, Put: c.assignmentsOf(n)})
 }
 
@@ -374,6 +381,7 @@ func (c *Core) removeNode(n *node, by string) error {
 	c.liveStep(liveness.NodeRemoved{Node: n.name})
 	c.fleet.RemoveNode(n.name)
 	delete(c.nodes, n.name)
+	c.returnSubnet(n)
 	delete(c.reliefs.ailing, n.name)
 	c.judge(n, "")
 	for _, x := range n.records {

@@ -19,6 +19,7 @@ import (
 const (
 	Prefix          = "/orch/state/"
 	countersKey     = Prefix + "counters"
+	networkKey      = Prefix + "network"
 	servicePrefix   = Prefix + "services/"   // <namespace>/<name>
 	revisionPrefix  = Prefix + "revisions/"  // <namespace>/<name>/<number>
 	placementPrefix = Prefix + "placements/" // <namespace>/<service>/<slot>/<epoch>
@@ -123,8 +124,13 @@ func (c *Core) loadEntry(kv store.KV) error {
 		if err := proto.Unmarshal(kv.Value, &n); err != nil {
 			return err
 		}
-		c.counters = counters{n.Epoch, n.Event}
+		c.counters = counters{n.Epoch, n.Event, n.Subnet, n.Vip}
 		c.written = c.counters
+	case kv.Key == networkKey:
+		if err := openEnvelope(kv.Value, &c.addresses.cluster); err != nil {
+			return err
+		}
+		return c.addresses.cluster.Validate()
 	case kind == "services" && len(parts) == 2:
 		s := newService(api.Key{Namespace: parts[0], Name: parts[1]})
 		if err := openEnvelope(kv.Value, &s.obj); err != nil {

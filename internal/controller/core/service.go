@@ -213,6 +213,9 @@ func (c *Core) removeIfDone(s *service) bool {
 	}
 	c.write(ops...)
 	delete(c.services, s.key)
+	c.unclaimPorts(s.key)
+	c.ends.dropService(s.key)
+	c.returnVIP(s)
 	delete(c.dirty, s.key)
 	delete(c.blocked, s.key)
 	delete(c.wakes, s.key)

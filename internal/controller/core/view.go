@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/wire"
 )
 
 // view knows what is published, so that only changes are.
@@ -88,6 +89,13 @@ func (v *view) forget(s *service) {
 func (v *view) forgetFilling(f *filling) {
 	delete(v.fillings, f.key)
 	v.gone(fillingKey(f))
+	v.gone(endpointKey(f))
+}
+
+func endpointKey(f *filling) ViewKey {
+	k := fillingKey(f)
+	k.Kind = api.KindEndpoint
+	return k
 }
 
 func fillingKey(f *filling) ViewKey {
@@ -115,6 +123,11 @@ func (c *Core) publish() {
 	for _, key := range slices.SortedFunc(maps.Keys(c.view.fillings), compareReplicas) {
 		f := c.view.fillings[key]
 		c.view.put(fillingKey(f), c.publicReplica(c.services[key.ServiceKey()], f))
+		if e := c.publicEndpoint(f); e != nil {
+			c.view.put(endpointKey(f), e)
+		} else {
+			c.view.gone(endpointKey(f))
+		}
 	}
 	clear(c.view.fillings)
 	for _, key := range slices.SortedFunc(maps.Keys(c.view.services), compareKeys) {
@@ -195,6 +208,22 @@ func (c *Core) publicReplica(s *service, f *filling) *api.Replica {
 	return r
 }
 
+// publicEndpoint gives what agents are told of a filling, nil where that is that it
+// gets no traffic. Of one that they keep, its address may not be known here.
+func (c *Core) publicEndpoint(f *filling) *api.Endpoint {
+	e, live := c.ends.live[f.key]
+	if !live {
+		if !c.keeps(f) {
+			return nil
+		}
+		e = wire.Endpoint{IP: f.status.IP, Ports: f.ports}
+	}
+	return &api.Endpoint{TypeMeta: api.TypeMeta{APIVersion: api.Version, Kind: api.KindEndpoint},
+		Metadata: api.Metadata{Name: endpointKey(f).Name, Namespace: f.key.Namespace, Labels: c.services[f.key.ServiceKey()].obj.Metadata.Labels, CreatedAt: f.placedAt},
+		Status: api.EndpointStatus{Service: f.key.Service, Replica: f.key.Name(), Epoch: f.key.Epoch, Node: f.node, IP: e.IP, Ports: e.Ports,
+			Verdict: c.verdictOf(f), Degraded: e.Degraded, Kept: !live}}
+}
+
 func (c *Core) verdictWords(f *filling, v api.Verdict) string {
 	if n := c.nodes[f.node]; n != nil {
 		return fmt.Sprintf("node %s is %s: %s", f.node, v, n.why)
@@ -204,7 +233,7 @@ func (c *Core) verdictWords(f *filling, v api.Verdict) string {
 
 func (c *Core) publicService(s *service) *api.Service {
 	out := s.obj
-	st := api.ServiceStatus{Revision: s.obj.Status.Revision}
+	st := api.ServiceStatus{Revision: s.obj.Status.Revision, VIP: s.obj.Status.VIP}
 	ready, updatedReady := map[int]bool{}, map[int]bool{}
 	for _, f := range s.fillings {
 		if f.stopping || f.void {
@@ -245,6 +274,9 @@ func (c *Core) reasons(s *service) []string {
 			}
 		}
 		return out
+	}
+	if s.lacksVIP() {
+		out = append(out, c.noVIP())
 	}
 	var last []string
 	for _, f := range s.fillings {
