@@ -24,6 +24,7 @@ type config struct {
 	etcdEndpoints                                  []string
 	etcdCert, etcdKey, etcdCA                      string
 	limits                                         limits
+	network                                        networkFlags
 }
 
 func command() *cobra.Command {
@@ -68,6 +69,7 @@ func command() *cobra.Command {
 	f.StringVar(&c.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&c.pprofAddr, "pprof-addr", "", "serve profiles at this loopback `address`")
 	c.limits.addTo(f)
+	c.network.addTo(f)
 	return cmd
 }
 
@@ -91,6 +93,9 @@ func (c *config) complete() (err error) {
 		return errors.New("--etcd-cert, --etcd-key and --etcd-ca are for an external etcd: give --etcd-endpoints too")
 	}
 	if err := c.limits.check(); err != nil {
+		return err
+	}
+	if err := c.network.complete(); err != nil {
 		return err
 	}
 	return c.completeAddresses()

@@ -25,6 +25,7 @@ import (
 	"github.com/orchctl/orch/internal/evidence"
 	"github.com/orchctl/orch/internal/gossip"
 	"github.com/orchctl/orch/internal/liveness"
+	"github.com/orchctl/orch/internal/network"
 	"github.com/orchctl/orch/internal/store"
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
 )
@@ -62,6 +63,9 @@ type Config struct {
 	// Liveness and Budgets may be zero: the defaults.
 	Liveness liveness.Limits
 	Budgets  core.Budgets
+	// Network is the replicas' network, where the store does not say yet. Zero:
+	// network.DefaultCluster.
+	Network network.Cluster
 	// Gossip may be nil: no hints. GossipPeers then may be too.
 	Gossip interface{ Hints() <-chan gossip.Hint }
 	// GossipPeers are where agents join gossip, as "host:port".

@@ -28,6 +28,8 @@ func (l *loop) carry(ctx context.Context, effects []core.Effect) {
 			l.c.sessions.Assign(e)
 		case core.SendEndpoints:
 			l.c.sessions.Endpoints(e)
+		case core.SendNetwork:
+			l.c.sessions.Network(e)
 		case core.SendGrant:
 			l.c.sessions.Grant(e)
 		case core.AskWitness:

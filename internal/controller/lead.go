@@ -12,6 +12,7 @@ import (
 	"github.com/orchctl/orch/internal/controller/core"
 	"github.com/orchctl/orch/internal/controller/election"
 	"github.com/orchctl/orch/internal/controller/identity"
+	"github.com/orchctl/orch/internal/network"
 )
 
 // lead is one term, from reading the store to closing the last session.
@@ -31,10 +32,11 @@ func (c *Controller) lead(ctx context.Context, lease election.Lease) error {
 	if err != nil {
 		return fmt.Errorf("read tokens and names: %w", err)
 	}
-	k := core.New(core.Config{Incarnation: c.incarnation, Term: lease.Term, BootID: c.cfg.BootID, Limits: commits.Limits(), Liveness: c.cfg.Liveness, Budgets: c.cfg.Budgets})
+	k := core.New(core.Config{Incarnation: c.incarnation, Term: lease.Term, BootID: c.cfg.BootID, Limits: commits.Limits(), Liveness: c.cfg.Liveness, Budgets: c.cfg.Budgets, Network: c.cfg.Network})
 	if err := k.Load(kvs, rev); err != nil {
 		return err
 	}
+	c.warnOfNetwork(k.Network())
 	t := newTerm(c.incarnation, lease, end)
 	if err := c.cfg.Authority.Begin(book, t); err != nil {
 		return err
@@ -57,6 +59,18 @@ func (c *Controller) lead(ctx context.Context, lease election.Lease) error {
 		return cause
 	}
 	return err
+}
+
+// warnOfNetwork tells where the store's network is not what the flags say. It is no
+// reason not to lead: agents have their subnets, services their virtual IPs.
+func (c *Controller) warnOfNetwork(stored network.Cluster) {
+	said := c.cfg.Network
+	if said == (network.Cluster{}) || stored == (network.Cluster{}) {
+		return
+	}
+	for _, x := range said.Differences(stored) {
+		c.cfg.Log.Warn("the network was decided when the cluster was made: the flag changes nothing", "flag", x.Flag, "says", x.This, "holds", x.Other)
+	}
 }
 
 // retire takes the term away from everybody. It is over before the book of

@@ -31,27 +31,40 @@ const (
 	maxNodeBits = 28 // 16 addresses: fewer are used up by a node's own
 )
 
+const (
+	// rangeBitsMin: no network has more addresses to give away than 10.0.0.0/8.
+	rangeBitsMin = 8
+	// servicesBitsMax: a narrower range is used up by ReservedVIPs.
+	servicesBitsMax = 28
+)
+
 // Validate tells what is wrong, and what would be right.
 func (c Cluster) Validate() error {
 	switch {
-	case !c.Nodes.IsValid() || !c.Nodes.Addr().Is4():
-		return fmt.Errorf("cluster range %s: want an IPv4 range, such as 10.64.0.0/10", c.Nodes)
-	case !c.Services.IsValid() || !c.Services.Addr().Is4():
-		return fmt.Errorf("service range %s: want an IPv4 range, such as 10.128.0.0/14", c.Services)
+	case !usable(c.Nodes):
+		return fmt.Errorf("%s %s: want an IPv4 range for replicas, of /8 or narrower, such as 10.64.0.0/10", FlagNodes, c.Nodes)
+	case !usable(c.Services):
+		return fmt.Errorf("%s %s: want an IPv4 range for virtual IPs, of /8 or narrower, such as 10.128.0.0/14", FlagServices, c.Services)
 	case c.NodeBits < minNodeBits || c.NodeBits > maxNodeBits:
-		return fmt.Errorf("node mask size %d: want %d to %d; 24 gives each node 256 addresses", c.NodeBits, minNodeBits, maxNodeBits)
+		return fmt.Errorf("%s %d: want %d to %d; 24 gives each node 256 addresses", FlagNodeBits, c.NodeBits, minNodeBits, maxNodeBits)
 	case c.NodeBits < c.Nodes.Bits():
-		return fmt.Errorf("node mask size %d: a subnet of that size is larger than the cluster range %s", c.NodeBits, c.Nodes)
-	case c.Services.Bits() > 28:
-		return fmt.Errorf("service range %s: want a /28 or wider", c.Services)
+		return fmt.Errorf("%s %d: a subnet of that size is larger than %s %s", FlagNodeBits, c.NodeBits, FlagNodes, c.Nodes)
+	case c.Services.Bits() > servicesBitsMax:
+		return fmt.Errorf("%s %s: want a /%d or wider", FlagServices, c.Services, servicesBitsMax)
 	case c.Nodes.Overlaps(c.Services):
-		return fmt.Errorf("cluster range %s and service range %s overlap", c.Nodes, c.Services)
+		return fmt.Errorf("%s %s and %s %s overlap: choose ranges that do not", FlagNodes, c.Nodes, FlagServices, c.Services)
 	}
 	switch c.Routes {
 	case wire.RoutesAuto, wire.RoutesDirect, wire.RoutesVXLAN:
 		return nil
 	}
-	return fmt.Errorf("routes %q: want auto, direct or vxlan", c.Routes)
+	return fmt.Errorf("%s %q: want auto, direct or vxlan", FlagRoutes, c.Routes)
+}
+
+// usable tells whether hosts can have addresses of the range.
+func usable(p netip.Prefix) bool {
+	a := p.Addr()
+	return p.IsValid() && a.Is4() && p.Bits() >= rangeBitsMin && !a.IsLoopback() && !a.IsMulticast() && !a.IsLinkLocalUnicast() && a.As4()[0] != 0 && a.As4()[0] < 240
 }
 
 // Subnets is how many nodes can have one.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -170,6 +171,16 @@ func (s *Server) Assign(e core.SendAssignments) {
 func (s *Server) Endpoints(e core.SendEndpoints) {
 	s.enqueue(e.Node, e.Session, func() (*orchv1.ControllerMessage, error) {
 		return &orchv1.ControllerMessage{Message: &orchv1.ControllerMessage_Endpoints{Endpoints: e.Set.ToPB()}}, nil
+	})
+}
+
+// Network: see Assign. The core's list of peers has all nodes; the session's own is
+// left out here, so that one list does for all.
+func (s *Server) Network(e core.SendNetwork) {
+	s.enqueue(e.Node, e.Session, func() (*orchv1.ControllerMessage, error) {
+		pb := e.Set.ToPB()
+		pb.Put = slices.DeleteFunc(pb.Put, func(p *orchv1.Peer) bool { return p.GetNode() == e.Node })
+		return &orchv1.ControllerMessage{Message: &orchv1.ControllerMessage_Network{Network: pb}}, nil
 	})
 }
 

@@ -222,7 +222,7 @@ func (x *session) take(m *orchv1.AgentMessage) error {
 		}
 		return x.term.Tell(x.ctx, core.Renew{Node: x.node, Session: x.id, Renewal: r})
 	case *orchv1.AgentMessage_Ack:
-		return nil // nothing waits for acknowledgements yet
+		return x.term.Tell(x.ctx, core.Acked{Node: x.node, Session: x.id, EndpointVersion: m.Ack.GetEndpointVersion()})
 	default:
 		return status.Error(codes.InvalidArgument, "a message without content")
 	}
