@@ -15,7 +15,7 @@ import (
 // completionTimeout bounds what a press of the tab key may wait for.
 const completionTimeout = 2 * time.Second
 
-var allKinds = []string{api.KindService, api.KindReplica, api.KindNode, api.KindEvent, api.KindVerdict, api.KindFleet}
+var allKinds = []string{api.KindService, api.KindReplica, api.KindEndpoint, api.KindNode, api.KindEvent, api.KindVerdict, api.KindFleet}
 
 type completer = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective)
 
@@ -40,8 +40,11 @@ func without(all, given []string) []string {
 
 // names asks for the names of a kind; without an answer there are none.
 func (t *tool) names(cmd *cobra.Command, kind string) []string {
-	if kind == api.KindVerdict { // a hundred per node: nobody looks through them
+	switch kind {
+	case api.KindVerdict: // a hundred per node: nobody looks through them
 		return nil
+	case api.KindEndpoint: // they are asked for by their service
+		kind = api.KindService
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), completionTimeout)
 	defer cancel()

@@ -32,7 +32,7 @@ func (t *tool) describeCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "describe TYPE [NAME...] | TYPE/NAME...",
 		Short: "Tell everything about services, replicas, nodes or the fleet, and why they are as they are",
-		Example: `  orchctl describe service web     # what is missing, and which nodes would take it
+		Example: `  orchctl describe service web     # its addresses, what is missing, and which nodes would take it
   orchctl describe replica web-0   # how its containers ended
   orchctl describe node/n1         # also what was held of it, why and by whose word
   orchctl describe node n1 --verdicts 0
@@ -91,6 +91,8 @@ func (t *tool) describeOne(ctx context.Context, client orchv1.OrchClient, p *pag
 		return t.describeService(ctx, client, p, v)
 	case *api.Replica:
 		return t.describeReplica(ctx, client, p, v)
+	case *api.Endpoint:
+		p.endpoint(v)
 	case *api.Node:
 		return t.describeNode(ctx, client, p, v)
 	case *api.Event:

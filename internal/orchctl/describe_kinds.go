@@ -23,6 +23,7 @@ func (t *tool) describeService(ctx context.Context, client orchv1.OrchClient, p 
 		p.field(0, "Priority", "%d", s.Spec.Priority)
 	}
 	p.field(0, "Rollout", "%d more and %d fewer than wanted at a time", s.Spec.Surge(s.Spec.Want()), s.Spec.Unavailable(s.Spec.Want()))
+	p.reach(s)
 	p.template(s.Spec.Template)
 	replicas, _, err := t.fetch(ctx, client, listing{}, []target{{api.KindReplica, s.Metadata.Namespace, ""}})
 	if err != nil {
@@ -49,6 +50,9 @@ func (t *tool) describeService(ctx context.Context, client orchv1.OrchClient, p 
 		p.field(0, "Degraded", "%s: out of reach, but traffic has nowhere better to go", strings.Join(degraded, ", "))
 	}
 	p.table("Replicas", rows, "NAME", "READY", "STATUS", "REVISION", "NODE", "IP", "RESTARTS", "REASON")
+	if err := t.endpointsOf(ctx, client, p, s); err != nil {
+		return err
+	}
 	if pending {
 		if err := t.fits(ctx, client, p, s.Metadata.Namespace, s.Metadata.Name); err != nil {
 			return err
@@ -65,6 +69,9 @@ func (p *page) template(x api.Template) {
 	}
 	if c := x.RestartPolicy.Condition; c != "" {
 		p.field(0, "Restarts", "%s, %s to %s apart", c, short(x.RestartPolicy.BackOff.Or(api.DefaultBackOff)), short(x.RestartPolicy.MaxBackOff.Or(api.DefaultMaxBackOff)))
+	}
+	if x.HostNetwork {
+		p.field(0, "Network", "the node's own: each port is a port of the node")
 	}
 	p.field(0, "Stop", "SIGTERM, SIGKILL after %s", short(x.TerminationGracePeriod.Or(api.DefaultGrace)))
 	p.partition(x)
@@ -107,8 +114,11 @@ func (p *page) container(c api.Container) {
 		if x.Name != "" {
 			line += " " + x.Name
 		}
-		if x.Publish != 0 {
-			line += fmt.Sprintf(", on the node as %d", x.Publish)
+		switch {
+		case x.Publish != 0 && x.Mode == api.PublishHost:
+			line += fmt.Sprintf(", on its node as %d", x.Publish)
+		case x.Publish != 0:
+			line += fmt.Sprintf(", on every node as %d", x.Publish)
 		}
 		ports = append(ports, line)
 	}
@@ -281,7 +291,14 @@ func (t *tool) describeNode(ctx context.Context, client orchv1.OrchClient, p *pa
 	if until := st.DampedUntil; !until.IsZero() {
 		p.field(0, "Damped", "until %s (for %s more): it went and came back too often, and gets nothing new", until.UTC().Format(time.RFC3339), short(max(0, until.Sub(p.now))))
 	}
+	p.drain(n)
 	p.field(0, "Address", "%s", st.Address)
+	switch {
+	case st.Subnet != "":
+		p.field(0, "Subnet", "%s", st.Subnet)
+	case st.NetworkWhy != "":
+		p.field(0, "Subnet", "none: %s", st.NetworkWhy)
+	}
 	p.field(0, "Version", "%s", st.Version)
 	p.field(0, "OS", "%s", st.OS)
 	p.field(0, "Kernel", "%s", st.Kernel)

@@ -31,17 +31,20 @@ func (t *tool) getCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "get TYPE [NAME...] | TYPE/NAME...",
 		Aliases: []string{"list", "ls"},
-		Short:   "Show services, replicas, nodes, events, verdicts or the fleet",
+		Short:   "Show services, replicas, endpoints, nodes, events, verdicts or the fleet",
 		Long: `Show objects as a table, or as what they are with -o yaml or json.
 
-Types: service (services, svc), replica (replicas), node (nodes), event (events),
-verdict (verdicts), fleet; several with commas. A replica may be named by an
-unambiguous beginning, and by name and epoch (web-0@17). A verdict is one change
-of what is held of a node; it is named by node and number (n2/17).`,
+Types: service (services, svc), replica (replicas), endpoint (endpoints, ep),
+node (nodes), event (events), verdict (verdicts), fleet; several with commas.
+A replica may be named by an unambiguous beginning, and by name and epoch
+(web-0@17). An endpoint is the address of a replica that gets traffic; endpoints
+are named by their service, or by their replica. A verdict is one change of what
+is held of a node; it is named by node and number (n2/17).`,
 		Example: `  orchctl get services
   orchctl get service/web -o yaml > web.yaml    # apply -f reads it back
   orchctl get replicas -o wide -w               # print what changes, as it changes
   orchctl get replicas -l app=web -A
+  orchctl get endpoints web                     # who gets the service's traffic
   orchctl get nodes -o wide
   orchctl get verdicts --node n2                # what was held of it, why, by whose word
   orchctl get fleet -w                          # nodes by verdict, spares, freezes`,
@@ -100,7 +103,7 @@ func (l listing) check(targets []target) error {
 		if l.node != "" && (x.kind != api.KindVerdict || x.name != "") {
 			return usagef("--node is for all verdicts on a node, such as `orchctl get verdicts --node %s`", l.node)
 		}
-		if l.selector != "" && (x.kind == api.KindEvent || x.kind == api.KindVerdict || x.kind == api.KindFleet) {
+		if l.selector != "" && (x.kind == api.KindEvent || x.kind == api.KindEndpoint || x.kind == api.KindVerdict || x.kind == api.KindFleet) {
 			return usagef("-l: %s have no labels", words(x.kind))
 		}
 	}
@@ -134,6 +137,16 @@ func (t *tool) fetch(ctx context.Context, client orchv1.OrchClient, l listing, t
 				return nil, nil, err
 			}
 			slices.SortStableFunc(list, compareObjects)
+			found = append(found, list...)
+			continue
+		}
+		if x.kind == api.KindEndpoint {
+			list, err := t.endpoints(ctx, client, x)
+			if notFound(err) {
+				missing = t.alsoMissing(missing, err)
+			} else if err != nil {
+				return nil, nil, err
+			}
 			found = append(found, list...)
 			continue
 		}
@@ -192,7 +205,7 @@ func (t *tool) show(l listing, targets []target, found []object) error {
 	case "yaml":
 		return t.showYAML(found)
 	case "json":
-		return t.showJSON(found, len(targets) == 1 && targets[0].name != "")
+		return t.showJSON(found, len(targets) == 1 && targets[0].name != "" && targets[0].kind != api.KindEndpoint) // those of a service are a list, also of one
 	case "name":
 		return t.showNames(found)
 	}

@@ -34,7 +34,7 @@ func TestUsage(t *testing.T) {
 			{"version now", `unexpected argument "now"`},
 			{"get services --request-timeout x", `invalid argument "x" for "--request-timeout" flag: want a duration`},
 			{"logs web-0 --tail x", "want a number; see"},
-			{"get", "say what: service, replica, node, event, verdict or fleet"},
+			{"get", "say what: service, replica, endpoint, node, event, verdict or fleet"},
 			{"get pods", `there is no kind "pods"; did you mean "replica"?`},
 			{"get services -o xml", "-o xml: want wide, yaml, json, name"},
 			{"get services -l a,,b", "a condition is empty"},

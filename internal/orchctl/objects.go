@@ -13,8 +13,8 @@ import (
 )
 
 // object is one api object as it came: value is *api.Service, *api.Replica,
-// *api.Node, *api.Event, *api.VerdictRecord or *api.Fleet, raw its JSON, which a newer controller may have
-// given more fields.
+// *api.Endpoint, *api.Node, *api.Event, *api.VerdictRecord or *api.Fleet, raw its
+// JSON, which a newer controller may have given more fields.
 type object struct {
 	kind  string
 	raw   json.RawMessage
@@ -29,6 +29,8 @@ func decode(o *orchv1.Object) (object, error) {
 		out.value = &api.Service{}
 	case api.KindReplica:
 		out.value = &api.Replica{}
+	case api.KindEndpoint:
+		out.value = &api.Endpoint{}
 	case api.KindNode:
 		out.value = &api.Node{}
 	case api.KindEvent:
@@ -64,6 +66,8 @@ func (o object) namespace() string {
 		return v.Metadata.Namespace
 	case *api.Replica:
 		return v.Metadata.Namespace
+	case *api.Endpoint:
+		return v.Metadata.Namespace
 	case *api.Event:
 		return v.Namespace
 	}
@@ -75,6 +79,8 @@ func (o object) name() string {
 	case *api.Service:
 		return v.Metadata.Name
 	case *api.Replica:
+		return v.Metadata.Name
+	case *api.Endpoint:
 		return v.Metadata.Name
 	case *api.Node:
 		return v.Metadata.Name
@@ -118,6 +124,10 @@ func compareObjects(a, b object) int {
 		y := b.value.(*api.Replica)
 		return cmp.Or(strings.Compare(x.Spec.Service, y.Spec.Service), cmp.Compare(x.Spec.Slot, y.Spec.Slot), cmp.Compare(x.Spec.Epoch, y.Spec.Epoch))
 	}
+	if x, ok := a.value.(*api.Endpoint); ok {
+		y := b.value.(*api.Endpoint)
+		return cmp.Or(strings.Compare(x.Status.Service, y.Status.Service), cmp.Compare(slotOf(x), slotOf(y)), cmp.Compare(x.Status.Epoch, y.Status.Epoch))
+	}
 	return strings.Compare(a.name(), b.name())
 }
 
@@ -128,6 +138,7 @@ var kindWords = []struct {
 }{
 	{api.KindService, "service", "services", []string{"svc"}},
 	{api.KindReplica, "replica", "replicas", []string{"rep", "reps"}},
+	{api.KindEndpoint, "endpoint", "endpoints", []string{"ep", "eps"}},
 	{api.KindNode, "node", "nodes", []string{"no"}},
 	{api.KindEvent, "event", "events", []string{"ev"}},
 	{api.KindVerdict, "verdict", "verdicts", nil},
@@ -137,7 +148,7 @@ var kindWords = []struct {
 // foreign are words of other systems, and ours for them.
 var foreign = map[string]string{"pod": "replica", "pods": "replica", "po": "replica", "container": "replica", "containers": "replica",
 	"task": "replica", "tasks": "replica", "ps": "replica", "alloc": "replica", "allocs": "replica", "deployment": "service",
-	"deployments": "service", "deploy": "service", "statefulset": "service", "server": "node", "servers": "node", "client": "node"}
+	"deployments": "service", "deploy": "service", "statefulset": "service", "endpointslice": "endpoint", "endpointslices": "endpoint", "server": "node", "servers": "node", "client": "node"}
 
 // parseKind reads a word for a kind.
 func parseKind(word string) (string, error) {
@@ -151,7 +162,7 @@ func parseKind(word string) (string, error) {
 	if ours, ok := foreign[low]; ok {
 		hint = fmt.Sprintf("; did you mean %q?", ours)
 	}
-	return "", usagef("there is no kind %q%s (there are service, replica, node, event, verdict and fleet)", word, hint)
+	return "", usagef("there is no kind %q%s (there are service, replica, endpoint, node, event, verdict and fleet)", word, hint)
 }
 
 // word gives the kind's word: "service".
@@ -186,7 +197,7 @@ func (x target) String() string { return word(x.kind) + "/" + x.name }
 // `services,nodes`.
 func (t *tool) parseTargets(args []string) ([]target, error) {
 	if len(args) == 0 {
-		return nil, usagef("say what: service, replica, node, event, verdict or fleet, such as `orchctl get services`")
+		return nil, usagef("say what: service, replica, endpoint, node, event, verdict or fleet, such as `orchctl get services`")
 	}
 	if kind, _, ok := strings.Cut(args[0], "/"); ok {
 		if _, err := parseKind(kind); err != nil {

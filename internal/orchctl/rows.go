@@ -39,8 +39,10 @@ var columns = map[string][]column{
 	api.KindService: {
 		{title: "NAME", cell: serviceCell(func(s *api.Service) string { return s.Metadata.Name })},
 		{title: "READY", cell: serviceCell(func(s *api.Service) string { return fmt.Sprintf("%d/%d", s.Status.Ready, s.Spec.Want()) })},
-		{title: "UP-TO-DATE", cell: serviceCell(func(s *api.Service) string { return strconv.Itoa(s.Status.Updated) })},
+		{title: "UP-TO-DATE", cell: serviceCell(upToDate)},
 		{title: "REVISION", cell: serviceCell(func(s *api.Service) string { return strconv.FormatInt(s.Status.Revision, 10) })},
+		{title: "VIP", cell: serviceCell(vipText)},
+		{title: "PORTS", cell: serviceCell(portsText)},
 		{title: "AGE", cell: func(o object, now time.Time) string { return age(now, o.value.(*api.Service).Metadata.CreatedAt) }},
 		{title: "IMAGES", wide: true, cell: serviceCell(images)},
 		{title: "REASON", wide: true, cell: serviceCell(func(s *api.Service) string { return orDash(serviceReason(s)) })},
@@ -66,6 +68,7 @@ var columns = map[string][]column{
 		{title: "VERSION", cell: nodeCell(func(n *api.Node) string { return orDash(n.Status.Version) })},
 		{title: "AGE", cell: func(o object, now time.Time) string { return age(now, o.value.(*api.Node).Metadata.CreatedAt) }},
 		{title: "ADDRESS", wide: true, cell: nodeCell(func(n *api.Node) string { return orDash(n.Status.Address) })},
+		{title: "SUBNET", wide: true, cell: nodeCell(func(n *api.Node) string { return orDash(n.Status.Subnet) })},
 		{title: "KERNEL", wide: true, cell: nodeCell(func(n *api.Node) string { return orDash(n.Status.Kernel) })},
 		{title: "RUNTIME", wide: true, cell: nodeCell(func(n *api.Node) string { return orDash(n.Status.Runtime) })},
 		{title: "OS", wide: true, cell: nodeCell(func(n *api.Node) string { return orDash(n.Status.OS) })},
@@ -79,8 +82,9 @@ var columns = map[string][]column{
 		{title: "COUNT", cell: eventCell(func(e *api.Event) string { return strconv.Itoa(max(1, e.Count)) })},
 		{title: "MESSAGE", cell: eventCell(func(e *api.Event) string { return e.Message })},
 	},
-	api.KindVerdict: verdictColumns,
-	api.KindFleet:   fleetColumns,
+	api.KindEndpoint: endpointColumns,
+	api.KindVerdict:  verdictColumns,
+	api.KindFleet:    fleetColumns,
 }
 
 // columnsOf gives the columns to show.
@@ -112,6 +116,10 @@ func cells(cols []column, o object, now time.Time) []string {
 	}
 	return out
 }
+
+// upToDate counts wanted replicas of the newest revision; a slot whose replica
+// cannot be reached has two while a spare stands in.
+func upToDate(s *api.Service) string { return strconv.Itoa(min(s.Status.Updated, s.Spec.Want())) }
 
 func images(s *api.Service) string {
 	var out []string
@@ -278,7 +286,12 @@ func nodeWord(n *api.Node) string {
 	if !n.Status.DampedUntil.IsZero() {
 		w += ",Damped"
 	}
-	if n.Spec.Unschedulable {
+	switch {
+	case n.Spec.Drain != nil && n.Status.Replicas > 0:
+		w += ",Draining"
+	case n.Spec.Drain != nil:
+		w += ",Drained"
+	case n.Spec.Unschedulable:
 		w += ",SchedulingDisabled"
 	}
 	return w
@@ -287,7 +300,7 @@ func nodeWord(n *api.Node) string {
 // nodeWhy is the sentence beside the word.
 func nodeWhy(n *api.Node) string {
 	var why []string
-	for _, w := range []string{n.Status.VerdictWhy, n.Status.Impaired} {
+	for _, w := range []string{n.Status.VerdictWhy, n.Status.Impaired, n.Status.NetworkWhy} {
 		if w != "" {
 			why = append(why, w)
 		}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/manifests"
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
 )
@@ -16,13 +17,20 @@ func (t *tool) watch(ctx context.Context, l listing, targets []target) error {
 	if err != nil {
 		return err
 	}
-	if x.name != "" {
+	switch {
+	case x.kind == api.KindEndpoint && x.name != "":
+		about, err := t.endpointsAbout(ctx, client, x)
+		if err != nil {
+			return err
+		}
+		l.about, x.namespace, x.name = about.ref(), about.namespace, ""
+	case x.name != "":
 		if x.name, err = t.fullName(ctx, client, x); err != nil {
 			return err
 		}
 	}
 	cols := columnsOf(x.kind, l.output == "wide", l.all)
-	w := &watcher{t: t, l: l, cols: cols, table: newTable(titles(cols)...), shown: map[string]string{}}
+	w := &watcher{t: t, l: l, cols: cols, table: newSteadyTable(cols), shown: map[string]string{}}
 	err = t.follow(ctx, client, l.request(x), func(n news, o object) error {
 		if n != synced && x.name != "" && o.name() != x.name {
 			return nil
