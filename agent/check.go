@@ -29,6 +29,9 @@ const (
 	// diskMax is how long a small file may take to reach the disk. Behind a
 	// large write-back seconds are usual.
 	diskMax = 10 * time.Second
+	// ailingMax is how long something of the network may be wrong before the node
+	// says that it cannot work: what is put right sooner is nobody's business.
+	ailingMax = 10 * time.Second
 	// watchEvery is how often pressure is read, and how soon a check that hangs
 	// is told in the log.
 	watchEvery = time.Second
@@ -40,6 +43,7 @@ const (
 // begun twice.
 type selfCheck struct {
 	runtime, disk check
+	network       []*ailing
 	pressureDir   string // the kernel's PSI; a folder that is not there says nothing
 	logger        *slog.Logger
 	io, memory    atomic.Uint64 // share in hundredths of a percent
@@ -63,6 +67,7 @@ func newSelfCheck(cfg Config) *selfCheck {
 	return &selfCheck{
 		runtime:     check{name: "containerd", limit: runtimeMax, good: now, try: func(ctx context.Context) error { return cfg.Runtime.Ping(ctx) }},
 		disk:        check{name: "disk", limit: diskMax, good: now, try: func(context.Context) error { return disk.WriteFile(path, []byte("ok\n"), 0o600) }},
+		network:     []*ailing{{name: "network", health: cfg.Network.Health}, {name: "traffic", health: cfg.Traffic.Health}},
 		pressureDir: "/proc/pressure", logger: cfg.Logger,
 	}
 }
@@ -72,7 +77,11 @@ func (s *selfCheck) state() wire.SelfCheck {
 	now := time.Now()
 	age, failing := s.runtime.state(now)
 	diskAge, diskFailing := s.disk.state(now)
-	return wire.SelfCheck{Age: max(age, diskAge), Failing: joinWords(failing, diskFailing), IOPressure: share(&s.io), MemoryPressure: share(&s.memory)}
+	failing = joinWords(failing, diskFailing)
+	for _, a := range s.network {
+		failing = joinWords(failing, a.state(now))
+	}
+	return wire.SelfCheck{Age: max(age, diskAge), Failing: failing, IOPressure: share(&s.io), MemoryPressure: share(&s.memory)}
 }
 
 func joinWords(a, b string) string {
@@ -87,6 +96,9 @@ func (s *selfCheck) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.runtime.run(ctx) })
 	g.Go(func() error { return s.disk.run(ctx) })
+	for _, a := range s.network {
+		g.Go(func() error { every(ctx, watchEvery, a.look); return nil })
+	}
 	g.Go(func() error { return s.watch(ctx) })
 	return g.Wait()
 }
@@ -179,6 +191,39 @@ func (c *check) state(now time.Time) (age time.Duration, failing string) {
 		failing = fmt.Sprintf("%s: %s, since %s", c.name, why, since.UTC().Format("15:04:05 UTC"))
 	}
 	return now.Sub(c.good), failing
+}
+
+// ailing is something that says itself what is wrong with it.
+type ailing struct {
+	name   string
+	health func() string
+
+	mu    sync.Mutex
+	words string
+	since time.Time // zero: nothing is wrong
+}
+
+func (a *ailing) look() {
+	words, now := a.health(), time.Now()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case words == "":
+		a.since = time.Time{}
+	case a.since.IsZero():
+		a.since = now
+	}
+	a.words = words
+}
+
+// state says what has been wrong for long enough; empty: nothing.
+func (a *ailing) state(now time.Time) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.since.IsZero() || now.Sub(a.since) < ailingMax {
+		return ""
+	}
+	return fmt.Sprintf("%s: %s, since %s", a.name, a.words, a.since.UTC().Format("15:04:05 UTC"))
 }
 
 // readPressure reads the share of the last ten seconds in which every task

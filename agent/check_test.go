@@ -39,7 +39,7 @@ func (f *fault) try(context.Context) error {
 func TestSelfCheckNamesWhatFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var containerd, disk fault
-		s := newSelfCheck(Config{Runtime: &sickHost{newRuntime(), containerd.try}, Data: t.TempDir(), Logger: slog.New(slog.DiscardHandler)})
+		s := newSelfCheck(Config{Network: newNetwork(), Traffic: runtimetest.NewTraffic(), Runtime: &sickHost{newRuntime(), containerd.try}, Data: t.TempDir(), Logger: slog.New(slog.DiscardHandler)})
 		s.disk.try = disk.try
 		start := time.Now()
 		ctx, cancel := context.WithCancel(t.Context())
@@ -74,13 +74,57 @@ func TestSelfCheckNamesWhatFails(t *testing.T) {
 	})
 }
 
+// What is wrong with the network for long is the node's affair; what is put right
+// soon is nobody's.
+func TestSelfCheckNamesTheNetwork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net, traffic := newNetwork(), runtimetest.NewTraffic()
+		s := newSelfCheck(Config{Network: net, Traffic: traffic, Runtime: newRuntime(), Data: t.TempDir(), Logger: slog.New(slog.DiscardHandler)})
+		start := time.Now()
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- s.run(ctx) }()
+		want := func(failing string) {
+			t.Helper()
+			synctest.Wait()
+			if got := s.state(); got.Failing != failing {
+				t.Errorf("after %s: %+v, want failing %q", time.Since(start), got, failing)
+			}
+		}
+		time.Sleep(500 * time.Millisecond)
+		net.Ail("the route to 10.64.2.0/24 cannot be set")
+		time.Sleep(9 * time.Second)
+		want("")
+		net.Ail("") // put right
+		time.Sleep(time.Second)
+		net.Ail("cluster range 10.64.0.0/10 overlaps a route of the host")
+		since := start.Add(11 * time.Second)
+		time.Sleep(5 * time.Second)
+		traffic.Ail("nft is not there")
+		time.Sleep(6 * time.Second)
+		want("network: cluster range 10.64.0.0/10 overlaps a route of the host, since " + since.UTC().Format("15:04:05 UTC"))
+		net.Ail("cluster range 10.64.0.0/10 overlaps two routes of the host") // other words, the same trouble
+		time.Sleep(5 * time.Second)
+		want("network: cluster range 10.64.0.0/10 overlaps two routes of the host, since " + since.UTC().Format("15:04:05 UTC") +
+			"; traffic: nft is not there, since " + since.Add(5*time.Second).UTC().Format("15:04:05 UTC"))
+		net.Ail("")
+		traffic.Ail("")
+		time.Sleep(time.Second)
+		want("")
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // TestHangingCheckHoldsUpNothing: neither the other check nor the beat, and it is
 // begun once only, deaf to its context as fsync is.
 func TestHangingCheckHoldsUpNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var pings, hangs atomic.Int64
 		release := make(chan struct{})
-		s := newSelfCheck(Config{Runtime: &sickHost{newRuntime(), func(context.Context) error { pings.Add(1); return nil }}, Data: t.TempDir(), Logger: slog.New(slog.DiscardHandler)})
+		s := newSelfCheck(Config{Network: newNetwork(), Traffic: runtimetest.NewTraffic(), Runtime: &sickHost{newRuntime(), func(context.Context) error { pings.Add(1); return nil }}, Data: t.TempDir(), Logger: slog.New(slog.DiscardHandler)})
 		s.disk.try = func(context.Context) error { hangs.Add(1); <-release; return nil }
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
@@ -119,7 +163,7 @@ func TestHangingCheckHoldsUpNothing(t *testing.T) {
 // TestRuntimeTakesTooLong: containerd's limit is its own, and ends the call.
 func TestRuntimeTakesTooLong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSelfCheck(Config{Runtime: &sickHost{newRuntime(), func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }}, Data: t.TempDir(), Logger: slog.New(slog.DiscardHandler)})
+		s := newSelfCheck(Config{Network: newNetwork(), Traffic: runtimetest.NewTraffic(), Runtime: &sickHost{newRuntime(), func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }}, Data: t.TempDir(), Logger: slog.New(slog.DiscardHandler)})
 		s.disk.try = func(context.Context) error { return nil }
 		start := time.Now()
 		ctx, cancel := context.WithCancel(t.Context())
@@ -165,7 +209,7 @@ func TestPressure(t *testing.T) {
 		t.Errorf("no file: %d", got)
 	}
 	// It goes with the state.
-	s := newSelfCheck(Config{Data: t.TempDir()})
+	s := newSelfCheck(Config{Network: newNetwork(), Traffic: runtimetest.NewTraffic(), Data: t.TempDir()})
 	s.io.Store(9050)
 	s.memory.Store(25)
 	if got := s.state(); got.IOPressure != 0.905 || got.MemoryPressure != 0.0025 {
@@ -176,7 +220,7 @@ func TestPressure(t *testing.T) {
 // TestDiskCheckWritesThrough: the check of the disk is a real one.
 func TestDiskCheckWritesThrough(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
-	s := newSelfCheck(Config{Data: dir})
+	s := newSelfCheck(Config{Network: newNetwork(), Traffic: runtimetest.NewTraffic(), Data: dir})
 	if err := s.disk.try(t.Context()); err == nil {
 		t.Error("a folder that is not there is no error")
 	}

@@ -24,7 +24,8 @@ import (
 // resizesMax is how many sizes of a terminal may wait; older ones are of no use.
 const resizesMax = 4
 
-// Relay implements session.Handler: it serves logs, exec and images.
+// Relay implements session.Handler: it serves logs, exec, images, port-forwards and
+// checks of the network.
 func (d *driver) Relay(ctx context.Context, open *orchv1.OpenRelay, r session.Relay) {
 	var end *orchv1.End
 	switch req := open.GetRequest().(type) {
@@ -34,6 +35,10 @@ func (d *driver) Relay(ctx context.Context, open *orchv1.OpenRelay, r session.Re
 		end = d.relayExec(ctx, req.Exec, r)
 	case *orchv1.OpenRelay_Image:
 		end = d.relayImage(ctx, r)
+	case *orchv1.OpenRelay_PortForward:
+		end = d.relayForward(ctx, req.PortForward, r)
+	case *orchv1.OpenRelay_NetCheck:
+		end = d.relayNetCheck(ctx, req.NetCheck, r)
 	default:
 		end = &orchv1.End{ExitCode: -1, Error: "this node's agent does not know what was asked: it may be older than the controller"}
 	}

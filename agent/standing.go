@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
 
@@ -17,21 +18,38 @@ type standing struct {
 	cfg    Config
 	notify chan struct{}
 
-	mu   sync.Mutex
-	sets []wire.NetworkSet // not taken up yet
+	mu    sync.Mutex
+	sets  []wire.NetworkSet    // not taken up yet
+	known map[string]wire.Peer // by node; the sum of all sets
 }
 
-func newStanding(cfg Config) *standing { return &standing{cfg: cfg, notify: make(chan struct{}, 1)} }
+func newStanding(cfg Config) *standing {
+	return &standing{cfg: cfg, notify: make(chan struct{}, 1), known: map[string]wire.Peer{}}
+}
 
 // take has a set taken up; it does not wait.
 func (s *standing) take(set wire.NetworkSet) {
 	s.mu.Lock()
 	if set.Complete {
 		s.sets = nil // it says all that they say
+		clear(s.known)
 	}
 	s.sets = append(s.sets, set)
+	for _, p := range set.Put {
+		s.known[p.Node] = p
+	}
+	for _, node := range set.Drop {
+		delete(s.known, node)
+	}
 	s.mu.Unlock()
 	s.wake()
+}
+
+// peers are the other nodes as the leader last told.
+func (s *standing) peers() map[string]wire.Peer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.known)
 }
 
 func (s *standing) wake() {

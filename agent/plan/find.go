@@ -2,10 +2,27 @@ package plan
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 
 	"github.com/orchctl/orch/api"
 )
+
+// Address gives where a replica's ports are.
+func (c *Core) Address(key api.ReplicaKey) (netip.Addr, error) {
+	r := c.replicas[key]
+	if r == nil || r.gone {
+		return netip.Addr{}, fmt.Errorf("replica %s is not on this node", key)
+	}
+	if ip, err := netip.ParseAddr(r.net.IP); err == nil {
+		return ip, nil
+	}
+	why := r.told().Status.Message
+	if why == "" {
+		why = "it is " + string(r.phase)
+	}
+	return netip.Addr{}, fmt.Errorf("replica %s has no address yet: %s", key, why)
+}
 
 // Found is a container as a user means it.
 type Found struct {

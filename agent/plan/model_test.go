@@ -29,6 +29,7 @@ type model struct {
 	broken     map[string]bool // images whose command cannot be run
 	watchdogs  map[string]Lease
 	suspended  time.Duration // in all
+	traffic    traffic
 
 	// The leader.
 	incarnation string
@@ -39,6 +40,7 @@ type model struct {
 	told        map[api.ReplicaKey]wire.Report
 	orphans     []string
 	renewals    []sentRenewal // of this session, not answered
+	acked       uint64        // version of the endpoints, in this session
 
 	// watch sees every effect before it is taken note of; check returns what is wrong.
 	watch func(Effect)
@@ -57,7 +59,8 @@ func newModel() *model {
 // start begins a new life of the agent; what was under way is lost with the old one.
 func (m *model) start() {
 	m.pending, m.probes, m.connected, m.renewals = nil, map[string]StartProbe{}, false, nil
-	m.core = New(Config{BootID: fmt.Sprintf("boot-%d", m.boot), Saved: m.saved})
+	m.traffic.waiting, m.traffic.mark = nil, 0
+	m.core = New(Config{BootID: fmt.Sprintf("boot-%d", m.boot), Saved: m.saved, Endpoints: m.traffic.list()})
 	m.step(Started{})
 	m.step(RuntimeBack{})
 }
@@ -79,7 +82,7 @@ func (m *model) end(c *Container, exit api.Exit) {
 }
 
 func (m *model) connect() {
-	m.connected, m.sequence, m.renewals = true, 0, nil
+	m.connected, m.sequence, m.renewals, m.acked = true, 0, nil, 0
 	m.step(Connected{})
 	m.send(wire.AssignmentSet{Complete: true, Put: m.all()})
 }
@@ -129,7 +132,11 @@ func (m *model) take(e Effect) {
 		if c := m.containers[e.ContainerID]; c != nil && c.Running && !c.Unguarded {
 			m.watchdogs[c.ID] = e.Lease
 		}
-	case Wake, Ack, ForgetReplica:
+	case Balance:
+		m.traffic.take(e)
+	case Ack:
+		m.acked = e.EndpointVersion
+	case Wake, ForgetReplica:
 	default:
 		m.pending = append(m.pending, e)
 	}
@@ -195,6 +202,9 @@ func (m *model) result(e Effect, failing bool) Event {
 		if _, ok := m.networks[e.Replica]; !ok {
 			m.ips++
 			m.networks[e.Replica] = Network{NetNS: "/run/" + e.Replica.Name(), IP: fmt.Sprintf("10.64.0.%d", m.ips)}
+			if e.HostNetwork {
+				m.networks[e.Replica] = Network{IP: "10.0.0.1"}
+			}
 		}
 		return Done{ID: e.ID, Network: m.networks[e.Replica]}
 	case TeardownNetwork:

@@ -22,7 +22,7 @@ import (
 //	connect | disconnect          the session
 //	incarnation B                 the store is another one from now on
 //	stale                         the next complete set holds at an older revision
-//	put web-0@1 [image=i] [exclusive] [onPartition] [lease=6s] [grace=0s] [readiness] [liveness] [containers=2] [restart=never] [stopping]
+//	put web-0@1 [image=i] [exclusive] [onPartition] [lease=6s] [grace=0s] [readiness] [liveness] [containers=2] [restart=never] [hostNetwork] [stopping]
 //	drop web-0@1
 //	do [n]                        carry out all that is wanted, or the first n
 //	botch                         the first that is wanted fails
@@ -40,6 +40,8 @@ import (
 //	watchdog [unseen]             watchdogs whose time has come act
 //	unguarded web-0@1/main#0      its watchdog dies
 //	suspend 20s [unnoticed]       the machine sleeps
+//	endpoints 5 [complete] [put=web-0@1] [drop=web-0@1] [keep=web-0@1] [service=web] [gone=web]    who gets traffic, version 5
+//	programmed 2                  the Balance of that mark, and all before it, is in force
 func TestScripts(t *testing.T) { golden.Scripts(t, runScript) }
 
 func runScript(t *testing.T, script string) string {
@@ -164,6 +166,19 @@ func runCommand(t *testing.T, m *model, f []string, out *bytes.Buffer) {
 		} else {
 			m.suspend(d)
 		}
+	case "endpoints":
+		m.step(Endpoints{Set: endpointsOf(t, f[1:])})
+	case "programmed":
+		n, err := strconv.ParseUint(arg(1), 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		waiting := 0
+		for waiting < len(m.traffic.waiting) && m.traffic.waiting[waiting].Mark <= n {
+			waiting++
+		}
+		m.traffic.program(waiting)
+		m.step(Programmed{Mark: n})
 	case "show":
 		for _, k := range m.core.sortedKeys() {
 			if r, ok := m.told[k]; ok {
@@ -212,6 +227,8 @@ func assignmentOf(t *testing.T, f []string) wire.Assignment {
 			} else {
 				tpl.TerminationGracePeriod = &of
 			}
+		case "hostNetwork":
+			tpl.HostNetwork = true
 		case "readiness":
 			main.ReadinessProbe = &api.Probe{HTTP: &api.HTTPProbe{Path: "/", Port: "8080"}}
 		case "liveness":
@@ -232,6 +249,56 @@ func assignmentOf(t *testing.T, f []string) wire.Assignment {
 	return a
 }
 
+func endpointsOf(t *testing.T, f []string) wire.EndpointSet {
+	t.Helper()
+	var set wire.EndpointSet
+	var err error
+	if set.Version, err = strconv.ParseUint(f[0], 10, 64); err != nil {
+		t.Fatal(err)
+	}
+	for _, opt := range f[1:] {
+		k, v, _ := strings.Cut(opt, "=")
+		switch k {
+		case "complete":
+			set.Complete = true
+		case "put":
+			set.Put = append(set.Put, wire.Endpoint{Replica: keyOf(t, v), IP: "10.64.0.9"})
+		case "drop":
+			set.Drop = append(set.Drop, keyOf(t, v))
+		case "keep":
+			set.Keep = append(set.Keep, keyOf(t, v))
+		case "service":
+			set.Services = append(set.Services, wire.Service{Key: api.Key{Namespace: "default", Name: v}})
+		case "gone":
+			set.DropServices = append(set.DropServices, api.Key{Namespace: "default", Name: v})
+		default:
+			t.Fatalf("unknown option %q", opt)
+		}
+	}
+	return set
+}
+
+// balanceInWords prints the names of what changes.
+func balanceInWords(b Balance) string {
+	words := []string{fmt.Sprintf("Balance %d", b.Mark)}
+	if b.Complete {
+		words = append(words, "all")
+	}
+	for _, e := range b.Put {
+		words = append(words, "put "+strings.TrimPrefix(e.Replica.String(), "default/"))
+	}
+	for _, k := range b.Drop {
+		words = append(words, "drop "+strings.TrimPrefix(k.String(), "default/"))
+	}
+	for _, s := range b.Services {
+		words = append(words, "service "+s.Key.Name)
+	}
+	for _, k := range b.DropServices {
+		words = append(words, "drop service "+k.Name)
+	}
+	return strings.Join(words, " ")
+}
+
 // inWords prints an effect in a line; those without news give none.
 func inWords(m *model, e Effect) string {
 	lease := func(l Lease) string {
@@ -244,6 +311,9 @@ func inWords(m *model, e Effect) string {
 	case EnsureImage:
 		return fmt.Sprintf("EnsureImage %s: %s", e.Ref, e.Why)
 	case SetupNetwork:
+		if e.HostNetwork {
+			return fmt.Sprintf("SetupNetwork %s, the node's own: %s", k(e.Replica), e.Why)
+		}
 		return fmt.Sprintf("SetupNetwork %s: %s", k(e.Replica), e.Why)
 	case StartContainer:
 		line := fmt.Sprintf("StartContainer %s#%d %s: %s", shortID(e.Replica, e.Container.Name), e.Attempt, e.ImageID, e.Why)
@@ -271,6 +341,13 @@ func inWords(m *model, e Effect) string {
 		return fmt.Sprintf("StartProbe %s %s at %s:%d first %s, every %s until the first success, then %s: %s", e.ContainerID, e.Kind, e.IP, e.Port, e.First, e.Until, e.Interval, e.Why)
 	case StopProbe:
 		return fmt.Sprintf("StopProbe %s %s", e.ContainerID, e.Kind)
+	case Balance:
+		return balanceInWords(e)
+	case Ack:
+		if e.EndpointVersion == m.acked {
+			return ""
+		}
+		return fmt.Sprintf("Ack endpoints %d", e.EndpointVersion)
 	case Resync:
 		return "Resync: " + e.Why
 	case Report:

@@ -1,0 +1,41 @@
+package agent
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/orchctl/orch/agent/netcheck"
+	"github.com/orchctl/orch/agent/session"
+	"github.com/orchctl/orch/internal/evidence"
+	orchv1 "github.com/orchctl/orch/proto/orch/v1"
+)
+
+const (
+	// lookMax is how long a host that may be down is looked at.
+	lookMax = time.Second
+	// resolvers lists the host's own name servers.
+	resolvers = "/etc/resolv.conf"
+)
+
+// relayNetCheck tries the network towards other nodes.
+func (d *driver) relayNetCheck(ctx context.Context, req *orchv1.NetCheckOpen, r session.Relay) *orchv1.End {
+	at, _ := d.cfg.Network.Standing()
+	c := netcheck.Checker{Node: d.cfg.Name, Standing: at, Address: d.cfg.Address, Peers: d.standing.peers(), Resolvers: resolvers,
+		Ailing: func() string { return joinWords(d.cfg.Network.Health(), d.cfg.Traffic.Health()) },
+		Look: func(ctx context.Context, addr netip.Addr) (bool, string) {
+			got := d.cfg.Prober.Probe(ctx, evidence.Target{Addr: addr}, lookMax)
+			return got.HostAnswers, got.How
+		}}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	c.Run(ctx, req.GetTargets(), func(x netcheck.Result) {
+		f := &orchv1.NetCheckResult{Node: d.cfg.Name, Target: x.Target, Check: x.Check, Ok: x.OK, Detail: x.Detail, Took: durationpb.New(x.Took)}
+		if r.Send(&orchv1.Frame{Frame: &orchv1.Frame_NetCheck{NetCheck: f}}) != nil {
+			cancel() // nobody hears the rest
+		}
+	})
+	return &orchv1.End{}
+}
