@@ -200,6 +200,19 @@ func (s *Session) Hear(want func(*orchv1.AgentMessage) bool) *orchv1.AgentMessag
 	}
 }
 
+// Heard gives all that was said and not asked for yet, but beats.
+func (s *Session) Heard() []*orchv1.AgentMessage {
+	var out []*orchv1.AgentMessage
+	for {
+		select {
+		case m := <-s.heard:
+			out = append(out, m)
+		default:
+			return out
+		}
+	}
+}
+
 // NextSession waits for an agent's stream.
 func (c *Controller) NextSession() *Session {
 	c.t.Helper()

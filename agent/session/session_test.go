@@ -145,8 +145,9 @@ func TestHelloThenSetsAndReports(t *testing.T) {
 		if s.Hello.GetBootId() != "b" || s.Hello.GetStoreRevision() != 7 {
 			t.Errorf("hello %v", s.Hello)
 		}
+		s.Say(&orchv1.ControllerMessage{Message: &orchv1.ControllerMessage_Network{Network: &orchv1.NetworkSet{Complete: true, Subnet: "10.64.3.0/24"}}})
 		s.Say(put(web0))
-		r.wantTold("connected c1", "A put default/web-0@1")
+		r.wantTold("connected c1", "network 10.64.3.0/24", "A put default/web-0@1")
 		r.s.SendReport(r.l.gen, wire.StatusReport{Complete: true})
 		r.s.SendReport(r.l.gen-1, wire.StatusReport{Orphans: []string{"of an older session"}})
 		r.s.SendAck(r.l.gen, 3, 4)
