@@ -198,6 +198,11 @@ type Under struct {
 // Ways are Under's reports, by the way that was asked.
 type Ways map[string]load.Report
 
+// isFresh tells of a way whether its connections are fresh.
+func isFresh(way string) bool { return strings.HasSuffix(way, freshWay) }
+
+const keptWay, freshWay = " kept", " fresh"
+
 // Failed is how many requests failed, on any way, and Requests how many were made.
 func (w Ways) Failed() (failed, requests int) {
 	for _, r := range w {
@@ -242,7 +247,7 @@ func (u Under) Run(ctx context.Context, f *Fleet, act func(context.Context) erro
 	began := time.Now()
 	for _, fresh := range []bool{false, true} {
 		j := load.Job{Kind: load.HTTP, Rate: max(1, u.Rate/ways), Workers: underWorkers, Fresh: fresh, Timeout: u.Timeout}
-		kind := map[bool]string{false: " kept", true: " fresh"}[fresh]
+		kind := map[bool]string{false: keptWay, true: freshWay}[fresh]
 		if u.Port > 0 && err == nil {
 			j.Targets = []string{fmt.Sprintf("http://%s:%d/whoami", s.Status.VIP, u.Port)}
 			loads["vip"+kind], err = f.StartIn(ctx, u.Client, j)
@@ -259,13 +264,8 @@ func (u Under) Run(ctx context.Context, f *Fleet, act func(context.Context) erro
 	acted := act(ctx)
 	// The rate is a bound, so that the number comes from the time that it takes.
 	enough := began.Add(time.Duration(float64(u.AtLeast) / float64(max(1, u.Rate)) * float64(time.Second)))
-	wait := time.NewTimer(time.Until(enough))
-	defer wait.Stop()
 	if acted == nil {
-		select {
-		case <-wait.C:
-		case <-ctx.Done():
-		}
+		acted = pass(ctx, time.Until(enough))
 	}
 	reports, err := stopAll()
 	return reports, errors.Join(acted, err)

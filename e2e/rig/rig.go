@@ -375,3 +375,12 @@ func tail(b []byte, n int) []byte {
 	}
 	return b
 }
+
+// Endpoints gives the endpoints that the leader gives out for a service.
+func (f *Fleet) Endpoints(ctx context.Context, service string) ([]api.Endpoint, error) {
+	all, err := List[api.Endpoint](ctx, f, api.KindEndpoint, api.DefaultNamespace)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(all, func(e api.Endpoint) bool { return e.Status.Service != service }), nil
+}
