@@ -55,9 +55,12 @@ type Config struct {
 	// Subnet is the nodes' network, a /24; 10.200.0.0/24. The controller has
 	// .1, node nI has .(10+I). Several labs may use the same one.
 	Subnet netip.Prefix
-	// Replicas is where nodes' replica subnets come from, nI getting the Ith
-	// /24 of it; 10.64.0.0/16.
-	Replicas   netip.Prefix
+	// Replicas is where nodes' replica subnets come from, a /24 each as the
+	// controller gives them; 10.64.0.0/16. Several labs may use the same one.
+	Replicas netip.Prefix
+	// Routes says how packets of replicas get from node to node: auto, direct or
+	// vxlan; empty leaves it to the controller, which means auto.
+	Routes     string `json:",omitempty"`
 	Containerd string // path of containerd; looked up in PATH
 	CNIBin     string // folder of the CNI plugins; /usr/lib/cni or /opt/cni/bin
 	// Capacity is handed to every agent as --capacity, as in
@@ -127,8 +130,11 @@ func (c *Config) check() error {
 	if !c.Replicas.IsValid() {
 		c.Replicas = netip.MustParsePrefix("10.64.0.0/16")
 	}
-	if !c.Replicas.Addr().Is4() || c.Replicas.Bits() > 16 {
-		return fmt.Errorf("make lab %s: replica network %s: want an IPv4 /16 or wider", c.Name, c.Replicas)
+	if !c.Replicas.Addr().Is4() || c.Replicas.Bits() > 24 {
+		return fmt.Errorf("make lab %s: replica network %s: want an IPv4 /24 or wider: each node gets a /24", c.Name, c.Replicas)
+	}
+	if c.Routes != "" && !slices.Contains([]string{"auto", "direct", "vxlan"}, c.Routes) {
+		return fmt.Errorf("make lab %s: routes %q: want auto, direct or vxlan", c.Name, c.Routes)
 	}
 	for _, l := range c.Limits {
 		if name, _, ok := strings.Cut(l, "="); !ok || name == "" {
@@ -149,13 +155,6 @@ func address(subnet netip.Prefix, i int) netip.Addr {
 	return netip.AddrFrom4(a)
 }
 
-// replicaCIDR is node i's own subnet for replicas.
-func replicaCIDR(network netip.Prefix, i int) netip.Prefix {
-	a := network.Addr().As4()
-	a[2] = byte(i)
-	return netip.PrefixFrom(netip.AddrFrom4(a), 24)
-}
-
 // agentArgs is the command line of a node's agent.
 func agentArgs(c *Config, n *nodeState, h host) []string {
 	args := []string{
@@ -168,7 +167,6 @@ func agentArgs(c *Config, n *nodeState, h host) []string {
 		"--address", n.Address.String(),
 		"--shim", filepath.Join(c.BinDir, "shim"),
 		"--cni-bin", c.CNIBin,
-		"--replica-cidr", n.ReplicaCIDR.String(),
 		"--cgroup-parent", h.replicasCgroup(),
 		"--boot-id-file", filepath.Join(h.dir, bootIDFile),
 	}
@@ -190,6 +188,10 @@ func controllerArgs(c *Config, h host) []string {
 		"--socket", filepath.Join(c.Dir, controllerSocket),
 		"--write-admin-context", filepath.Join(c.Dir, contextFile),
 		"--node-token-file", filepath.Join(c.Dir, tokenFile),
+		"--cluster-cidr", c.Replicas.String(),
+	}
+	if c.Routes != "" {
+		args = append(args, "--routes", c.Routes)
 	}
 	for _, l := range c.Limits {
 		args = append(args, "--limit", l)

@@ -225,10 +225,9 @@ func (s *state) add() *nodeState {
 		number = max(number, n.Number+1)
 	}
 	s.Nodes = append(s.Nodes, nodeState{
-		Name:        fmt.Sprintf("n%d", number),
-		Number:      number,
-		Address:     address(s.Config.Subnet, addressOffset+number),
-		ReplicaCIDR: replicaCIDR(s.Config.Replicas, number),
+		Name:    fmt.Sprintf("n%d", number),
+		Number:  number,
+		Address: address(s.Config.Subnet, addressOffset+number),
 	})
 	return &s.Nodes[len(s.Nodes)-1]
 }

@@ -86,7 +86,8 @@ func TestConfigRefuses(t *testing.T) {
 		{"no binaries", Config{}, "no folder of built binaries"},
 		{"subnet", Config{BinDir: "b", Subnet: netip.MustParsePrefix("10.0.0.0/16")}, "want an IPv4 /24"},
 		{"subnet v6", Config{BinDir: "b", Subnet: netip.MustParsePrefix("fd00::/24")}, "want an IPv4 /24"},
-		{"replicas", Config{BinDir: "b", Replicas: netip.MustParsePrefix("10.1.2.0/24")}, "want an IPv4 /16"},
+		{"replicas", Config{BinDir: "b", Replicas: netip.MustParsePrefix("10.1.2.0/25")}, "want an IPv4 /24"},
+		{"routes", Config{BinDir: "b", Routes: "bgp"}, `routes "bgp": want auto, direct or vxlan`},
 		{"limit", Config{BinDir: "b", Limits: []string{"dead-after"}}, `limit "dead-after": want name=value`},
 		{"overlap", Config{BinDir: "b", Subnet: netip.MustParsePrefix("10.64.9.0/24")}, "overlaps"},
 	} {
@@ -119,23 +120,23 @@ func TestCommandLines(t *testing.T) {
 	c := Config{
 		Name: "x", Dir: "/l/x", BinDir: "/b", CNIBin: "/cni", Capacity: "cpu=2",
 		Labels:    map[string]map[string]string{"n2": {"zone": "b", "disk": "ssd"}},
-		AgentArgs: []string{"--more"},
+		AgentArgs: []string{"--more"}, Routes: "vxlan",
 	}
 	if err := c.check(); err != nil {
 		t.Fatal(err)
 	}
-	n := &nodeState{Name: "n2", Address: address(c.Subnet, addressOffset+2), ReplicaCIDR: replicaCIDR(c.Replicas, 2)}
+	n := &nodeState{Name: "n2", Address: address(c.Subnet, addressOffset+2)}
 	got := strings.Join(agentArgs(&c, n, hostOf(&c, "n2")), " ")
 	want := "/b/agent --name n2 --data /l/x/nodes/n2/agent --containerd /run/containerd/containerd.sock" +
 		" --join 10.200.0.1:7070 --token-file /l/x/node-token --address 10.200.0.12 --shim /b/shim --cni-bin /cni" +
-		" --replica-cidr 10.64.2.0/24 --cgroup-parent /orchlab/x/n2/replicas --boot-id-file /l/x/nodes/n2/boot-id" +
+		" --cgroup-parent /orchlab/x/n2/replicas --boot-id-file /l/x/nodes/n2/boot-id" +
 		" --capacity cpu=2 --label disk=ssd --label zone=b --more"
 	if got != want {
 		t.Errorf("agent: got\n%s\nwant\n%s", got, want)
 	}
 	got = strings.Join(controllerArgs(&c, hostOf(&c, controllerName)), " ")
 	want = "/b/controller --data /l/x/controller/data --listen 10.200.0.1:7070 --socket /l/x/controller.sock" +
-		" --write-admin-context /l/x/admin.yaml --node-token-file /l/x/node-token"
+		" --write-admin-context /l/x/admin.yaml --node-token-file /l/x/node-token --cluster-cidr 10.64.0.0/16 --routes vxlan"
 	if got != want {
 		t.Errorf("controller: got\n%s\nwant\n%s", got, want)
 	}

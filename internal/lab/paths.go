@@ -70,12 +70,11 @@ func (h host) replicasCgroup() string { return path.Join(h.cgroup(), "replicas")
 
 // nodeState is what is written down of a node.
 type nodeState struct {
-	Name        string
-	Number      int // 1 for n1; address and replica subnet follow from it
-	Address     netip.Addr
-	ReplicaCIDR netip.Prefix
-	BootID      string  // of the life that runs, or ran last
-	Init        process // PID 1 of that life
+	Name    string
+	Number  int // 1 for n1; the address follows from it
+	Address netip.Addr
+	BootID  string  // of the life that runs, or ran last
+	Init    process // PID 1 of that life
 }
 
 // process names a process beyond the reuse of its number.

@@ -26,11 +26,10 @@ type HostStatus struct {
 	Name         string          `json:"name"`
 	Power        Power           `json:"power"`
 	Address      netip.Addr      `json:"address"`
-	ReplicaCIDR  netip.Prefix    `json:"replicaCIDR,omitzero"` // nodes only
-	CgroupParent string          `json:"cgroupParent"`         // of replicas, below each cgroup tree
-	BootID       string          `json:"bootID,omitempty"`     // nodes only
-	Pid          int             `json:"pid,omitempty"`        // of PID 1 on the machine; 0 while off
-	Processes    []ProcessStatus `json:"processes,omitempty"`  // unknown while off or stunned
+	CgroupParent string          `json:"cgroupParent"`        // of replicas, below each cgroup tree
+	BootID       string          `json:"bootID,omitempty"`    // nodes only
+	Pid          int             `json:"pid,omitempty"`       // of PID 1 on the machine; 0 while off
+	Processes    []ProcessStatus `json:"processes,omitempty"` // unknown while off or stunned
 }
 
 // Power says whether a host lives.
@@ -74,7 +73,7 @@ func (l *Lab) Status(ctx context.Context) (*Status, error) {
 		if err != nil {
 			return nil, err
 		}
-		h.Address, h.ReplicaCIDR, h.BootID = n.Address, n.ReplicaCIDR, n.BootID
+		h.Address, h.BootID = n.Address, n.BootID
 		out.Nodes = append(out.Nodes, h)
 	}
 	return out, nil

@@ -31,6 +31,7 @@ a lab whose nodes do not join stays, for its logs.`,
 		Example: `  orchctl lab up --nodes 3
   orchctl lab up --name small --nodes 2 --capacity cpu=2,memory=4Gi
   orchctl lab up --nodes 3 --label n1:zone=a --label n2:zone=b
+  orchctl lab up --nodes 4 --routes vxlan
   orchctl lab up --nodes 4 --limit dead-after=10s --limit mass-min=3`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
@@ -80,7 +81,8 @@ a lab whose nodes do not join stays, for its logs.`,
 	f.IntVar(&config.Nodes, "nodes", 3, "how many nodes, n1 to nN")
 	f.StringVar(&config.BinDir, "bin-dir", "", "folder of controller, agent and shim (default: that of orchctl)")
 	f.StringVar(&subnet, "subnet", "10.200.0.0/24", "the nodes' network; labs may use the same one")
-	f.StringVar(&replicas, "replica-network", "10.64.0.0/16", "where nodes' replica subnets come from")
+	f.StringVar(&replicas, "replica-network", "10.64.0.0/16", "where nodes' replica subnets come from, a /24 each")
+	f.StringVar(&config.Routes, "routes", "", "how replicas' packets get from node to node, `auto|direct|vxlan` (default auto: direct, as the nodes share a segment)")
 	f.StringVar(&config.Containerd, "containerd", "", "containerd to run (default: the one in PATH)")
 	f.StringVar(&config.CNIBin, "cni-bin", "", "folder of the CNI plugins (default /usr/lib/cni or /opt/cni/bin)")
 	f.StringVar(&config.Capacity, "capacity", "", "what each node says to have, as in cpu=2,memory=4Gi (default: what the machine has)")
@@ -220,17 +222,13 @@ func (c *common) status() *cobra.Command {
 
 func table(out io.Writer, s *lab.Status) error {
 	w := tabwriter.NewWriter(out, 0, 8, 3, ' ', 0)
-	fmt.Fprintln(w, "HOST\tPOWER\tADDRESS\tREPLICAS\tPROCESSES")
+	fmt.Fprintln(w, "HOST\tPOWER\tADDRESS\tPROCESSES")
 	hosts := s.Nodes
 	if s.Controller != nil {
 		hosts = append([]lab.HostStatus{*s.Controller}, hosts...)
 	}
 	for _, h := range hosts {
-		replicas := "-"
-		if h.ReplicaCIDR.IsValid() {
-			replicas = h.ReplicaCIDR.String()
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", h.Name, h.Power, h.Address, replicas, processes(h.Processes))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", h.Name, h.Power, h.Address, processes(h.Processes))
 	}
 	if err := w.Flush(); err != nil {
 		return err
