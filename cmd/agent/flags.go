@@ -24,11 +24,12 @@ import (
 // ORCH_ and the name in capitals.
 type flags struct {
 	name, data, containerd, token, tokenFile, address string
-	shim, cniBin, replicaCIDR, clusterCIDR            string
+	shim, cniBin                                      string
 	cgroupParent, bootIDFile, logLevel                string
 	join, labels, capacity, resources                 []string
 	insecureRegistries                                []string
 	gossipPort                                        int
+	replicaCIDR, clusterCIDR                          string // of earlier versions
 }
 
 // hostnameLabel is on every node, so that services can name one.
@@ -58,8 +59,6 @@ func newCommand() *cobra.Command {
 	p.StringVar(&f.address, "address", "", "the node's own IP; default: the one that leads to the first controller")
 	p.StringVar(&f.shim, "shim", "", "path of the shim program; default: beside the agent")
 	p.StringVar(&f.cniBin, "cni-bin", "", "folder of the CNI plugins; default: /usr/lib/cni or /opt/cni/bin")
-	p.StringVar(&f.replicaCIDR, "replica-cidr", "10.64.0.0/24", "this node's addresses for replicas")
-	p.StringVar(&f.clusterCIDR, "cluster-cidr", "", "all nodes' addresses for replicas; default: --replica-cidr")
 	p.StringVar(&f.cgroupParent, "cgroup-parent", "/orch", "cgroup under which containers get their own")
 	p.StringVar(&f.bootIDFile, "boot-id-file", daemon.BootIDFile, "file that names the machine's present life")
 	p.StringArrayVar(&f.labels, "label", nil, "label of the node, as key=value; repeat for more")
@@ -68,6 +67,14 @@ func newCommand() *cobra.Command {
 	p.StringSliceVar(&f.insecureRegistries, "insecure-registry", nil, "registry that is spoken to without TLS, as host:port")
 	p.IntVar(&f.gossipPort, "gossip-port", 7946, "port of gossip between nodes, UDP and TCP; 0: none")
 	p.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
+	// What earlier versions took, so that whoever still says it learns what to do.
+	p.StringVar(&f.replicaCIDR, "replica-cidr", "", "")
+	p.StringVar(&f.clusterCIDR, "cluster-cidr", "", "")
+	for _, name := range []string{"replica-cidr", "cluster-cidr"} {
+		if err := p.MarkHidden(name); err != nil {
+			panic(err) // it was defined above
+		}
+	}
 	return cmd
 }
 
@@ -76,8 +83,6 @@ type settings struct {
 	flags
 	level      slog.Level
 	addr       netip.Addr
-	subnet     netip.Prefix
-	cluster    netip.Prefix
 	nodeLabels map[string]string
 	resources  api.ResourceList
 }
@@ -101,18 +106,15 @@ func (f flags) check() (settings, error) {
 	if err := s.level.UnmarshalText([]byte(f.logLevel)); err != nil {
 		return bad("--log-level %q: want debug, info, warn or error", f.logLevel)
 	}
+	if f.replicaCIDR != "" || f.clusterCIDR != "" {
+		return bad("--replica-cidr and --cluster-cidr are no flags of an agent any more: the controller gives each node a subnet, from the range that its own --cluster-cidr says; leave them out")
+	}
 	var err error
-	if s.subnet, err = netip.ParsePrefix(f.replicaCIDR); err != nil || !s.subnet.Addr().Is4() {
-		return bad("--replica-cidr %q: want an IPv4 subnet, such as 10.64.1.0/24", f.replicaCIDR)
-	}
-	s.subnet = s.subnet.Masked()
-	if s.cluster = s.subnet; f.clusterCIDR != "" {
-		if s.cluster, err = netip.ParsePrefix(f.clusterCIDR); err != nil {
-			return bad("--cluster-cidr %q: want an IPv4 subnet, such as 10.64.0.0/10", f.clusterCIDR)
-		}
-	}
 	if s.addr, err = ownAddress(f.address, f.join[0]); err != nil {
 		return bad("--address: %w", err)
+	}
+	if !s.addr.Is4() {
+		return bad("--address %s: replicas have IPv4 addresses, and routes between nodes need the node's own to be one; say --address", s.addr)
 	}
 	if f.gossipPort < 0 || f.gossipPort > api.MaxPort {
 		return bad("--gossip-port %d: want a number from 1 to %d, or 0 for none", f.gossipPort, api.MaxPort)

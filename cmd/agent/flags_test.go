@@ -11,7 +11,7 @@ import (
 
 // good is a command line that is accepted as far as it can be on any machine.
 func good() flags {
-	return flags{name: "n1", join: []string{"10.0.0.1:7070"}, address: "10.0.0.2", replicaCIDR: "10.64.1.0/24", logLevel: "info", gossipPort: 7946}
+	return flags{name: "n1", join: []string{"10.0.0.1:7070"}, address: "10.0.0.2", logLevel: "info", gossipPort: 7946}
 }
 
 func TestBadFlags(t *testing.T) {
@@ -23,8 +23,9 @@ func TestBadFlags(t *testing.T) {
 		"no join":    {func(f *flags) { f.join = nil }, "--join is required"},
 		"join":       {func(f *flags) { f.join = []string{"c1"} }, `--join "c1": want host:port`},
 		"level":      {func(f *flags) { f.logLevel = "loud" }, `--log-level "loud": want debug`},
-		"cidr":       {func(f *flags) { f.replicaCIDR = "10.64.1.0" }, `--replica-cidr "10.64.1.0": want`},
-		"cluster":    {func(f *flags) { f.clusterCIDR = "x" }, `--cluster-cidr "x": want`},
+		"cidr":       {func(f *flags) { f.replicaCIDR = "10.64.1.0/24" }, `the controller gives each node a subnet`},
+		"cluster":    {func(f *flags) { f.clusterCIDR = "10.64.0.0/10" }, `leave them out`},
+		"address6":   {func(f *flags) { f.address = "fd00::1" }, `--address fd00::1: replicas have IPv4 addresses`},
 		"address":    {func(f *flags) { f.address = "0.0.0.0" }, `--address: "0.0.0.0": want this node's own IP`},
 		"label":      {func(f *flags) { f.labels = []string{"disk"} }, `--label "disk": want key=value`},
 		"bad label":  {func(f *flags) { f.labels = []string{"disk=a b"} }, `--label: `},

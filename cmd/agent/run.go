@@ -13,8 +13,12 @@ import (
 
 	"github.com/orchctl/orch/agent"
 	"github.com/orchctl/orch/agent/ctrd"
+	"github.com/orchctl/orch/agent/dns"
+	"github.com/orchctl/orch/agent/netcheck"
 	"github.com/orchctl/orch/agent/netdev"
+	"github.com/orchctl/orch/agent/netdev/netfilter"
 	"github.com/orchctl/orch/agent/session"
+	"github.com/orchctl/orch/agent/traffic"
 	"github.com/orchctl/orch/internal/daemon"
 	"github.com/orchctl/orch/internal/version"
 )
@@ -22,6 +26,14 @@ import (
 // gcPercent trades a little cpu, of which an idle agent needs next to none, for
 // memory that replicas can use.
 const gcPercent = 50
+
+const (
+	// netnsDir holds replicas' network namespaces.
+	netnsDir = "/run/orch/netns"
+	// localnetMarker says that it was us who let published ports answer on
+	// 127.0.0.1. It is gone after a reboot, as that setting is.
+	localnetMarker = "/run/orch/route_localnet"
+)
 
 func run(ctx context.Context, f flags) error {
 	s, err := f.check()
@@ -62,11 +74,18 @@ func run(ctx context.Context, f flags) error {
 		return err
 	}
 	cfg.Runtime = runtime
-	if cfg.Network, err = netdev.New(netdev.Config{CNIBin: s.cniBin, StateDir: filepath.Join(s.data, "net"), Subnet: s.subnet, Cluster: s.cluster, Logger: logger}); err != nil {
+	network, err := netdev.New(netdev.Config{CNIBin: s.cniBin, StateDir: filepath.Join(s.data, "net"), NetNSDir: netnsDir, Address: s.addr, Logger: logger})
+	if err != nil {
 		return err
 	}
+	cfg.Network = network
+	names := dns.New(dns.Config{Logger: logger})
+	cfg.Traffic = named{names: names, Balancer: traffic.New(traffic.Config{Path: filepath.Join(s.data, "traffic.json"), Rules: netfilter.New(localnetMarker), Names: names,
+		Connections: netfilter.Connections{Spaces: netnsDir}, Logger: logger})}
+	responder := netcheck.Responder{Node: s.name, Standing: network.Standing, Logger: logger}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return agent.Run(ctx, cfg) })
+	g.Go(func() error { return responder.Run(ctx) })
 	g.Go(func() error { return identity.Run(ctx, s.join) })
 	err = g.Wait()
 	logger.Info("ended; containers run on")
