@@ -74,6 +74,10 @@ bench: deps build images bench-failover ## measure; prints and writes out/bench/
 bench-failover: deps build images ## measure failover, false alarms and partitions (about 20 minutes)
 	@$(GO) run ./e2e/bench -book failover
 
+.PHONY: bench-net
+bench-net: deps build images ## measure the network: virtual IPs, routes, names, what clients lose (about 10 minutes)
+	@$(GO) run ./e2e/bench -book net
+
 .PHONY: lint
 lint: ## gofmt, vet, staticcheck
 	@bad=$$(git ls-files '*.go' | xargs gofmt -l); if [ -n "$$bad" ]; then echo "not gofmt-ed:"; echo "$$bad"; exit 1; fi

@@ -32,6 +32,8 @@ const (
 	// settleMax is how long the fleet may take to come to rest between runs.
 	settleMax = time.Minute
 	downMax   = time.Minute
+	// nodeLabel holds a node's name, so that a service can be put on it.
+	nodeLabel = "name"
 )
 
 // measurements in the order in which they are taken: rest first, before
@@ -47,6 +49,13 @@ var measurements = []struct {
 	{"failover", "busy", powerCutBusy},
 	{"failover", "wrongful", wrongful},
 	{"failover", "partition", partition},
+	{"net", "vip", netVIP},
+	{"net", "throughput", netThroughput},
+	{"net", "dns", netDNS},
+	{"net", "reachable", netReachable},
+	{"net", "change", netChange},
+	{"net", "lost", netLost},
+	{"net", "nodeloss", netNodeLoss},
 }
 
 // bench is a run: the fleet and where the figures go.
@@ -92,7 +101,11 @@ func run(ctx context.Context, program string, pattern *regexp.Regexp, quick bool
 	}
 	// The same node fails again and again, which is no flapping here.
 	limits := []string{"flap-half-life=1s"}
-	if b.Fleet, err = rig.Up(ctx, lab.Config{Name: labName, Nodes: nodeCount, Capacity: capacity, Limits: limits}); err != nil {
+	labels := map[string]map[string]string{}
+	for _, n := range b.nodes {
+		labels[n] = map[string]string{nodeLabel: n}
+	}
+	if b.Fleet, err = rig.Up(ctx, lab.Config{Name: labName, Nodes: nodeCount, Capacity: capacity, Labels: labels, Limits: limits}); err != nil {
 		return err
 	}
 	defer func() {
@@ -100,7 +113,12 @@ func run(ctx context.Context, program string, pattern *regexp.Regexp, quick bool
 		defer cancel()
 		err = errors.Join(err, b.Down(down))
 	}()
-	if err := b.LoadImage(ctx, "web.tar"); err != nil {
+	for _, archive := range []string{"web.tar", "web2.tar"} {
+		if err := b.LoadImage(ctx, archive); err != nil {
+			return err
+		}
+	}
+	if err := b.RouteReplicas(ctx); err != nil {
 		return err
 	}
 	name := program

@@ -24,7 +24,7 @@ import (
 // Figure is one line of out/bench.
 type Figure struct {
 	Name string `json:"name"`
-	// Unit is s, MB, 1/s, % or 1 (a count or a ratio).
+	// Unit is s, ms, MB, MB/s, 1/s, % or 1 (a count or a ratio).
 	Unit string `json:"unit"`
 	// N is how many samples the rest is taken from.
 	N      int     `json:"n"`
