@@ -66,9 +66,13 @@ type Network struct {
 	left bool
 	// unsaved: place holds peers that its file does not.
 	unsaved bool
-	// wrong is what the last look found and could not put right, in words.
-	wrong string
+	// wrong is what the last look found and could not put right, in words; looked:
+	// there was one since the place was told whole.
+	wrong  string
+	looked bool
 
+	// looking is held while the kernel is brought in line.
+	looking sync.Mutex
 	// dirty holds one element if place or the kernel may have changed.
 	dirty chan struct{}
 }

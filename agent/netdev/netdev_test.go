@@ -57,7 +57,7 @@ func config(t *testing.T) Config {
 	dir := t.TempDir()
 	return Config{
 		StateDir: filepath.Join(dir, "state"), NetNSDir: filepath.Join(dir, "netns"),
-		Address: netip.MustParseAddr("192.0.2.1"),
+		Address: netip.MustParseAddr("127.0.0.1"),
 	}
 }
 
@@ -184,6 +184,11 @@ func mustAsk(t *testing.T, network, addr, want string) {
 	}
 }
 
+// leftovers are patterns of files that replicas have.
+func leftovers(n *Network) []string {
+	return []string{n.recordDir() + "/*", n.cfg.NetNSDir + "/*", n.ipamDir() + "/orch/[0-9]*", n.filesDir() + "/*", n.cacheDir() + "/results/*"}
+}
+
 // nothingLeft checks that no trace of any replica is there.
 func nothingLeft(t *testing.T, n *Network) {
 	t.Helper()
@@ -196,7 +201,7 @@ func nothingLeft(t *testing.T, n *Network) {
 			t.Errorf("link %s is left", l.Attrs().Name)
 		}
 	}
-	for _, pattern := range []string{n.recordDir() + "/*", n.cfg.NetNSDir + "/*", n.cfg.StateDir + "/ipam/orch/[0-9]*", n.filesDir() + "/*", n.cfg.StateDir + "/cache/results/*"} {
+	for _, pattern := range leftovers(n) {
 		if got, _ := filepath.Glob(pattern); len(got) > 0 {
 			t.Errorf("files are left: %v", got)
 		}

@@ -118,6 +118,7 @@ func (n *Network) Configure(_ context.Context, set wire.NetworkSet) error {
 		if err := n.savePlace(next); err != nil {
 			return err
 		}
+		n.looked = false
 	}
 	n.place, n.left, n.unsaved = next, false, !set.Complete
 	close(n.moved)

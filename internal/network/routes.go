@@ -59,7 +59,7 @@ type Link struct {
 	Loopback bool
 }
 
-// HostRoute is a route of the node that is not ours.
+// HostRoute is a route of the node that is neither ours nor to one of its replicas.
 type HostRoute struct {
 	Dst netip.Prefix
 	// Via is not valid where Dst is on the link itself.
@@ -214,15 +214,14 @@ func (h hops) to(a netip.Addr) (HostRoute, bool) {
 const defaultBits = 1
 
 // Overlap tells which of the cluster's ranges the host uses already, and what to
-// do; empty: none. ours tells of routes to single addresses whether they are to a
-// replica of this node.
-func Overlap(s Standing, host []HostRoute, ours func(netip.Addr) bool) string {
+// do; empty: none.
+func Overlap(s Standing, host []HostRoute) string {
 	for _, r := range []struct {
 		what, flag string
 		prefix     netip.Prefix
 	}{{"cluster", "--cluster-cidr", s.Cluster}, {"service", "--service-cidr", s.Services}} {
 		for _, h := range host {
-			if h.Dst.Bits() <= defaultBits || !h.Dst.Overlaps(r.prefix) || h.Dst.IsSingleIP() && ours(h.Dst.Addr()) {
+			if h.Dst.Bits() <= defaultBits || !h.Dst.Overlaps(r.prefix) {
 				continue
 			}
 			return fmt.Sprintf("%s range %s overlaps the host's route %s: choose another with %s", r.what, r.prefix, h, r.flag)
