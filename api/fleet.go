@@ -27,8 +27,12 @@ type Drain struct {
 	By    string    `json:"by,omitempty"`
 	Since time.Time `json:"since"`
 	// Deadline is when what is left is stopped although nothing has taken its
-	// place; zero means never.
+	// place, as far as each service's floor allows; zero means never.
 	Deadline time.Time `json:"deadline,omitzero"`
+	// Overdue is set once the deadline has passed and something was left.
+	Overdue bool `json:"overdue,omitempty"`
+	// Done is when nothing ran there any more; zero: something does.
+	Done time.Time `json:"done,omitzero"`
 }
 
 // NodeStatus is what is known of a node.
@@ -58,6 +62,9 @@ type NodeStatus struct {
 	Kernel    string       `json:"kernel,omitempty"`
 	Runtime   string       `json:"runtime,omitempty"`
 	Replicas  int          `json:"replicas"`
+	// DrainWaits says in words what keeps replicas there while the node is being
+	// drained, a line for each ("web-1 waits: 3 nodes: 3 unschedulable"); bounded.
+	DrainWaits []string `json:"drainWaits,omitempty"`
 	// Orphans are containers of ours that belong to another incarnation.
 	Orphans []string `json:"orphans,omitempty"`
 }
@@ -271,6 +278,8 @@ const (
 	ReasonCreateError  = "CreateError"
 	ReasonBackOff      = "BackOff"
 	ReasonNoNode       = "NoNode"
+	// ReasonHandingOver: it is to stop as soon as nobody sends it traffic any more.
+	ReasonHandingOver = "HandingOver"
 	// ReasonNoLease: it runs only under a lease and was not given one yet.
 	ReasonNoLease = "NoLease"
 	// ReasonLeaseLost: its node could not renew the lease that it runs under; it

@@ -20,6 +20,7 @@ func (p *planner) oneEach() {
 		}
 	}
 	p.relieveStopFirst()
+	p.evict()
 	p.stopFirst()
 	p.refill()
 }

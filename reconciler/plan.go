@@ -33,6 +33,7 @@ func (p *planner) withSpares() {
 		p.prune(s)
 		p.standIn(s, proven)
 	}
+	p.evict()
 	p.stopFirst()
 	p.fill()
 	p.startFirst()
@@ -48,6 +49,7 @@ type planner struct {
 	View
 	now     time.Time
 	relief  bool    // something is to be relieved: most services are spared the look
+	overdue bool    // something is overdue
 	slots   []*slot // slots 0..Replicas-1, filled or not, then higher ones with fillings
 	actions []Action
 }
@@ -84,6 +86,7 @@ func newPlanner(v View, now time.Time) *planner {
 			f.Ready = false // whatever it was when it was last heard of
 		}
 		p.relief = p.relief || f.Relieve != ""
+		p.overdue = p.overdue || f.Overdue
 		if n := f.Key.Slot; n < v.Replicas {
 			p.slots[n].fillings = append(p.slots[n].fillings, f)
 			continue

@@ -3,6 +3,8 @@ package reconciler
 import (
 	"fmt"
 	"slices"
+
+	"github.com/orchctl/orch/api"
 )
 
 // relieve removes what is to be relieved as soon as something else serves in the
@@ -14,6 +16,7 @@ func (p *planner) relieve(s *slot) {
 	}
 	w := p.reliever(s)
 	if w == nil {
+		p.relieveIdle(s)
 		return
 	}
 	for _, f := range s.live() {
@@ -24,6 +27,57 @@ func (p *planner) relieve(s *slot) {
 	}
 	if w.Spare && len(s.incumbents()) == 0 {
 		p.adopt(w, "it has relieved the incumbent")
+	}
+}
+
+// relieveIdle removes what is to be relieved and does not serve, as soon as a spare
+// runs: it may be as little use as the spare, but its node is to be left.
+func (p *planner) relieveIdle(s *slot) {
+	i := slices.IndexFunc(s.spares(), func(f *Filling) bool {
+		return f.reported() && !f.relieved() && !f.ended() && !f.Phase.Before(api.PhaseRunning)
+	})
+	if i < 0 || s.available() || !slices.ContainsFunc(s.live(), idle) {
+		return
+	}
+	w := s.spares()[i]
+	for _, f := range s.live() {
+		if idle(f) {
+			p.remove(f, "it is not ready and %s runs on %s in its place: %s", w.name(), w.Node, f.Relieve)
+			p.actions[len(p.actions)-1].Relief = true
+		}
+	}
+	if len(s.incumbents()) == 0 {
+		p.adopt(w, "it has relieved the incumbent")
+	}
+}
+
+// idle tells whether a filling is to be relieved and surely does not serve.
+func idle(f *Filling) bool { return f.relieved() && f.reported() && !f.ready() && !f.ended() }
+
+// evict removes what is overdue although nothing serves in its place, as far down as
+// the floor. What does not serve, or not alone in its slot, goes at once.
+func (p *planner) evict() {
+	if !p.overdue {
+		return
+	}
+	available, floor := p.available(), p.floor()
+	for _, s := range p.wanted() {
+		for _, f := range s.live() {
+			if !f.Overdue || !f.known() || f.ended() || p.unfenceable(s) != nil {
+				continue
+			}
+			last := f.available() && !slices.ContainsFunc(s.live(), func(x *Filling) bool { return x != f && !x.Stopping && x.available() })
+			if last && available <= floor {
+				continue
+			}
+			if last {
+				available--
+			}
+			p.remove(f, "%s was to be empty by now: %d of %d slots are available without it, %d must stay", f.Node, available, p.Replicas, floor)
+		}
+		if len(s.incumbents()) == 0 && !p.Exclusive {
+			p.adoptOrphan(s)
+		}
 	}
 }
 

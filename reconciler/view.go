@@ -67,6 +67,9 @@ type Filling struct {
 	// needs no budget: then Relieve says that its end may take for ever, so that
 	// nothing waits for its room.
 	Relieve string
+	// Overdue: its node was to be empty by now. It goes although nothing has taken
+	// its place, within the floor.
+	Overdue bool
 	// Damped: its node went and came back too often. A spare that is ready beside
 	// it stays.
 	Damped bool

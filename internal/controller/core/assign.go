@@ -10,7 +10,7 @@ import (
 
 func (c *Core) assignment(f *filling) wire.Assignment {
 	r := c.services[f.key.ServiceKey()].revisions[f.revision]
-	return wire.Assignment{Key: f.key, ServiceUID: f.serviceUID, Revision: f.revision, Template: &r.Template, Stopping: f.stopping, Spare: f.spare}
+	return wire.Assignment{Key: f.key, ServiceUID: f.serviceUID, Revision: f.revision, Template: &r.Template, Stopping: f.stopping && !f.handing, Spare: f.spare}
 }
 
 func (c *Core) assignmentOf(f *filling) wire.AssignmentSet {
@@ -48,7 +48,7 @@ func (c *Core) sendToNode(name string, set wire.AssignmentSet) {
 
 // endpoints is who gets traffic, and what changed of it since it was last sent.
 type endpoints struct {
-	version uint64
+	version uint64 // begins at 1: no agent has acknowledged anything at 0
 	live    map[api.ReplicaKey]wire.Endpoint
 	changed map[api.ReplicaKey]bool
 	// kept were left to agents as they know them, for their nodes had not
@@ -62,7 +62,7 @@ type endpoints struct {
 }
 
 func newEndpoints() endpoints {
-	return endpoints{live: map[api.ReplicaKey]wire.Endpoint{}, changed: map[api.ReplicaKey]bool{}, kept: map[api.ReplicaKey]bool{},
+	return endpoints{version: 1, live: map[api.ReplicaKey]wire.Endpoint{}, changed: map[api.ReplicaKey]bool{}, kept: map[api.ReplicaKey]bool{},
 		services: map[api.Key]wire.Service{}, changedServices: map[api.Key]bool{}, unsettled: map[api.Key]bool{}}
 }
 
@@ -210,6 +210,7 @@ func (c *Core) withdraw(f *filling) {
 	if !c.ends.withdraw(f.key) {
 		return
 	}
+	c.withdrawn(f)
 	c.view.touchFilling(f)
 	if v := c.verdictOf(f); v != api.VerdictSuspect && v != api.VerdictDead {
 		return

@@ -3,6 +3,7 @@ package core
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -11,8 +12,8 @@ import (
 	"github.com/orchctl/orch/reconciler"
 )
 
-// Budgets bound what is started beside replicas that run, or may: spares for what
-// cannot be reached, and reliefs. Table says of each what it is and why. A zero
+// Budgets bound what is started beside replicas that run, or may (spares for what
+// cannot be reached, and reliefs), and how long is waited before they are stopped. Table says of each what it is and why. A zero
 // field means its value in DefaultBudgets; none may be negative.
 type Budgets struct {
 	SparesMin        int
@@ -23,6 +24,8 @@ type Budgets struct {
 	ReliefsMin       int
 	ReliefsShare     float64
 	ReliefPatience   time.Duration
+	RebalanceMoves   int
+	HandoverMax      time.Duration
 }
 
 // DefaultBudgets gives the budgets for production.
@@ -32,6 +35,7 @@ func DefaultBudgets() Budgets {
 		SparesFleetMin: 100, SparesFleetShare: 0.2,
 		SparesFree: 0.8,
 		ReliefsMin: 3, ReliefsShare: 0.05, ReliefPatience: 5 * time.Minute,
+		RebalanceMoves: 50, HandoverMax: 2 * time.Second,
 	}
 }
 
@@ -45,6 +49,8 @@ func (b *Budgets) settings() []settings.Setting {
 		settings.Count("reliefs-min", &b.ReliefsMin, "replicas that may be relieved at once, one per service, however small the fleet is"),
 		settings.Share("reliefs-share", &b.ReliefsShare, "share of all replicas that may be relieved at once; they run, so nothing hurries"),
 		settings.Duration("relief-patience", &b.ReliefPatience, "after which a relief whose spare is not ready no longer keeps others waiting"),
+		settings.Count("rebalance-moves", &b.RebalanceMoves, "replicas that one rebalance moves; each is started anew and warms up again, and what is still uneven can be asked for again"),
+		settings.Duration("handover-max", &b.HandoverMax, "how long a replica that is to stop waits for agents to say that they send it no traffic any more; an agent that hangs may not keep it running, one that works says so within milliseconds"),
 	}
 }
 
@@ -69,6 +75,7 @@ func (b Budgets) withDefaults() Budgets {
 		cmp.Or(b.SparesFleetMin, d.SparesFleetMin), cmp.Or(b.SparesFleetShare, d.SparesFleetShare),
 		cmp.Or(b.SparesFree, d.SparesFree),
 		cmp.Or(b.ReliefsMin, d.ReliefsMin), cmp.Or(b.ReliefsShare, d.ReliefsShare), cmp.Or(b.ReliefPatience, d.ReliefPatience),
+		cmp.Or(b.RebalanceMoves, d.RebalanceMoves), cmp.Or(b.HandoverMax, d.HandoverMax),
 	}
 }
 
@@ -126,7 +133,7 @@ func (c *Core) account(s *service) {
 			continue
 		}
 		switch {
-		case s.relief != nil && s.relief.incumbent.key.Slot == f.key.Slot && !s.relief.incumbent.spare: // what relieves a spare stands in as it did
+		case s.reliefs[f.key.Slot] != nil && !s.reliefs[f.key.Slot].incumbent.spare: // what relieves a spare stands in as it did
 			u.reliefs++
 		case c.verdictOf(f) == api.VerdictSuspect: // it stands in for nobody, and another may
 		default:
@@ -245,19 +252,16 @@ func (a *admission) admit(p planned) []reconciler.Action {
 	return out
 }
 
-// triesAgain tells whether a service has a relief that found no node before.
-func (s *service) triesAgain() bool {
-	if s.relief == nil {
-		return false
-	}
-	_, again := s.refusedBefore[s.relief.incumbent.key.Slot]
-	return again
+// triesAgain tells whether a slot has a relief that found no node before.
+func (s *service) triesAgain(slot int) bool {
+	_, again := s.refusedBefore[slot]
+	return again && s.reliefs[slot] != nil
 }
 
 // admitRelief holds back a relief that found no node before, if others have its
 // place in the budget by now. One that was begun just now has been counted.
 func (a *admission) admitRelief(s *service, x reconciler.Action) bool {
-	if !s.triesAgain() {
+	if !s.triesAgain(x.Key.Slot) {
 		return true
 	}
 	if !a.counted {
@@ -307,8 +311,8 @@ func (c *Core) waitFor(s *service, n int) {
 
 // forgetBudgets is for a service that is gone, and all its fillings with it.
 func (c *Core) forgetBudgets(s *service) {
-	if s.relief != nil {
-		c.endRelief(s)
+	for _, slot := range slices.Sorted(maps.Keys(s.reliefs)) {
+		c.endRelief(s, slot)
 	}
 	c.account(s)
 	c.waitFor(s, 0)

@@ -114,7 +114,7 @@ func New(cfg Config) *Core {
 		addresses: newAddresses(), claims: newClaims(),
 		unknown: map[string]bool{}, requests: newRequests(), tally: tally{of: map[api.Verdict]int{}},
 		budgets: cfg.Budgets.withDefaults(), spending: spending{short: map[api.Key]bool{}},
-		reliefs: reliefs{ailing: map[string]bool{}}, relieved: map[api.Key]bool{}, renewals: map[string][]Renew{},
+		reliefs: reliefs{ailing: map[string]bool{}, drains: map[string]bool{}}, relieved: map[api.Key]bool{}, renewals: map[string][]Renew{},
 	}
 }
 
@@ -242,6 +242,8 @@ func (c *Core) Turn(now time.Time) []Effect {
 	c.settleEndpoints()
 	c.sendNetwork() // first the way, then the traffic
 	c.sendEndpoints()
+	c.settleHandovers()
+	c.settleDrains()
 	c.writeRecords()
 	c.publish()
 	for _, a := range c.answers {

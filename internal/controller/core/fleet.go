@@ -68,7 +68,7 @@ func (c *Core) thaw(ev Thaw) {
 func (c *Core) publishFleet() {
 	k := ViewKey{Kind: api.KindFleet, Name: api.FleetName}
 	st := api.FleetStatus{Frozen: c.frozen.on, FrozenWhy: c.frozen.why, FrozenSince: c.frozen.since,
-		Spares: c.spending.used.standIns, SparesWaiting: c.spending.waiting, Reliefs: len(c.relieved)}
+		Spares: c.spending.used.standIns, SparesWaiting: c.spending.waiting, Reliefs: c.reliefs.count}
 	if old, ok := c.view.known[k].(*api.Fleet); ok && !c.tally.changed {
 		st.Nodes = old.Status.Nodes
 	} else {

@@ -5,7 +5,6 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/orchctl/orch/api"
@@ -27,6 +26,7 @@ type node struct {
 	session  uint64 // 0: none
 	opened   uint64 // the latest session that was, open or not
 	sequence uint64 // of assignment sets in this session
+	acked    uint64 // the newest version of endpoints in force there, as said in this session
 	reported bool   // a complete report came in this session
 	orphans  []string
 
@@ -117,7 +117,8 @@ func (c *Core) sessionOpened(ev SessionOpened) {
 	// What is lost goes before the record says that the node lives: a leader
 	// that dies in between must not leave old placements to the new life.
 	c.dropVoid(n, true, "its node's life is over")
-	n.session, n.sequence = ev.Session, 0
+	n.session, n.sequence, n.acked = ev.Session, 0, 0
+	c.handovers.askAgain(n)
 	c.fresh[n.name] = true
 
 	before := object(api.KindNode, &n.obj)
@@ -188,11 +189,13 @@ func (c *Core) voidAll(n *node) {
 
 func (c *Core) askWitnesses(e liveness.AskWitnesses) {
 	target := c.nodes[e.Target]
-	ask := wire.Ask{ID: e.AskID, Target: e.Target, Address: target.obj.Status.Address, Timeout: e.Timeout, Ports: portsToAsk(target)}
+	ask := wire.Ask{ID: e.AskID, Target: e.Target, Address: target.obj.Status.Address, Timeout: e.Timeout, Ports: portsToAsk(target, false)}
 	for _, o := range e.Observers {
 		effect := AskWitness{Observer: o, Ask: ask}
 		if o != liveness.LeaderObserver {
 			effect.Session = c.nodes[o].session
+		} else {
+			effect.Ask.Ports = portsToAsk(target, true)
 		}
 		c.out = append(c.out, effect) // waits for nothing: it only asks
 	}
@@ -202,26 +205,42 @@ func (c *Core) askWitnesses(e liveness.AskWitnesses) {
 // whether the node's replicas are alive, more would only load it.
 const portsAskedMax = 4
 
-// portsToAsk gives TCP ports that a living node answers: those published on its
-// own address. Replica addresses are reachable from other nodes only once there
-// are routes between nodes.
-func portsToAsk(n *node) []string {
-	addr, err := netip.ParseAddr(n.obj.Status.Address)
+// portsToAsk gives TCP ports that a living node answers: first those of its own
+// address that replicas there have taken, by mode host or with the node's network;
+// for an observer with an agent then those on replicas' own addresses, to which it
+// has a route. The leader's host may have none. Ports that are published on every
+// node are no proof: another node may answer.
+func portsToAsk(n *node, leader bool) []string {
+	own, err := netip.ParseAddr(n.obj.Status.Address)
 	if err != nil {
 		return nil
 	}
-	var out []string
+	var onNode, onReplicas []string
 	for _, f := range n.sortedFillings() {
 		if !f.status.Ready || f.stopping || f.void {
 			continue
 		}
+		replica, err := netip.ParseAddr(f.status.IP)
 		for _, p := range f.ports {
-			if p.Publish != 0 && p.Protocol != api.UDP && len(out) < portsAskedMax {
-				out = append(out, netip.AddrPortFrom(addr, uint16(p.Publish)).String())
+			switch {
+			case p.Protocol == api.UDP:
+			case f.hostNetwork:
+				onNode = append(onNode, netip.AddrPortFrom(own, uint16(p.Port)).String())
+			case p.Publish != 0 && p.Mode == api.PublishHost:
+				onNode = append(onNode, netip.AddrPortFrom(own, uint16(p.Publish)).String())
+				fallthrough
+			default:
+				if err == nil && !leader {
+					onReplicas = append(onReplicas, netip.AddrPortFrom(replica, uint16(p.Port)).String())
+				}
+			}
+			if len(onNode) == portsAskedMax {
+				return onNode
 			}
 		}
 	}
-	return out
+	all := append(onNode, onReplicas...)
+	return all[:min(len(all), portsAskedMax)]
 }
 
 // status takes an agent's report.
@@ -280,6 +299,9 @@ func (c *Core) report(f *filling, s api.ReplicaStatus) {
 	} else {
 		c.tellChange(f, was, s)
 	}
+	if !s.Phase.Before(api.PhaseStopping) {
+		c.tellStop(f) // it stops, or has ended: there is nothing to wait for
+	}
 	c.unsettle(f.key.ServiceKey())
 	c.touch(f)
 }
@@ -332,40 +354,6 @@ func (c *Core) heard(f *filling) bool {
 	return v == api.VerdictHealthy || v == api.VerdictBack
 }
 
-func (c *Core) nodeWord(ev NodeWord) {
-	c.confirm()
-	n := c.nodes[ev.Node]
-	if n == nil {
-		c.answer(ev.Ticket, nil, fmt.Errorf("node %q: %w", ev.Node, ErrNotFound))
-		return
-	}
-	switch ev.Word {
-	case "dead":
-		if n.verdict == api.VerdictHealthy && !ev.Force {
-			c.answer(ev.Ticket, nil, fmt.Errorf("declare node %s dead: %w: it answers; all its replicas would be started anew: cut its power first, or force it (--force)", n.name, ErrBusy))
-			return
-		}
-		c.liveStep(liveness.OperatorDead{Node: n.name, By: ev.By})
-	case "cordon", "uncordon":
-		if want := ev.Word == "cordon"; n.obj.Spec.Unschedulable != want {
-			n.obj.Spec.Unschedulable = want
-			c.putNode(n)
-			c.fleet.SetNode(n.forScheduler())
-			c.event("", api.KindNode, n.name, api.EventNormal, map[bool]string{true: "Cordoned", false: "Uncordoned"}[want], "by "+ev.By)
-			c.roomMade()
-		}
-	case "remove":
-		if err := c.removeNode(n, ev.By); err != nil {
-			c.answer(ev.Ticket, nil, err)
-			return
-		}
-	default:
-		c.answer(ev.Ticket, nil, fmt.Errorf("word %s: %w: want dead, cordon, uncordon or remove", strconv.Quote(ev.Word), ErrInvalid))
-		return
-	}
-	c.answer(ev.Ticket, nil, nil)
-}
-
 // removeNode forgets a dead node, or one that holds nothing and has no session.
 func (c *Core) removeNode(n *node, by string) error {
 	if n.verdict != api.VerdictDead && (n.session != 0 || len(n.fillings) > 0) {
@@ -383,6 +371,7 @@ func (c *Core) removeNode(n *node, by string) error {
 	delete(c.nodes, n.name)
 	c.returnSubnet(n)
 	delete(c.reliefs.ailing, n.name)
+	delete(c.reliefs.drains, n.name)
 	c.judge(n, "")
 	for _, x := range n.records {
 		c.forgetRecord(x)

@@ -45,6 +45,7 @@ func (c *Core) planDirty() {
 		c.account(p.s)
 		c.noteWaiting(p.s)
 	}
+	c.showDrains()
 }
 
 // planAll plans services and carries out what needs no node.
@@ -70,7 +71,7 @@ func (c *Core) planAll(keys []api.Key) []planned {
 // planService carries out what needs no node and gives what does. It is planned
 // again by wake, if that is not zero.
 func (c *Core) planService(s *service, wake time.Time) []reconciler.Action {
-	c.settleRelief(s)
+	c.settleReliefs(s)
 	plan := reconciler.Plan(c.viewOf(s), c.now)
 	s.waiting, s.budgeted, s.held = plan.Waiting, nil, map[string]int{}
 	s.refusedBefore, s.refused = s.refused, map[int]refusal{}
@@ -150,7 +151,7 @@ func (c *Core) carryOut(s *service, f *filling, a reconciler.Action) {
 		if a.Relief { // the next one of the service may begin
 			c.markDirty(s)
 		}
-		c.sendToNode(f.node, c.assignmentOf(f))
+		c.handOver(f)
 		c.event(f.key.Namespace, api.KindReplica, name, api.EventNormal, "Stopping", fmt.Sprintf("on %s: %s", f.node, a.Why))
 	case reconciler.Void:
 		c.lose(s, f, a.Why)
@@ -163,7 +164,7 @@ func (c *Core) carryOut(s *service, f *filling, a reconciler.Action) {
 	}
 }
 
-// stop has a filling go; its agent is told by another.
+// stop has a filling go; its agent is told by another, see handOver.
 func (c *Core) stop(f *filling, why string) {
 	f.stopping, f.why = true, why
 	c.write(store.Put(placementKey(f.key), f.record()))
@@ -177,7 +178,9 @@ func (c *Core) noteRemoval(s *service, f *filling, a reconciler.Action) {
 	beside := func(spare bool) bool {
 		return slices.ContainsFunc(s.inSlot(f.key.Slot), func(x *filling) bool { return x != f && x.spare == spare && !x.void })
 	}
+	r := s.reliefs[f.key.Slot]
 	switch {
+	case r != nil && r.kind != ailing:
 	case a.Relief:
 		c.did(f.node, func(d *api.Done) { d.Relieved++ })
 	case f.spare && beside(false):
@@ -190,7 +193,7 @@ func (c *Core) noteRemoval(s *service, f *filling, a reconciler.Action) {
 // noteWaiting tells of each node's latest verdict how many spares wait because of it.
 func (c *Core) noteWaiting(s *service) {
 	for slot, r := range s.refused {
-		if r.spare {
+		if x := s.reliefs[slot]; r.spare && (x == nil || x.kind == ailing) {
 			s.held[c.standsFor(s, slot)]++
 		}
 	}
@@ -225,10 +228,11 @@ func (c *Core) place(groups []scheduler.Group, wanted map[api.ReplicaKey]reconci
 		c.write(store.Put(placementKey(f.key), f.record()))
 		c.sendToNode(f.node, c.assignmentOf(f))
 		c.event(f.key.Namespace, api.KindReplica, f.key.Name(), api.EventNormal, "Placed", fmt.Sprintf("on %s: %s", p.Node, a.Why))
-		if a.Relief && s.relief != nil && s.relief.incumbent.key.Slot == f.key.Slot {
-			s.relief.since = c.now // however long it waited for room
+		r := s.reliefs[f.key.Slot]
+		if a.Relief && r != nil {
+			r.since = c.now // however long it waited for room
 		}
-		if f.spare {
+		if f.spare && (r == nil || r.kind == ailing) {
 			c.did(c.standsFor(s, f.key.Slot), func(d *api.Done) { d.SparesPlaced++ })
 		}
 		c.view.touch(s)
@@ -249,6 +253,10 @@ func (c *Core) refuse(s *service, r scheduler.Refusal, a reconciler.Action) {
 	s.refused[r.Key.Slot] = now
 	c.blocked[s.key] = true
 	c.reliefs.due = c.reliefs.due || a.Relief // it no longer holds the budget
+	if x := s.reliefs[r.Key.Slot]; a.Relief && x != nil && x.kind == moved {
+		c.giveUpMove(s, x)
+		return
+	}
 	if s.refusedBefore[r.Key.Slot].reason != r.Reason {
 		c.event(r.Key.Namespace, api.KindReplica, r.Key.Name(), api.EventWarning, "Pending", r.Reason)
 	}
@@ -264,12 +272,13 @@ func (c *Core) viewOf(s *service) reconciler.View {
 			Phase: f.status.Phase, Ready: f.status.Ready && !c.spent(f), ReadySince: f.readySince, Stopping: f.stopping, Spare: f.spare, Relieve: f.relieve}
 		if n := c.nodes[f.node]; n != nil {
 			x.Damped = n.damped()
-			if x.Relieve == "" && s.relief != nil && s.relief.incumbent.key.Slot == f.key.Slot {
+			if x.Relieve == "" && s.reliefs[f.key.Slot] != nil {
 				// What is beside it in the slot and ails as long relieves nothing.
 				if from, why := c.reliefOf(n); why != "" && !from.After(c.now) {
 					x.Relieve = why
 				}
 			}
+			x.Overdue = c.overdue(n)
 		}
 		if v.Exclusive {
 			x.Leased, x.FencedAt = f.lease > 0, c.fence(f)

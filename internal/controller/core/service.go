@@ -23,14 +23,15 @@ type service struct {
 	refusedBefore map[int]refusal // of the plan before, so that news can be told from what lasts
 	waiting       []string        // what a rollout waits for, in words
 
-	exclusives int            // fillings of a revision that is exclusive
-	relief     *relief        // nil: none is under way
-	used       usage          // of the budgets
-	budgeted   []string       // what waits for a budget, in words
-	overBudget int            // spares that do
-	held       map[string]int // spares that wait for a budget or a node, by the incumbent's node
-	heldBefore map[string]int // as last noted with the nodes' verdicts
-	bare       bool           // no endpoint is known to be well
+	exclusives int             // fillings of a revision that is exclusive
+	reliefs    map[int]*relief // under way, by slot; nil: none is
+	placeless  bool            // nowhere to go for what is exclusive and to be relieved, as last looked
+	used       usage           // of the budgets
+	budgeted   []string        // what waits for a budget, in words
+	overBudget int             // spares that do
+	held       map[string]int  // spares that wait for a budget or a node, by the incumbent's node
+	heldBefore map[string]int  // as last noted with the nodes' verdicts
+	bare       bool            // no endpoint is known to be well
 }
 
 type revision struct {
@@ -61,11 +62,12 @@ type filling struct {
 	why        string
 	placedAt   time.Time
 
-	// From the revision: the ports of all containers, whether it is exclusive, and
-	// its lease; 0: it needs none.
-	ports     []api.Port
-	exclusive bool
-	lease     time.Duration
+	// From the revision: the ports of all containers, whether they are its node's,
+	// whether it is exclusive, and its lease; 0: it needs none.
+	ports       []api.Port
+	hostNetwork bool
+	exclusive   bool
+	lease       time.Duration
 
 	void bool // its node's life is over: nothing is there to stop
 	// See lease.go. lapsed: void, and kept until its fence has passed. over: it
@@ -75,7 +77,14 @@ type filling struct {
 	granted                 time.Time
 
 	relieve string // why it is being relieved
+	moving  string // why it is moved though its node is well
 	doubted bool   // its node was suspect since it last answered
+
+	// handing: it is stopping, and its agent is not told yet. withdrawn is the
+	// version of the endpoints that is without it; see handover.go.
+	handing     bool
+	withdrawn   uint64
+	withdrawnAt time.Time
 
 	sent       uint64 // sequence of the assignment set that told of it last, in this session
 	loaded     bool   // from the store, and not heard of since
@@ -128,7 +137,7 @@ func (s *service) insert(f *filling) {
 // index makes a filling known to everything that looks things up by it.
 func (c *Core) index(f *filling, r *revision) {
 	c.fillings[f.key] = f
-	f.ports, f.exclusive, f.lease = r.ports, r.Template.Exclusive, r.Template.Lease()
+	f.ports, f.hostNetwork, f.exclusive, f.lease = r.ports, r.Template.HostNetwork, r.Template.Exclusive, r.Template.Lease()
 	if f.exclusive {
 		c.services[f.key.ServiceKey()].exclusives++
 	}

@@ -42,6 +42,7 @@ func (c *Core) setVerdict(e liveness.SetVerdict) {
 	}
 	c.judge(n, verdicts[e.To])
 	n.why, n.since = e.Why, c.now
+	c.handovers.askAgain(n)
 	if c.unknown[n.name] && e.To != liveness.Unknown {
 		delete(c.unknown, n.name)
 		if len(c.unknown) == 0 {

@@ -201,6 +201,9 @@ func (c *Core) publicReplica(s *service, f *filling) *api.Replica {
 	if f.stopping {
 		r.Status.Ready = false   // it gets no traffic any more, whatever its agent said last
 		r.Status.Message = f.why // the agent knows only that the leader wants it
+		if f.handing {
+			r.Status.Reason = api.ReasonHandingOver
+		}
 		if r.Status.Phase.Before(api.PhaseStopping) {
 			r.Status.Phase = api.PhaseStopping
 		}
@@ -337,5 +340,6 @@ func (c *Core) publicNode(n *node) *api.Node {
 	out.Status.Requested = c.fleet.Requested(n.name)
 	out.Status.Replicas = len(n.fillings)
 	out.Status.Orphans = n.orphans
+	out.Status.DrainWaits = c.drainWaits(n)
 	return &out
 }
