@@ -333,16 +333,6 @@ func TestDryRunSaysWhatWouldBePending(t *testing.T) {
 	f.mustReady("web", 3) // the try left no trace
 }
 
-func TestWitnessPortsAreOnTheNodesOwnAddress(t *testing.T) {
-	f := threeNodes(t)
-	s := web(3, "a:1")
-	s.Spec.Containers[0].Ports = []api.Port{{Port: 80, Publish: 8080, Mode: api.PublishHost, Protocol: api.TCP}}
-	f.apply("1", s)
-	if got := portsToAsk(f.core.nodes["n2"]); len(got) != 1 || got[0] != "10.0.0.2:8080" {
-		t.Errorf("got %v", got)
-	}
-}
-
 func TestHistoryFoldsAndIsBounded(t *testing.T) {
 	f := newFleet(t)
 	f.core.history.limit = 5

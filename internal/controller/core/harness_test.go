@@ -52,7 +52,12 @@ type agent struct {
 	unready    map[string]bool // by slot name
 	ends       map[api.ReplicaKey]wire.Endpoint
 
-	cut     bool // silent, and nothing reaches it; its containers run on
+	net      agentNetwork
+	services map[api.Key]wire.Service
+
+	mute    bool   // never says which endpoints are in force
+	routed  uint64 // the session in which it had a complete set of them
+	cut     bool   // silent, and nothing reaches it; its containers run on
 	check   wire.SelfCheck
 	leases  map[api.ReplicaKey]time.Time // when they end
 	renewed time.Time                    // the last renewal was sent
@@ -119,6 +124,8 @@ func (f *fleet) do(effects []Effect) {
 			f.assign(e)
 		case SendEndpoints:
 			f.endpoints(e)
+		case SendNetwork:
+			f.network(e)
 		case SendGrant:
 			f.granted(e)
 		case AskWitness:
@@ -187,6 +194,9 @@ func (f *fleet) assign(e SendAssignments) {
 	if a == nil || a.session != e.Session || a.cut {
 		return
 	}
+	if a.net.session != e.Session {
+		f.t.Errorf("%s was given replicas before it was told where it stands in the network", e.Node)
+	}
 	if e.Set.StoreRevision > f.rev {
 		f.t.Errorf("assignment set of %s claims revision %d, the store is at %d", e.Node, e.Set.StoreRevision, f.rev)
 	}
@@ -206,6 +216,9 @@ func (f *fleet) assign(e SendAssignments) {
 		}
 		f.log = append(f.log, fmt.Sprintf("%s runs %s revision %d%s", a.name, x.Key, x.Revision, map[bool]string{true: " stopping"}[x.Stopping]))
 		a.holds[x.Key] = x
+		if x.Stopping {
+			f.handedOver(x.Key)
+		}
 		if x.Stopping && !a.silent {
 			delete(a.holds, x.Key)
 			gone = append(gone, x.Key)
@@ -246,7 +259,8 @@ func (f *fleet) endpoints(e SendEndpoints) {
 	}
 	if e.Set.Complete {
 		before := a.ends
-		a.ends = map[api.ReplicaKey]wire.Endpoint{}
+		a.routed = e.Session
+		a.ends, a.services = map[api.ReplicaKey]wire.Endpoint{}, map[api.Key]wire.Service{}
 		for _, k := range e.Set.Keep {
 			if x, ok := before[k]; ok {
 				a.ends[k] = x
@@ -258,6 +272,15 @@ func (f *fleet) endpoints(e SendEndpoints) {
 	}
 	for _, k := range e.Set.Drop {
 		delete(a.ends, k)
+	}
+	for _, s := range e.Set.Services {
+		a.services[s.Key] = s
+	}
+	for _, k := range e.Set.DropServices {
+		delete(a.services, k)
+	}
+	if !a.silent && !a.mute {
+		f.step(Acked{Node: a.name, Session: a.session, EndpointVersion: e.Set.Version})
 	}
 }
 

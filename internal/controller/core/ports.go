@@ -36,11 +36,11 @@ func claimsOf(t *api.Template) []claim {
 	for i, ct := range t.Containers {
 		for j, p := range ct.Ports {
 			field := fmt.Sprintf("containers[%d].ports[%d].", i, j)
-			if t.HostNetwork {
-				out = append(out, claim{portOf(p.Port, p.Protocol), false, field + "port"})
-			}
-			if p.Publish != 0 {
+			switch {
+			case p.Publish != 0: // with the node's network, that is the same number
 				out = append(out, claim{portOf(p.Publish, p.Protocol), p.Mode != api.PublishHost, field + "publish"})
+			case t.HostNetwork:
+				out = append(out, claim{portOf(p.Port, p.Protocol), false, field + "port"})
 			}
 		}
 	}

@@ -32,7 +32,7 @@ func TestCompleteReportWithoutAStoppingReplica(t *testing.T) {
 	f.step(SessionOpened{Node: "n2", Session: a.session, Hello: hello("n2", "boot1")})
 	f.turn()
 	f.step(Status{Node: "n2", Session: a.session, Report: wire.StatusReport{Complete: true, Taken: 1}})
-	f.turn()
+	f.pass(DefaultBudgets().HandoverMax) // nor does it say which endpoints are in force
 	for k := range f.seen {
 		if k.Kind == api.KindReplica || k.Kind == api.KindService {
 			t.Errorf("%v is still published", k)
@@ -191,7 +191,7 @@ func TestOneMuteAgentFreezesAllEndpoints(t *testing.T) {
 	a.session = f.session
 	f.step(SessionOpened{Node: "n2", Session: 9000, Hello: hello("n2", "boot1")}) // harness agent ignores it
 	f.turn()
-	a.session = 9000
+	a.session, a.net.session = 9000, 9000
 	f.pass(20 * time.Second)
 	f.silence("n3")
 	f.pass(5 * time.Second)
