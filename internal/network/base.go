@@ -7,7 +7,6 @@ import (
 // TableName is that of our table in the family "ip".
 const TableName = "orch"
 
-
 // The sets that services share.
 const (
 	setServices = "services" // virtual IP, protocol, port : where to

@@ -2,7 +2,6 @@ package network
 
 import (
 	"maps"
-	"net/netip"
 	"slices"
 
 	"github.com/orchctl/orch/api"
@@ -138,8 +137,26 @@ func (p *Picture) Eject(k api.ReplicaKey, out bool) {
 	p.dirty[k.ServiceKey()] = true
 }
 
-// Ejected tells whether an endpoint is.
-func (p *Picture) Ejected(k api.ReplicaKey) bool { return p.ejected[k] }
+// Ejected gives the endpoints that are, in order.
+func (p *Picture) Ejected() []api.ReplicaKey {
+	return slices.SortedFunc(maps.Keys(p.ejected), compareReplicas)
+}
+
+// Spare tells whether a service has endpoints that are not ejected besides this one.
+func (p *Picture) Spare(k api.ReplicaKey) bool {
+	for other := range p.endpoints[k.ServiceKey()] {
+		if other != k && !p.ejected[other] {
+			return true
+		}
+	}
+	return false
+}
+
+// Endpoint gives one; false: it is none.
+func (p *Picture) Endpoint(k api.ReplicaKey) (wire.Endpoint, bool) {
+	e, ok := p.endpoints[k.ServiceKey()][k]
+	return e, ok
+}
 
 // All gives everything that is known, in order: what a complete update would say.
 func (p *Picture) All() Update {
@@ -275,17 +292,4 @@ func (p *Picture) winner(set, key string) *string {
 		return nil
 	}
 	return &value
-}
-
-// Serves tells whether an address is an endpoint's of the picture now, whatever
-// the port.
-func (p *Picture) Serves(ip netip.Addr) bool {
-	for _, of := range p.endpoints {
-		for _, e := range of {
-			if e.IP == ip.String() {
-				return true
-			}
-		}
-	}
-	return false
 }

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/orchctl/orch/api"
@@ -116,6 +117,23 @@ func (c Change) Size() int {
 		n += len(e)
 	}
 	return n
+}
+
+// Opened are the UDP ports of nodes that lead somewhere from now on.
+func (c Change) Opened() []uint16 {
+	var out []uint16
+	for key := range c.Put[setPorts] {
+		if _, led := c.Drop[setPorts][key]; led {
+			continue
+		}
+		if port, ok := strings.CutPrefix(key, "udp . "); ok {
+			if n, err := strconv.ParseUint(port, 10, 16); err == nil {
+				out = append(out, uint16(n))
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 func element(m *map[string]map[string]string, set, key, value string) {

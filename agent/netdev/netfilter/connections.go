@@ -1,0 +1,174 @@
+package netfilter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/network"
+)
+
+// The kernel's states of a TCP connection (enum tcp_conntrack) that matter here.
+const (
+	synReceived = 2 // and below: it is being made
+	lastAck     = 6 // from here on it has come to its end
+)
+
+// diagTimeout bounds one question to the kernel about sockets.
+const diagTimeout = 2 * time.Second
+
+// Connections are those that this node's kernel keeps track of.
+type Connections struct {
+	// Spaces is the folder of replicas' network namespaces.
+	Spaces string
+}
+
+// To gives the connections that servers answer, TCP and UDP, unless they have come
+// to their end.
+func (c Connections) To(ctx context.Context, servers func(netip.AddrPort) bool) ([]network.Connection, error) {
+	flows, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) { // what was missed is found the next time
+		return nil, fmt.Errorf("list connections: %w", err)
+	}
+	var out []network.Connection
+	for _, f := range flows {
+		if connection, ok := read(f); ok && servers(connection.Server) {
+			out = append(out, connection)
+		}
+	}
+	return out, nil
+}
+
+func read(f *netlink.ConntrackFlow) (network.Connection, bool) {
+	c := network.Connection{
+		Client: addrPort(f.Forward.SrcIP, f.Forward.SrcPort), To: addrPort(f.Forward.DstIP, f.Forward.DstPort),
+		Server: addrPort(f.Reverse.SrcIP, f.Reverse.SrcPort),
+	}
+	switch f.Forward.Protocol {
+	case unix.IPPROTO_UDP:
+		c.Protocol = api.UDP
+		return c, true
+	case unix.IPPROTO_TCP:
+		c.Protocol = api.TCP
+		tcp, ok := f.ProtoInfo.(*netlink.ProtoInfoTCP)
+		if !ok {
+			return c, true
+		}
+		c.Open = tcp.State > synReceived
+		return c, tcp.State < lastAck
+	}
+	return c, false
+}
+
+func addrPort(ip net.IP, port uint16) netip.AddrPort {
+	a, _ := netip.AddrFromSlice(ip)
+	return netip.AddrPortFrom(a.Unmap(), port)
+}
+
+// flowOf is what a connection is known by.
+type flowOf struct {
+	protocol   api.Protocol
+	client, to netip.AddrPort
+}
+
+// picked deletes what it holds: netlink's filter.
+type picked map[flowOf]bool
+
+func (p picked) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
+	c, _ := read(f)
+	return p[flowOf{c.Protocol, c.Client, c.To}]
+}
+
+// Cut makes the kernel forget connections, so that what comes next on them is led
+// anew, or refused. Open TCP sockets of this node and its replicas hear of it: their
+// reads and writes end with ECONNABORTED. One that is just being made goes on: its
+// next try is led elsewhere.
+func (c Connections) Cut(ctx context.Context, all []network.Connection) error {
+	if len(all) == 0 {
+		return nil
+	}
+	pick := picked{}
+	clients := map[netip.Addr][]network.Connection{}
+	for _, one := range all {
+		pick[flowOf{one.Protocol, one.Client, one.To}] = true
+		if one.Protocol == api.TCP && one.Open {
+			clients[one.Client.Addr()] = append(clients[one.Client.Addr()], one)
+		}
+	}
+	var errs []error
+	if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, pick); err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		errs = append(errs, fmt.Errorf("forget connections: %w", err))
+	}
+	if len(clients) > 0 {
+		errs = append(errs, c.tell(ctx, clients))
+	}
+	return errors.Join(errs...)
+}
+
+// tell ends the sockets of clients, wherever they are on this node.
+func (c Connections) tell(ctx context.Context, clients map[netip.Addr][]network.Connection) error {
+	spaces, err := os.ReadDir(c.Spaces)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("end sockets: %w", err)
+	}
+	own, err := netns.Get()
+	if err != nil {
+		return fmt.Errorf("end sockets: %w", err)
+	}
+	errs := []error{tellIn(own, clients)} // first: what comes from 127.0.0.1 is this namespace's
+	own.Close()
+	for _, s := range spaces {
+		if ctx.Err() != nil || len(clients) == 0 {
+			break
+		}
+		ns, err := netns.GetFromPath(filepath.Join(c.Spaces, s.Name()))
+		if err != nil {
+			continue // it goes just now, and its sockets with it
+		}
+		errs = append(errs, tellIn(ns, clients))
+		ns.Close()
+	}
+	return errors.Join(errs...)
+}
+
+// tellIn ends those sockets that are in a namespace, and takes them from clients.
+func tellIn(ns netns.NsHandle, clients map[netip.Addr][]network.Connection) error {
+	h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE, unix.NETLINK_INET_DIAG)
+	if errors.Is(err, unix.EINVAL) {
+		return nil // a file without a namespace
+	}
+	if err != nil {
+		return fmt.Errorf("end sockets: %w", err)
+	}
+	defer h.Close()
+	if err := h.SetSocketTimeout(diagTimeout); err != nil {
+		return fmt.Errorf("end sockets: %w", err)
+	}
+	addrs, err := h.AddrList(nil, netlink.FAMILY_V4)
+	if err != nil {
+		return fmt.Errorf("end sockets: list addresses: %w", err)
+	}
+	var errs []error
+	for _, a := range addrs {
+		ip, _ := netip.AddrFromSlice(a.IP)
+		for _, one := range clients[ip.Unmap()] {
+			err := h.SocketDestroy(net.TCPAddrFromAddrPort(one.Client), net.TCPAddrFromAddrPort(one.To))
+			if err != nil && !errors.Is(err, unix.ENOENT) {
+				errs = append(errs, fmt.Errorf("end socket %s to %s: %w", one.Client, one.To, err))
+			}
+		}
+		delete(clients, ip.Unmap())
+	}
+	return errors.Join(errs...)
+}

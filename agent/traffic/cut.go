@@ -1,0 +1,269 @@
+package traffic
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/network"
+	"github.com/orchctl/orch/internal/wire"
+)
+
+const (
+	// answerMax is how long a server has to answer, answerTries how often it is
+	// asked: a host that lost one packet is not dead.
+	answerMax   = 300 * time.Millisecond
+	answerTries = 2
+	// asksAtOnceMax bounds the servers that are asked at a time: they wait, mostly.
+	asksAtOnceMax = 64
+	// lookFirst and lookMax are the waits between looks at endpoints that were
+	// dropped while they had connections: they may die with them later.
+	lookFirst = time.Second
+	lookMax   = 10 * time.Second
+)
+
+// cutter ends connections to endpoints that were dropped and are dead. Those that
+// were dropped and live keep theirs: they end them in order.
+type cutter struct {
+	connections Connections
+	dial        func(context.Context, netip.AddrPort) error
+	logger      *slog.Logger
+	notify      chan struct{}
+
+	mu      sync.Mutex
+	watched map[server]*look
+	opened  []uint16
+}
+
+// server is where an endpoint answers: on all ports of its address, or, if that is
+// its node's, on one.
+type server struct {
+	ip   netip.Addr
+	port uint16 // 0: all
+}
+
+// look is when to look next at a server's connections.
+type look struct {
+	next time.Time
+	wait time.Duration
+}
+
+func newCutter(cfg Config) *cutter {
+	return &cutter{connections: cfg.Connections, dial: cfg.Dial, logger: cfg.Logger, notify: make(chan struct{}, 1), watched: map[server]*look{}}
+}
+
+func servers(e wire.Endpoint) []server {
+	ip, err := netip.ParseAddr(e.IP)
+	if err != nil {
+		return nil
+	}
+	if e.IP != e.NodeIP {
+		return []server{{ip, 0}}
+	}
+	var out []server
+	for _, p := range e.Ports {
+		out = append(out, server{ip, uint16(p.Port)})
+	}
+	return out
+}
+
+// cut is told of endpoints to which no rule leads any more, and of UDP ports of
+// the node that lead somewhere from now on: what went to the node itself would
+// go on doing so.
+func (c *cutter) cut(gone []wire.Endpoint, opened []uint16) {
+	if len(gone)+len(opened) == 0 {
+		return
+	}
+	c.mu.Lock()
+	for _, e := range gone {
+		for _, s := range servers(e) {
+			c.watched[s] = &look{next: time.Now(), wait: lookFirst}
+		}
+	}
+	c.opened = append(c.opened, opened...)
+	c.mu.Unlock()
+	select {
+	case c.notify <- struct{}{}:
+	default:
+	}
+}
+
+// spare is told of endpoints: their addresses may have been others' before.
+func (c *cutter) spare(put []wire.Endpoint) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.watched) == 0 {
+		return
+	}
+	for _, e := range put {
+		for _, s := range servers(e) {
+			delete(c.watched, s)
+		}
+	}
+}
+
+func (c *cutter) run(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-c.notify:
+		case <-timer.C:
+		}
+		if err := c.pass(ctx); err != nil && ctx.Err() == nil {
+			c.logger.Warn("cannot end connections to endpoints that are gone; trying again", "err", err)
+		}
+		timer.Reset(c.next())
+	}
+}
+
+// next is how long to wait for the next look.
+func (c *cutter) next() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	wait := time.Hour // nothing to do: notify ends it
+	for _, l := range c.watched {
+		wait = min(wait, time.Until(l.next))
+	}
+	return max(wait, 0)
+}
+
+// due takes what is to be looked at now, and says when the next time is.
+func (c *cutter) due() (map[server]bool, []uint16) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	due := map[server]bool{}
+	for s, l := range c.watched {
+		if !l.next.After(now) {
+			due[s] = true
+			l.next = now.Add(l.wait)
+			l.wait = min(2*l.wait, lookMax)
+		}
+	}
+	opened := c.opened
+	c.opened = nil
+	return due, opened
+}
+
+// still tells whether a server is watched yet: it may have been spared meanwhile.
+func (c *cutter) still(s server) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.watched[s] != nil
+}
+
+// pass looks once at the connections of what is due.
+func (c *cutter) pass(ctx context.Context) error {
+	due, opened := c.due()
+	if len(due)+len(opened) == 0 {
+		return nil
+	}
+	all, err := c.connections.To(ctx, func(a netip.AddrPort) bool {
+		return due[server{a.Addr(), 0}] || due[server{a.Addr(), a.Port()}] || slices.Contains(opened, a.Port())
+	})
+	if err != nil {
+		return err
+	}
+	var now []network.Connection                     // to be cut at once
+	tcp := map[netip.AddrPort][]network.Connection{} // to be cut if the server is dead
+	used := map[server]bool{}                        // has connections yet
+	for _, one := range all {
+		s := server{one.Server.Addr(), 0}
+		if !due[s] {
+			s.port = one.Server.Port()
+		}
+		switch {
+		case due[s] && one.Protocol == api.TCP:
+			tcp[one.Server] = append(tcp[one.Server], one)
+			used[s] = true
+		case due[s], one.Protocol == api.UDP && one.To == one.Server: // not led away
+			now = append(now, one)
+		}
+	}
+	err = c.connections.Cut(ctx, now)
+	dead := c.dead(ctx, tcp)
+	c.mu.Lock()
+	for s := range due {
+		if !used[s] {
+			delete(c.watched, s)
+		}
+	}
+	c.mu.Unlock()
+	return errors.Join(err, c.connections.Cut(ctx, dead))
+}
+
+// dead gives the connections whose servers do not answer at all.
+func (c *cutter) dead(ctx context.Context, tcp map[netip.AddrPort][]network.Connection) []network.Connection {
+	var mu sync.Mutex
+	var out []network.Connection
+	var g errgroup.Group
+	g.SetLimit(asksAtOnceMax)
+	for at, connections := range tcp {
+		g.Go(func() error {
+			for range answerTries {
+				if answers(ctx, c.dial, at) != silent {
+					return nil
+				}
+			}
+			if !c.still(server{at.Addr(), 0}) && !c.still(server{at.Addr(), at.Port()}) || ctx.Err() != nil {
+				return nil
+			}
+			c.logger.Info("an endpoint that is gone does not answer: its connections are ended", "endpoint", at, "connections", len(connections))
+			mu.Lock()
+			defer mu.Unlock()
+			out = append(out, connections...)
+			return nil
+		})
+	}
+	_ = g.Wait()
+	return out
+}
+
+// answer is what came of asking a server.
+type answer int
+
+const (
+	accepts answer = iota
+	refuses        // its host is there and says no
+	silent         // nothing came, or a router says that there is no host
+	unknown        // the question was not asked
+)
+
+// answers asks once.
+func answers(ctx context.Context, dial func(context.Context, netip.AddrPort) error, at netip.AddrPort) answer {
+	ctx, cancel := context.WithTimeout(ctx, answerMax)
+	defer cancel()
+	err := dial(ctx, at)
+	var timeout net.Error
+	switch {
+	case err == nil:
+		return accepts
+	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ECONNRESET):
+		return refuses
+	case errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTDOWN), errors.Is(err, unix.ETIMEDOUT),
+		errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, context.DeadlineExceeded):
+		return silent
+	}
+	return unknown
+}
+
+// dial connects and hangs up.
+func dial(ctx context.Context, to netip.AddrPort) error {
+	c, err := (&net.Dialer{}).DialContext(ctx, "tcp4", to.String())
+	if err != nil {
+		return err
+	}
+	return c.Close()
+}

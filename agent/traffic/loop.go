@@ -1,0 +1,234 @@
+package traffic
+
+import (
+	"context"
+	"time"
+
+	"github.com/orchctl/orch/internal/network"
+	"github.com/orchctl/orch/internal/wire"
+)
+
+const (
+	// holdMax is how long a fresh agent leaves a kernel alone that has rules of
+	// ours, when it has no session: the leader would know better than the disk, and
+	// most restarts have a session again after one second.
+	holdMax = 5 * time.Second
+	// watchEvery is how often the kernel is asked whether somebody was there.
+	watchEvery = time.Second
+	// compareEvery is how often all is compared, whatever the kernel says.
+	compareEvery = time.Minute
+	// compareShare bounds the time spent on comparing where others change their
+	// rules all the time: a twentieth.
+	compareShare = 20
+	// retryFirst and retryMax are the waits after the kernel refused.
+	retryFirst = 200 * time.Millisecond
+	retryMax   = 5 * time.Second
+)
+
+// loop is the one that changes the kernel's rules and the names.
+type loop struct {
+	*Balancer
+	programmed func(mark uint64)
+
+	free bool // the kernel may be changed
+	sure bool // the kernel has what the picture's table says
+	mark uint64
+	told uint64 // the last mark that was told as programmed
+	// gone are endpoints that were dropped, until the rules that lead there are gone.
+	gone   []wire.Endpoint
+	opened []uint16
+
+	failures int
+	retryAt  time.Time
+	// suspect: somebody was there; compared, and how long that took.
+	suspect  bool
+	compared time.Time
+	took     time.Duration
+}
+
+func (l *loop) run(ctx context.Context) error {
+	if l.loaded {
+		l.drawing.Lock()
+		l.picture.Apply(l.known)
+		l.drawing.Unlock()
+		u := l.known
+		l.cfg.Names.Update(u.Put, nil, u.Services, nil, true)
+	}
+	watch := time.NewTicker(watchEvery)
+	defer watch.Stop()
+	retry := time.NewTimer(0) // the first step comes at once
+	defer retry.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-l.wake:
+		case <-retry.C:
+		case <-watch.C:
+			l.watch(ctx)
+		}
+		l.step(ctx)
+		if l.failures > 0 {
+			retry.Reset(time.Until(l.retryAt))
+		}
+	}
+}
+
+// step takes up what waits, and brings the kernel in line.
+func (l *loop) step(ctx context.Context) {
+	dirty := l.take()
+	if !l.free && !l.release(ctx) {
+		return
+	}
+	if !dirty && l.sure || l.failures > 0 && time.Now().Before(l.retryAt) {
+		return
+	}
+	done, err := l.program(ctx)
+	if ctx.Err() != nil || err == nil && !done {
+		return
+	}
+	if news := l.note(tryRules, err); err != nil {
+		l.failures++
+		l.sure = false
+		l.retryAt = time.Now().Add(min(retryFirst<<min(l.failures-1, 8), retryMax))
+		if news {
+			l.cfg.Logger.Error("cannot lead traffic as the leader wants; trying again", "err", err)
+		}
+		return
+	}
+	l.failures = 0
+	l.cutter.cut(l.gone, l.opened)
+	l.gone, l.opened = nil, nil
+	if l.mark > l.told {
+		l.told = l.mark
+		l.programmed(l.mark)
+	}
+}
+
+// take draws what waits into the picture, and tells the names. It tells whether
+// there was anything.
+func (l *loop) take() bool {
+	l.mu.Lock()
+	pending, standing, stands, verdicts := l.pending, l.standing, l.stands, l.verdicts
+	l.pending, l.stands, l.verdicts = nil, false, nil
+	l.mu.Unlock()
+	if len(pending) == 0 && !stands && len(verdicts) == 0 {
+		return false
+	}
+	l.drawing.Lock()
+	defer l.drawing.Unlock()
+	if stands {
+		l.picture.Stand(standing)
+	}
+	if len(pending) > 0 {
+		u := fold(pending)
+		l.mark = pending[len(pending)-1].Mark
+		l.gone = append(l.gone, l.picture.Apply(u)...)
+		l.cutter.spare(u.Put)
+		if u.Complete {
+			l.free = true
+			for _, k := range l.picture.Ejected() {
+				l.picture.Eject(k, false)
+			}
+		}
+		l.cfg.Names.Update(u.Put, u.Drop, u.Services, u.DropServices, u.Complete)
+		l.saver.save()
+	}
+	for _, v := range verdicts {
+		l.eject(v)
+	}
+	return true
+}
+
+// eject takes an endpoint out of rules and names, or lets it in again. The last
+// one of a service stays: a chance is better than none.
+func (l *loop) eject(v verdict) {
+	e, ok := l.picture.Endpoint(v.replica)
+	if !ok || v.out && !l.picture.Spare(v.replica) {
+		return
+	}
+	l.picture.Eject(v.replica, v.out)
+	var u network.Update
+	if v.out {
+		u.Drop = append(u.Drop, v.replica)
+		l.gone = append(l.gone, e)
+	} else {
+		u.Put = append(u.Put, e)
+		l.cutter.spare(u.Put)
+	}
+	l.cfg.Logger.Info("an endpoint's answers changed while the leader is out of reach", "replica", v.replica, "out", v.out)
+	l.cfg.Names.Update(u.Put, u.Drop, nil, nil, false)
+}
+
+// release decides whether a fresh agent may touch the kernel yet.
+func (l *loop) release(ctx context.Context) bool {
+	if l.loaded && l.alone() >= holdMax {
+		l.cfg.Logger.Info("no session: traffic is led by what lay on disk")
+		l.free = true
+		return true
+	}
+	have, err := l.cfg.Rules.List(ctx)
+	if ctx.Err() == nil {
+		l.note(tryRules, err)
+	}
+	l.free = err == nil && have == nil // nothing to spoil
+	return l.free
+}
+
+// program brings the kernel in line with the picture. It is not done as long as
+// nobody knows where the node stands.
+func (l *loop) program(ctx context.Context) (done bool, err error) {
+	l.drawing.Lock()
+	c := l.picture.Change()
+	l.drawing.Unlock()
+	table := l.picture.Table()
+	if len(table.Chains) == 0 {
+		return false, nil
+	}
+	l.opened = append(l.opened, c.Opened()...)
+	switch {
+	case l.sure:
+	case l.failures > 1:
+		// Whatever is in the way there goes with the table.
+		c = network.Diff(nil, table)
+	default:
+		have, err := l.cfg.Rules.List(ctx)
+		if err != nil {
+			return false, err
+		}
+		c = network.Diff(have, table)
+	}
+	if err := l.cfg.Rules.Apply(ctx, c); err != nil {
+		return false, err
+	}
+	l.sure = true
+	return true, nil
+}
+
+// watch puts right what somebody else did to our rules.
+func (l *loop) watch(ctx context.Context) {
+	if !l.sure {
+		return
+	}
+	touched, err := l.cfg.Rules.Touched()
+	l.note(tryWatch, err)
+	l.suspect = l.suspect || touched || err != nil
+	since := time.Since(l.compared)
+	if !(l.suspect && since >= compareShare*l.took) && since < compareEvery {
+		return
+	}
+	started := time.Now()
+	have, err := l.cfg.Rules.List(ctx)
+	l.compared, l.took = time.Now(), time.Since(started)
+	if err != nil {
+		l.note(tryWatch, err)
+		return
+	}
+	l.suspect = false
+	c := network.Diff(have, l.picture.Table())
+	if c.Empty() {
+		return
+	}
+	l.cfg.Logger.Warn("somebody else has changed orch's nftables rules: putting them right", "changes", c.Size(), "all", c.Whole)
+	l.sure = false // the step that follows lists again: one way to put things right
+}
