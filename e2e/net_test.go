@@ -28,6 +28,7 @@ type netFleet struct {
 	nodes   []string
 	clients map[string]api.Replica // by node
 	plugins string                 // the folder of CNI plugins, the lab's own
+	dumped  bool                   // what is needed to understand a failure was printed
 }
 
 const (
@@ -69,9 +70,7 @@ func upNet(t *testing.T, name string, args ...string) *netFleet {
 	n.Fleet, err = rig.Up(ctx, c)
 	must(t, err)
 	t.Cleanup(func() {
-		if t.Failed() {
-			n.Dump(context.Background(), os.Stderr)
-		}
+		n.dump(t)
 		if err := n.Down(context.Background()); err != nil {
 			t.Error(err)
 		}
@@ -132,14 +131,20 @@ func (n *netFleet) on(t *testing.T, service string) map[string]api.Replica {
 func (n *netFleet) apply(t *testing.T, name, yaml string) {
 	t.Helper()
 	t.Cleanup(func() {
-		if t.Failed() {
-			var dump bytes.Buffer
-			n.Dump(context.Background(), &dump)
-			t.Log(dump.String())
-		}
+		n.dump(t)
 		n.delete(t, name)
 	})
 	must(t, n.ApplyText(t.Context(), yaml, true))
+}
+
+// dump prints what is needed to understand a failure, once: the first is what matters.
+func (n *netFleet) dump(t *testing.T) {
+	if t.Failed() && !n.dumped {
+		n.dumped = true
+		var dump bytes.Buffer
+		n.Dump(context.Background(), &dump)
+		t.Log(dump.String())
+	}
 }
 
 func (n *netFleet) delete(t *testing.T, name string) {
