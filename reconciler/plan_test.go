@@ -27,6 +27,7 @@ func in(p api.Phase) option {
 	return func(f *Filling) { unready(f); f.Phase = p }
 }
 func on(v api.Verdict) option { return func(f *Filling) { f.Verdict = v } }
+func final(f *Filling)        { f.Final = true }
 func stopping(f *Filling)     { f.Stopping = true }
 func spare(f *Filling)        { f.Spare = true }
 
@@ -163,6 +164,9 @@ func TestPlan(t *testing.T) {
 				"Remove default/web-0@2 revision 1: neither it nor the incumbent on n1 is ready and revision 2 is wanted"},
 			waiting: []string{"web-0@1 is stopping on n1", "web-0@2 is stopping on n2"}},
 		{name: "back, the spare has ended", view: web(1, 1, 0, 1, at(0, 1, "n1", back, unready), at(0, 2, "n2", spare, in(api.PhaseFailed))),
+			actions: []string{"Remove default/web-0@2 revision 1: the spare has ended and the incumbent on n1 is back"},
+			waiting: []string{"web-0@1 is not ready on n1", "web-0@2 is stopping on n2"}},
+		{name: "back, a container of the spare has ended for good", view: web(1, 1, 0, 1, at(0, 1, "n1", back, unready), at(0, 2, "n2", spare, unready, final)),
 			actions: []string{"Remove default/web-0@2 revision 1: the spare has ended and the incumbent on n1 is back"},
 			waiting: []string{"web-0@1 is not ready on n1", "web-0@2 is stopping on n2"}},
 		{name: "back with the old revision, the spare has the wanted one", view: web(1, 2, 0, 1, at(0, 1, "n1", back), at(0, 2, "n2", spare, rev(2))),

@@ -84,7 +84,7 @@ func (p *planner) contest(s *slot) {
 		case !f.heard() && !f.relieved() || p.staysBeside(s, f):
 		case i >= 0:
 			p.remove(f, "incumbent on %s is back and ready", s.incumbents()[i].Node)
-		case f.ended() && allReported(incumbents):
+		case (f.ended() || f.reported() && f.Final && !f.ready()) && allReported(incumbents):
 			p.remove(f, "the spare has ended and the incumbent on %s is back", incumbents[0].Node)
 		case (f.reported() || f.relieved()) && !f.ready() && f.Revision != p.Revision && allReported(incumbents):
 			// Neither serves, and perhaps neither ever will: the wanted revision,

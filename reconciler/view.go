@@ -47,6 +47,9 @@ type Filling struct {
 	// Ready is as last known, ReadySince zero while not ready.
 	Ready      bool
 	ReadySince time.Time
+	// Final: one of its containers has ended and is not to be started again, so that
+	// it will never be ready, though others of it may run on.
+	Final bool
 	// Stopping: its removal is committed already.
 	Stopping bool
 	// Spare: it was created because the slot's incumbent could not be reached, or

@@ -269,7 +269,8 @@ func (c *Core) viewOf(s *service) reconciler.View {
 		MaxSurge: s.obj.Spec.Surge(n), MaxUnavailable: s.obj.Spec.Unavailable(n), Exclusive: s.exclusive()}
 	for _, f := range s.fillings {
 		x := reconciler.Filling{Key: f.key, Revision: f.revision, Node: f.node, Verdict: c.verdictOf(f),
-			Phase: f.status.Phase, Ready: f.status.Ready && !c.spent(f), ReadySince: f.readySince, Stopping: f.stopping, Spare: f.spare, Relieve: f.relieve}
+			Phase: f.status.Phase, Ready: f.status.Ready && !c.spent(f), ReadySince: f.readySince, Stopping: f.stopping, Spare: f.spare, Relieve: f.relieve,
+			Final: slices.ContainsFunc(f.status.Containers, func(x api.ContainerStatus) bool { return x.State == api.ContainerExited })}
 		if n := c.nodes[f.node]; n != nil {
 			x.Damped = n.damped()
 			if x.Relieve == "" && s.reliefs[f.key.Slot] != nil {
