@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -153,7 +154,7 @@ func (t *tool) applied(answer *orchv1.ApplyResponse, dryRun bool) error {
 // times of its phases are seen and not guessed.
 func (t *tool) applyAndWait(ctx context.Context, client orchv1.OrchClient, namespaces []string, timeout time.Duration, send func() (*orchv1.ApplyResponse, error)) error {
 	watching, stop := context.WithCancel(ctx)
-	feed := t.feed(watching, client, namespaces)
+	feed := t.feed(watching, client, listsOf(namespaces))
 	defer feed.wait()
 	defer stop()
 	w := &waiting{t: t, before: map[string]bool{}}
@@ -188,34 +189,37 @@ type feed struct {
 // wait returns when every watch has ended; end their context first.
 func (f *feed) wait() { <-f.done }
 
-// feed watches the services and replicas of some namespaces.
-func (t *tool) feed(ctx context.Context, client orchv1.OrchClient, namespaces []string) *feed {
-	f := &feed{ch: make(chan sighting), done: make(chan struct{})}
-	ended := make(chan struct{})
-	begun := map[string]bool{}
-	for _, ns := range namespaces {
-		if begun[ns] {
-			continue
-		}
-		begun[ns] = true
+// listsOf are the services and replicas of some namespaces.
+func listsOf(namespaces []string) []*orchv1.ListRequest {
+	var out []*orchv1.ListRequest
+	for _, ns := range slices.Compact(slices.Sorted(slices.Values(namespaces))) {
 		for _, kind := range []string{api.KindService, api.KindReplica} {
-			f.n++
-			go func() {
-				defer func() { ended <- struct{}{} }()
-				tell := func(s sighting) error {
-					select {
-					case f.ch <- s:
-						return nil
-					case <-ctx.Done():
-						return ctx.Err()
-					}
-				}
-				err := t.follow(ctx, client, &orchv1.ListRequest{Kind: kind, Namespace: ns}, func(n news, o object) error { return tell(sighting{n, o, nil}) })
-				if ctx.Err() == nil {
-					_ = tell(sighting{err: err})
-				}
-			}()
+			out = append(out, &orchv1.ListRequest{Kind: kind, Namespace: ns})
 		}
+	}
+	return out
+}
+
+// feed watches several lists.
+func (t *tool) feed(ctx context.Context, client orchv1.OrchClient, lists []*orchv1.ListRequest) *feed {
+	f := &feed{ch: make(chan sighting), n: len(lists), done: make(chan struct{})}
+	ended := make(chan struct{})
+	for _, list := range lists {
+		go func() {
+			defer func() { ended <- struct{}{} }()
+			tell := func(s sighting) error {
+				select {
+				case f.ch <- s:
+					return nil
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+			err := t.follow(ctx, client, list, func(n news, o object) error { return tell(sighting{n, o, nil}) })
+			if ctx.Err() == nil {
+				_ = tell(sighting{err: err})
+			}
+		}()
 	}
 	go func() {
 		for range f.n {

@@ -61,12 +61,16 @@ func reachable(s *api.Service) []string {
 		if x.Name != "" {
 			line += " " + x.Name
 		}
-		if !s.Spec.Headless && s.Status.VIP != "" {
+		switch {
+		case !s.Spec.Headless && s.Status.VIP != "":
 			line += " at " + net.JoinHostPort(s.Status.VIP, strconv.Itoa(x.Port))
-		} else {
+		case s.Spec.HostNetwork:
+			line += " at the addresses of the nodes that run a replica"
+		default:
 			line += " at each replica's address"
 		}
 		switch {
+		case s.Spec.HostNetwork && x.Publish == x.Port: // it is there already
 		case x.Publish != 0 && x.Mode == api.PublishHost:
 			line += fmt.Sprintf(", at port %d of the nodes that run a replica", x.Publish)
 		case x.Publish != 0:
@@ -129,6 +133,7 @@ func (p *page) drain(n *api.Node) {
 	if !d.Since.IsZero() {
 		p.field(2, "Since", "%s", p.when(d.Since))
 	}
+	p.list(2, "Waits", n.Status.DrainWaits)
 	if at := d.Deadline; !at.IsZero() && n.Status.Replicas > 0 {
 		left := fmt.Sprintf("in %s", short(at.Sub(p.now)))
 		if !at.After(p.now) {

@@ -87,13 +87,13 @@ func (t *tool) exec(ctx context.Context, x executing, arg string, command []stri
 	}
 	s := &execSession{t: t, stream: stream}
 	if screen != nil {
+		stop := s.resizes(ctx, screen)
+		defer stop()
 		restore, err := raw(screen)
 		if err != nil {
 			return fmt.Errorf("%s: put the terminal into raw mode: %w", doing, err)
 		}
 		defer restore()
-		stop := s.resizes(ctx, screen)
-		defer stop()
 	}
 	if x.stdin {
 		// A read from a terminal cannot be ended: this goroutine may outlive

@@ -48,11 +48,15 @@ type fake struct {
 	onLogs  func(*orchv1.LogsRequest, orchv1.Orch_LogsServer) error
 	onImage func(orchv1.Orch_LoadImageServer) error
 	onNode  func(*orchv1.NodeWordRequest) error
-	deletes []*orchv1.DeleteRequest
-	tokens  []*orchv1.Token
-	asked   []*orchv1.CreateTokenRequest
-	fits    []*orchv1.NodeFit
-	broken  chan struct{} // closed and remade to break all watches
+	// onForward gets a connection's frames, the request first.
+	onForward   func(orchv1.Orch_PortForwardServer) error
+	onNetCheck  func(*orchv1.NetCheckRequest) []*orchv1.NetCheckResult
+	onRebalance func(*orchv1.RebalanceRequest) *orchv1.RebalanceResponse
+	deletes     []*orchv1.DeleteRequest
+	tokens      []*orchv1.Token
+	asked       []*orchv1.CreateTokenRequest
+	fits        []*orchv1.NodeFit
+	broken      chan struct{} // closed and remade to break all watches
 }
 
 func newFake(objects ...any) *fake {
@@ -73,6 +77,8 @@ func objectOf(v any) object {
 		kind, x.TypeMeta = api.KindReplica, api.TypeMeta{APIVersion: api.Version, Kind: api.KindReplica}
 	case *api.Node:
 		kind, x.TypeMeta = api.KindNode, api.TypeMeta{APIVersion: api.Version, Kind: api.KindNode}
+	case *api.Endpoint:
+		kind, x.TypeMeta = api.KindEndpoint, api.TypeMeta{APIVersion: api.Version, Kind: api.KindEndpoint}
 	case *api.Event:
 		kind = api.KindEvent
 	case *api.VerdictRecord:
@@ -126,6 +132,9 @@ func matches(l *orchv1.ListRequest, o object) bool {
 	}
 	if v, ok := o.value.(*api.VerdictRecord); ok && l.GetAbout() != nil {
 		return l.About.Kind == api.KindNode && v.Node == l.About.Name
+	}
+	if e, ok := o.value.(*api.Endpoint); ok && l.GetAbout() != nil {
+		return e.Metadata.Namespace == l.About.Namespace && (l.About.Kind == api.KindService && e.Status.Service == l.About.Name || l.About.Kind == api.KindReplica && (e.Status.Replica == l.About.Name || e.Metadata.Name == l.About.Name))
 	}
 	var labels map[string]string
 	switch v := o.value.(type) {
@@ -339,6 +348,32 @@ func (f *fake) NodeWord(_ context.Context, r *orchv1.NodeWordRequest) (*orchv1.N
 		return nil, err
 	}
 	return &orchv1.NodeWordResponse{}, f.onNode(r)
+}
+
+func (f *fake) PortForward(s orchv1.Orch_PortForwardServer) error {
+	if err := f.call("PortForward"); err != nil {
+		return err
+	}
+	return f.onForward(s)
+}
+
+func (f *fake) NetCheck(r *orchv1.NetCheckRequest, s grpc.ServerStreamingServer[orchv1.NetCheckResult]) error {
+	if err := f.call("NetCheck"); err != nil {
+		return err
+	}
+	for _, x := range f.onNetCheck(r) {
+		if err := s.Send(x); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *fake) Rebalance(_ context.Context, r *orchv1.RebalanceRequest) (*orchv1.RebalanceResponse, error) {
+	if err := f.call("Rebalance"); err != nil {
+		return nil, err
+	}
+	return f.onRebalance(r), nil
 }
 
 func (f *fake) CreateToken(_ context.Context, r *orchv1.CreateTokenRequest) (*orchv1.CreateTokenResponse, error) {

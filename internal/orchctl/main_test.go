@@ -30,7 +30,28 @@ func TestUsage(t *testing.T) {
 			{"config use", "usage: orchctl config use-context NAME"},
 			{"config veiw", `did you mean "view"?`},
 			{"ps", `unknown command "ps" for "orchctl"; did you mean ` + "`orchctl get replicas`?"},
-			{"node drain n1", "there is no drain yet"},
+			{"node drain n1", "did you mean `orchctl drain NODE`?"},
+			{"node cordon n1", "did you mean `orchctl cordon NODE`?"},
+			{"drain", "usage: orchctl drain NODE..."},
+			{"drain n1 --abort --deadline 10m", "leave out --deadline"},
+			{"drain n1 --deadline -1m", "want a time from now"},
+			{"drain n1 --deadline 0", "want a time from now"},
+			{"drain service/web", `"service/web" is no node`},
+			{"rebalance n1", `unexpected argument "n1"`},
+			{"rebalance --dry-run --wait", "leave out --wait"},
+			{"net chekc", `did you mean "check"?`},
+			{"net ping", "did you mean `orchctl net check`?"},
+			{"net check replica/web-0", `"replica/web-0" is no node`},
+			{"forward web-0 80", "did you mean `orchctl port-forward`?"},
+			{"port-forward web-0", "usage: orchctl port-forward"},
+			{"port-forward node/n1 80", "a node has no ports"},
+			{"port-forward service/ 80", "the name is missing"},
+			{"port-forward web-0 80:90:100", "want PORT, LOCAL:PORT or :PORT"},
+			{"port-forward web-0 80:", "want PORT, LOCAL:PORT or :PORT"},
+			{"port-forward web-0 70000", "ports go from 1 to 65535"},
+			{"port-forward web-0 70000:80", "want PORT, LOCAL:PORT"},
+			{"port-forward web-0 80 --address here", "want an IP address of this machine"},
+			{"get endpoints -l a=b", "endpoints have no labels"},
 			{"version now", `unexpected argument "now"`},
 			{"get services --request-timeout x", `invalid argument "x" for "--request-timeout" flag: want a duration`},
 			{"logs web-0 --tail x", "want a number; see"},
@@ -69,7 +90,7 @@ func TestUsage(t *testing.T) {
 			{"logs web-0 --tail -5", "--tail -5"},
 			{"token create --role king", "want node or controller"},
 			{"token create --expires -1h", "want a time from now"},
-			{"node cordon", "usage: orchctl node cordon NODE..."},
+			{"cordon", "usage: orchctl cordon NODE..."},
 			{"node kill n1", `unknown command "kill" for "orchctl node"`},
 			{"events --for event/1", "want a service, replica or node"},
 			{"version -o wide", "want json or yaml"},
@@ -208,13 +229,17 @@ func TestNodesAndTokens(t *testing.T) {
 			}
 			return nil
 		}
-		if got := r.run("node", "cordon", "n1", "n9", "node/n2"); got.out != "node/n1 cordoned\nnode/n2 cordoned\n" || got.err != "orchctl: cordon node/n9: node n9: not found\n" || got.code != 1 {
+		if got := r.run("cordon", "n1", "n9", "node/n2"); got.out != "node/n1 cordoned\nnode/n2 cordoned\n" || got.err != "orchctl: cordon node/n9: node n9: not found\n" || got.code != 1 {
 			t.Error(got)
 		}
-		for _, w := range []string{"uncordon", "dead", "remove"} {
-			if got := r.run("node", w, "n1"); got.code != 0 {
-				t.Error(got)
-			}
+		if got := r.run("node", "dead", "n1"); got.code != 0 {
+			t.Error(got)
+		}
+		if got := r.run("node", "remove", "n1"); got.code != 0 || got.out != "node/n1 removed\n" || !strings.Contains(got.err, "has to join anew") {
+			t.Error(got)
+		}
+		if got := r.run("drain", "n1", "--abort"); got.code != 0 || got.out != "node/n1 drain ended: it gets new replicas again, and keeps what is left\n" {
+			t.Error(got)
 		}
 		if got := r.run("node", "dead", "n3", "--force"); got.code != 0 || got.out != "node/n3 declared dead\n" {
 			t.Error(got)
@@ -222,7 +247,7 @@ func TestNodesAndTokens(t *testing.T) {
 		if got := r.run("uncordon", "n1"); got.code != 0 || got.out != "node/n1 uncordoned\n" {
 			t.Error(got)
 		}
-		if got := strings.Join(said, ", "); got != "cordon n1, cordon n9, cordon n2, uncordon n1, dead n1, remove n1, dead n3 by force, uncordon n1" {
+		if got := strings.Join(said, ", "); got != "cordon n1, cordon n9, cordon n2, dead n1, remove n1, uncordon n1, dead n3 by force, uncordon n1" {
 			t.Errorf("said %s", got)
 		}
 
@@ -270,7 +295,8 @@ func TestCompletion(t *testing.T) {
 	in(t, world(), func(t *testing.T, r *rig) {
 		for _, c := range []struct{ line, want string }{
 			{"get service |", "idle web :4"}, {"get service web |", "idle :4"}, {"get node/|", "node/n1 node/n2 node/n3 :4"}, {"get no|", "node nodes :4"},
-			{"exec job|", "job-0 :4"}, {"logs service/w|", "service/web :4"}, {"node cordon |", "n1 n2 n3 :4"}, {"events --for |", "service/ replica/ node/ :6"},
+			{"exec job|", "job-0 :4"}, {"logs service/w|", "service/web :4"}, {"cordon |", "n1 n2 n3 :4"}, {"drain n1 |", "n2 n3 :4"}, {"net check |", "n1 n2 n3 :4"}, {"get endpoints |", "idle web :4"},
+			{"port-forward service/w|", "service/web :4"}, {"port-forward web-0 |", ":4"}, {"events --for |", "service/ replica/ node/ :6"},
 			{"get verdicts --node |", "n1 n2 n3 :4"}, {"get verdict |", ":4"}, {"get fl|", "fleet :4"},
 			{"scale service/|", "service/idle service/web :4"}, {"get services -o |", "wide yaml json name :4"},
 		} {

@@ -94,8 +94,8 @@ Exit codes: 0 done, 1 failed, 2 bad usage or manifest.`,
 			root.AddCommand(c)
 		}
 	}
-	add("use", t.applyCmd(), t.deleteCmd(), t.getCmd(), t.describeCmd(), t.logsCmd(), t.execCmd(), t.scaleCmd(), t.eventsCmd())
-	add("fleet", t.nodeCmd(), t.fleetCmd(), t.wordCmd("cordon"), t.wordCmd("uncordon"), t.imageCmd(), t.tokenCmd(), labcmd.New(), drill.Command())
+	add("use", t.applyCmd(), t.deleteCmd(), t.getCmd(), t.describeCmd(), t.logsCmd(), t.execCmd(), t.portForwardCmd(), t.scaleCmd(), t.eventsCmd())
+	add("fleet", t.wordCmd("", "cordon"), t.drainCmd(), t.wordCmd("", "uncordon"), t.rebalanceCmd(), t.netCmd(), t.nodeCmd(), t.fleetCmd(), t.imageCmd(), t.tokenCmd(), labcmd.New(), drill.Command())
 	add("other", t.configCmd(), t.versionCmd())
 	root.SetHelpCommandGroupID("other")
 	root.SetCompletionCommandGroupID("other")
@@ -126,7 +126,11 @@ var foreignCommands = map[string]string{
 	"edit":            "use `orchctl get TYPE/NAME -o yaml`, and `orchctl apply -f` what you edited",
 	"diff":            "did you mean `orchctl apply --dry-run -f FILE`?",
 	"stop":            "did you mean `orchctl scale service/NAME --replicas 0`, or `orchctl delete`?",
-	"drain":           "there is no drain yet: `orchctl node cordon` keeps new replicas away",
+	"cordon":          "did you mean `orchctl cordon NODE`?",
+	"uncordon":        "did you mean `orchctl uncordon NODE`?",
+	"drain":           "did you mean `orchctl drain NODE`?",
+	"forward":         "did you mean `orchctl port-forward`?",
+	"ping":            "did you mean `orchctl net check`?",
 	"thaw":            "did you mean `orchctl fleet thaw`?",
 	"unfreeze":        "did you mean `orchctl fleet thaw`?",
 	"freeze":          "verdicts freeze by themselves when many nodes vanish at once; `orchctl describe fleet` shows it",
