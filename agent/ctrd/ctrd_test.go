@@ -12,7 +12,6 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -26,6 +25,7 @@ import (
 
 	"github.com/orchctl/orch/agent/netdev"
 	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/wire"
 )
 
 func TestRunsAndTells(t *testing.T) {
@@ -65,7 +65,10 @@ func TestImageAndSpecTogether(t *testing.T) {
 			s.Container.Args = []string{"env=FROM", "env=BOTH", "env=EXTRA", "env=HOSTNAME"}
 		}, []string{"stdout image", "stdout mine", "stdout e", "stdout web-2"}},
 		{"files", func(s *ContainerSpec) {
-			s.ResolvConf, s.IP = "nameserver 10.64.1.1\n", "10.64.1.9"
+			s.ResolvConf, s.IP = filepath.Join(env.dir, "resolv.conf"), "10.64.1.9"
+			if err := os.WriteFile(s.ResolvConf, []byte("nameserver 10.64.1.1\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
 			s.Container.WorkingDir = "/tmp"
 			s.Container.Args = []string{"cat=/etc/resolv.conf", "cat=/etc/hostname", "host", "cat=/etc/hosts", "cwd"}
 		}, []string{"stdout nameserver 10.64.1.1", "stdout web-2", "stdout web-2", "stdout 127.0.0.1\tlocalhost", "stdout ::1\tlocalhost ip6-localhost", "stdout 10.64.1.9\tweb-2", "stdout /tmp"}},
@@ -506,47 +509,80 @@ func TestImages(t *testing.T) {
 	remove(t, s.ID())
 }
 
-// TestInNetwork puts a container into a replica's network and reaches it by its
-// host port; afterwards neither package has left anything.
+// TestInNetwork puts a container into a replica's network and reaches it there;
+// it reads and writes the files that it was given. Afterwards neither package has
+// left anything.
 func TestInNetwork(t *testing.T) {
 	dir := t.TempDir()
-	n, err := netdev.New(netdev.Config{StateDir: dir + "/state", NetNSDir: dir + "/netns", Subnet: netip.MustParsePrefix("10.64.9.0/24")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := spec("serve=80")
-	s.Container.Ports = []api.Port{{Port: 80, Publish: 8080, Mode: api.PublishHost}}
-	a, err := n.Setup(t.Context(), s.Replica, netdev.PortMappings([]api.Container{s.Container}))
+	n := networkIn(t, dir)
+	s := spec("cat=/etc/resolv.conf", "touch=/etc/hosts", "cat=/etc/hosts", "serve=80")
+	a, err := n.Setup(t.Context(), s.Replica, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { // after the container's removal
-		if err := n.Teardown(context.Background(), s.Replica); err != nil {
+		if err := n.Leave(context.Background()); err != nil {
 			t.Error(err)
-		}
-		if out, err := exec.Command("nft", "list", "ruleset").Output(); err != nil || len(bytes.TrimSpace(out)) > 0 {
-			t.Errorf("rules are left: %s, %v", out, err)
 		}
 		if left, err := os.ReadDir(dir + "/netns"); err != nil || len(left) > 0 {
 			t.Errorf("namespaces are left: %v, %v", left, err)
 		}
 	})
-	s.NetNS, s.IP = a.NetNS, a.IP.String()
+	files := n.Files(s.Replica)
+	s.NetNS, s.IP, s.ResolvConf, s.Hosts = a.NetNS, a.IP.String(), files.ResolvConf, files.Hosts
 	o := start(t, s)
-	prints(t, s, "stdout serving")
-	for _, addr := range []string{a.IP.String() + ":80", "127.0.0.1:8080"} {
-		c, err := net.DialTimeout("tcp", addr, 5*time.Second)
-		if err != nil {
-			t.Fatal(err)
-		}
-		b, err := io.ReadAll(c)
-		c.Close()
-		if string(b) != "web-2" || err != nil {
-			t.Errorf("%s says %q, %v", addr, b, err)
-		}
+	prints(t, s, "stdout nameserver 10.64.9.1", "stdout search default.orch.internal orch.internal", "stdout options ndots:2", "stdout xserving")
+	c, err := net.DialTimeout("tcp", a.IP.String()+":80", 5*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(c)
+	c.Close()
+	if string(b) != "web-2" || err != nil {
+		t.Errorf("%s says %q, %v", a.IP, b, err)
 	}
 	if got := observe(t, o.ID); got.NetNS != a.NetNS || got.IP != a.IP.String() {
 		t.Errorf("observed %+v", got)
+	}
+}
+
+func networkIn(t *testing.T, dir string) *netdev.Network {
+	t.Helper()
+	n, err := netdev.New(netdev.Config{StateDir: dir + "/state", NetNSDir: dir + "/netns", Address: netip.MustParseAddr("127.0.0.1")})
+	if err == nil {
+		err = n.Configure(t.Context(), wire.NetworkSet{Complete: true, Cluster: "10.64.0.0/10", Services: "10.128.0.0/14", Subnet: "10.64.9.0/24"})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// TestInHostNetwork: its ports are the node's own, low ones too.
+func TestInHostNetwork(t *testing.T) {
+	n := networkIn(t, t.TempDir())
+	s := spec("cat=/etc/hosts", "serve=81")
+	a, err := n.Setup(t.Context(), s.Replica, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := n.Leave(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	files := n.Files(s.Replica)
+	s.NetNS, s.IP, s.ResolvConf, s.Hosts, s.HostNetwork = a.NetNS, a.IP.String(), files.ResolvConf, files.Hosts, true
+	start(t, s)
+	prints(t, s, "stdout 127.0.0.1\tlocalhost", "stdout ::1\tlocalhost ip6-localhost ip6-loopback", "stdout 127.0.0.1\tweb-2.web.default.orch.internal web-2", "stdout serving")
+	c, err := net.DialTimeout("tcp", "127.0.0.1:81", 5*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(c)
+	c.Close()
+	if string(b) != "web-2" || err != nil {
+		t.Errorf("it says %q, %v", b, err)
 	}
 }
 
