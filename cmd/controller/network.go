@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -29,13 +30,17 @@ func (n *networkFlags) addTo(f *pflag.FlagSet) {
 
 func flagName(flag string) string { return strings.TrimPrefix(flag, "--") }
 
-// complete reads and checks them.
+// complete reads and checks them. What is empty is as by default.
 func (n *networkFlags) complete() error {
-	n.cluster = network.Cluster{NodeBits: n.nodeBits, Routes: wire.RouteMode(n.routes)}
+	d := network.DefaultCluster()
+	n.cluster = network.Cluster{NodeBits: cmp.Or(n.nodeBits, d.NodeBits), Routes: cmp.Or(wire.RouteMode(n.routes), d.Routes)}
 	for _, x := range []struct {
 		flag, text string
 		to         *netip.Prefix
-	}{{network.FlagNodes, n.nodes, &n.cluster.Nodes}, {network.FlagServices, n.services, &n.cluster.Services}} {
+	}{
+		{network.FlagNodes, cmp.Or(n.nodes, d.Nodes.String()), &n.cluster.Nodes},
+		{network.FlagServices, cmp.Or(n.services, d.Services.String()), &n.cluster.Services},
+	} {
 		p, err := netip.ParsePrefix(x.text)
 		if err != nil {
 			return fmt.Errorf("%s %q: want an IPv4 range, such as 10.64.0.0/10", x.flag, x.text)

@@ -274,6 +274,8 @@ func (a *agent) session(ctx context.Context) error {
 		switch x := m.GetMessage().(type) {
 		case *orchv1.ControllerMessage_Assignments:
 			send(&orchv1.AgentMessage{Message: &orchv1.AgentMessage_Status{Status: a.assign(x.Assignments).ToPB()}})
+		case *orchv1.ControllerMessage_Endpoints:
+			send(&orchv1.AgentMessage{Message: &orchv1.AgentMessage_Ack{Ack: &orchv1.Ack{EndpointVersion: x.Endpoints.GetVersion()}}})
 		case *orchv1.ControllerMessage_OpenRelay:
 			go a.relay(ctx, x.OpenRelay)
 		}

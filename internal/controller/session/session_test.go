@@ -8,6 +8,8 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"reflect"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -221,12 +223,12 @@ func TestWhatAgentsSay(t *testing.T) {
 		b.line.up <- &orchv1.AgentMessage{Message: &orchv1.AgentMessage_Beat{Beat: &orchv1.Beat{Sequence: 9}}}
 		b.line.up <- &orchv1.AgentMessage{Message: &orchv1.AgentMessage_Witness{Witness: &orchv1.WitnessAnswer{AskId: 4, Target: "n2", HostAnswers: true}}}
 		b.line.up <- &orchv1.AgentMessage{Message: &orchv1.AgentMessage_Status{Status: &orchv1.StatusReport{Complete: true}}}
-		b.line.up <- &orchv1.AgentMessage{Message: &orchv1.AgentMessage_Ack{Ack: &orchv1.Ack{}}}
+		b.line.up <- &orchv1.AgentMessage{Message: &orchv1.AgentMessage_Ack{Ack: &orchv1.Ack{EndpointVersion: 7}}}
 		close(b.line.up)
 		ends(t, b, codes.OK)
 		synctest.Wait()
 		got := b.lead.events()
-		if len(got) != 5 {
+		if len(got) != 6 {
 			t.Fatalf("told %v", got)
 		}
 		id := got[0].(core.SessionOpened).Session
@@ -239,9 +241,38 @@ func TestWhatAgentsSay(t *testing.T) {
 		if x := got[3].(core.Status); !x.Report.Complete {
 			t.Errorf("status %+v", x)
 		}
-		if x := got[4].(core.SessionClosed); x.Session != id || !x.Graceful {
+		if x := got[4].(core.Acked); x != (core.Acked{Node: "n1", Session: id, EndpointVersion: 7}) {
+			t.Errorf("ack %+v", x)
+		}
+		if x := got[5].(core.SessionClosed); x.Session != id || !x.Graceful {
 			t.Errorf("end %+v", x)
 		}
+	})
+}
+
+// One list of peers serves all sessions: each leaves its own node out.
+func TestTheNetworkOfANode(t *testing.T) {
+	bubble(t, func(t *testing.T, b *bench) {
+		b.line.up <- hello
+		<-b.line.down // the Welcome
+		synctest.Wait()
+		id := b.lead.events()[0].(core.SessionOpened).Session
+		n1, n2 := wire.Peer{Node: "n1", Address: "10.0.0.1", Subnet: "10.64.0.0/24"}, wire.Peer{Node: "n2", Address: "10.0.0.2", Subnet: "10.64.1.0/24"}
+		set := wire.NetworkSet{Complete: true, Cluster: "10.64.0.0/10", Services: "10.128.0.0/14", Subnet: n1.Subnet, Routes: wire.RoutesAuto, Put: []wire.Peer{n1, n2}}
+		b.Network(core.SendNetwork{Node: "n1", Session: id + 1, Set: set}) // of another session
+		for range 2 {
+			b.Network(core.SendNetwork{Node: "n1", Session: id, Set: set})
+			want := set
+			want.Put = []wire.Peer{n2}
+			if got := wire.NetworkSetFromPB((<-b.line.down).GetNetwork()); !reflect.DeepEqual(got, want) {
+				t.Errorf("got %+v, want %+v", got, want)
+			}
+		}
+		if !slices.Equal(set.Put, []wire.Peer{n1, n2}) {
+			t.Errorf("the shared list is %v now", set.Put)
+		}
+		b.hang()
+		<-b.ended
 	})
 }
 
