@@ -61,7 +61,7 @@ func (c *Core) keepOnly(set wire.AssignmentSet) {
 
 func (c *Core) put(a wire.Assignment) {
 	r := c.replicas[a.Key]
-	if r != nil && r.gone && !a.Stopping {
+	if r != nil && r.gone && !a.Stopping && !r.stopOrdered {
 		r = nil // assigned anew after it was gone
 	}
 	if r == nil {
@@ -81,15 +81,13 @@ func (c *Core) put(a wire.Assignment) {
 		}
 	}
 	c.mark(r)
-	if !a.Stopping {
-		return
-	}
-	r.stopOrdered = true
-	if r.gone {
+	r.stopOrdered = r.stopOrdered || a.Stopping
+	switch {
+	case r.gone: // a leader that is new does not know how far the one before came with its stop
 		c.gone[a.Key] = true
-		return
+	case a.Stopping:
+		c.leave(r, stopOrderedWhy)
 	}
-	c.leave(r, stopOrderedWhy)
 }
 
 // stopOrderedWhy is why a replica goes that the leader wants stopped.
