@@ -48,9 +48,8 @@ func (c *Core) withdrawn(f *filling) {
 // traffic. It costs nothing to ask: what was no endpoint for longer than any
 // hand-over lasts has none to be waited for.
 func (c *Core) handOver(f *filling) {
-	v := c.verdictOf(f)
 	recent := !f.withdrawnAt.IsZero() && c.now.Sub(f.withdrawnAt) < c.budgets.HandoverMax
-	if !recent && !f.loaded || v == api.VerdictSuspect || v == api.VerdictDead {
+	if !recent && !f.loaded {
 		c.sendToNode(f.node, c.assignmentOf(f))
 		return
 	}
