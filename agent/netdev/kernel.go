@@ -18,6 +18,9 @@ import (
 type kernel struct {
 	*netlink.Handle
 	writes int
+	// doubles are routes that differ from one of ours in the next hop alone; the
+	// kernel follows the first that it lists.
+	doubles []netlink.Route
 }
 
 func openKernel() (*kernel, error) {
@@ -94,6 +97,10 @@ func (k *kernel) routes(replica func(netip.Addr) bool) (ours map[routeKey]held, 
 	for _, r := range list {
 		dst := prefixOf(r.Dst)
 		if r.Protocol == network.RouteProtocol {
+			if _, ok := ours[routeKey{dst, r.Priority}]; ok {
+				k.doubles = append(k.doubles, r)
+				continue
+			}
 			ours[routeKey{dst, r.Priority}] = held{network.Route{Link: r.LinkIndex, Via: addrOf(r.Gw), OnLink: r.Flags&unix.RTNH_F_ONLINK != 0, Src: addrOf(r.Src), Metric: r.Priority}, r}
 			continue
 		}
@@ -146,6 +153,9 @@ func (k *kernel) put(want network.Paths, ours map[routeKey]held) error {
 	oldGateways, err := k.addGateway(want.Gateway)
 	errs.add(err)
 	staleNeighbours, staleForwards := k.putPeers(tunnel, want, &errs)
+	for _, r := range k.doubles {
+		errs.add(k.removeRoute(r))
+	}
 	wanted := map[routeKey]bool{}
 	for dst, r := range want.Routes {
 		if r.Link == network.TunnelLink {
@@ -163,10 +173,7 @@ func (k *kernel) put(want network.Paths, ours map[routeKey]held) error {
 	}
 	for key, r := range ours {
 		if !wanted[key] {
-			k.writes++
-			if err := k.RouteDel(&r.whole); err != nil && !errors.Is(err, unix.ESRCH) {
-				errs.add(fmt.Errorf("remove route %s: %w", key.dst, err))
-			}
+			errs.add(k.removeRoute(r.whole))
 		}
 	}
 	for _, stale := range slices.Concat(staleNeighbours, staleForwards) {
@@ -180,6 +187,14 @@ func (k *kernel) put(want network.Paths, ours map[routeKey]held) error {
 		errs.add(k.removeTunnel())
 	}
 	return errs.err()
+}
+
+func (k *kernel) removeRoute(r netlink.Route) error {
+	k.writes++
+	if err := k.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("remove route %s: %w", r.Dst, err)
+	}
+	return nil
 }
 
 func routeOf(dst netip.Prefix, r network.Route) *netlink.Route {

@@ -117,6 +117,12 @@ func newMachine(t *testing.T, s segment, address, subnet string) *machine {
 		t.Fatal(err)
 	}
 	m.do(func() error {
+		// As strict as a host may be about where packets come from.
+		for _, which := range []string{"all", "default", "eth0"} {
+			if err := os.WriteFile("/proc/sys/net/ipv4/conf/"+which+"/rp_filter", []byte("1"), 0); err != nil {
+				return err
+			}
+		}
 		if err := giveAddress("eth0", netip.PrefixFrom(m.address, s.router.Bits())); err != nil {
 			return err
 		}

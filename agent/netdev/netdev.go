@@ -71,8 +71,9 @@ type Network struct {
 	wrong  string
 	looked bool
 
-	// looking is held while the kernel is brought in line.
-	looking sync.Mutex
+	// telling is held while the place changes and is written to disk, looking while
+	// the kernel is brought in line; either before mu.
+	telling, looking sync.Mutex
 	// dirty holds one element if place or the kernel may have changed.
 	dirty chan struct{}
 }

@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/vishvananda/netlink/nl"
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/orchctl/orch/api"
@@ -39,20 +39,14 @@ func (n *Network) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("watch the kernel's routes: %w", err)
 	}
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		<-ctx.Done()
-		notices.Close()
-		return nil
-	})
-	g.Go(func() error { return n.listen(ctx, notices) })
+	var wg sync.WaitGroup
+	wg.Go(func() { n.listen(ctx, notices) })
 	n.keep(ctx) // here, as it is this goroutine's network namespace that it works on
+	notices.Close()
 	if err := n.saveLate(); err != nil {
 		n.log.Warn("peers are not on disk: they are told again", "err", err)
 	}
-	if err := g.Wait(); err != nil && ctx.Err() == nil {
-		return err
-	}
+	wg.Wait()
 	return ctx.Err()
 }
 
@@ -96,17 +90,18 @@ func (n *Network) keep(ctx context.Context) {
 
 // listen marks the kernel's state as dirty whenever a notice says that something
 // of ours, or that we depend on, may have changed.
-func (n *Network) listen(ctx context.Context, notices *nl.NetlinkSocket) error {
+func (n *Network) listen(ctx context.Context, notices *nl.NetlinkSocket) {
 	for {
 		msgs, _, err := notices.Receive()
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return
 		case errors.Is(err, unix.ENOBUFS): // some are lost
 			n.markDirty()
 			continue
 		case err != nil:
-			return fmt.Errorf("watch the kernel's routes: %w", err)
+			n.log.Error("no notice comes of changes in the kernel: routes are only compared", "every", lookEvery, "err", err)
+			return
 		}
 		for _, m := range msgs {
 			if n.concerns(m.Header.Type, m.Data) {
@@ -239,6 +234,8 @@ func (n *Network) Health() string {
 // networks, routes, devices, and what is known of the cluster. Nothing is put back
 // until the next Configure.
 func (n *Network) Leave(ctx context.Context) error {
+	n.telling.Lock()
+	defer n.telling.Unlock()
 	n.mu.Lock()
 	n.left, n.unsaved, n.wrong, n.looked = true, false, "", false
 	n.place = place{}

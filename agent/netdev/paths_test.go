@@ -43,6 +43,7 @@ func TestAcrossNodes(t *testing.T) {
 		{"vxlan on one segment", wire.RoutesVXLAN, false, 1450, true},
 		{"vxlan across a router", wire.RoutesVXLAN, true, 1450, true},
 		{"direct on one segment", wire.RoutesDirect, false, 1500, false},
+		{"direct across a router that knows", wire.RoutesDirect, true, 1500, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			left := newSegment(t, "left", "192.0.2.1/24")
@@ -52,6 +53,13 @@ func TestAcrossNodes(t *testing.T) {
 				b = newMachine(t, newSegment(t, "right", "198.51.100.1/24"), "198.51.100.12", "10.64.2.0/24")
 			} else {
 				b = newMachine(t, left, "192.0.2.12", "10.64.2.0/24")
+			}
+			if c.routed && c.mode == wire.RoutesDirect {
+				for _, m := range []*machine{a, b} { // they go with the segment
+					if err := netlink.RouteAdd(&netlink.Route{Dst: ipNet(netip.MustParsePrefix(m.subnet)), Gw: m.address.AsSlice()}); err != nil {
+						t.Fatal(err)
+					}
+				}
 			}
 			join(t, c.mode, a, b)
 			x, y := a.replica(0), b.replica(0)
@@ -202,6 +210,9 @@ func TestPutRight(t *testing.T) {
 		"refused where a route should be": func() error {
 			return netlink.RouteReplace(&netlink.Route{Dst: ipNet(netip.MustParsePrefix("10.64.2.0/24")), Type: unix.RTN_PROHIBIT, Protocol: network.RouteProtocol})
 		},
+		"second next hop": func() error {
+			return netlink.RouteAppend(&netlink.Route{Dst: ipNet(netip.MustParsePrefix("10.64.2.0/24")), Gw: net.IP{192, 0, 2, 1}, Protocol: network.RouteProtocol})
+		},
 		"foreign route of our number": func() error {
 			return netlink.RouteAdd(&netlink.Route{Dst: ipNet(netip.MustParsePrefix("10.64.77.0/24")), Gw: net.IP{192, 0, 2, 1}, Protocol: network.RouteProtocol})
 		},
@@ -278,8 +289,8 @@ func inLine(m *machine) error {
 			return fmt.Errorf("route %s is %+v, want %+v", dst, got, r)
 		}
 	}
-	if len(ours) != len(want.Routes) {
-		return fmt.Errorf("routes %v", ours)
+	if len(ours) != len(want.Routes) || len(k.doubles) != 0 {
+		return fmt.Errorf("routes %v, doubles %v", ours, k.doubles)
 	}
 	var errs failures
 	k2 := &kernel{Handle: k.Handle}

@@ -108,9 +108,9 @@ func (p place) sorted() []network.Peer {
 // Configure takes where the node stands, a set at a time, in order. The node's own
 // part is on disk when it returns, peers soon after, as are routes.
 func (n *Network) Configure(_ context.Context, set wire.NetworkSet) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	next, err := n.place.take(n.cfg.Address, set)
+	n.telling.Lock()
+	defer n.telling.Unlock()
+	next, err := n.placed().take(n.cfg.Address, set)
 	if err != nil {
 		return fmt.Errorf("take the node's place in the network: %w", err)
 	}
@@ -118,13 +118,24 @@ func (n *Network) Configure(_ context.Context, set wire.NetworkSet) error {
 		if err := n.savePlace(next); err != nil {
 			return err
 		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.place, n.left, n.unsaved = next, false, !set.Complete
+	if set.Complete {
 		n.looked = false
 	}
-	n.place, n.left, n.unsaved = next, false, !set.Complete
 	close(n.moved)
 	n.moved = make(chan struct{})
 	n.markDirty()
 	return nil
+}
+
+// placed gives the place; what it holds does not change.
+func (n *Network) placed() place {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.place
 }
 
 // Standing is what the node was last told; false: nothing yet.
@@ -169,16 +180,22 @@ func (n *Network) savePlace(p place) error {
 
 // saveLate writes the peers that Configure has not.
 func (n *Network) saveLate() error {
+	n.telling.Lock()
+	defer n.telling.Unlock()
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	if !n.unsaved {
+	p, due := n.place, n.unsaved
+	n.unsaved = false
+	n.mu.Unlock()
+	if !due {
 		return nil
 	}
-	if err := n.savePlace(n.place); err != nil {
-		return err
+	err := n.savePlace(p)
+	if err != nil {
+		n.mu.Lock()
+		n.unsaved = true
+		n.mu.Unlock()
 	}
-	n.unsaved = false
-	return nil
+	return err
 }
 
 // loadPlace reads what an earlier agent was told. A file that cannot be read is as
