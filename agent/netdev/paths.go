@@ -23,7 +23,7 @@ const (
 	// Between two looks lies lookRest times what the last one took, within bounds:
 	// much may be going on in the kernel that is none of our business, and yet a
 	// route that was deleted is back within 2 s.
-	lookRest = 5
+	lookRest = 10
 	lookMin  = 100 * time.Millisecond
 	lookMax  = 1500 * time.Millisecond
 	// retryAfter is when something that failed is tried again.
