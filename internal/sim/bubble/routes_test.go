@@ -2,6 +2,7 @@ package bubble
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -40,6 +41,8 @@ type stream struct {
 	complete bool
 	acked    uint64
 	stale    bool // it brought a term that is over
+	// withdrawn are the endpoints that it took away, and with which version.
+	withdrawn map[api.ReplicaKey]uint64
 }
 
 func newRoutes(n *node) *routes { return &routes{n: n, now: map[api.ReplicaKey]wire.Endpoint{}} }
@@ -47,7 +50,10 @@ func newRoutes(n *node) *routes { return &routes{n: n, now: map[api.ReplicaKey]w
 // intercept looks at the sessions of one life.
 func (r *routes) intercept(l *agentLife) grpc.StreamClientInterceptor {
 	r.mu.Lock()
-	clear(r.now) // an agent that starts knows nothing
+	clear(r.now) // an agent that starts knows what it led traffic to last
+	for _, e := range r.n.traffic.Endpoints() {
+		r.now[e.Replica] = e
+	}
 	r.live = nil
 	r.mu.Unlock()
 	return func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, streamer grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
@@ -55,7 +61,7 @@ func (r *routes) intercept(l *agentLife) grpc.StreamClientInterceptor {
 		if err != nil || !strings.HasSuffix(method, "/Session") {
 			return s, err
 		}
-		return &stream{ClientStream: s, r: r, l: l}, nil
+		return &stream{ClientStream: s, r: r, l: l, withdrawn: map[api.ReplicaKey]uint64{}}, nil
 	}
 }
 
@@ -88,6 +94,11 @@ func (s *stream) said(m *orchv1.AgentMessage) {
 		r.n.w.violate("I8", "the agent of %s acknowledges endpoint version %d after %d", r.n.name, v, s.acked)
 	default:
 		s.acked = v
+		for _, e := range r.n.traffic.Endpoints() {
+			if at := s.withdrawn[e.Replica]; at > 0 && at <= v {
+				r.n.w.violate("I8", "the agent of %s acknowledges version %d and sends traffic to %s, which version %d withdrew", r.n.name, v, e.Replica, at)
+			}
+		}
 	}
 }
 
@@ -125,9 +136,19 @@ func (s *stream) told(m *orchv1.ControllerMessage) {
 	if s.version = set.Version; !set.Complete && !s.complete {
 		return
 	}
+	before := maps.Clone(r.now)
+	defer func() {
+		for k := range before {
+			if _, ok := r.now[k]; !ok {
+				s.withdrawn[k] = set.Version
+			}
+		}
+		for k := range r.now {
+			delete(s.withdrawn, k)
+		}
+	}()
 	if set.Complete {
 		s.complete, r.live, r.since = true, s, time.Now()
-		before := r.now
 		r.now = map[api.ReplicaKey]wire.Endpoint{}
 		for _, k := range set.Keep {
 			if e, ok := before[k]; ok {

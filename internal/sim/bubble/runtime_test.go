@@ -147,8 +147,8 @@ func (r *runtime) publishes(port uint16) bool {
 	return false
 }
 
-// serves tells whether a container at that address declares the port.
-func (r *runtime) serves(at netip.AddrPort) bool {
+// listensAt tells whether a container at that address declares the port.
+func (r *runtime) listensAt(at netip.AddrPort) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, p := range r.process {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/wire"
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
 )
 
@@ -254,6 +255,10 @@ func (w *world) misrouted(want map[api.ReplicaKey]string) string {
 			if !got[k] {
 				return fmt.Sprintf("%s sends no traffic to %s", n.name, k)
 			}
+		}
+		led := n.traffic.Endpoints()
+		if len(led) != len(got) || slices.ContainsFunc(led, func(e wire.Endpoint) bool { return !got[e.Replica] }) {
+			return fmt.Sprintf("%s was told to send traffic to %v and does to %v", n.name, routes, led)
 		}
 	}
 	return ""

@@ -216,7 +216,7 @@ func (w *world) listens(m *machine, at netip.AddrPort) bool {
 			if at.Addr() == m.addr {
 				return n.runtime.publishes(at.Port())
 			}
-			return n.runtime.serves(at)
+			return n.runtime.listensAt(at)
 		}
 	}
 	return false
