@@ -176,9 +176,9 @@ func (c *cutter) pass(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var now []network.Connection                     // to be cut at once
-	tcp := map[netip.AddrPort][]network.Connection{} // to be cut if the server is dead
-	used := map[server]bool{}                        // has connections yet
+	var now []network.Connection    // to be cut at once
+	tcp := map[netip.AddrPort]int{} // how many are to be cut if the server is dead
+	used := map[server]bool{}       // has connections yet
 	for _, one := range all {
 		s := server{one.Server.Addr(), 0}
 		if !due[s] {
@@ -186,28 +186,32 @@ func (c *cutter) pass(ctx context.Context) error {
 		}
 		switch {
 		case due[s] && one.Protocol == api.TCP:
-			tcp[one.Server] = append(tcp[one.Server], one)
+			tcp[one.Server]++
 			used[s] = true
 		case due[s], one.Protocol == api.UDP && one.To == one.Server: // not led away
 			now = append(now, one)
 		}
 	}
 	err = c.connections.Cut(ctx, now)
-	dead := c.dead(ctx, tcp)
+	if dead := c.dead(ctx, tcp); len(dead) > 0 {
+		// Asked anew: what has come since, and our own questions, go with them.
+		late, e := c.connections.To(ctx, func(a netip.AddrPort) bool { return dead[a] })
+		err = errors.Join(err, e, c.connections.Cut(ctx, late))
+	}
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	for s := range due {
 		if !used[s] {
 			delete(c.watched, s)
 		}
 	}
-	c.mu.Unlock()
-	return errors.Join(err, c.connections.Cut(ctx, dead))
+	return err
 }
 
-// dead gives the connections whose servers do not answer at all.
-func (c *cutter) dead(ctx context.Context, tcp map[netip.AddrPort][]network.Connection) []network.Connection {
+// dead gives those servers that do not answer at all.
+func (c *cutter) dead(ctx context.Context, tcp map[netip.AddrPort]int) map[netip.AddrPort]bool {
 	var mu sync.Mutex
-	var out []network.Connection
+	out := map[netip.AddrPort]bool{}
 	var g errgroup.Group
 	g.SetLimit(asksAtOnceMax)
 	for at, connections := range tcp {
@@ -220,10 +224,10 @@ func (c *cutter) dead(ctx context.Context, tcp map[netip.AddrPort][]network.Conn
 			if !c.still(server{at.Addr(), 0}) && !c.still(server{at.Addr(), at.Port()}) || ctx.Err() != nil {
 				return nil
 			}
-			c.logger.Info("an endpoint that is gone does not answer: its connections are ended", "endpoint", at, "connections", len(connections))
+			c.logger.Info("an endpoint that is gone does not answer: its connections are ended", "endpoint", at, "connections", connections)
 			mu.Lock()
 			defer mu.Unlock()
-			out = append(out, connections...)
+			out[at] = true
 			return nil
 		})
 	}
