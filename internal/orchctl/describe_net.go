@@ -123,8 +123,8 @@ func (p *page) drain(n *api.Node) {
 		return
 	}
 	state := fmt.Sprintf("going on, %s left", count(n.Status.Replicas, "replica"))
-	if n.Status.Replicas == 0 {
-		state = "done: nothing is left"
+	if !d.Done.IsZero() {
+		state = "done, nothing is left since " + p.when(d.Done)
 	}
 	if d.By != "" {
 		state += ", by " + d.By
@@ -134,11 +134,11 @@ func (p *page) drain(n *api.Node) {
 		p.field(2, "Since", "%s", p.when(d.Since))
 	}
 	p.list(2, "Waits", n.Status.DrainWaits)
-	if at := d.Deadline; !at.IsZero() && n.Status.Replicas > 0 {
-		left := fmt.Sprintf("in %s", short(at.Sub(p.now)))
-		if !at.After(p.now) {
-			left = fmt.Sprintf("%s ago", age(p.now, at))
-		}
-		p.field(2, "Deadline", "%s (%s): then what is left is stopped", at.UTC().Format(time.RFC3339), left)
+	switch at := d.Deadline; {
+	case at.IsZero() || !d.Done.IsZero():
+	case d.Overdue:
+		p.field(2, "Deadline", "%s, it has passed: what is left is stopped as far as each service's floor allows", p.when(at))
+	default:
+		p.field(2, "Deadline", "%s (in %s): then what is left is stopped", at.UTC().Format(time.RFC3339), short(max(0, at.Sub(p.now))))
 	}
 }

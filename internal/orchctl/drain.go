@@ -14,6 +14,10 @@ import (
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
 )
 
+// stallAfter is how long nothing must have moved until it is told what waits for
+// what: most waits are for a turn, and pass.
+const stallAfter = 3 * time.Second
+
 type draining struct {
 	deadline    time.Duration
 	abort, wait bool
@@ -32,10 +36,13 @@ room stays, and orchctl says why.
 
 A drained node gets nothing new until it is uncordoned.
 
-After --deadline what is left is stopped although nothing has taken its place.
-Without it the drain waits for as long as it takes. An interrupt ends the waiting
+After --deadline what is left is stopped although nothing has taken its place, but
+no service goes below its floor for that either. Without it the drain waits for as
+long as it takes. An interrupt ends the waiting
 alone: the drain goes on, and the same command watches it again. --abort ends the
 drain: what has moved stays where it is.
+
+What has ended by its restart policy is left as it is: nothing of it runs.
 
 Exit codes: 0 the nodes are empty; 1 not, or at their deadline replicas were stopped
 with nothing in their place.`,
@@ -92,7 +99,7 @@ func (t *tool) drain(ctx context.Context, d draining, names []string) error {
 	feed := t.feed(watching, client, []*orchv1.ListRequest{{Kind: api.KindNode}, {Kind: api.KindReplica}})
 	defer feed.wait()
 	defer stop()
-	w := &drainWait{t: t, began: t.Now(), leaving: newLeaving(t)}
+	w := &drainWait{t: t, began: t.Now(), last: t.Now(), leaving: newLeaving(t)}
 	if err := w.look(ctx, feed); err != nil {
 		return err
 	}
@@ -127,6 +134,7 @@ func each(ctx context.Context, t *tool, names []string, do, then func(name strin
 type drainWait struct {
 	t       *tool
 	began   time.Time
+	last    time.Time // something moved
 	leaving *leaving
 	nodes   []*drainNode
 	known   map[string]*api.Node
@@ -134,13 +142,12 @@ type drainWait struct {
 
 // drainNode is one of them.
 type drainNode struct {
-	name     string
-	seen     bool // the drain, in the node's record
-	over     bool
-	overdue  bool                 // was told
-	standing map[string]time.Time // what keeps replicas there, since when
-	told     map[string]bool
-	badly    []string // stopped with nothing in their place
+	name    string
+	seen    bool // the drain, in the node's record
+	over    bool
+	overdue bool            // was told
+	told    map[string]bool // of what keeps replicas there
+	badly   []string        // stopped with nothing in their place
 }
 
 // look takes in what is there before the word.
@@ -186,7 +193,7 @@ func (w *drainWait) see(s sighting) (went *api.Replica) {
 
 // begin takes up a node that is being drained now.
 func (w *drainWait) begin(name string) error {
-	w.nodes = append(w.nodes, &drainNode{name: name, standing: map[string]time.Time{}, told: map[string]bool{}})
+	w.nodes = append(w.nodes, &drainNode{name: name, told: map[string]bool{}})
 	if err := w.t.printf("node/%s is being drained: %s to move\n", name, count(len(w.leaving.on(name)), "replica")); err != nil {
 		return err
 	}
@@ -242,7 +249,7 @@ func (w *drainWait) step() (left int, err error) {
 		if err := w.progress(x, n); err != nil {
 			return 0, err
 		}
-		if on := w.leaving.on(x.name); x.seen && n.Status.Replicas == 0 && len(on) == 0 {
+		if d := n.Spec.Drain; d != nil && !d.Done.IsZero() {
 			x.over = true
 			if err := w.t.printf("node/%s drained in %s\n", x.name, short(max(w.t.Now().Sub(w.began), time.Millisecond))); err != nil {
 				return 0, err
@@ -258,6 +265,7 @@ func (w *drainWait) step() (left int, err error) {
 func (w *drainWait) progress(x *drainNode, n *api.Node) error {
 	for _, r := range w.leaving.on(x.name) {
 		if text := w.leaving.starts(r); text != "" {
+			w.last = w.t.Now()
 			if err := w.t.printf("node/%s: %s\n", x.name, text); err != nil {
 				return err
 			}
@@ -265,19 +273,19 @@ func (w *drainWait) progress(x *drainNode, n *api.Node) error {
 	}
 	if d := n.Spec.Drain; d != nil && d.Overdue && !x.overdue {
 		x.overdue = true
-		if err := w.t.printf("node/%s: its deadline has passed: what is left is stopped\n", x.name); err != nil {
+		if err := w.t.printf("node/%s: its deadline has passed: what is left is stopped, as far as each service's floor allows\n", x.name); err != nil {
 			return err
 		}
 	}
-	now := w.t.Now()
+	if w.t.Now().Sub(w.last) < stallAfter {
+		return nil
+	}
+	told := 0
 	for _, why := range n.Status.DrainWaits {
-		since, ok := x.standing[why]
-		if !ok {
-			x.standing[why] = now
-		}
-		if !ok || now.Sub(since) < reasonAfter || x.told[why] {
+		if x.told[why] || told == reasonsShownMax {
 			continue
 		}
+		told++
 		x.told[why] = true
 		if err := w.t.printf("node/%s: %s\n", x.name, cleanText(why)); err != nil {
 			return err
@@ -292,6 +300,7 @@ func (w *drainWait) went(r *api.Replica) error {
 		if x.name != r.Spec.Node || x.over {
 			continue
 		}
+		w.last = w.t.Now()
 		text, well := w.leaving.left(r)
 		if n := w.known[x.name]; !well && n != nil && n.Spec.Drain != nil && n.Spec.Drain.Overdue {
 			x.badly = append(x.badly, w.leaving.label(r))

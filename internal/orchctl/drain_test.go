@@ -68,7 +68,8 @@ func TestDrain(t *testing.T) {
 		settle()
 		f.drop(replica("web", 0, 17, "n1", running(true)))
 		settle()
-		settle()                                                                                       // what keeps api-0 has stood for long enough
+		settle()
+		settle()                                                                                       // nothing has moved for long enough
 		f.put(replica("api", 0, 19, "n1", func(r *api.Replica) { r.Status.Phase = api.PhaseStopped })) // it was scaled down
 		f.drop(replica("ledger", 0, 20, "n1", running(true), func(r *api.Replica) { r.Metadata.Namespace = "shop" }))
 		f.put(replica("ledger", 0, 31, "n2", func(r *api.Replica) { r.Metadata.Namespace = "shop" }))
@@ -94,7 +95,7 @@ func TestDrainDeadline(t *testing.T) {
 		settle()
 		f.drop(replica("api", 0, 19, "n1", running(true)))
 		f.drop(replica("ledger", 0, 20, "n1", running(true), func(r *api.Replica) { r.Metadata.Namespace = "shop" }))
-		f.put(draining1(&api.Drain{Since: epoch, Overdue: true}, left(0)))
+		f.put(draining1(&api.Drain{Since: epoch, Overdue: true, Done: time.Now()}, left(0)))
 		golden(t, "drain-deadline", end().String())
 		if asked != 10*time.Minute {
 			t.Errorf("deadline %s", asked)
@@ -179,11 +180,15 @@ func TestRebalance(t *testing.T) {
 		f.drop(replica("ledger", 0, 20, "n1", running(true), func(r *api.Replica) { r.Metadata.Namespace = "shop" }))
 		say("rebalance --wait", end())
 		f.put(replica("api", 0, 40, "n1", running(true)))
+		f.put(&api.Fleet{Metadata: api.Metadata{Name: api.FleetName}, Status: api.FleetStatus{Reliefs: 1}})
 		say("rebalance --wait --timeout 20s", r.run("rebalance", "--wait", "--timeout", "20s"))
+		f.drop(replica("api", 0, 32, "n3", running(true)))
+		f.put(&api.Fleet{Metadata: api.Metadata{Name: api.FleetName}})
+		say("rebalance --wait", r.run("rebalance", "--wait"))
 		golden(t, "rebalance", b.String())
 
 		r.fail["Rebalance"] = []error{unavailable("no leader")}
-		if got := r.run("rebalance"); got.code != 1 || len(asked) != 5 {
+		if got := r.run("rebalance"); got.code != 1 || len(asked) != 6 {
 			t.Errorf("a second try would plan anew: %s", got)
 		}
 	})

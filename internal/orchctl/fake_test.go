@@ -142,6 +142,8 @@ func matches(l *orchv1.ListRequest, o object) bool {
 		labels = v.Metadata.Labels
 	case *api.Replica:
 		labels = v.Metadata.Labels
+	case *api.Endpoint:
+		labels = v.Metadata.Labels
 	case *api.Node:
 		labels = v.Metadata.Labels
 	}

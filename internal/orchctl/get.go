@@ -103,7 +103,7 @@ func (l listing) check(targets []target) error {
 		if l.node != "" && (x.kind != api.KindVerdict || x.name != "") {
 			return usagef("--node is for all verdicts on a node, such as `orchctl get verdicts --node %s`", l.node)
 		}
-		if l.selector != "" && (x.kind == api.KindEvent || x.kind == api.KindEndpoint || x.kind == api.KindVerdict || x.kind == api.KindFleet) {
+		if l.selector != "" && (x.kind == api.KindEvent || x.kind == api.KindVerdict || x.kind == api.KindFleet) {
 			return usagef("-l: %s have no labels", words(x.kind))
 		}
 	}

@@ -51,7 +51,6 @@ func TestUsage(t *testing.T) {
 			{"port-forward web-0 70000", "ports go from 1 to 65535"},
 			{"port-forward web-0 70000:80", "want PORT, LOCAL:PORT"},
 			{"port-forward web-0 80 --address here", "want an IP address of this machine"},
-			{"get endpoints -l a=b", "endpoints have no labels"},
 			{"version now", `unexpected argument "now"`},
 			{"get services --request-timeout x", `invalid argument "x" for "--request-timeout" flag: want a duration`},
 			{"logs web-0 --tail x", "want a number; see"},

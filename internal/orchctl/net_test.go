@@ -17,7 +17,7 @@ import (
 
 // endpoint makes that of a replica.
 func endpoint(r *api.Replica, change ...func(*api.Endpoint)) *api.Endpoint {
-	e := &api.Endpoint{Metadata: api.Metadata{Name: r.Metadata.Name + "@" + epochText(r.Spec.Epoch), Namespace: r.Metadata.Namespace},
+	e := &api.Endpoint{Metadata: api.Metadata{Name: r.Metadata.Name + "@" + epochText(r.Spec.Epoch), Namespace: r.Metadata.Namespace, Labels: r.Metadata.Labels},
 		Status: api.EndpointStatus{Service: r.Spec.Service, Replica: r.Metadata.Name, Epoch: r.Spec.Epoch, Node: r.Spec.Node, IP: r.Status.IP,
 			Ports: []api.Port{{Name: "http", Port: 8080, Publish: 80}, {Name: "dns", Port: 53, Protocol: api.UDP}}, Verdict: api.VerdictHealthy}}
 	for _, c := range change {
@@ -47,7 +47,7 @@ func webOfNet() *fake {
 		}),
 		node("n2", api.VerdictHealthy, func(n *api.Node) {
 			n.Status.Subnet, n.Status.Replicas = "10.64.2.0/24", 0
-			n.Spec.Unschedulable, n.Spec.Drain = true, &api.Drain{By: "user alice", Since: epoch.Add(-time.Minute)}
+			n.Spec.Unschedulable, n.Spec.Drain = true, &api.Drain{By: "user alice", Since: epoch.Add(-time.Minute), Done: epoch.Add(-20 * time.Second)}
 		}),
 		node("n10", api.VerdictHealthy, func(n *api.Node) {
 			n.Status.NetworkWhy = "no subnet is free: all 2 of 10.64.0.0/23 are taken"
@@ -57,7 +57,7 @@ func webOfNet() *fake {
 func TestNetTables(t *testing.T) {
 	in(t, webOfNet(), func(t *testing.T, r *rig) {
 		var b strings.Builder
-		for _, line := range []string{"get services", "get endpoints", "get ep -o wide", "get endpoints web", "get endpoints web-1", "get endpoints web-1@18 -o name", "get endpoints idle", "get endpoints nothing", "get endpoints db -o json", "get endpoints web-0 -o yaml",
+		for _, line := range []string{"get services", "get endpoints", "get ep -o wide", "get endpoints -l app=db", "get endpoints web", "get endpoints web-1", "get endpoints web-1@18 -o name", "get endpoints idle", "get endpoints nothing", "get endpoints db -o json", "get endpoints web-0 -o yaml",
 			"get nodes -o wide", "describe service web", "describe service db", "describe node n1", "describe node n2", "describe node n10", "describe endpoints web-10"} {
 			b.WriteString("$ orchctl " + line + "\n" + r.run(strings.Fields(line)...).String() + "\n")
 		}

@@ -56,7 +56,7 @@ func (t *tool) rebalance(ctx context.Context, r rebalancing) error {
 	var f *feed
 	if r.wait {
 		watching, stop := context.WithCancel(ctx)
-		f = t.feed(watching, client, []*orchv1.ListRequest{{Kind: api.KindReplica}})
+		f = t.feed(watching, client, []*orchv1.ListRequest{{Kind: api.KindReplica}, {Kind: api.KindFleet}})
 		defer f.wait()
 		defer stop()
 		w = &moveWait{t: t, began: t.Now(), leaving: newLeaving(t)}
@@ -123,7 +123,13 @@ type moveWait struct {
 	began   time.Time
 	leaving *leaving
 	moves   []*move
+	// idle is since when the fleet moves nothing; zero while it does.
+	idle time.Time
 }
+
+// dropAfter is how long nothing must have moved until moves that were not begun are
+// taken for given up: what was worth it then need not be now.
+const dropAfter = 10 * time.Second
 
 type move struct {
 	name    string
@@ -134,20 +140,35 @@ type move struct {
 }
 
 func (w *moveWait) look(ctx context.Context, f *feed) error {
-	for {
+	for left := f.n; left > 0; {
 		select {
 		case s := <-f.ch:
 			switch {
 			case s.err != nil:
 				return s.err
 			case s.news == synced:
-				return nil
+				left--
+			default:
+				w.see(s)
 			}
-			w.leaving.see(s)
 		case <-ctx.Done():
 			return errors.New("interrupted: nothing was sent to the controller")
 		}
 	}
+	return nil
+}
+
+func (w *moveWait) see(s sighting) {
+	if x, ok := s.o.value.(*api.Fleet); ok {
+		switch {
+		case x.Status.Reliefs > 0:
+			w.idle = time.Time{}
+		case w.idle.IsZero():
+			w.idle = w.t.Now()
+		}
+		return
+	}
+	w.leaving.see(s)
 }
 
 func (w *moveWait) begin(list []*orchv1.Move) {
@@ -173,6 +194,8 @@ func (w *moveWait) run(ctx context.Context, f *feed, timeout time.Duration) erro
 	if timeout > 0 {
 		over = time.After(timeout)
 	}
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
 	for {
 		left, err := w.step()
 		if err != nil {
@@ -187,8 +210,9 @@ func (w *moveWait) run(ctx context.Context, f *feed, timeout time.Duration) erro
 				return fmt.Errorf("the progress cannot be followed any more: %w; the moves go on", s.err)
 			}
 			if s.news != synced {
-				w.leaving.see(s)
+				w.see(s)
 			}
+		case <-tick.C:
 		case <-over:
 			return fmt.Errorf("not done within %s: %s not at the new place yet; orch goes on with it", short(timeout), w.names(func(x *move) bool { return !x.over }))
 		case <-ctx.Done():
@@ -219,6 +243,9 @@ func (w *moveWait) step() (left int, err error) {
 		case x.begun && next == nil:
 			x.over = true
 			tell(fmt.Sprintf("%s stays on %s: its new place came to nothing", x.name, x.replica.Spec.Node))
+		case !x.begun && next == nil && w.dropped():
+			x.over = true
+			tell(fmt.Sprintf("%s stays on %s: its move was given up before it began", x.name, x.replica.Spec.Node))
 		default:
 			x.begun = x.begun || next != nil
 			tell(w.leaving.starts(x.replica))
@@ -226,6 +253,12 @@ func (w *moveWait) step() (left int, err error) {
 		}
 	}
 	return left, err
+}
+
+// dropped tells whether no move begins any more.
+func (w *moveWait) dropped() bool {
+	now := w.t.Now()
+	return !w.idle.IsZero() && now.Sub(w.idle) >= dropAfter && now.Sub(w.began) >= dropAfter
 }
 
 func (w *moveWait) names(want func(*move) bool) string {

@@ -287,7 +287,7 @@ func nodeWord(n *api.Node) string {
 		w += ",Damped"
 	}
 	switch {
-	case n.Spec.Drain != nil && n.Status.Replicas > 0:
+	case n.Spec.Drain != nil && n.Spec.Drain.Done.IsZero():
 		w += ",Draining"
 	case n.Spec.Drain != nil:
 		w += ",Drained"

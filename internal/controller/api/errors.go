@@ -44,6 +44,10 @@ func statusOf(err error) error {
 	if st, ok := status.FromError(err); ok {
 		return st.Err()
 	}
+	var wrong api.Violations
+	if errors.As(err, &wrong) { // what the leader finds wrong with fields
+		return violations(wrong)
+	}
 	for _, r := range reasons {
 		if errors.Is(err, r.err) {
 			st := status.New(r.code, err.Error())

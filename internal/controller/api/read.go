@@ -89,7 +89,7 @@ func filterOf(r *orchv1.ListRequest) (filter, error) {
 	if slices.Contains(spaceless, f.kind) {
 		f.namespace = ""
 	}
-	if (f.kind == api.KindEvent || f.kind == api.KindEndpoint || f.kind == api.KindVerdict || f.kind == api.KindFleet) && len(f.selector) > 0 {
+	if (f.kind == api.KindEvent || f.kind == api.KindVerdict || f.kind == api.KindFleet) && len(f.selector) > 0 {
 		return f, invalid("objects of kind %s have no labels to select by", f.kind)
 	}
 	if f.about == nil {
@@ -175,6 +175,8 @@ func labelsOf(x any) map[string]string {
 	case *api.Service:
 		return x.Metadata.Labels
 	case *api.Replica:
+		return x.Metadata.Labels
+	case *api.Endpoint:
 		return x.Metadata.Labels
 	case *api.Node:
 		return x.Metadata.Labels
