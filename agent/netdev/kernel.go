@@ -158,14 +158,14 @@ func (k *kernel) put(want network.Paths, ours map[routeKey]held) error {
 	}
 	wanted := map[routeKey]bool{}
 	for dst, r := range want.Routes {
+		key := routeKey{dst, r.Metric}
+		wanted[key] = true
 		if r.Link == network.TunnelLink {
 			if tunnel == 0 {
-				continue // told already
+				continue // it is told why; what there is may still work
 			}
 			r.Link = tunnel
 		}
-		key := routeKey{dst, r.Metric}
-		wanted[key] = true
 		if have, ok := ours[key]; !ok || !have.is(r) {
 			k.writes++
 			errs.add(named(k.RouteReplace(routeOf(dst, r)), "set route %s", dst))

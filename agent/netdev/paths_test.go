@@ -429,6 +429,56 @@ func TestOverlapIsTold(t *testing.T) {
 	a.replica(0)
 }
 
+// What keeps the tunnel from being made is told, and no reason to do without the
+// other routes.
+func TestTunnelIsInTheWay(t *testing.T) {
+	left := newSegment(t, "left", "192.0.2.1/24")
+	for _, c := range []struct {
+		name, want string
+		occupy     func() (free func() error, err error)
+	}{
+		{"device", "another device of this node is VXLAN 4097 on UDP port 4789", func() (func() error, error) {
+			l := &netlink.Vxlan{LinkAttrs: netlink.LinkAttrs{Name: "other"}, VxlanId: network.TunnelID, Port: network.TunnelPort}
+			return func() error { return netlink.LinkDel(l) }, netlink.LinkAdd(l)
+		}},
+		{"port", "another program of this node listens on UDP port 4789", func() (func() error, error) {
+			u, err := net.ListenUDP("udp4", &net.UDPAddr{Port: network.TunnelPort})
+			return u.Close, err
+		}},
+		{"name", "interface orch-vxlan is a bridge", func() (func() error, error) {
+			l := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: network.TunnelName}}
+			return func() error { return netlink.LinkDel(l) }, netlink.LinkAdd(l)
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a := newMachine(t, left, "192.0.2.11", "10.64.1.0/24")
+			var free func() error
+			a.do(func() (err error) {
+				free, err = c.occupy()
+				return err
+			})
+			a.told(wire.RoutesVXLAN)
+			eventually(t, 2*time.Second, func() error {
+				if got := a.n.Health(); !strings.Contains(got, c.want) {
+					return fmt.Errorf("health is %q, want %q", got, c.want)
+				}
+				return nil
+			})
+			if got := a.routes(); !strings.Contains(got, "10.128.0.0/14") {
+				t.Errorf("routes %s", got)
+			}
+			a.do(free)
+			eventually(t, 3*time.Second, func() error {
+				if got := a.n.Health(); got != "" {
+					return errors.New(got)
+				}
+				return nil
+			})
+			a.do(func() error { return inLine(a) })
+		})
+	}
+}
+
 func TestAddressIsGone(t *testing.T) {
 	left := newSegment(t, "left", "192.0.2.1/24")
 	a := newMachine(t, left, "192.0.2.11", "10.64.1.0/24")

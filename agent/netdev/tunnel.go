@@ -51,7 +51,7 @@ func (k *kernel) putTunnel(want *network.Tunnel) (int, error) {
 		}
 		k.writes++
 		if err := k.LinkAdd(l); err != nil {
-			return 0, fmt.Errorf("make device %s (VXLAN %d, UDP port %d): %w", network.TunnelName, network.TunnelID, network.TunnelPort, err)
+			return 0, fmt.Errorf("make device %s: %w", network.TunnelName, tunnelInWords(err))
 		}
 		// The answer to a packet that came through the tunnel may leave by another
 		// way, and the other way about: strict filtering (which hosts may have on,
@@ -80,10 +80,23 @@ func (k *kernel) putTunnel(want *network.Tunnel) (int, error) {
 	if a.Flags&net.FlagUp == 0 {
 		k.writes++
 		if err := k.LinkSetUp(l); err != nil {
-			return 0, fmt.Errorf("set %s up: %w", network.TunnelName, err)
+			return 0, fmt.Errorf("set %s up: %w", network.TunnelName, tunnelInWords(err))
 		}
 	}
 	return l.Attrs().Index, nil
+}
+
+// tunnelInWords says what to do about what the kernel says.
+func tunnelInWords(err error) error {
+	switch {
+	case errors.Is(err, unix.EEXIST):
+		return fmt.Errorf("another device of this node is VXLAN %d on UDP port %d: remove it: %w", network.TunnelID, network.TunnelPort, err)
+	case errors.Is(err, unix.EADDRINUSE):
+		return fmt.Errorf("another program of this node listens on UDP port %d, which VXLAN needs: stop it: %w", network.TunnelPort, err)
+	case errors.Is(err, unix.EOPNOTSUPP):
+		return fmt.Errorf("the kernel has no VXLAN: load its module vxlan, or route directly (--routes direct): %w", err)
+	}
+	return err
 }
 
 // putTunnelAddress gives the device the address that masquerading takes.
