@@ -136,6 +136,11 @@ type Fleet struct {
 type FleetStatus struct {
 	// Nodes by verdict.
 	Nodes map[Verdict]int `json:"nodes,omitempty"`
+	// Impaired nodes beat but cannot work, Damped ones came and went too often,
+	// Drained ones are being emptied, or were; whatever their verdict.
+	Impaired int `json:"impaired,omitempty"`
+	Damped   int `json:"damped,omitempty"`
+	Drained  int `json:"drained,omitempty"`
 	// Frozen: so many nodes vanished at once that none is taken for dead; Why in
 	// words, Since when.
 	Frozen      bool      `json:"frozen,omitempty"`

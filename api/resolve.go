@@ -76,12 +76,17 @@ type HostPort struct {
 // String gives "8080/TCP".
 func (p HostPort) String() string { return fmt.Sprintf("%d/%s", p.Port, p.Protocol) }
 
-// HostPorts gives the node ports that one replica takes, sorted.
+// HostPorts gives the node ports that one replica takes for itself, sorted: those in
+// mode host, and with HostNetwork all. What is published on every node is no single
+// replica's.
 func (t Template) HostPorts() []HostPort {
 	var ports []HostPort
 	for _, c := range t.Containers {
 		for _, p := range c.Ports {
-			if p.Publish != 0 {
+			switch {
+			case t.HostNetwork:
+				ports = append(ports, HostPort{p.Port, p.Transport()})
+			case p.Publish != 0 && p.Mode == PublishHost:
 				ports = append(ports, HostPort{p.Publish, p.Transport()})
 			}
 		}

@@ -104,7 +104,7 @@ func TestRolloutBounds(t *testing.T) {
 func TestTemplateSums(t *testing.T) {
 	tmpl := Template{Containers: []Container{
 		{Resources: Resources{Requests: ResourceList{CPU: 500, "gpus": Whole(1)}, Limits: ResourceList{Memory: Whole(64 << 20), Pids: Whole(5)}},
-			Ports: []Port{{Port: 80, Publish: 8080, Mode: PublishHost}, {Port: 81}}},
+			Ports: []Port{{Port: 80, Publish: 8080, Mode: PublishHost}, {Port: 81}, {Port: 82, Publish: 8082}}},
 		{Resources: Resources{Requests: ResourceList{CPU: 250, Memory: 0}, Limits: ResourceList{CPU: 2000}},
 			Ports: []Port{{Port: 53, Protocol: UDP, Publish: 53, Mode: PublishHost}}},
 		{},
@@ -114,6 +114,10 @@ func TestTemplateSums(t *testing.T) {
 	}
 	if got, want := tmpl.HostPorts(), []HostPort{{53, UDP}, {8080, TCP}}; !reflect.DeepEqual(got, want) {
 		t.Errorf("host ports %v, want %v", got, want)
+	}
+	tmpl.HostNetwork = true
+	if got, want := tmpl.HostPorts(), []HostPort{{53, UDP}, {80, TCP}, {81, TCP}, {82, TCP}}; !reflect.DeepEqual(got, want) {
+		t.Errorf("host ports with hostNetwork %v, want %v", got, want)
 	}
 	if tmpl.Containers[2].Resources.Limits != nil {
 		t.Error("Requests changed the template")

@@ -10,8 +10,8 @@ type Service struct {
 	Status   ServiceStatus `json:"status,omitzero"`
 }
 
-// ServiceSpec is what the user wants. Everything but Replicas, Rollout and Priority is
-// part of the revision: a change there makes a new one (see Template).
+// ServiceSpec is what the user wants. The Template is the revision: a change there
+// makes a new one. What stands beside it is not, and holds for all replicas at once.
 type ServiceSpec struct {
 	// Replicas is how many to run. Nil means 1; 0 is allowed.
 	Replicas *int `json:"replicas,omitempty"`

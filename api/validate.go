@@ -104,7 +104,8 @@ func (c *checker) spec(s *ServiceSpec) {
 		c.add("spec.priority", "is %d: want -%d to %d; 0 is usual, higher is more important", s.Priority, MaxPriority, MaxPriority)
 	}
 	c.rollout(s)
-	c.containers(s.Containers)
+	c.traffic(s)
+	c.containers(&s.Template)
 	c.labels("spec.nodeSelector", s.NodeSelector)
 	for i, x := range s.Constraints {
 		c.constraint(at("spec.constraints", i), x)

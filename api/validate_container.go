@@ -20,7 +20,8 @@ func (t taken) claim(key, path string) string {
 	return before
 }
 
-func (c *checker) containers(list []Container) {
+func (c *checker) containers(t *Template) {
+	list := t.Containers
 	if len(list) == 0 {
 		c.add("spec.containers", "is required: list at least one container with name and image")
 	}
@@ -37,7 +38,7 @@ func (c *checker) containers(list []Container) {
 			c.add(path+".name", "%q is taken by %s: container names are unique within a service", name, before)
 		}
 		c.container(path, &list[i])
-		c.ports(path+".ports", list[i].Ports, ports)
+		c.ports(path+".ports", list[i].Ports, t.HostNetwork, ports)
 	}
 }
 
@@ -99,7 +100,7 @@ func (c *checker) env(path string, list []EnvVar) {
 
 // ports checks one container's ports; seen is shared by the service, for its
 // containers share one network namespace, and its replica one set of host ports.
-func (c *checker) ports(path string, list []Port, seen taken) {
+func (c *checker) ports(path string, list []Port, hostNetwork bool, seen taken) {
 	for i, p := range list {
 		here := at(path, i)
 		c.portNumber(here+".port", p.Port)
@@ -115,7 +116,7 @@ func (c *checker) ports(path string, list []Port, seen taken) {
 		if before := seen.claim(fmt.Sprintf("port %d/%s", p.Port, p.Transport()), here); before != "" && p.Port > 0 {
 			c.add(here+".port", "%d/%s is taken by %s: the containers of a replica share one address", p.Port, p.Transport(), before)
 		}
-		c.publish(here, p, seen)
+		c.publish(here, p, hostNetwork, seen)
 	}
 }
 
@@ -127,7 +128,7 @@ func (c *checker) portNumber(path string, n int) {
 	}
 }
 
-func (c *checker) publish(path string, p Port, seen taken) {
+func (c *checker) publish(path string, p Port, hostNetwork bool, seen taken) {
 	if p.Publish == 0 {
 		if p.Mode != "" {
 			c.add(path+".mode", "says how a port is published, but publish is missing: add it, or remove mode")
@@ -136,13 +137,12 @@ func (c *checker) publish(path string, p Port, seen taken) {
 	}
 	c.portNumber(path+".publish", p.Publish)
 	switch p.Mode {
-	case PublishHost:
-	case "":
-		c.add(path+".publish", "without mode is not yet supported: add mode: host to publish on the replica's own node")
-	case "ingress":
-		c.add(path+".mode", `"ingress" is not yet supported: use host to publish on the replica's own node`)
+	case "", PublishHost:
 	default:
-		c.add(path+".mode", "%q is unknown: want host", clip(string(p.Mode)))
+		c.add(path+".mode", "%q is unknown: want host to publish on the replica's own node, or remove mode to publish on every node", clip(string(p.Mode)))
+	}
+	if hostNetwork && p.Publish != p.Port && p.Port != 0 {
+		c.add(path+".publish", "is %d, but a hostNetwork replica listens on its node's own port, %d: remove publish, or set it to %d", p.Publish, p.Port, p.Port)
 	}
 	if before := seen.claim(fmt.Sprintf("host %d/%s", p.Publish, p.Transport()), path); before != "" {
 		c.add(path+".publish", "%d/%s is taken by %s: a replica can have a node's port only once", p.Publish, p.Transport(), before)

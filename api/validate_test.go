@@ -15,8 +15,9 @@ func good() *Service {
 	return &Service{
 		Metadata: Metadata{Name: "web", Labels: map[string]string{"app": "web", "example.com/tier": ""}},
 		Spec: ServiceSpec{
-			Rollout:  Rollout{MaxSurge: Count(1), MaxUnavailable: Percent(0)},
-			Priority: -7,
+			Rollout:         Rollout{MaxSurge: Count(1), MaxUnavailable: Percent(0)},
+			Priority:        -7,
+			SessionAffinity: AffinityClientIP, TrafficDistribution: PreferSameNode,
 			Template: Template{
 				Containers: []Container{{
 					Name: "main", Image: "orch.local/web:1.0", Command: []string{"/web"}, Args: []string{""},
@@ -195,12 +196,23 @@ func TestValidate(t *testing.T) {
 		"annotation":    {func(s *Service) { s.Metadata.Annotations = map[string]string{"a b": ""} }, `metadata.annotations[a b]: "a b" is not a label key`},
 		"long label":    {func(s *Service) { s.Metadata.Labels["app"] = strings.Repeat("x", 64) }, `metadata.labels[app]: "` + strings.Repeat("x", 64) + `" has 64 characters: at most 63`},
 		"empty word":    {func(s *Service) { s.Spec.Containers[0].Command = []string{""} }, `spec.containers[0].command[0]: is empty: the first word is the program to run`},
-		"image IPv6":    {func(s *Service) { s.Spec.Containers[0].Image = "[::1]:5000/web" }, ""},
-		"image port":    {func(s *Service) { s.Spec.Containers[0].Image = "localhost:5000/a/b_c/d--e:V1" }, ""},
-		"image nested":  {func(s *Service) { s.Spec.Containers[0].Image = "a//b" }, "a part of its path is empty"},
-		"image name":    {func(s *Service) { s.Spec.Containers[0].Image = ":1.0" }, "it has no name"},
-		"image long":    {func(s *Service) { s.Spec.Containers[0].Image = strings.Repeat("a", 300) }, "at most 255 are allowed"},
-		"image both":    {func(s *Service) { s.Spec.Containers[0].Image = "a:1@sha256:" + strings.Repeat("0", 64) }, ""},
+		"headless": {func(s *Service) { s.Spec.Headless = true }, `spec.sessionAffinity: is about how a virtual IP leads to replicas, and a headless service has none: remove this line, or headless
+spec.trafficDistribution: is about how a virtual IP leads to replicas, and a headless service has none: remove this line, or headless`},
+		"headless alone":      {func(s *Service) { s.Spec.Headless, s.Spec.SessionAffinity, s.Spec.TrafficDistribution = true, "", "" }, ""},
+		"affinity":            {func(s *Service) { s.Spec.SessionAffinity = "cookie" }, `spec.sessionAffinity: "cookie" is unknown: want clientIP, or leave it out`},
+		"headless affinity":   {func(s *Service) { s.Spec.Headless, s.Spec.SessionAffinity = true, "cookie" }, `"cookie" is unknown`},
+		"distribution":        {func(s *Service) { s.Spec.TrafficDistribution = "PreferSameNode" }, `"PreferSameNode" is unknown: want preferSameNode, or leave it out`},
+		"publish everywhere":  {func(s *Service) { s.Spec.Containers[0].Ports[0].Mode = "" }, ""},
+		"mode":                {func(s *Service) { s.Spec.Containers[0].Ports[0].Mode = "every" }, `spec.containers[0].ports[0].mode: "every" is unknown: want host to publish on the replica's own node, or remove mode`},
+		"mode without":        {func(s *Service) { s.Spec.Containers[0].Ports[0].Publish = 0 }, "says how a port is published, but publish is missing"},
+		"hostNetwork publish": {func(s *Service) { s.Spec.HostNetwork = true }, "spec.containers[0].ports[0].publish: is 8080, but a hostNetwork replica listens on its node's own port, 80: remove publish, or set it to 80"},
+		"hostNetwork":         {func(s *Service) { s.Spec.HostNetwork, s.Spec.Containers[0].Ports[0].Publish = true, 80 }, ""},
+		"image IPv6":          {func(s *Service) { s.Spec.Containers[0].Image = "[::1]:5000/web" }, ""},
+		"image port":          {func(s *Service) { s.Spec.Containers[0].Image = "localhost:5000/a/b_c/d--e:V1" }, ""},
+		"image nested":        {func(s *Service) { s.Spec.Containers[0].Image = "a//b" }, "a part of its path is empty"},
+		"image name":          {func(s *Service) { s.Spec.Containers[0].Image = ":1.0" }, "it has no name"},
+		"image long":          {func(s *Service) { s.Spec.Containers[0].Image = strings.Repeat("a", 300) }, "at most 255 are allowed"},
+		"image both":          {func(s *Service) { s.Spec.Containers[0].Image = "a:1@sha256:" + strings.Repeat("0", 64) }, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := good()

@@ -94,7 +94,7 @@ func (r *reader) kind(n *yaml.Node) bool {
 	switch kind := n.Value; kind {
 	case api.KindService:
 		return true
-	case api.KindNode, api.KindReplica, api.KindEvent:
+	case api.KindNode, api.KindReplica, api.KindEvent, api.KindEndpoint:
 		return refuse("%s is made by orch itself and cannot be applied", kind)
 	default:
 		if why, ok := laterKinds[kind]; ok {

@@ -21,7 +21,9 @@ var laterKinds = map[string]string{
 var laterFields = map[reflect.Type]map[string]string{
 	reflect.TypeFor[api.ServiceSpec](): {
 		"mode":      ": every service runs spec.replicas replicas",
-		"virtualIP": ": the leader chooses it", "dns": "", "dnsConfig": "", "hostAliases": "",
+		"virtualIP": ": the leader chooses it", "dns": "", "dnsConfig": "", "dnsPolicy": "", "hostAliases": "",
+		"sessionAffinityConfig": ": a client is remembered for 3h", "publishNotReadyAddresses": "", "externalIPs": "", "loadBalancerIP": "",
+		"ipFamilies": ": addresses are IPv4", "ipFamilyPolicy": ": addresses are IPv4",
 		"initContainers": "", "sidecars": "", "volumes": "", "configs": "", "secrets": "",
 		"securityContext": "", "sysctls": "", "imagePullSecrets": "", "maintenance": "",
 		"spread":      ": replicas are spread over nodes by themselves",
@@ -46,7 +48,7 @@ var laterFields = map[reflect.Type]map[string]string{
 	reflect.TypeFor[api.HTTPProbe](): {
 		"headers": "", "httpHeaders": "", "host": "", "scheme": "",
 	},
-	reflect.TypeFor[api.Port](): {"hostIP": "", "address": "", "sessionAffinity": ""},
+	reflect.TypeFor[api.Port](): {"hostIP": "", "address": ""},
 }
 
 // otherNames are fields as other systems call them, with ours.
@@ -55,6 +57,9 @@ var otherNames = map[reflect.Type]map[string]string{
 		"template":                      "here containers stand directly in spec",
 		"preferLocal":                   `use "trafficDistribution" with preferSameNode`,
 		"internalTrafficPolicy":         `use "trafficDistribution" with preferSameNode`,
+		"externalTrafficPolicy":         "a port with mode: host is reachable on the replica's own node only",
+		"type":                          "every service that is not headless has a virtual IP, and publish opens a port on the nodes: remove it",
+		"networkMode":                   `use "hostNetwork"`,
 		"clusterIP":                     `the leader gives a virtual IP; for none use "headless"`,
 		"selector":                      "a service finds its replicas by itself: remove it",
 		"strategy":                      `use "rollout"`,
@@ -68,9 +73,11 @@ var otherNames = map[reflect.Type]map[string]string{
 		"entrypoint":  `use "command"`,
 	},
 	reflect.TypeFor[api.Port](): {
-		"containerPort": `use "port"`,
-		"hostPort":      `use "publish", with mode: host for the replica's own node only`,
-		"targetPort":    `use "port" for the container's, "publish" for the node's`,
+		"containerPort":   `use "port"`,
+		"hostPort":        `use "publish", with mode: host for the replica's own node only`,
+		"nodePort":        `use "publish"`,
+		"sessionAffinity": "it stands in spec, for all ports",
+		"targetPort":      `use "port" for the container's, "publish" for the node's`,
 	},
 	reflect.TypeFor[api.Probe](): {
 		"httpGet":             `use "http"`,
