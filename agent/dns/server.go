@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/miekg/dns"
@@ -121,7 +122,7 @@ func (s *Server) Run(ctx context.Context) error {
 			told = ""
 			continue // ctx ended, or the place changed
 		}
-		words := fmt.Sprintf("names are not answered: %v", err)
+		words := fmt.Sprintf("names are not answered: %v%s", err, remedy(err))
 		s.trouble.Store(&words)
 		if words != told {
 			s.cfg.Logger.Warn("cannot answer names, trying again", "err", err)
@@ -134,6 +135,17 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 	}
 	return ctx.Err()
+}
+
+// remedy says what a failure means where the kernel's words do not.
+func remedy(err error) string {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return ": another program of this node has the port; let it listen on its own addresses only, not on all"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return ": the address is not on this node yet"
+	}
+	return ""
 }
 
 // listen answers at one address until ctx ends, the place changes, or a socket fails.

@@ -23,7 +23,7 @@ import (
 
 // running is a server on an address of 127/8, which needs no set-up, and a port that
 // is free there.
-func running(t *testing.T, s *Server, subnet string) string {
+func running(t testing.TB, s *Server, subnet string) string {
 	t.Helper()
 	p := netip.MustParsePrefix(subnet)
 	gateway := network.Gateway(p)
@@ -55,7 +55,7 @@ func running(t *testing.T, s *Server, subnet string) string {
 	return at
 }
 
-func until(t *testing.T, what string, ok func() bool) {
+func until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -112,7 +112,7 @@ func TestMoves(t *testing.T) {
 	st.Subnet = netip.MustParsePrefix("198.51.100.0/24") // nobody's here
 	s.Configure(st)
 	until(t, "the trouble is told", func() bool {
-		return strings.HasPrefix(s.Health(), "names are not answered: listen on 198.51.100.1:")
+		return strings.HasPrefix(s.Health(), "names are not answered: listen on 198.51.100.1:") && strings.HasSuffix(s.Health(), ": the address is not on this node yet")
 	})
 	if _, err := dns.Exchange(new(dns.Msg).SetQuestion(zone, dns.TypeSOA), at); err == nil {
 		t.Errorf("it still answers at %s", at)
@@ -120,6 +120,20 @@ func TestMoves(t *testing.T) {
 	st.Subnet = netip.MustParsePrefix("127.53.3.0/24")
 	s.Configure(st)
 	at = strings.Replace(at, "127.53.2.", "127.53.3.", 1)
+	until(t, "it answers at "+at, func() bool {
+		_, err := dns.Exchange(new(dns.Msg).SetQuestion(zone, dns.TypeSOA), at)
+		return err == nil && s.Health() == ""
+	})
+	// Somebody else has the port, for a while.
+	taken, err := net.ListenPacket("udp", strings.Replace(at, "127.53.3.", "127.53.7.", 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	st.Subnet = netip.MustParsePrefix("127.53.7.0/24")
+	s.Configure(st)
+	until(t, "it is told that the port is taken", func() bool { return strings.Contains(s.Health(), "another program of this node has the port") })
+	_ = taken.Close()
+	at = taken.LocalAddr().String()
 	until(t, "it answers at "+at, func() bool {
 		_, err := dns.Exchange(new(dns.Msg).SetQuestion(zone, dns.TypeSOA), at)
 		return err == nil && s.Health() == ""
