@@ -197,6 +197,7 @@ func TestDeadAreCut(t *testing.T) {
 	direct := w.waiting("other0", "10.64.8.2:80")
 	patient := w.waiting("other0", "10.128.0.11:80")
 	making := make(chan error, 1)
+	next := w.replica("web", 1, "10.64.7.6", every)
 
 	w.in("n2", "ip link set eth0 down") // nothing answers any more
 	go func() {                         // a SYN is on its way when the endpoint goes: its next try is led elsewhere
@@ -212,7 +213,7 @@ func TestDeadAreCut(t *testing.T) {
 		return err == nil && slices.ContainsFunc(all, func(c network.Connection) bool { return !c.Open && c.Protocol == api.TCP })
 	})
 	dropped := time.Now()
-	b.tell(network.Update{Drop: []api.ReplicaKey{dead.Replica, slow.Replica}, Put: []wire.Endpoint{w.replica("web", 1, "10.64.7.6", every)}})
+	b.tell(network.Update{Drop: []api.ReplicaKey{dead.Replica, slow.Replica}, Put: []wire.Endpoint{next}})
 	for name, ended := range map[string]func() (time.Time, error){"in a replica": inReplica, "on the node": onNode, "past the virtual IP": direct} {
 		at, err := ended()
 		if !errors.Is(err, syscall.ECONNABORTED) || at.Sub(dropped) > time.Second {

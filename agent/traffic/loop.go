@@ -2,6 +2,7 @@ package traffic
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/orchctl/orch/internal/network"
@@ -20,6 +21,9 @@ const (
 	// compareShare bounds the time spent on comparing where others change their
 	// rules all the time: a twentieth.
 	compareShare = 20
+	// staleMax is how many listings may be overtaken by changes of our own until the
+	// loop waits for one.
+	staleMax = 5
 	// retryFirst and retryMax are the waits after the kernel refused.
 	retryFirst = 200 * time.Millisecond
 	retryMax   = 5 * time.Second
@@ -40,10 +44,16 @@ type loop struct {
 
 	failures int
 	retryAt  time.Time
-	// suspect: somebody was there; compared, and how long that took.
+	// suspect: somebody was there. compared is when all was the last time, took how
+	// long that needed, stale how often a listing was of no use.
 	suspect  bool
 	compared time.Time
 	took     time.Duration
+	stale    int
+	applied  int // changes, over the loop's life
+	listing  bool
+	listed   chan listing
+	listers  sync.WaitGroup
 }
 
 func (l *loop) run(ctx context.Context) error {
@@ -54,6 +64,8 @@ func (l *loop) run(ctx context.Context) error {
 		u := l.known
 		l.cfg.Names.Update(u.Put, nil, u.Services, nil, true)
 	}
+	l.listed = make(chan listing, 1) // room for the only one at a time, also when nobody waits any more
+	defer l.listers.Wait()
 	watch := time.NewTicker(watchEvery)
 	defer watch.Stop()
 	retry := time.NewTimer(0) // the first step comes at once
@@ -66,6 +78,8 @@ func (l *loop) run(ctx context.Context) error {
 		case <-retry.C:
 		case <-watch.C:
 			l.watch(ctx)
+		case got := <-l.listed:
+			l.compare(ctx, got)
 		}
 		l.step(ctx)
 		if l.failures > 0 {
@@ -202,12 +216,23 @@ func (l *loop) program(ctx context.Context) (done bool, err error) {
 		return false, err
 	}
 	l.sure = true
+	l.applied++
 	return true, nil
 }
 
-// watch puts right what somebody else did to our rules.
+// listing is what the kernel has, and how many changes of ours it may hold.
+type listing struct {
+	table   *network.Table
+	err     error
+	applied int
+	took    time.Duration
+}
+
+// watch asks the kernel whether somebody was there, and has all listed if so. With
+// a thousand services that takes a while, in which endpoints may change: so the
+// loop does not wait for it.
 func (l *loop) watch(ctx context.Context) {
-	if !l.sure {
+	if !l.sure || l.listing {
 		return
 	}
 	touched, err := l.cfg.Rules.Touched()
@@ -217,18 +242,44 @@ func (l *loop) watch(ctx context.Context) {
 	if !(l.suspect && since >= compareShare*l.took) && since < compareEvery {
 		return
 	}
-	started := time.Now()
-	have, err := l.cfg.Rules.List(ctx)
-	l.compared, l.took = time.Now(), time.Since(started)
-	if err != nil {
-		l.note(tryWatch, err)
+	l.listing = true
+	applied := l.applied
+	l.listers.Go(func() {
+		started := time.Now()
+		have, err := l.cfg.Rules.List(ctx)
+		l.listed <- listing{have, err, applied, time.Since(started)}
+	})
+}
+
+// compare puts right what somebody else did to our rules.
+func (l *loop) compare(ctx context.Context, got listing) {
+	l.listing = false
+	if ctx.Err() != nil || !l.sure {
 		return
 	}
-	l.suspect = false
-	c := network.Diff(have, l.picture.Table())
+	if got.err != nil {
+		l.note(tryWatch, got.err)
+		return
+	}
+	if got.applied != l.applied {
+		// We were there ourselves meanwhile. Looked at again, but not for ever.
+		if l.stale++; l.stale < staleMax {
+			l.suspect = true
+			return
+		}
+		if got.table, got.err = l.cfg.Rules.List(ctx); got.err != nil {
+			return
+		}
+	}
+	l.compared, l.took, l.suspect, l.stale = time.Now(), got.took, false, 0
+	c := network.Diff(got.table, l.picture.Table())
 	if c.Empty() {
 		return
 	}
 	l.cfg.Logger.Warn("somebody else has changed orch's nftables rules: putting them right", "changes", c.Size(), "all", c.Whole)
-	l.sure = false // the step that follows lists again: one way to put things right
+	if err := l.cfg.Rules.Apply(ctx, c); err != nil {
+		l.sure = false // the step that follows tries otherwise
+		return
+	}
+	l.applied++
 }

@@ -210,7 +210,7 @@ func (w *world) try(space string, f func() error) error {
 func (w *world) dial(space, proto, to string) (net.Conn, error) {
 	var c net.Conn
 	err := w.try(space, func() (err error) {
-		c, err = net.DialTimeout(proto, to, 2*time.Second)
+		c, err = net.DialTimeout(proto, to, 5*time.Second) // a SYN that was lost is sent again after one second, then two
 		return err
 	})
 	return c, err
