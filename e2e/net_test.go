@@ -19,6 +19,7 @@ import (
 	"github.com/orchctl/orch/e2e/load"
 	"github.com/orchctl/orch/e2e/rig"
 	"github.com/orchctl/orch/internal/lab"
+	"github.com/orchctl/orch/internal/network"
 )
 
 // netFleet is a fleet of four nodes whose network is tried. On each node runs a
@@ -168,6 +169,23 @@ func (n *netFleet) address(t *testing.T, node string) string {
 	a, err := n.Address(t.Context(), node)
 	must(t, err)
 	return a
+}
+
+// gateway is a node's own address in its subnet: as which it is seen where packets
+// for replicas leave it wrapped.
+func (n *netFleet) gateway(t *testing.T, node string) string {
+	t.Helper()
+	all, err := rig.List[api.Node](t.Context(), n.Fleet, api.KindNode, "")
+	must(t, err)
+	for _, x := range all {
+		if x.Metadata.Name == node {
+			subnet, err := netip.ParsePrefix(x.Status.Subnet)
+			must(t, err)
+			return network.Gateway(subnet).String()
+		}
+	}
+	t.Fatalf("there is no node %s", node)
+	return ""
 }
 
 // in runs a job in a replica; where is a client's node, or a replica.

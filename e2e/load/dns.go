@@ -52,7 +52,7 @@ func lookup(ctx context.Context, r *net.Resolver, target string) ([]string, erro
 	addrs, err := r.LookupNetIP(ctx, "ip4", target)
 	var out []string
 	for _, a := range addrs {
-		out = append(out, a.String())
+		out = append(out, a.Unmap().String()) // what /etc/hosts says comes mapped
 	}
 	return out, err
 }
