@@ -220,7 +220,7 @@ func (r *rebalance) gain(b *binding) (to *node, why string, then float64) {
 	case have-others >= 1 && full-filled >= loadGap:
 		why = fmt.Sprintf("%s is at %s, %s is at %s with it", from.name, percent(full), to.name, percent(filled))
 	case have-others >= 1 && len(needs) == 0 && len(from.bound)-len(to.bound)-1 >= max(countGap, len(from.bound)/4):
-		why = fmt.Sprintf("%s has %d replicas, %s has %d", to.name, len(to.bound), from.name, len(from.bound))
+		why = fmt.Sprintf("%s has %d of all replicas, %s has %d", to.name, len(to.bound), from.name, len(from.bound))
 	default:
 		return nil, "", 0
 	}
