@@ -273,17 +273,22 @@ func (c *Core) allEndpoints() wire.EndpointSet {
 	for _, k := range slices.SortedFunc(maps.Keys(c.ends.services), compareKeys) {
 		set.Services = append(set.Services, c.ends.services[k])
 	}
-	for _, n := range c.sortedNodes() {
-		for _, f := range n.sortedFillings() {
-			if c.keeps(f) {
-				c.ends.kept[f.key] = true
-				set.Keep = append(set.Keep, f.key)
-			}
+	for k, f := range c.fillings {
+		if f.loaded && c.keeps(f) { // what was heard of is never kept
+			c.ends.kept[k] = true
+			set.Keep = append(set.Keep, k)
 		}
 	}
+	slices.SortFunc(set.Keep, compareReplicas)
 	return set
 }
 
 func (c *Core) sortedSessions() []*node {
-	return slices.DeleteFunc(c.sortedNodes(), func(n *node) bool { return n.session == 0 })
+	var out []*node
+	for _, n := range c.sortedNodes() {
+		if n.session != 0 {
+			out = append(out, n)
+		}
+	}
+	return out
 }

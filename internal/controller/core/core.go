@@ -53,6 +53,7 @@ type Core struct {
 	cfg      Config
 	services map[api.Key]*service
 	nodes    map[string]*node
+	byName   []*node // see sortedNodes; empty: to be made
 	fillings map[api.ReplicaKey]*filling
 	fleet    *scheduler.Fleet
 	live     *liveness.Machine
@@ -339,13 +340,13 @@ func (c *Core) sortedServices() []*service {
 	return out
 }
 
+// sortedNodes are all nodes by name; do not change the slice. It is asked for in
+// many turns, and made anew when a node came or went.
 func (c *Core) sortedNodes() []*node {
-	out := make([]*node, 0, len(c.nodes))
-	for _, n := range c.nodes {
-		out = append(out, n)
+	if len(c.byName) != len(c.nodes) {
+		c.byName = slices.SortedFunc(maps.Values(c.nodes), func(a, b *node) int { return cmp.Compare(a.name, b.name) })
 	}
-	slices.SortFunc(out, func(a, b *node) int { return cmp.Compare(a.name, b.name) })
-	return out
+	return c.byName
 }
 
 func sortedKeys(of map[api.Key]bool) []api.Key { return slices.SortedFunc(maps.Keys(of), compareKeys) }

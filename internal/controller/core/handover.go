@@ -155,7 +155,7 @@ func (c *Core) tellStop(f *filling) {
 func (c *Core) anyBehind(version uint64) bool {
 	h := &c.handovers
 	if h.asked != version {
-		h.asked, h.behind = version, c.sortedNodes()
+		h.asked, h.behind = version, slices.Clone(c.sortedNodes())
 	}
 	for ; len(h.behind) > 0; h.behind = h.behind[:len(h.behind)-1] {
 		if n := h.behind[len(h.behind)-1]; c.mayRoute(n) && n.acked < version {

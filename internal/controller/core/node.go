@@ -55,7 +55,7 @@ func (c *Core) nodeOf(name string) *node {
 		c.judge(n, api.VerdictUnknown)
 		n.obj.TypeMeta = api.TypeMeta{APIVersion: api.Version, Kind: api.KindNode}
 		n.obj.Metadata.Name = name
-		c.nodes[name] = n
+		c.nodes[name], c.byName = n, nil
 	}
 	return n
 }
@@ -369,6 +369,7 @@ func (c *Core) removeNode(n *node, by string) error {
 	c.liveStep(liveness.NodeRemoved{Node: n.name})
 	c.fleet.RemoveNode(n.name)
 	delete(c.nodes, n.name)
+	c.byName = nil
 	c.returnSubnet(n)
 	delete(c.reliefs.ailing, n.name)
 	delete(c.reliefs.drains, n.name)
