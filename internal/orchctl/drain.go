@@ -249,7 +249,8 @@ func (w *drainWait) step() (left int, err error) {
 		if err := w.progress(x, n); err != nil {
 			return 0, err
 		}
-		if d := n.Spec.Drain; d != nil && !d.Done.IsZero() {
+		// Nodes and replicas are two watches: one may be behind the other.
+		if d := n.Spec.Drain; d != nil && !d.Done.IsZero() && len(w.leaving.on(x.name)) == 0 {
 			x.over = true
 			if err := w.t.printf("node/%s drained in %s\n", x.name, short(max(w.t.Now().Sub(w.began), time.Millisecond))); err != nil {
 				return 0, err

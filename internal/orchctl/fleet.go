@@ -22,7 +22,7 @@ var fleetColumns = []column{
 	{title: "NODES", cell: fleetCell(func(st api.FleetStatus) string { return strconv.Itoa(nodesIn(st)) })},
 	{title: "HEALTHY", cell: fleetCell(func(st api.FleetStatus) string { return strconv.Itoa(st.Nodes[api.VerdictHealthy]) })},
 	{title: "OTHERS", cell: fleetCell(func(st api.FleetStatus) string {
-		return orDash(strings.Join(verdictCounts(st, api.VerdictHealthy), ","))
+		return orDash(strings.Join(append(verdictCounts(st, api.VerdictHealthy), besideCounts(st)...), ","))
 	})},
 	{title: "FROZEN", cell: func(o object, now time.Time) string {
 		if st := o.value.(*api.Fleet).Status; st.Frozen {
@@ -64,6 +64,21 @@ func verdictCounts(st api.FleetStatus, without api.Verdict) []string {
 	return out
 }
 
+// besideCounts gives "1 Impaired" and the like: what is to be known of nodes beside
+// their verdicts. A node may be counted several times.
+func besideCounts(st api.FleetStatus) []string {
+	var out []string
+	for _, x := range []struct {
+		n    int
+		word string
+	}{{st.Impaired, "Impaired"}, {st.Damped, "Damped"}, {st.Drained, "Drained"}} {
+		if x.n > 0 {
+			out = append(out, fmt.Sprintf("%d %s", x.n, x.word))
+		}
+	}
+	return out
+}
+
 func (t *tool) describeFleet(ctx context.Context, client orchv1.OrchClient, p *page, f *api.Fleet) error {
 	st := f.Status
 	nodes := strconv.Itoa(nodesIn(st))
@@ -71,6 +86,7 @@ func (t *tool) describeFleet(ctx context.Context, client orchv1.OrchClient, p *p
 		nodes += ": " + strings.Join(counts, ", ")
 	}
 	p.field(0, "Nodes", "%s", nodes)
+	p.field(0, "Of these", "%s", strings.Join(besideCounts(st), ", "))
 	if st.Frozen {
 		p.field(0, "Frozen", "since %s", p.when(st.FrozenSince))
 		p.field(0, "Why", "%s", st.FrozenWhy)

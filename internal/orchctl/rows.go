@@ -305,6 +305,16 @@ func nodeWhy(n *api.Node) string {
 			why = append(why, w)
 		}
 	}
+	if d := n.Spec.Drain; d != nil {
+		w := "it is being drained"
+		if !d.Done.IsZero() {
+			w = "it was drained"
+		}
+		if d.By != "" {
+			w += " by " + d.By
+		}
+		why = append(why, w)
+	}
 	if until := n.Status.DampedUntil; !until.IsZero() {
 		why = append(why, "it went and came back too often: damped until "+until.UTC().Format("15:04:05Z"))
 	}

@@ -32,6 +32,7 @@ func frozenFleet() *api.Fleet {
 	return &api.Fleet{Metadata: api.Metadata{Name: api.FleetName}, Status: api.FleetStatus{
 		Nodes:  map[api.Verdict]int{api.VerdictHealthy: 7, api.VerdictSuspect: 4, api.VerdictAgentLost: 1, "Melted": 1},
 		Frozen: true, FrozenWhy: "5 of 13 nodes vanished within 5s, more than 2", FrozenSince: epoch.Add(-40 * time.Second),
+		Impaired: 2, Damped: 1, Drained: 1,
 		Spares: 12, SparesWaiting: 3, Reliefs: 1}}
 }
 

@@ -38,6 +38,26 @@ func (t *tally) move(from, to api.Verdict) {
 	t.changed = true
 }
 
+// beside counts published nodes by what is to be known beside their verdicts.
+type beside struct{ impaired, damped, drained int }
+
+// count adds by for a node; everything else counts nothing.
+func (b *beside) count(object any, by int) {
+	n, ok := object.(*api.Node)
+	if !ok {
+		return
+	}
+	if n.Status.Impaired != "" {
+		b.impaired += by
+	}
+	if !n.Status.DampedUntil.IsZero() {
+		b.damped += by
+	}
+	if n.Spec.Drain != nil {
+		b.drained += by
+	}
+}
+
 func (c *Core) setFrozen(e liveness.SetFrozen) {
 	kind, what := api.EventNormal, "Thawed"
 	c.frozen = frozen{}
@@ -68,6 +88,7 @@ func (c *Core) thaw(ev Thaw) {
 func (c *Core) publishFleet() {
 	k := ViewKey{Kind: api.KindFleet, Name: api.FleetName}
 	st := api.FleetStatus{Frozen: c.frozen.on, FrozenWhy: c.frozen.why, FrozenSince: c.frozen.since,
+		Impaired: c.view.beside.impaired, Damped: c.view.beside.damped, Drained: c.view.beside.drained,
 		Spares: c.spending.used.standIns, SparesWaiting: c.spending.waiting, Reliefs: c.reliefs.count}
 	if old, ok := c.view.known[k].(*api.Fleet); ok && !c.tally.changed {
 		st.Nodes = old.Status.Nodes

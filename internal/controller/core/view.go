@@ -19,6 +19,7 @@ type view struct {
 	fillings map[api.ReplicaKey]*filling
 	nodes    map[string]*node
 	known    map[ViewKey]any
+	beside   beside                       // of the nodes in known
 	pending  map[api.Key]map[ViewKey]bool // published replicas without a node
 	out      changes
 }
@@ -65,12 +66,15 @@ func (v *view) put(k ViewKey, object any) {
 	if old, ok := v.known[k]; ok && reflect.DeepEqual(old, object) {
 		return
 	}
+	v.beside.count(v.known[k], -1)
+	v.beside.count(object, 1)
 	v.known[k] = object
 	v.out.set(k, object)
 }
 
 func (v *view) gone(k ViewKey) {
-	if _, ok := v.known[k]; ok {
+	if old, ok := v.known[k]; ok {
+		v.beside.count(old, -1)
 		delete(v.known, k)
 		v.out.set(k, nil)
 	}
