@@ -25,7 +25,7 @@ func endpoint(key, ip string, more ...any) wire.Endpoint {
 	if err != nil {
 		panic(err)
 	}
-	e := wire.Endpoint{Replica: api.ReplicaKey{Namespace: ref.Namespace, Service: ref.Service, Slot: ref.Slot, Epoch: ref.Epoch}, Node: "n1", IP: ip, NodeIP: "192.0.2.1"}
+	e := wire.Endpoint{Replica: api.ReplicaKey(ref), Node: "n1", IP: ip, NodeIP: "192.0.2.1"}
 	for _, m := range more {
 		switch m := m.(type) {
 		case api.Port:

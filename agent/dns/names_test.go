@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"testing"
 
+	"github.com/miekg/dns"
 	"pgregory.net/rapid"
 
 	"github.com/orchctl/orch/api"
@@ -99,6 +101,40 @@ func TestAddressGoesOn(t *testing.T) {
 	if o, ok := n.owner(address("10.64.1.2")); !ok || o.replica.Service != "web" {
 		t.Errorf("10.64.1.2 belongs to %v, want web-1", o)
 	}
+}
+
+// TestAskedWhileChanged: an answer is of before a change or of after it, never between,
+// and never missing while a complete set is taken up.
+func TestAskedWhileChanged(t *testing.T) {
+	s := fleet()
+	states := [2][]wire.Endpoint{
+		{endpoint("default/db-0@1", "10.64.1.3"), endpoint("default/db-1@2", "10.64.1.3")},
+		{endpoint("default/db-0@1", "10.64.9.3"), endpoint("default/db-1@2", "10.64.9.3")},
+	}
+	s.Update(states[0], nil, []wire.Service{svc("default", "db", "")}, nil, true)
+	done := make(chan struct{})
+	var askers sync.WaitGroup
+	for range 2 {
+		askers.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				m, said := ask(t, s, replicaAddr, "db.default.orch.internal.", "A")
+				if m == nil || len(m.Answer) != 2 || m.Answer[0].(*dns.A).A.String() != m.Answer[1].(*dns.A).A.String() {
+					t.Errorf("answer between two states: %s", said)
+					return
+				}
+			}
+		})
+	}
+	for i := range 2000 {
+		s.Update(states[i%2], nil, []wire.Service{svc("default", "db", "")}, nil, i%3 == 0)
+	}
+	close(done)
+	askers.Wait()
 }
 
 // BenchmarkChange: one of 1,000 services changes.
