@@ -13,6 +13,10 @@
 // lease.go argues why it never has two running containers. What was decided of a
 // node is kept as a record, with its evidence and what was done because of it.
 //
+// It gives addresses, too: to each node a subnet as long as it is known, to each
+// service a virtual IP as long as it is there (network.go). They are in the records
+// of who has them, and nobody hears of one before that is committed.
+//
 // Invariants: nothing outward depends on a write that could still fail (I2,
 // I9); cost follows what changed, not the size of the fleet; the same events at
 // the same times give the same effects.
