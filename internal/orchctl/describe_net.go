@@ -70,7 +70,7 @@ func reachable(s *api.Service) []string {
 			line += " at each replica's address"
 		}
 		switch {
-		case s.Spec.HostNetwork && x.Publish == x.Port: // it is there already
+		case s.Spec.HostNetwork && x.Mode == api.PublishHost: // it is there already
 		case x.Publish != 0 && x.Mode == api.PublishHost:
 			line += fmt.Sprintf(", at port %d of the nodes that run a replica", x.Publish)
 		case x.Publish != 0:
