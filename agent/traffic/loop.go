@@ -2,6 +2,7 @@ package traffic
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -35,9 +36,11 @@ type loop struct {
 	programmed func(mark uint64)
 
 	free bool // the kernel may be changed
-	sure bool // the kernel has what the picture's table says
-	mark uint64
-	told uint64 // the last mark that was told as programmed
+	// occupied: a kernel that may not be changed yet has rules of ours.
+	occupied bool
+	sure     bool // the kernel has what the picture's table says
+	mark     uint64
+	told     uint64 // the last mark that was told as programmed
 	// gone are endpoints that were dropped, until the rules that lead there are gone.
 	gone   []wire.Endpoint
 	opened []uint16
@@ -50,7 +53,8 @@ type loop struct {
 	compared time.Time
 	took     time.Duration
 	stale    int
-	applied  int // changes, over the loop's life
+	repair   string // the last one
+	applied  int    // changes, over the loop's life
 	listing  bool
 	listed   chan listing
 	listers  sync.WaitGroup
@@ -170,7 +174,7 @@ func (l *loop) eject(v verdict) {
 		u.Put = append(u.Put, e)
 		l.cutter.spare(u.Put)
 	}
-	l.cfg.Logger.Info("an endpoint's answers changed while the leader is out of reach", "replica", v.replica, "out", v.out)
+	l.cfg.Logger.Info("no session, and an endpoint changed its answers: it is taken out, or in again", "replica", v.replica, "out", v.out)
 	l.cfg.Names.Update(u.Put, u.Drop, nil, nil, false)
 }
 
@@ -181,11 +185,15 @@ func (l *loop) release(ctx context.Context) bool {
 		l.free = true
 		return true
 	}
+	if l.occupied {
+		return false
+	}
 	have, err := l.cfg.Rules.List(ctx)
 	if ctx.Err() == nil {
 		l.note(tryRules, err)
 	}
-	l.free = err == nil && have == nil // nothing to spoil
+	l.occupied = have != nil
+	l.free = err == nil && !l.occupied // nothing to spoil
 	return l.free
 }
 
@@ -271,11 +279,21 @@ func (l *loop) compare(ctx context.Context, got listing) {
 			return
 		}
 	}
+	touched := l.suspect
 	l.compared, l.took, l.suspect, l.stale = time.Now(), got.took, false, 0
 	c := network.Diff(got.table, l.picture.Table())
 	if c.Empty() {
+		l.repair = ""
 		return
 	}
+	// The same again, though nobody was there: this nft writes something in other
+	// words than those we know. Doing it over and over would help nobody.
+	repair := fmt.Sprint(c)
+	if repair == l.repair && !touched {
+		l.note(tryWatch, fmt.Errorf("nft lists what was just set otherwise than it was set: %.200s", repair))
+		return
+	}
+	l.repair = repair
 	l.cfg.Logger.Warn("somebody else has changed orch's nftables rules: putting them right", "changes", c.Size(), "all", c.Whole)
 	if err := l.cfg.Rules.Apply(ctx, c); err != nil {
 		l.sure = false // the step that follows tries otherwise

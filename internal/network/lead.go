@@ -167,7 +167,8 @@ func (out *part) sticky(name, proto string, targets []target) {
 		known = append(known, rule("ip saddr @%s goto %s", clients, to))
 		choices = append(choices, fmt.Sprintf("%d : goto %s", i, to))
 	}
-	out.chains[name] = Chain{Rules: append(known, rule("numgen random mod %d vmap { %s }", len(targets), strings.Join(choices, ", ")))}
+	// Spaces on both sides of the comma: knftables knows chains by them.
+	out.chains[name] = Chain{Rules: append(known, rule("numgen random mod %d vmap { %s }", len(targets), strings.Join(choices, " , ")))}
 }
 
 func (out *part) element(set, key, value string) { element(&out.elements, set, key, value) }

@@ -136,7 +136,7 @@ chain ep-default/web-1-11-tcp-80
 chain svc-default/web-tcp-80
 	ip saddr @aff-default/web-0-10 goto ep-default/web-0-10-tcp-80
 	ip saddr @aff-default/web-1-11 goto ep-default/web-1-11-tcp-80
-	numgen random mod 2 vmap { 0 : goto ep-default/web-0-10-tcp-80, 1 : goto ep-default/web-1-11-tcp-80 }
+	numgen random mod 2 vmap { 0 : goto ep-default/web-0-10-tcp-80 , 1 : goto ep-default/web-1-11-tcp-80 }
 `},
 		{name: "the node's own network: led there from elsewhere, not led away from there", u: Update{Services: []wire.Service{svc("dns", "10.128.0.11"), svc("web", "10.128.0.10")}, Put: []wire.Endpoint{
 			hostEnd("web", 0, "192.0.2.2", published(80, 80)), hostEnd("dns", 0, "192.0.2.1", published(90, 90)), hostEnd("dns", 1, "192.0.2.3", published(90, 90))}}, want: `
