@@ -22,7 +22,10 @@ import (
 // The kernel's states of a TCP connection (enum tcp_conntrack) that matter here.
 const (
 	synReceived = 2 // and below: it is being made
-	lastAck     = 6 // from here on it has come to its end
+	// timeWait and above: it has come to its end, and a new one of the same ports is
+	// led anew. Not so one whose last word never came, because the server had gone:
+	// for half a minute a new connection from its port would go where it went.
+	timeWait = 7
 )
 
 // diagTimeout bounds one question to the kernel about sockets.
@@ -66,7 +69,7 @@ func read(f *netlink.ConntrackFlow) (network.Connection, bool) {
 			return c, true
 		}
 		c.Open = tcp.State > synReceived
-		return c, tcp.State < lastAck
+		return c, tcp.State < timeWait
 	}
 	return c, false
 }
