@@ -27,12 +27,12 @@ type fleet struct {
 	now     time.Time
 	// leased revisions run only under leases.
 	leased map[int64]bool
-	// impaired and damped nodes get nothing new.
-	impaired, damped map[string]bool
+	// impaired, damped and overdue nodes get nothing new.
+	impaired, damped, overdue map[string]bool
 }
 
 func newFleet(replicas, surge, unavailable int, nodes ...string) *fleet {
-	w := &fleet{nodes: nodes, verdict: map[string]api.Verdict{}, now: t0, leased: map[int64]bool{}, impaired: map[string]bool{}, damped: map[string]bool{}, view: View{
+	w := &fleet{nodes: nodes, verdict: map[string]api.Verdict{}, now: t0, leased: map[int64]bool{}, impaired: map[string]bool{}, damped: map[string]bool{}, overdue: map[string]bool{}, view: View{
 		Service: api.Key{Namespace: "default", Name: "web"}, Replicas: replicas, Revision: 1, MaxSurge: surge, MaxUnavailable: unavailable}}
 	for _, n := range nodes {
 		w.verdict[n] = api.VerdictHealthy
@@ -82,7 +82,7 @@ func (w *fleet) keepFence(f Filling) {
 func (w *fleet) place(a Action) {
 	best, least := "", 0
 	for _, n := range w.nodes {
-		if w.verdict[n] != api.VerdictHealthy || w.impaired[n] || w.damped[n] || slices.Contains(a.Avoid, n) {
+		if w.verdict[n] != api.VerdictHealthy || w.impaired[n] || w.damped[n] || w.overdue[n] || slices.Contains(a.Avoid, n) {
 			continue
 		}
 		count := 0
@@ -131,6 +131,19 @@ func (w *fleet) damp(node string, damped bool) {
 func (w *fleet) impair(node string) {
 	w.impaired[node] = true
 	w.relieve(node, "its node cannot work")
+}
+
+// drain has a node be past the deadline of its drain, or undrained.
+func (w *fleet) drain(node string, overdue bool) {
+	w.overdue[node] = overdue
+	for i := range w.view.Fillings {
+		if f := &w.view.Fillings[i]; f.Node == node {
+			f.Overdue = overdue
+		}
+	}
+	if !overdue {
+		w.relieve(node, "")
+	}
 }
 
 // relieve wants what is on a node replaced, for a reason, or no longer.
@@ -192,7 +205,7 @@ func (w *fleet) text() string {
 		for _, x := range []struct {
 			set  bool
 			word string
-		}{{f.Ready, "ready"}, {f.Spare, "spare"}, {f.Stopping, "stopping"}, {f.Damped, "damped"}, {f.Relieve != "", "relieved"},
+		}{{f.Ready, "ready"}, {f.Spare, "spare"}, {f.Stopping, "stopping"}, {f.Damped, "damped"}, {f.Relieve != "", "relieved"}, {f.Overdue, "overdue"},
 			{f.Leased && f.FencedAt.IsZero(), "never granted"}, {f.Leased && !f.FencedAt.IsZero(), fmt.Sprint("fenced in ", f.FencedAt.Sub(w.now))}} {
 			if x.set {
 				b.WriteString(" " + x.word)
@@ -363,7 +376,7 @@ func (w *fleet) applied(d Decision) View {
 	c.view.Fillings = slices.Clone(w.view.Fillings)
 	c.nodes = append(slices.Clone(w.nodes), "room")
 	c.verdict = map[string]api.Verdict{"room": api.VerdictHealthy}
-	c.impaired, c.damped = nil, nil
+	c.impaired, c.damped, c.overdue = nil, nil, nil
 	c.refuse = false
 	c.apply(d)
 	return c.view
@@ -401,7 +414,7 @@ func (w *fleet) surplus(v View, which func(Filling) bool) int {
 	n := 0
 	count := map[int]int{}
 	for _, f := range v.Fillings {
-		void := f.Stopping && (f.Verdict == api.VerdictSuspect || f.Relieve != "") || f.Verdict == api.VerdictDead ||
+		void := f.Stopping && (f.Verdict == api.VerdictSuspect || f.Relieve != "" && !(f.Overdue && f.heard())) || f.Verdict == api.VerdictDead ||
 			v.Exclusive && !w.mayRun(f, false)
 		if !f.Spare && !void && which(f) {
 			count[f.Key.Slot]++

@@ -29,11 +29,13 @@ func (p *planner) withSpares() {
 	for _, s := range p.wanted() {
 		p.adoptOrphan(s)
 		p.relieve(s)
+	}
+	p.evict()
+	for _, s := range p.wanted() {
 		p.contest(s)
 		p.prune(s)
 		p.standIn(s, proven)
 	}
-	p.evict()
 	p.stopFirst()
 	p.fill()
 	p.startFirst()

@@ -80,7 +80,7 @@ func (w *fleet) disturb(t *rapid.T) {
 		}
 	}
 	switch rapid.SampledFrom([]string{"ready", "ready", "allReady", "unready", "preparing", "fail", "gone", "verdict", "verdict",
-		"revision", "scale", "budget", "refuse", "silence", "exclusive", "time", "time", "renew", "renew", "relieve", "relieve", "well", "impair", "damp"}).Draw(t, "event") {
+		"revision", "scale", "budget", "refuse", "silence", "exclusive", "time", "time", "renew", "renew", "relieve", "relieve", "well", "impair", "damp", "drain", "undrain"}).Draw(t, "event") {
 	case "ready":
 		filling(func(f *Filling) { w.report(f, api.PhaseRunning, true) })
 	case "allReady":
@@ -129,6 +129,10 @@ func (w *fleet) disturb(t *rapid.T) {
 		w.relieve(n, "")
 	case "impair":
 		w.impair(node())
+	case "drain":
+		w.drain(node(), true)
+	case "undrain":
+		w.drain(node(), false)
 	case "damp":
 		w.damp(node(), rapid.Bool().Draw(t, "damped"))
 	}
@@ -149,6 +153,7 @@ func (w *fleet) calm(t *rapid.T) {
 		w.damp(n, false)
 		if !stay || i == 0 {
 			w.impaired[n] = false
+			w.drain(n, false)
 		}
 		switch v := w.verdict[n]; {
 		case v == api.VerdictHealthy:
@@ -198,8 +203,8 @@ func (w *fleet) mustConverge(t checker) {
 func (w *fleet) relieveLasting() {
 	for _, n := range w.nodes {
 		why := ""
-		if w.impaired[n] || w.verdict[n] == api.VerdictAgentLost {
-			why = "its node or agent cannot work"
+		if w.impaired[n] || w.overdue[n] || w.verdict[n] == api.VerdictAgentLost {
+			why = "its node or agent cannot work, or is drained"
 		}
 		w.relieve(n, why)
 	}
@@ -265,7 +270,7 @@ func TestAnyView(t *testing.T) {
 			w.view.Fillings = append(w.view.Fillings, Filling{
 				Key:      api.ReplicaKey{Namespace: "default", Service: "web", Slot: rapid.IntRange(0, 5).Draw(t, "slot"), Epoch: w.epoch},
 				Revision: revision, Node: node, Verdict: w.verdict[node], Leased: w.leased[revision], FencedAt: fence(),
-				Relieve: rapid.SampledFrom([]string{"", "", "it cannot work"}).Draw(t, "relieve"), Damped: rapid.IntRange(0, 3).Draw(t, "damped") == 0,
+				Relieve: rapid.SampledFrom([]string{"", "", "it cannot work"}).Draw(t, "relieve"), Overdue: rapid.IntRange(0, 3).Draw(t, "overdue") == 0, Damped: rapid.IntRange(0, 3).Draw(t, "damped") == 0,
 				Phase: rapid.SampledFrom(phases).Draw(t, "phase"), Ready: rapid.Bool().Draw(t, "ready"),
 				Stopping: rapid.IntRange(0, 4).Draw(t, "stopping") == 0, Spare: rapid.IntRange(0, 3).Draw(t, "spare") == 0})
 		}

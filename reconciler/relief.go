@@ -62,6 +62,9 @@ func (p *planner) evict() {
 	}
 	available, floor := p.available(), p.floor()
 	for _, s := range p.wanted() {
+		if p.Exclusive && len(s.live()) != 1 { // which of several is to stay is not decided yet
+			continue
+		}
 		for _, f := range s.live() {
 			if !f.Overdue || !f.known() || f.ended() || p.unfenceable(s) != nil {
 				continue

@@ -8,6 +8,7 @@ import (
 
 func relieved(f *Filling) { f.Relieve = "it cannot work" }
 func damped(f *Filling)   { f.Damped = true }
+func overdue(f *Filling)  { f.Relieve, f.Overdue = "n1 is being drained", true }
 
 func TestRelief(t *testing.T) {
 	for _, c := range []row{
@@ -136,5 +137,47 @@ func TestReliefIsTold(t *testing.T) {
 	}
 	if len(got) != 2 || got[0] != "Create web-0" || got[1] != "Remove web-2" || len(d.Actions) != 4 {
 		t.Errorf("relief: %q of %v", got, d.Actions)
+	}
+}
+
+func TestOverdue(t *testing.T) {
+	for _, c := range []row{
+		{name: "within the floor it goes, though nothing has taken its place", view: web(3, 1, 0, 1, at(0, 1, "n1", overdue), at(1, 2, "n2"), at(2, 3, "n3")),
+			actions: []string{"Remove default/web-0@1 revision 1: n1 was to be empty by now: 2 of 3 slots are available without it, 2 must stay"},
+			waiting: []string{"web-0@1 is stopping on n1"}},
+		{name: "as far down as the floor", view: web(3, 1, 1, 1, at(0, 1, "n1", overdue), at(1, 2, "n1", overdue), at(2, 3, "n3")),
+			actions: []string{"Remove default/web-0@1 revision 1: n1 was to be empty by now: 2 of 3 slots are available without it, 2 must stay",
+				"Create default/web-0 revision 1: the slot is empty",
+				"Create default/web-1 revision 1 spare, not on n1: web-1@2 on n1 is to be relieved: n1 is being drained"},
+			waiting: []string{"web-0@1 is stopping on n1", "web-1@2 is to be relieved on n1: n1 is being drained"}},
+		{name: "what does not serve goes whatever the floor", view: web(1, 1, 1, 0, at(0, 1, "n1", overdue, unready)),
+			actions: []string{"Remove default/web-0@1 revision 1: n1 was to be empty by now: 0 of 1 slots are available without it, 1 must stay",
+				"Create default/web-0 revision 1: the slot is empty"},
+			waiting: []string{"web-0@1 is stopping on n1"}},
+		{name: "its spare that is not ready takes its place", view: web(2, 1, 0, 1, at(0, 1, "n1", overdue), at(0, 2, "n2", spare, unready), at(1, 3, "n3")),
+			actions: []string{"Adopt default/web-0@2 revision 1: the slot has no other replica",
+				"Remove default/web-0@1 revision 1: n1 was to be empty by now: 1 of 2 slots are available without it, 1 must stay"},
+			waiting: []string{"web-0@1 is stopping on n1", "web-0@2 is not ready on n2"}},
+		{name: "it has ended: it stays as a record", view: web(1, 1, 0, 1, at(0, 1, "n1", overdue, in(api.PhaseStopped))),
+			waiting: []string{"web-0@1 has ended (Stopped) on n1"}},
+		{name: "nobody can tell it now", view: web(2, 1, 0, 1, at(0, 1, "n1", suspect, overdue), at(0, 2, "n2", spare), at(1, 3, "n3")),
+			waiting: []string{"web-0@1 cannot be reached: n1 is suspect"}},
+	} {
+		t.Run(c.name, c.check)
+	}
+}
+
+func TestReliefOfWhatIsNotReady(t *testing.T) {
+	for _, c := range []row{
+		{name: "its spare runs: it goes, though that is not ready either", view: web(1, 1, 0, 1, at(0, 1, "n1", relieved, unready), at(0, 2, "n2", spare, unready)),
+			actions: []string{"Adopt default/web-0@2 revision 1: it has relieved the incumbent",
+				"Remove default/web-0@1 revision 1: it is not ready and web-0@2 runs on n2 in its place: it cannot work"},
+			waiting: []string{"web-0@1 is stopping on n1", "web-0@2 is not ready on n2"}},
+		{name: "its spare does not run yet: it stays", view: web(1, 1, 0, 1, at(0, 1, "n1", relieved, unready), at(0, 2, "n2", spare, in(api.PhasePreparing))),
+			waiting: []string{"web-0@1 is to be relieved on n1: it cannot work", "web-0@2 is not ready on n2"}},
+		{name: "its agent is lost, so nobody knows", view: web(1, 1, 0, 1, at(0, 1, "n1", lost, relieved, unready), at(0, 2, "n2", spare, unready)),
+			waiting: []string{"web-0@1 is to be relieved on n1: it cannot work", "web-0@2 is not ready on n2"}},
+	} {
+		t.Run(c.name, c.check)
 	}
 }

@@ -63,7 +63,7 @@ func (p *planner) contest(s *slot) {
 			p.remove(inc, "it has ended on %s, which may not come back, and a spare is in the slot", inc.Node)
 		}
 		p.adoptOrphan(s)
-		return
+		incumbents, spares = s.incumbents(), s.spares()
 	}
 	if len(spares) == 0 || len(incumbents) == 0 || slices.ContainsFunc(incumbents, (*Filling).relieved) {
 		return

@@ -168,8 +168,9 @@ func (f *Filling) serving() bool { return f.reported() && f.ready() && !f.reliev
 func (f *Filling) over() bool { return f.relieved() && f.ended() }
 
 // holdsRoom tells whether something else has to wait for its room. What is
-// stopping where nobody can stop it, now or for long, is not waited for.
-func (f *Filling) holdsRoom() bool { return !f.Stopping || !f.doubtful() }
+// stopping where nobody can stop it, now or for long, is not waited for; a node that
+// is drained can.
+func (f *Filling) holdsRoom() bool { return !f.Stopping || !f.doubtful() || f.Overdue && f.heard() }
 
 // fenced tells whether it surely runs no more, whatever is heard of it. That it
 // was seen running belies that it never had a lease.

@@ -146,6 +146,9 @@ func (c *Core) carryOut(s *service, f *filling, a reconciler.Action) {
 	switch a.Op {
 	case reconciler.Remove:
 		c.stop(f, a.Why)
+		if _, why := c.ailsFrom(c.nodes[f.node]); why == "" {
+			f.relieve = "" // its node is well and ends it soon
+		}
 		c.withdraw(f)
 		c.unsettle(s.key)
 		if a.Relief { // the next one of the service may begin
