@@ -93,7 +93,7 @@ func New(cfg Config) *Balancer {
 	b.cutter = newCutter(cfg)
 	b.saver = &saver{path: cfg.Path, logger: cfg.Logger, all: b.all, notify: make(chan struct{}, 1)}
 	var err error
-	if b.known, b.loaded, err = load(cfg.Path); err != nil {
+	if b.known, b.saver.sequence, b.loaded, err = load(cfg.Path); err != nil {
 		cfg.Logger.Warn("cannot read who got traffic before: waiting for the leader", "err", err)
 	}
 	return b
@@ -139,10 +139,11 @@ func (b *Balancer) Connected(up bool) {
 	b.mu.Unlock()
 }
 
-// all is what the balancer knows now.
-func (b *Balancer) all() network.Update {
+// all is what the balancer knows now; also is done while nobody draws.
+func (b *Balancer) all(also func()) network.Update {
 	b.drawing.Lock()
 	defer b.drawing.Unlock()
+	also()
 	return b.picture.All()
 }
 
@@ -165,7 +166,7 @@ func (b *Balancer) Health() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var all []string
-	for _, what := range []string{tryRules, tryWatch} {
+	for _, what := range []string{tryRules, tryWatch, tryList} {
 		if w := b.wrong[what]; w != "" {
 			all = append(all, w)
 		}
@@ -173,23 +174,29 @@ func (b *Balancer) Health() string {
 	return strings.Join(all, "; ")
 }
 
-// note keeps what came of a try for Health, and tells whether it is news.
-func (b *Balancer) note(what string, err error) (news bool) {
+// note keeps what came of a try for Health, and logs what is news.
+func (b *Balancer) note(what string, err error) {
 	said := ""
 	if err != nil {
 		said = what + ": " + err.Error()
 	}
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	news = b.wrong[what] != said
+	news := b.wrong[what] != said
 	b.wrong[what] = said
-	return news
+	b.mu.Unlock()
+	switch {
+	case news && err != nil:
+		b.cfg.Logger.Error(what+"; trying again", "err", err)
+	case news:
+		b.cfg.Logger.Info("put right: " + what)
+	}
 }
 
 // What can be wrong, as it is told.
 const (
 	tryRules = "traffic is not led as the leader wants"
 	tryWatch = "rules of the kernel cannot be watched"
+	tryList  = "rules of the kernel cannot be compared"
 )
 
 func (b *Balancer) again() {

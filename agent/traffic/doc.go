@@ -2,7 +2,7 @@
 // said, turns it into rules (internal/network computes them), has the kernel and
 // DNS brought in line, and says when they are.
 //
-// It owns the file traffic.json in the agent's folder, and decides alone when the
+// It owns the files traffic.json* in the agent's folder, and decides alone when the
 // nftables table "ip orch" changes and which connections are cut.
 //
 // Invariants: what is told as programmed is in the kernel and in DNS, with all that

@@ -41,8 +41,8 @@ type loop struct {
 	sure     bool // the kernel has what the picture's table says
 	mark     uint64
 	told     uint64 // the last mark that was told as programmed
-	// gone are endpoints that were dropped, until the rules that lead there are gone.
-	gone   []wire.Endpoint
+	// gone are where endpoints were that were dropped, until no rule leads there.
+	gone   map[server]bool
 	opened []uint16
 
 	failures int
@@ -68,6 +68,7 @@ func (l *loop) run(ctx context.Context) error {
 		u := l.known
 		l.cfg.Names.Update(u.Put, nil, u.Services, nil, true)
 	}
+	l.gone = map[server]bool{}
 	l.listed = make(chan listing, 1) // room for the only one at a time, also when nobody waits any more
 	defer l.listers.Wait()
 	watch := time.NewTicker(watchEvery)
@@ -105,18 +106,16 @@ func (l *loop) step(ctx context.Context) {
 	if ctx.Err() != nil || err == nil && !done {
 		return
 	}
-	if news := l.note(tryRules, err); err != nil {
+	if l.note(tryRules, err); err != nil {
 		l.failures++
 		l.sure = false
 		l.retryAt = time.Now().Add(min(retryFirst<<min(l.failures-1, 8), retryMax))
-		if news {
-			l.cfg.Logger.Error("cannot lead traffic as the leader wants; trying again", "err", err)
-		}
 		return
 	}
 	l.failures = 0
 	l.cutter.cut(l.gone, l.opened)
-	l.gone, l.opened = nil, nil
+	clear(l.gone)
+	l.opened = nil
 	if l.mark > l.told {
 		l.told = l.mark
 		l.programmed(l.mark)
@@ -141,8 +140,8 @@ func (l *loop) take() bool {
 	if len(pending) > 0 {
 		u := fold(pending)
 		l.mark = pending[len(pending)-1].Mark
-		l.gone = append(l.gone, l.picture.Apply(u)...)
-		l.cutter.spare(u.Put)
+		l.leave(l.picture.Apply(u))
+		l.join(u.Put)
 		if u.Complete {
 			l.free = true
 			for _, k := range l.picture.Ejected() {
@@ -150,7 +149,7 @@ func (l *loop) take() bool {
 			}
 		}
 		l.cfg.Names.Update(u.Put, u.Drop, u.Services, u.DropServices, u.Complete)
-		l.saver.save()
+		l.saver.keep(u)
 	}
 	for _, v := range verdicts {
 		l.eject(v)
@@ -169,13 +168,35 @@ func (l *loop) eject(v verdict) {
 	var u network.Update
 	if v.out {
 		u.Drop = append(u.Drop, v.replica)
-		l.gone = append(l.gone, e)
+		l.leave([]wire.Endpoint{e})
 	} else {
 		u.Put = append(u.Put, e)
-		l.cutter.spare(u.Put)
+		l.join(u.Put)
 	}
 	l.cfg.Logger.Info("no session, and an endpoint changed its answers: it is taken out, or in again", "replica", v.replica, "out", v.out)
 	l.cfg.Names.Update(u.Put, u.Drop, nil, nil, false)
+}
+
+// leave and join keep gone: an address may be another's at once, and so may a port
+// of a node.
+func (l *loop) leave(gone []wire.Endpoint) {
+	for _, e := range gone {
+		for _, s := range servers(e) {
+			l.gone[s] = true
+		}
+	}
+}
+
+func (l *loop) join(put []wire.Endpoint) {
+	l.cutter.spare(put)
+	if len(l.gone) == 0 {
+		return
+	}
+	for _, e := range put {
+		for _, s := range servers(e) {
+			delete(l.gone, s)
+		}
+	}
 }
 
 // release decides whether a fresh agent may touch the kernel yet.
@@ -266,7 +287,7 @@ func (l *loop) compare(ctx context.Context, got listing) {
 		return
 	}
 	if got.err != nil {
-		l.note(tryWatch, got.err)
+		l.note(tryList, got.err)
 		return
 	}
 	if got.applied != l.applied {
@@ -284,13 +305,14 @@ func (l *loop) compare(ctx context.Context, got listing) {
 	c := network.Diff(got.table, l.picture.Table())
 	if c.Empty() {
 		l.repair = ""
+		l.note(tryList, nil)
 		return
 	}
 	// The same again, though nobody was there: this nft writes something in other
 	// words than those we know. Doing it over and over would help nobody.
 	repair := fmt.Sprint(c)
 	if repair == l.repair && !touched {
-		l.note(tryWatch, fmt.Errorf("nft lists what was just set otherwise than it was set: %.200s", repair))
+		l.note(tryList, fmt.Errorf("nft lists what was just set otherwise than it was set: %.200s", repair))
 		return
 	}
 	l.repair = repair
