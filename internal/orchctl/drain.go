@@ -80,6 +80,11 @@ func (t *tool) drain(ctx context.Context, d draining, names []string) error {
 	if err != nil {
 		return err
 	}
+	if len(names) > 1 { // so that nothing moves from one of them to another
+		if err := t.cordonAll(ctx, client, names); err != nil {
+			return err
+		}
+	}
 	word := func(name string) error {
 		request := &orchv1.NodeWordRequest{Node: name, Word: "drain"}
 		if d.deadline > 0 {
@@ -108,6 +113,20 @@ func (t *tool) drain(ctx context.Context, d draining, names []string) error {
 		return failed
 	}
 	return errors.Join(w.run(ctx, feed), failed)
+}
+
+// cordonAll keeps new replicas away from nodes that are drained together. What is
+// wrong with a name is told by its drain.
+func (t *tool) cordonAll(ctx context.Context, client orchv1.OrchClient, names []string) error {
+	for _, name := range names {
+		_, err := change(ctx, t, "drain node/"+name, operator, func(ctx context.Context) (*orchv1.NodeWordResponse, error) {
+			return client.NodeWord(ctx, &orchv1.NodeWordRequest{Node: name, Word: "cordon"})
+		})
+		if err != nil && !notFound(err) {
+			return err
+		}
+	}
+	return nil
 }
 
 // each does something to every name; one that fails does not keep the others from

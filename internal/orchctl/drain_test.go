@@ -22,6 +22,7 @@ func drainWorld() *fake {
 		switch {
 		case q.Node != "n1":
 			return status.Errorf(codes.NotFound, "node %s: not found", q.Node)
+		case q.Word == "cordon":
 		case q.Word == "drain":
 			f.put(draining1(&api.Drain{By: "user alice", Since: epoch}, left(3)))
 		default:
@@ -58,7 +59,16 @@ func (r *rig) start(ctx context.Context, line string) (settle func(), end func()
 func TestDrain(t *testing.T) {
 	f := drainWorld()
 	in(t, f, func(t *testing.T, r *rig) {
+		var said []string
+		on := r.onNode
+		r.onNode = func(q *orchv1.NodeWordRequest) error { said = append(said, q.Word+" "+q.Node); return on(q) }
 		settle, end := r.start(t.Context(), "drain n1 n9")
+		if got := strings.Join(said, ", "); got != "cordon n1, cordon n9, drain n1, drain n9" {
+			t.Errorf("said %s", got)
+		}
+		f.put(replica("web", 1, 40, "n1", running(true)), draining1(&api.Drain{By: "user alice", Since: epoch}, left(4))) // its slot is filled elsewhere, and was before
+		settle()
+		f.drop(replica("web", 1, 40, "n1", running(true)))
 		drain := &api.Drain{By: "user alice", Since: epoch}
 		f.put(replica("web", 0, 30, "n2"))
 		settle()
@@ -179,7 +189,7 @@ func TestRebalance(t *testing.T) {
 		f.put(replica("ledger", 0, 33, "n2", running(true), func(r *api.Replica) { r.Metadata.Namespace = "shop" }))
 		f.drop(replica("ledger", 0, 20, "n1", running(true), func(r *api.Replica) { r.Metadata.Namespace = "shop" }))
 		say("rebalance --wait", end())
-		f.put(replica("api", 0, 40, "n1", running(true)))
+		f.put(replica("api", 0, 25, "n1", running(true)))
 		f.put(&api.Fleet{Metadata: api.Metadata{Name: api.FleetName}, Status: api.FleetStatus{Reliefs: 1}})
 		say("rebalance --wait --timeout 20s", r.run("rebalance", "--wait", "--timeout", "20s"))
 		f.drop(replica("api", 0, 32, "n3", running(true)))

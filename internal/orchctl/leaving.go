@@ -87,7 +87,7 @@ func (l *leaving) label(r *api.Replica) string {
 func (l *leaving) starts(r *api.Replica) string {
 	key := object{kind: api.KindReplica, value: r}.key()
 	next := l.successor(r)
-	if next == nil || l.starting[key] {
+	if next == nil || next.Spec.Epoch < r.Spec.Epoch || l.starting[key] { // an older one does not start: it was there before
 		return ""
 	}
 	l.starting[key] = true
@@ -98,6 +98,8 @@ func (l *leaving) starts(r *api.Replica) string {
 // something ready has taken its place.
 func (l *leaving) left(r *api.Replica) (text string, well bool) {
 	switch next := l.successor(r); {
+	case next != nil && next.Status.Ready && next.Spec.Epoch < r.Spec.Epoch:
+		return fmt.Sprintf("%s is gone from here, and runs on %s as before", l.label(r), next.Spec.Node), true
 	case next != nil && next.Status.Ready:
 		return fmt.Sprintf("%s has moved to %s", l.label(r), next.Spec.Node), true
 	case next != nil:
