@@ -133,7 +133,7 @@ func (x *run) told() api.ContainerStatus {
 		if x.sick != "" {
 			cs.Reason, cs.Message = api.ExitLivenessFailed, x.sick
 		}
-	case x.final || (x.state == ended && x.r.going):
+	case x.final || (x.r.going && (x.state == ended || x.lastExit != nil)):
 		cs.State = api.ContainerExited
 		if x.lastExit != nil { // else it was stopped, and nobody told how it ended
 			cs.Reason, cs.Message = x.lastExit.Reason, x.lastExit.Message
