@@ -61,9 +61,11 @@ func hosts(rec *record) string {
 		rec.IP, name, rec.Key.Service, rec.Key.Namespace, network.Domain, name)
 }
 
-// resolvConf names this node's agent alone: a second server of the host's would
-// be asked in turn, and would not know our names. With two dots at least a name
-// is tried as it is first; web, web.default and web-0.web are ours.
+// resolvConf names this node's agent, and that of another node, which answers the
+// same: it is asked while this one starts anew. Servers of the host's would not
+// know our names. With two dots at least a name is tried as it is first; web,
+// web.default and web-0.web are ours. The other agent answers replicas only, so
+// what has the node's own address does without it.
 func (n *Network) resolvConf(rec *record) (string, error) {
 	subnet := rec.Subnet
 	if at, ok := n.Standing(); ok && rec.HostNetwork {
@@ -76,6 +78,14 @@ func (n *Network) resolvConf(rec *record) (string, error) {
 		}
 		return string(b), err
 	}
+	servers := fmt.Sprintf("nameserver %s\n", network.Gateway(subnet))
+	if next := n.placed().next(); next.IsValid() && !rec.HostNetwork {
+		servers += fmt.Sprintf("nameserver %s\n", network.Gateway(next))
+	}
 	search := []string{rec.Key.Namespace + "." + network.Domain, network.Domain}
-	return fmt.Sprintf("nameserver %s\nsearch %s\noptions ndots:2\n", network.Gateway(subnet), strings.Join(search, " ")), nil
+	return fmt.Sprintf("%ssearch %s\noptions ndots:2 timeout:%d\n", servers, strings.Join(search, " "), resolvTimeout), nil
 }
+
+// resolvTimeout is how long a server may be silent before the next is asked, in
+// seconds: a refusal is seen at once, and an agent that is frozen is rare.
+const resolvTimeout = 2

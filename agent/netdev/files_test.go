@@ -5,6 +5,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/orchctl/orch/internal/network"
 )
 
 func read(t *testing.T, path string) string {
@@ -21,7 +23,7 @@ func TestFiles(t *testing.T) {
 	n := open(t, cfg)
 	a := setup(t, n, key(0, 1))
 	files := n.Files(key(0, 1))
-	if got, want := read(t, files.ResolvConf), "nameserver 10.64.7.1\nsearch default.orch.internal orch.internal\noptions ndots:2\n"; got != want {
+	if got, want := read(t, files.ResolvConf), "nameserver 10.64.7.1\nsearch default.orch.internal orch.internal\noptions ndots:2 timeout:2\n"; got != want {
 		t.Errorf("resolv.conf %q, want %q", got, want)
 	}
 	hosts := "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n" + a.IP.String() + "\tweb-0.web.default.orch.internal web-0\n"
@@ -44,6 +46,32 @@ func TestFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	nothingLeft(t, n)
+}
+
+// While this node's agent starts anew, that of the next node is asked.
+func TestASecondServer(t *testing.T) {
+	for name, c := range map[string]struct {
+		peers []string
+		want  string
+	}{
+		"alone":         {nil, ""},
+		"the next":      {[]string{"10.64.3.0/24", "10.64.9.0/24", "10.64.8.0/24"}, "10.64.8.0/24"},
+		"round":         {[]string{"10.64.3.0/24", "10.64.2.0/24"}, "10.64.2.0/24"},
+		"not all known": {[]string{"", "10.64.3.0/24"}, "10.64.3.0/24"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := place{peers: map[string]network.Peer{}}
+			p.at.Subnet = netip.MustParsePrefix("10.64.7.0/24")
+			for i, s := range c.peers {
+				x, _ := netip.ParsePrefix(s)
+				p.peers[string(rune('a'+i))] = network.Peer{Subnet: x}
+			}
+			want, _ := netip.ParsePrefix(c.want)
+			if got := p.next(); got != want {
+				t.Errorf("%s, want %s", got, want)
+			}
+		})
+	}
 }
 
 func TestHostNetwork(t *testing.T) {

@@ -105,6 +105,28 @@ func (p place) sorted() []network.Peer {
 	return peers
 }
 
+// next gives the subnet of the peer that comes after this node, round and round, so
+// that each node is second for one other; none if it is alone.
+func (p place) next() netip.Prefix {
+	var next, first netip.Prefix
+	for _, peer := range p.peers {
+		x := peer.Subnet
+		if !x.IsValid() {
+			continue
+		}
+		if !first.IsValid() || x.Addr().Less(first.Addr()) {
+			first = x
+		}
+		if p.at.Subnet.Addr().Less(x.Addr()) && (!next.IsValid() || x.Addr().Less(next.Addr())) {
+			next = x
+		}
+	}
+	if !next.IsValid() {
+		return first
+	}
+	return next
+}
+
 // Configure takes where the node stands, a set at a time, in order. The node's own
 // part is on disk when it returns, peers soon after, as are routes.
 func (n *Network) Configure(_ context.Context, set wire.NetworkSet) error {
