@@ -12,15 +12,20 @@ import (
 	"github.com/orchctl/orch/internal/network"
 )
 
-// dnsMax is how long a name server may take. The host's own may ask others.
-const dnsMax = 3 * time.Second
+const (
+	// dnsMax is how long this node's own server may take: it may ask others.
+	dnsMax = 3 * time.Second
+	// upstreamMax is how long the host's may take. A resolver that knows the root's
+	// servers, as all do, needs no longer.
+	upstreamMax = time.Second
+)
 
 // dns asks this node's own server for orch's names, and for those of others if the
 // host's servers answer: names that the host cannot look up either are not orch's
 // affair.
 func (c Checker) dns(ctx context.Context) (bool, string) {
 	own := network.Gateway(c.Standing.Subnet).String()
-	got, err := query(ctx, own, network.Domain, dns.TypeSOA)
+	got, err := query(ctx, own, network.Domain, dns.TypeSOA, dnsMax)
 	switch {
 	case err != nil:
 		return false, c.with(fmt.Sprintf("this node's name server at %s does not answer (%v): replicas find no names; the agent's log says why", own, err))
@@ -37,7 +42,7 @@ func (c Checker) dns(ctx context.Context) (bool, string) {
 		if s == own {
 			continue
 		}
-		if got, err := query(ctx, s, ".", dns.TypeNS); err == nil && got.Rcode == dns.RcodeSuccess {
+		if got, err := query(ctx, s, ".", dns.TypeNS, upstreamMax); err == nil && got.Rcode == dns.RcodeSuccess {
 			upstream = s
 			break
 		}
@@ -45,7 +50,7 @@ func (c Checker) dns(ctx context.Context) (bool, string) {
 	if upstream == "" {
 		return true, fmt.Sprintf("%s; the host's own name servers (%s) do not answer, so replicas find no other names", words, strings.Join(conf.Servers, ", "))
 	}
-	if got, err := query(ctx, own, ".", dns.TypeNS); err != nil || got.Rcode != dns.RcodeSuccess {
+	if got, err := query(ctx, own, ".", dns.TypeNS, dnsMax); err != nil || got.Rcode != dns.RcodeSuccess {
 		why := ""
 		if err != nil {
 			why = err.Error()
@@ -59,15 +64,15 @@ func (c Checker) dns(ctx context.Context) (bool, string) {
 
 // query asks one server one question, by UDP and, where the answer is too large for
 // that, by TCP.
-func query(ctx context.Context, server, name string, kind uint16) (*dns.Msg, error) {
-	ctx, cancel := context.WithTimeout(ctx, dnsMax)
+func query(ctx context.Context, server, name string, kind uint16, limit time.Duration) (*dns.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	m := new(dns.Msg).SetQuestion(dns.Fqdn(name), kind)
 	m.SetEdns0(1232, false)
 	at := net.JoinHostPort(server, "53")
-	got, _, err := (&dns.Client{Timeout: dnsMax}).ExchangeContext(ctx, m, at)
+	got, _, err := (&dns.Client{Timeout: limit}).ExchangeContext(ctx, m, at)
 	if err == nil && got.Truncated {
-		got, _, err = (&dns.Client{Net: "tcp", Timeout: dnsMax}).ExchangeContext(ctx, m, at)
+		got, _, err = (&dns.Client{Net: "tcp", Timeout: limit}).ExchangeContext(ctx, m, at)
 	}
 	return got, err
 }
