@@ -62,7 +62,7 @@ func agents() []mutation {
 		{breaks: "I5", file: inPlan + "probe.go", why: "one failed try of a liveness probe restarts, whatever its threshold",
 			old: "if p.failRow < max(1, orDefault(spec.FailureThreshold, api.DefaultProbeFailureThreshold)) {", new: "if p.failRow < 1 {"},
 		{breaks: "I5", file: inPlan + "probe.go", why: "failures of a liveness probe add up over successes between them",
-			old: "p.okRow, p.failRow, p.message = p.okRow+1, 0, \"\"", new: "p.okRow, p.message = p.okRow+1, \"\""},
+			old: "p.okRow, p.failRow, p.message = p.okRow+1, 0, \"\"", new: "p.okRow, p.message = p.okRow+1, \"\"", test: "./agent/plan"},
 		{breaks: "I1", file: inPlan + "run.go", why: "a start that failed is not tried again",
 			old: "\t\tx.failing.failed(f, c.now)\n\tcase got.Hash", new: "\t\tx.final = true\n\tcase got.Hash"},
 
