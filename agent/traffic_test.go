@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -170,6 +171,30 @@ func TestHostNetwork(t *testing.T) {
 		l.hear(ready)
 		if o, ok := r.runtime.Get("default.web-0.1.main"); !ok || o.NetNS != "" || o.IP != "127.0.0.1" {
 			t.Errorf("started %+v", o)
+		}
+		r.stop()
+	})
+}
+
+// A check of the network begins with where the node stands, as the leader told it.
+func TestNetCheckKnowsWhereItStands(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.start()
+		l := r.next(10)
+		check := func(id string) (out []*orchv1.NetCheckResult) {
+			l.Say(&orchv1.ControllerMessage{Message: &orchv1.ControllerMessage_OpenRelay{OpenRelay: &orchv1.OpenRelay{Id: id,
+				Request: &orchv1.OpenRelay_NetCheck{NetCheck: &orchv1.NetCheckOpen{Targets: []string{"n2"}}}}}})
+			if end := endOf(t, <-r.c.Relays, func(f *orchv1.Frame) { out = append(out, f.GetNetCheck()) }); end.GetError() != "" {
+				t.Errorf("ended with %v", end)
+			}
+			return out
+		}
+		r.network.Ail("the pool is empty")
+		got := check("a")
+		if len(got) != 1 || got[0].GetOk() || got[0].GetNode() != "n1" || got[0].GetTarget() != "n1" || got[0].GetCheck() != "route" ||
+			!strings.Contains(got[0].GetDetail(), "this node has no subnet") || !strings.HasSuffix(got[0].GetDetail(), "; n1 says: the pool is empty") {
+			t.Errorf("without a subnet: %v", got)
 		}
 		r.stop()
 	})
