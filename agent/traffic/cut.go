@@ -76,18 +76,16 @@ func servers(e wire.Endpoint) []server {
 	return out
 }
 
-// cut is told of endpoints to which no rule leads any more, and of UDP ports of
-// the node that lead somewhere from now on: what went to the node itself would
+// cut is told where endpoints were to which no rule leads any more, and of UDP ports
+// of the node that lead somewhere from now on: what went to the node itself would
 // go on doing so.
-func (c *cutter) cut(gone []wire.Endpoint, opened []uint16) {
+func (c *cutter) cut(gone map[server]bool, opened []uint16) {
 	if len(gone)+len(opened) == 0 {
 		return
 	}
 	c.mu.Lock()
-	for _, e := range gone {
-		for _, s := range servers(e) {
-			c.watched[s] = &look{next: time.Now(), wait: lookFirst}
-		}
+	for s := range gone {
+		c.watched[s] = &look{next: time.Now(), wait: lookFirst}
 	}
 	c.opened = append(c.opened, opened...)
 	c.mu.Unlock()
@@ -217,7 +215,8 @@ func (c *cutter) dead(ctx context.Context, tcp map[netip.AddrPort]int) map[netip
 	for at, connections := range tcp {
 		g.Go(func() error {
 			for range answerTries {
-				if answers(ctx, c.dial, at) != silent {
+				if said, err := answers(ctx, c.dial, at); said != silent {
+					c.logger.Debug("an endpoint that is gone answers, or could not be asked: its connections stay", "endpoint", at, "connections", connections, "err", err)
 					return nil
 				}
 			}
@@ -246,21 +245,21 @@ const (
 )
 
 // answers asks once.
-func answers(ctx context.Context, dial func(context.Context, netip.AddrPort) error, at netip.AddrPort) answer {
+func answers(ctx context.Context, dial func(context.Context, netip.AddrPort) error, at netip.AddrPort) (answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerMax)
 	defer cancel()
 	err := dial(ctx, at)
 	var timeout net.Error
 	switch {
 	case err == nil:
-		return accepts
+		return accepts, nil
 	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ECONNRESET):
-		return refuses
+		return refuses, err
 	case errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTDOWN), errors.Is(err, unix.ETIMEDOUT),
 		errors.As(err, &timeout) && timeout.Timeout(), errors.Is(err, context.DeadlineExceeded):
-		return silent
+		return silent, err
 	}
-	return unknown
+	return unknown, err
 }
 
 // dial connects and hangs up.

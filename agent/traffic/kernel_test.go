@@ -294,3 +294,49 @@ func TestLoopbackIsKeptIn(t *testing.T) {
 		t.Errorf("the marker: %v", err)
 	}
 }
+
+// Through the tunnel the node shows its address there: the other end sends back to
+// no other.
+func TestThroughTunnel(t *testing.T) {
+	w := newWorld(t)
+	e := w.replica("web", 0, "10.64.8.2", every)
+	w.replica("other", 0, "10.64.7.5")
+	tunnel := `ip link add orch-vxlan type vxlan id 4097 dstport 4789 local %[1]s nolearning
+		ip link set orch-vxlan address 02:6f:c0:00:02:0%[2]d; ip addr add 10.64.%[3]d.1/32 dev orch-vxlan; ip link set orch-vxlan up
+		bridge fdb append 02:6f:c0:00:02:0%[4]d dev orch-vxlan dst %[5]s
+		ip neigh add 10.64.%[6]d.1 lladdr 02:6f:c0:00:02:0%[4]d dev orch-vxlan nud permanent
+		ip route replace 10.64.%[6]d.0/24 via 10.64.%[6]d.1 dev orch-vxlan onlink`
+	sh(t, tunnel, nodeIP, 1, 7, 2, otherIP, 8)
+	t.Cleanup(func() { sh(t, "ip link del orch-vxlan") })
+	w.in("n2", tunnel, otherIP, 2, 8, 1, nodeIP, 7)
+	w.in("n2", "ip route del default; nft add table ip seg; nft add chain ip seg in \"{ type filter hook input priority 0; }\"; nft add rule ip seg in iif eth0 ip daddr 10.64.0.0/10 drop")
+	w.serving(web(), e)
+	w.wants("", "tcp4", vip+":80", "web-0:80", gateway)
+	w.wants("", "tcp4", "127.0.0.1:8080", "web-0:80", gateway)
+	w.wants("out", "tcp4", "203.0.113.1:8080", "web-0:80", gateway)
+	w.wants("other0", "tcp4", vip+":80", "web-0:80", "10.64.7.5")
+	w.wants("", "tcp4", "10.64.8.2:80", "web-0:80", gateway)
+}
+
+// An address that becomes another's at once keeps its connections.
+func TestAddressChangesHands(t *testing.T) {
+	w := newWorld(t)
+	p := []api.Port{{Port: 80, Protocol: api.UDP}}
+	at := func(epoch uint64) wire.Endpoint {
+		return wire.Endpoint{Replica: api.ReplicaKey{Namespace: "default", Service: "web", Epoch: epoch}, Node: "n2", IP: otherIP, NodeIP: otherIP, Ports: p}
+	}
+	b := w.serving(web(), at(1))
+	b.tell(network.Update{Drop: []api.ReplicaKey{at(1).Replica}, Put: []wire.Endpoint{at(2)}})
+	b.cutter.mu.Lock()
+	if len(b.cutter.watched) > 0 {
+		t.Errorf("watched, though it serves: %v", b.cutter.watched)
+	}
+	b.cutter.mu.Unlock()
+	// Gone while the kernel could not be told, and there again before it could.
+	l := &loop{Balancer: b.Balancer, gone: map[server]bool{}}
+	l.leave([]wire.Endpoint{at(2)})
+	l.join([]wire.Endpoint{at(3)})
+	if len(l.gone) > 0 {
+		t.Errorf("gone, though it serves: %v", l.gone)
+	}
+}

@@ -216,7 +216,8 @@ func TestDeadAreCut(t *testing.T) {
 	b.tell(network.Update{Drop: []api.ReplicaKey{dead.Replica, slow.Replica}, Put: []wire.Endpoint{next}})
 	for name, ended := range map[string]func() (time.Time, error){"in a replica": inReplica, "on the node": onNode, "past the virtual IP": direct} {
 		at, err := ended()
-		if !errors.Is(err, syscall.ECONNABORTED) || at.Sub(dropped) > time.Second {
+		t.Logf("a client %s heard of it after %s", name, at.Sub(dropped).Round(time.Millisecond))
+		if !errors.Is(err, syscall.ECONNABORTED) || at.Sub(dropped) > 2*time.Second { // 0.65 s on a machine that does nothing else
 			t.Errorf("a client %s: %v after %s", name, err, at.Sub(dropped))
 		}
 	}

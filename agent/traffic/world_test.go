@@ -266,7 +266,7 @@ type balancer struct {
 func (w *world) config() Config {
 	return Config{
 		Path: filepath.Join(w.dir, "traffic.json"), Rules: netfilter.New(filepath.Join(w.dir, "marker")),
-		Names: nobody{}, Connections: netfilter.Connections{Spaces: w.space("")}, Logger: slog.New(slog.NewTextHandler(logWriter{w.T}, nil)),
+		Names: nobody{}, Connections: netfilter.Connections{Spaces: w.space("")}, Logger: slog.New(slog.NewTextHandler(logWriter{w.T}, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 }
 

@@ -40,8 +40,12 @@ type Connections struct {
 // To gives the connections that servers answer, TCP and UDP, unless they have come
 // to their end.
 func (c Connections) To(ctx context.Context, servers func(netip.AddrPort) bool) ([]network.Connection, error) {
-	flows, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) { // what was missed is found the next time
+	var flows []*netlink.ConntrackFlow
+	err := whole(func() (err error) {
+		flows, err = netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
+		return err
+	})
+	if err != nil {
 		return nil, fmt.Errorf("list connections: %w", err)
 	}
 	var out []network.Connection
@@ -51,6 +55,20 @@ func (c Connections) To(ctx context.Context, servers func(netip.AddrPort) bool) 
 		}
 	}
 	return out, nil
+}
+
+// dumpTries is how often a list is asked for that changes while the kernel gives it.
+const dumpTries = 3
+
+// whole repeats what was interrupted so, and takes what there is in the end: what was
+// missed is found the next time.
+func whole(dump func() error) error {
+	for range dumpTries {
+		if err := dump(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return err
+		}
+	}
+	return nil
 }
 
 func read(f *netlink.ConntrackFlow) (network.Connection, bool) {
@@ -110,7 +128,11 @@ func (c Connections) Cut(ctx context.Context, all []network.Connection) error {
 		}
 	}
 	var errs []error
-	if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, pick); err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+	err := whole(func() error {
+		_, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, pick)
+		return err
+	})
+	if err != nil {
 		errs = append(errs, fmt.Errorf("forget connections: %w", err))
 	}
 	if len(clients) > 0 {
