@@ -34,8 +34,12 @@ func slotOf(e *api.Endpoint) int {
 	return n
 }
 
-// endpointText gives "10.64.1.2:8080,10.64.1.2:53/UDP".
+// endpointText gives "10.64.1.2:8080,10.64.1.2:53/UDP". Of one that is only kept the
+// leader may not know the address: agents do.
 func endpointText(e *api.Endpoint) string {
+	if e.Status.IP == "" {
+		return "-"
+	}
 	var out []string
 	for _, p := range e.Status.Ports {
 		text := net.JoinHostPort(e.Status.IP, strconv.Itoa(p.Port))
@@ -45,7 +49,7 @@ func endpointText(e *api.Endpoint) string {
 		out = append(out, text)
 	}
 	if len(out) == 0 {
-		return orDash(e.Status.IP)
+		return e.Status.IP
 	}
 	return strings.Join(out, ",")
 }

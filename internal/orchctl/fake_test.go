@@ -368,7 +368,7 @@ func (f *fake) NetCheck(r *orchv1.NetCheckRequest, s grpc.ServerStreamingServer[
 			return err
 		}
 	}
-	return nil
+	return f.call("NetCheck's end")
 }
 
 func (f *fake) Rebalance(_ context.Context, r *orchv1.RebalanceRequest) (*orchv1.RebalanceResponse, error) {

@@ -41,6 +41,7 @@ func webOfNet() *fake {
 	d0 := replica("db", 0, 20, "n2", running(true), at("10.0.0.2"))
 	return newFake(web, db, service("idle", 0), w0, w1, w10, d0, endpoint(w0), endpoint(w1, func(e *api.Endpoint) { e.Status.Kept = true; e.Status.Verdict = api.VerdictUnknown }),
 		endpoint(w10, func(e *api.Endpoint) { e.Status.Degraded = true; e.Status.Verdict = api.VerdictSuspect }), endpoint(d0, func(e *api.Endpoint) { e.Status.Ports = nil }),
+		endpoint(replica("idle", 0, 5, "n1"), func(e *api.Endpoint) { e.Metadata.Namespace, e.Status.IP, e.Status.Kept = "shop", "", true }),
 		node("n1", api.VerdictHealthy, func(n *api.Node) {
 			n.Status.Subnet, n.Status.DrainWaits = "10.64.1.0/24", []string{"web-0 waits: 2 nodes: 2 unschedulable"}
 			n.Spec.Unschedulable, n.Spec.Drain = true, &api.Drain{By: "user alice", Since: epoch.Add(-time.Minute), Deadline: epoch.Add(9 * time.Minute)}
@@ -57,7 +58,7 @@ func webOfNet() *fake {
 func TestNetTables(t *testing.T) {
 	in(t, webOfNet(), func(t *testing.T, r *rig) {
 		var b strings.Builder
-		for _, line := range []string{"get services", "get endpoints", "get ep -o wide", "get endpoints -l app=db", "get endpoints web", "get endpoints web-1", "get endpoints web-1@18 -o name", "get endpoints idle", "get endpoints nothing", "get endpoints db -o json", "get endpoints web-0 -o yaml",
+		for _, line := range []string{"get services", "get endpoints", "get ep -o wide", "get endpoints -l app=db", "get endpoints -n shop", "get endpoints web", "get endpoints web-1", "get endpoints web-1@18 -o name", "get endpoints idle", "get endpoints nothing", "get endpoints db -o json", "get endpoints web-0 -o yaml",
 			"get nodes -o wide", "describe service web", "describe service db", "describe node n1", "describe node n2", "describe node n10", "describe endpoints web-10"} {
 			b.WriteString("$ orchctl " + line + "\n" + r.run(strings.Fields(line)...).String() + "\n")
 		}
@@ -123,6 +124,11 @@ func TestNetCheck(t *testing.T) {
 		golden(t, "net-check", b.String())
 		if got := strings.Join(asked[1].Nodes, " "); got != "n2 n10 n3" {
 			t.Errorf("asked for %s", got)
+		}
+		r.fail["NetCheck's end"] = []error{unavailable("no leader")}
+		answer = answer[:1]
+		if got := r.run("net", "check"); got.code != 1 || got.out != "not finished; until then 1 node, 1 check: all is well\n" || !strings.HasPrefix(got.err, "orchctl: check the network: no leader\n") {
+			t.Error(got)
 		}
 		r.fail["NetCheck"] = []error{status.Error(codes.NotFound, "node n9: not found")}
 		if got := r.run("net", "check", "n9"); got.code != 1 || got.err != "orchctl: check the network: node n9: not found\n" {

@@ -55,24 +55,8 @@ func (t *tool) netCheck(ctx context.Context, names []string, all bool) error {
 	if err != nil {
 		return err
 	}
-	results, err := read(ctx, t, doing, viewer, func(ctx context.Context) ([]*orchv1.NetCheckResult, error) {
-		stream, err := client.NetCheck(ctx, &orchv1.NetCheckRequest{Nodes: names})
-		if err != nil {
-			return nil, err
-		}
-		var list []*orchv1.NetCheckResult
-		for {
-			r, err := stream.Recv()
-			if errors.Is(err, io.EOF) {
-				return list, nil
-			}
-			if err != nil {
-				return nil, err
-			}
-			list = append(list, r)
-		}
-	})
-	if err != nil {
+	results, err := netResults(ctx, client, names)
+	if err = t.failed(err, doing, viewer); err != nil && len(results) == 0 {
 		return err
 	}
 	slices.SortStableFunc(results, func(a, b *orchv1.NetCheckResult) int {
@@ -81,11 +65,36 @@ func (t *tool) netCheck(ctx context.Context, names []string, all bool) error {
 		}
 		return naturally(a.GetTarget(), b.GetTarget())
 	})
-	return t.netResults(results, all)
+	told := t.netResults(results, all, err != nil)
+	if err != nil {
+		return err
+	}
+	return told
 }
 
-// netResults prints what is wrong, or everything, and a summary.
-func (t *tool) netResults(results []*orchv1.NetCheckResult, all bool) error {
+// netResults gathers what nodes find. The controller bounds each node's time;
+// --request-timeout does not count, for a large fleet takes its while.
+func netResults(ctx context.Context, client orchv1.OrchClient, names []string) ([]*orchv1.NetCheckResult, error) {
+	stream, err := client.NetCheck(ctx, &orchv1.NetCheckRequest{Nodes: names})
+	if err != nil {
+		return nil, err
+	}
+	var list []*orchv1.NetCheckResult
+	for {
+		r, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return list, nil
+		}
+		if err != nil {
+			return list, err
+		}
+		list = append(list, r)
+	}
+}
+
+// netResults prints what is wrong, or everything, and a summary; cut is set where
+// more would have come.
+func (t *tool) netResults(results []*orchv1.NetCheckResult, all, cut bool) error {
 	nodes, bad := map[string]bool{}, 0
 	var rows [][]string
 	for _, r := range results {
@@ -115,6 +124,9 @@ func (t *tool) netResults(results []*orchv1.NetCheckResult, all bool) error {
 		}
 	}
 	what := count(len(nodes), "node") + ", " + count(len(results), "check") + ": "
+	if cut {
+		what = "not finished; until then " + what
+	}
 	if bad == 0 {
 		return t.printf("%sall is well\n", what)
 	}

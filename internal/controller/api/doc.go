@@ -8,7 +8,7 @@
 // Invariant: a call without a rule is refused, and so is one whose certificate
 // does not fit its rule; nothing that was sent is taken up in part.
 //
-//	call ──► Gate (certificate, role) ──► Apply, Scale, Delete ──► Leader.Ask ──► core
+//	call ──► Gate (certificate, role) ──► Apply, Scale, Delete, NodeWord, Rebalance ──► Leader.Ask ──► core
 //	                                  ├──► Get, List, Watch ◄── view
-//	                                  └──► Logs, Exec, LoadImage ──► relays ──► agents
+//	                                  └──► Logs, Exec, PortForward, NetCheck, LoadImage ──► relays ──► agents
 package api
