@@ -80,14 +80,14 @@ func (c *Core) planService(s *service, wake time.Time) []reconciler.Action {
 
 	unheard, held := c.unheard(s), false
 	for _, a := range plan.Actions { // before an adoption makes spares replicas
-		if a.Op == reconciler.Remove && (!unheard || harmless(s, a)) {
+		if a.Op == reconciler.Remove && (!unheard || c.harmless(s, a)) {
 			c.noteRemoval(s, c.fillings[a.Key], a)
 		}
 	}
 	var creates []reconciler.Action
 	for _, a := range plan.Actions {
 		switch {
-		case unheard && !harmless(s, a):
+		case unheard && !c.harmless(s, a):
 			held = true
 		case a.Op == reconciler.Create && !a.Spare && len(c.unknown) > 0:
 			// The first agents to return would get everything.
@@ -332,14 +332,19 @@ func (c *Core) unheard(s *service) bool {
 }
 
 // harmless actions rest on what is durable alone.
-func harmless(s *service, a reconciler.Action) bool {
+func (c *Core) harmless(s *service, a reconciler.Action) bool {
 	switch a.Op {
 	case reconciler.Create:
 		return !slices.ContainsFunc(s.fillings, func(f *filling) bool { return f.key.Slot == a.Key.Slot && !f.stopping }) || a.Spare
 	case reconciler.Remove:
+		if s.deleting() || a.Key.Slot >= s.obj.Spec.Want() {
+			return true
+		}
 		// What relieves it is heard and serves; what it itself does was last heard of
-		// before its agent was lost.
-		return s.deleting() || a.Key.Slot >= s.obj.Spec.Want() || a.Relief
+		// before its agent was lost, or will be soon.
+		f := c.fillings[a.Key]
+		_, why := c.ailsFrom(c.nodes[f.node])
+		return a.Relief && (f.reported || why != "")
 	}
 	return true
 }

@@ -72,6 +72,7 @@ func (c *Core) reliefOf(n *node) (from time.Time, why string) {
 func (c *Core) ailsFrom(n *node) (from time.Time, why string) {
 	d := liveness.DefaultLimits()
 	switch {
+	case n == nil:
 	case n.verdict == api.VerdictAgentLost:
 		from = later(n.since, c.reliefs.stalledAt).Add(cmp.Or(c.cfg.Liveness.AgentLostGrace, d.AgentLostGrace))
 		return from, fmt.Sprintf("the agent of %s is lost for long", n.name)
