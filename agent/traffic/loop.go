@@ -19,9 +19,11 @@ const (
 	watchEvery = time.Second
 	// compareEvery is how often all is compared, whatever the kernel says.
 	compareEvery = time.Minute
-	// compareShare bounds the time spent on comparing where others change their
-	// rules all the time: a twentieth.
+	// compareShare bounds the time spent on comparing where others change their rules
+	// all the time: a twentieth of it. creditMax is what can be saved up for when
+	// much happens at once: what comes together in a minute.
 	compareShare = 20
+	creditMax    = 3 * time.Second
 	// staleMax is how many listings may be overtaken by changes of our own until the
 	// loop waits for one.
 	staleMax = 5
@@ -47,11 +49,12 @@ type loop struct {
 
 	failures int
 	retryAt  time.Time
-	// suspect: somebody was there. compared is when all was the last time, took how
-	// long that needed, stale how often a listing was of no use.
+	// suspect: somebody was there. compared is when all was the last time, credit how
+	// much time may be spent on it from then on, stale how often a listing was of no
+	// use.
 	suspect  bool
 	compared time.Time
-	took     time.Duration
+	credit   time.Duration
 	stale    int
 	repair   string // the last one
 	applied  int    // changes, over the loop's life
@@ -268,7 +271,7 @@ func (l *loop) watch(ctx context.Context) {
 	l.note(tryWatch, err)
 	l.suspect = l.suspect || touched || err != nil
 	since := time.Since(l.compared)
-	if !(l.suspect && since >= compareShare*l.took) && since < compareEvery {
+	if !(l.suspect && l.credit+since/compareShare > 0) && since < compareEvery {
 		return
 	}
 	l.listing = true
@@ -301,7 +304,8 @@ func (l *loop) compare(ctx context.Context, got listing) {
 		}
 	}
 	touched := l.suspect
-	l.compared, l.took, l.suspect, l.stale = time.Now(), got.took, false, 0
+	l.credit = min(l.credit+time.Since(l.compared)/compareShare, creditMax) - got.took
+	l.compared, l.suspect, l.stale = time.Now(), false, 0
 	c := network.Diff(got.table, l.picture.Table())
 	if c.Empty() {
 		l.repair = ""
