@@ -45,7 +45,7 @@ func containerOf(o ctrd.Observed) plan.Container {
 
 func specOf(e plan.StartContainer, cfg Config) ctrd.ContainerSpec {
 	s := ctrd.ContainerSpec{Replica: e.Replica, Revision: e.Revision, Incarnation: e.Incarnation, Attempt: e.Attempt, Container: e.Container,
-		ImageID: e.ImageID, NetNS: e.Network.NetNS, IP: e.Network.IP, Env: environment(e, cfg), Grace: e.Grace, SpecHash: e.Hash}
+		ImageID: e.ImageID, NetNS: e.Network.NetNS, HostNetwork: e.HostNetwork, IP: e.Network.IP, Env: environment(e, cfg), Grace: e.Grace, SpecHash: e.Hash}
 	// A replica has a namespace of its own, unless it has its node's network.
 	s.HostNetwork = e.Network.NetNS == ""
 	files := cfg.Network.Files(e.Replica)

@@ -2,12 +2,16 @@ package agent
 
 import (
 	"errors"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/orchctl/orch/agent/netdev"
+	"github.com/orchctl/orch/agent/plan"
+	"github.com/orchctl/orch/agent/runtimetest"
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/wire"
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
@@ -198,4 +202,23 @@ func TestNetCheckKnowsWhereItStands(t *testing.T) {
 		}
 		r.stop()
 	})
+}
+
+// What a container gets of the network is what the network has made.
+func TestContainersGetTheirNetwork(t *testing.T) {
+	cfg := Config{Name: "n1", Address: netip.MustParseAddr("10.0.0.1"), Network: filed{newNetwork()}}
+	own := specOf(plan.StartContainer{Replica: web0, Network: plan.Network{NetNS: "/run/orch/netns/x", IP: "10.64.1.2"}}, cfg)
+	if own.NetNS != "/run/orch/netns/x" || own.HostNetwork || own.IP != "10.64.1.2" || own.Hosts != "/files/web-0/hosts" || own.ResolvConf != "/files/web-0/resolv.conf" {
+		t.Errorf("its own network: %+v", own)
+	}
+	if host := specOf(plan.StartContainer{Replica: web0, HostNetwork: true, Network: plan.Network{IP: "10.0.0.1"}}, cfg); host.NetNS != "" || !host.HostNetwork || host.IP != "10.0.0.1" {
+		t.Errorf("the node's network: %+v", host)
+	}
+}
+
+// filed is a network with files.
+type filed struct{ *runtimetest.Network }
+
+func (filed) Files(k api.ReplicaKey) netdev.Files {
+	return netdev.Files{Hosts: "/files/" + k.Name() + "/hosts", ResolvConf: "/files/" + k.Name() + "/resolv.conf"}
 }

@@ -41,7 +41,9 @@ type (
 		Attempt     int
 		Container   api.Container
 		ImageID     string
+		// Network of the replica, or with HostNetwork the node's own.
 		Network     Network
+		HostNetwork bool
 		Grace       time.Duration
 		Hash        string
 		// Lease is nil for a container that needs none.

@@ -246,6 +246,9 @@ func (m *model) startContainer(e StartContainer) Event {
 	if e.Lease != nil && e.Lease.Term <= m.bootTime() {
 		return Done{ID: e.ID, Failure: &Failure{Reason: api.ReasonLeaseLost, Message: "its lease is over"}}
 	}
+	if (e.Network.NetNS == "") != e.HostNetwork {
+		panic(fmt.Sprintf("%s starts in %q, host network: %t", e.Replica, e.Network.NetNS, e.HostNetwork))
+	}
 	id := fmt.Sprintf("%s#%d", shortID(e.Replica, e.Container.Name), e.Attempt)
 	c := m.containers[id]
 	if c == nil {

@@ -137,7 +137,7 @@ func (c *Core) startRun(x *run) {
 		why = fmt.Sprintf("its last run ended: %s", x.lastExit.Reason)
 	}
 	c.emit(StartContainer{ID: id, Replica: r.key, Revision: r.revision, Incarnation: c.incarnation, Attempt: x.attempt, Container: x.spec,
-		ImageID: x.imageID, Network: r.net.Network, Grace: r.grace(), Hash: x.hash, Lease: r.leaseOf(), Why: why})
+		ImageID: x.imageID, Network: r.net.Network, HostNetwork: r.template.HostNetwork, Grace: r.grace(), Hash: x.hash, Lease: r.leaseOf(), Why: why})
 }
 
 func (c *Core) startDone(x *run, ev Done) {
