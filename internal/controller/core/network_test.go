@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/liveness"
 	"github.com/orchctl/orch/internal/network"
 	"github.com/orchctl/orch/internal/store"
 	"github.com/orchctl/orch/internal/wire"
@@ -115,6 +117,16 @@ func TestNoSubnetIsFree(t *testing.T) {
 	}
 	f.mustKnow("n5", "10.64.0.48/28: n1 10.0.0.1 10.64.0.0/28 n2 10.0.0.2 10.64.0.16/28 n3 10.0.0.3 10.64.0.32/28")
 	f.mustKnow("n1", "10.64.0.0/28: n2 10.0.0.2 10.64.0.16/28 n3 10.0.0.3 10.64.0.32/28 n5 10.0.0.5 10.64.0.48/28")
+
+	// Of two that have none, one goes; the other gets what is free next.
+	f.node("n6", "boot1")
+	f.node("n7", "boot1")
+	for _, n := range []string{"n6", "n1"} {
+		f.silence(n)
+		f.word(n, "dead")
+		f.word(n, "remove")
+	}
+	f.mustHaveSubnets("n2=10.64.0.16/28 n3=10.64.0.32/28 n5=10.64.0.48/28 n7=10.64.0.0/28")
 }
 
 func TestASubnetThatIsUsedUp(t *testing.T) {
@@ -222,6 +234,17 @@ func TestOldRecordsGetAddresses(t *testing.T) {
 	f.dial("n1", "n2", "n3")
 	f.pass(time.Second)
 	f.mustReady("s5", 1)
+	f.agents["n3"].silent = true // one that was dead gets its own when it is back
+	f.word("n3", "dead")
+	dying := f.core.nodes["n3"].obj
+	dying.Status.Subnet = ""
+	f.kv[nodeKey("n3")] = object(api.KindNode, &dying)
+	f.elect()
+	f.mustHaveSubnets("n1=10.64.0.0/28 n2=10.64.0.16/28 n3=")
+	f.agents["n3"].silent = false
+	f.dial("n1", "n2", "n3")
+	f.mustHaveSubnets("n1=10.64.0.0/28 n2=10.64.0.16/28 n3=10.64.0.48/28")
+	f.pass(time.Second)
 	f.delete("s1")
 	f.pass(time.Second)
 	f.mustHaveVIPs("s0=10.128.0.10 s2=10.128.0.12 s3=10.128.0.13 s4=10.128.0.14 s5=10.128.0.11")
@@ -270,6 +293,46 @@ func TestASubnetThatWasNotCommitted(t *testing.T) {
 	f.mustHaveSubnets("n1=10.64.0.0/28 n2=10.64.0.32/28 n3=10.64.0.16/28")
 }
 
+// Nor was one told that the same transaction takes back.
+func TestASubnetThatWasTakenBack(t *testing.T) {
+	f := netFleet(t, 1, small())
+	f.commits = false
+	f.node("n2", "boot1")
+	f.silence("n2")
+	f.word("n2", "dead")
+	f.word("n2", "remove")
+	f.commits = true
+	for _, e := range f.out {
+		f.commit(e)
+	}
+	f.turn()
+	f.mustHaveSubnets("n1=10.64.0.0/28")
+	if s := f.agents["n2"].net.all.Subnet; s != "" {
+		t.Errorf("n2 was told %s", s)
+	}
+}
+
+// A service that lacks a virtual IP and goes does not ask for one.
+func TestAServiceWithoutVIPGoes(t *testing.T) {
+	f := netFleet(t, 1, small())
+	for _, n := range []string{"a", "b", "c", "d", "e", "f"} {
+		s := named(n, 1, "a:1")
+		s.Spec.Headless = n == "f"
+		f.apply(n, s)
+	}
+	late := f.core.services[api.Key{Namespace: "default", Name: "f"}].obj // as an older version stored it
+	late.Spec.Headless = false
+	f.kv[serviceKey(late.Metadata.Key())] = object(api.KindService, &late)
+	f.elect()
+	f.dial("n1")
+	f.pass(time.Second)
+	f.delete("f")
+	f.pass(time.Second)
+	f.delete("a")
+	f.pass(time.Second)
+	f.mustHaveVIPs("b=10.128.0.11 c=10.128.0.12 d=10.128.0.13 e=10.128.0.14")
+}
+
 func TestAgentsKnowServices(t *testing.T) {
 	f := netFleet(t, 2, small())
 	ports := []api.Port{{Name: "http", Port: 80, Protocol: api.TCP}}
@@ -282,7 +345,7 @@ func TestAgentsKnowServices(t *testing.T) {
 	want := wire.Service{Key: key, VIP: "10.128.0.10", SessionAffinity: api.AffinityClientIP, TrafficDistribution: api.PreferSameNode, Ports: ports}
 	must := func(who string, want *wire.Service) {
 		t.Helper()
-		if got, ok := f.agents[who].services[key]; ok != (want != nil) || ok && !sameService(got, *want) {
+		if got, ok := f.agents[who].services[key]; ok != (want != nil) || ok && !reflect.DeepEqual(got, *want) {
 			t.Errorf("%s knows %+v, want %+v", who, got, want)
 		}
 	}
@@ -297,6 +360,11 @@ func TestAgentsKnowServices(t *testing.T) {
 	two.Spec.Containers[0].Ports = ports
 	f.apply("2", two) // no revision, and yet other traffic
 	want.SessionAffinity, want.TrafficDistribution = "", ""
+	must("n1", &want)
+	two = web(1, "a:1")
+	two.Spec.Containers[0].Ports = []api.Port{{Name: "http", Port: 81, Protocol: api.TCP}}
+	f.apply("3", two)
+	want.Ports = two.Spec.Containers[0].Ports
 	must("n1", &want)
 	f.node("n3", "boot1")
 	must("n3", &want)
@@ -362,6 +430,13 @@ func TestEndpointsArePublished(t *testing.T) {
 	f.word(other, "uncordon")
 	f.pass(time.Second)
 	must("web-0 on " + other + " 10.64.0.9 Healthy")
+	f.apply("2", web(2, "a:1"))
+	f.pass(time.Second)
+	f.silence(other)
+	f.word(other, "dead") // withdrawn and forgotten in one turn
+	if strings.Contains(shown(), other) {
+		t.Errorf("shown %q, %s is dead", shown(), other)
+	}
 	f.delete("web")
 	f.pass(time.Second)
 	must("")
@@ -385,6 +460,27 @@ func TestPortsThatWitnessesTry(t *testing.T) {
 	if got, want := strings.Join(portsToAsk(n, false), " "), "10.0.0.1:9000 10.0.0.1:8080 10.64.0.9:80 10.64.0.9:81"; got != want {
 		t.Errorf("witnesses try %s, want %s", got, want)
 	}
+	f.silence("n1")
+	asked := map[int]bool{} // by how many ports
+	for range 20 {
+		f.now = f.now.Add(50 * time.Millisecond)
+		for _, n := range []string{"n2", "n3"} {
+			a := f.agents[n]
+			a.seq++
+			f.step(Beat{Node: n, Session: a.session, Seq: a.seq})
+		}
+		f.step(Tick{})
+	}
+	for _, a := range f.asks {
+		asked[len(a.Ask.Ports)] = true
+		if want := map[bool]int{true: 2, false: 4}[a.Observer == liveness.LeaderObserver]; len(a.Ask.Ports) != want {
+			t.Errorf("%s is asked to try %v", a.Observer, a.Ask.Ports)
+		}
+	}
+	if !asked[2] || !asked[4] {
+		t.Errorf("asked with %v ports, want 2 of the leader and 4 of others", asked)
+	}
+	f.agents["n1"].silent = false
 	f.agents["n1"].unready["web-0"] = true
 	f.reportAll(f.agents["n1"])
 	if got, want := strings.Join(portsToAsk(n, false), " "), "10.0.0.1:9000"; got != want {

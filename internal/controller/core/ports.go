@@ -151,9 +151,6 @@ func (c *Core) holdsNow(o *service, x claim, replaced bool) string {
 		}
 	}
 	for _, f := range o.fillings {
-		if f.void {
-			continue
-		}
 		if slices.ContainsFunc(claimsOf(&o.revisions[f.revision].Template), func(y claim) bool { return y.port == x.port && (x.everywhere || y.everywhere) }) {
 			return fmt.Sprintf("port %s is still used by service %s, by revision %d on %s: apply again when that is gone, or choose another", x.port, o.key, f.revision, f.node)
 		}
