@@ -3,7 +3,12 @@ package traffic
 import (
 	"context"
 	"fmt"
+	"net"
+	"net/netip"
 	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/orchctl/orch/agent/netdev/netfilter"
 	"github.com/orchctl/orch/api"
@@ -98,6 +103,29 @@ func BenchmarkPicture(b *testing.B) {
 		p.Apply(network.Update{Put: []wire.Endpoint{e}})
 		if c := p.Change(); c.Size() > 10 {
 			b.Fatal(c.Size())
+		}
+	}
+}
+
+// BenchmarkConnections is one look at the connections of a dropped endpoint among
+// fifty thousand others.
+func BenchmarkConnections(b *testing.B) {
+	for i := range 50_000 {
+		client, server := net.IPv4(10, 99, byte(i>>8), byte(i)), net.IPv4(10, 98, 0, 1)
+		flow := &netlink.ConntrackFlow{FamilyType: unix.AF_INET, TimeOut: 1000, ProtoInfo: &netlink.ProtoInfoTCP{State: 3},
+			Forward: netlink.IPTuple{Protocol: unix.IPPROTO_TCP, SrcIP: client.To4(), DstIP: server.To4(), SrcPort: 1000, DstPort: 80},
+			Reverse: netlink.IPTuple{Protocol: unix.IPPROTO_TCP, SrcIP: server.To4(), DstIP: client.To4(), SrcPort: 80, DstPort: 1000}}
+		if err := netlink.ConntrackCreate(netlink.ConntrackTable, unix.AF_INET, flow); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.Cleanup(func() { _ = netlink.ConntrackTableFlush(netlink.ConntrackTable) })
+	c := netfilter.Connections{}
+	gone := netip.MustParseAddr("10.97.0.1")
+	for b.Loop() {
+		all, err := c.To(b.Context(), func(a netip.AddrPort) bool { return a.Addr() == gone })
+		if err != nil || len(all) > 0 {
+			b.Fatal(all, err)
 		}
 	}
 }

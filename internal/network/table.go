@@ -14,6 +14,8 @@ import (
 
 // Connection is one that a kernel keeps track of, as its client sees it.
 type Connection struct {
+	// ID is the kernel's; 0: not known.
+	ID       uint32
 	Protocol api.Protocol
 	Client   netip.AddrPort
 	// To is what the client has connected to, Server who answers: they differ where

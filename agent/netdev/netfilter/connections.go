@@ -19,15 +19,6 @@ import (
 	"github.com/orchctl/orch/internal/network"
 )
 
-// The kernel's states of a TCP connection (enum tcp_conntrack) that matter here.
-const (
-	synReceived = 2 // and below: it is being made
-	// timeWait and above: it has come to its end, and a new one of the same ports is
-	// led anew. Not so one whose last word never came, because the server had gone:
-	// for half a minute a new connection from its port would go where it went.
-	timeWait = 7
-)
-
 // diagTimeout bounds one question to the kernel about sockets.
 const diagTimeout = 2 * time.Second
 
@@ -40,19 +31,17 @@ type Connections struct {
 // To gives the connections that servers answer, TCP and UDP, unless they have come
 // to their end.
 func (c Connections) To(ctx context.Context, servers func(netip.AddrPort) bool) ([]network.Connection, error) {
-	var flows []*netlink.ConntrackFlow
-	err := whole(func() (err error) {
-		flows, err = netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
-		return err
+	var out []network.Connection
+	err := whole(func() error {
+		out = nil
+		return flows(func(c network.Connection) {
+			if servers(c.Server) {
+				out = append(out, c)
+			}
+		})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list connections: %w", err)
-	}
-	var out []network.Connection
-	for _, f := range flows {
-		if connection, ok := read(f); ok && servers(connection.Server) {
-			out = append(out, connection)
-		}
 	}
 	return out, nil
 }
@@ -71,46 +60,6 @@ func whole(dump func() error) error {
 	return nil
 }
 
-func read(f *netlink.ConntrackFlow) (network.Connection, bool) {
-	c := network.Connection{
-		Client: addrPort(f.Forward.SrcIP, f.Forward.SrcPort), To: addrPort(f.Forward.DstIP, f.Forward.DstPort),
-		Server: addrPort(f.Reverse.SrcIP, f.Reverse.SrcPort),
-	}
-	switch f.Forward.Protocol {
-	case unix.IPPROTO_UDP:
-		c.Protocol = api.UDP
-		return c, true
-	case unix.IPPROTO_TCP:
-		c.Protocol = api.TCP
-		tcp, ok := f.ProtoInfo.(*netlink.ProtoInfoTCP)
-		if !ok {
-			return c, true
-		}
-		c.Open = tcp.State > synReceived
-		return c, tcp.State < timeWait
-	}
-	return c, false
-}
-
-func addrPort(ip net.IP, port uint16) netip.AddrPort {
-	a, _ := netip.AddrFromSlice(ip)
-	return netip.AddrPortFrom(a.Unmap(), port)
-}
-
-// flowOf is what a connection is known by.
-type flowOf struct {
-	protocol   api.Protocol
-	client, to netip.AddrPort
-}
-
-// picked deletes what it holds: netlink's filter.
-type picked map[flowOf]bool
-
-func (p picked) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
-	c, _ := read(f)
-	return p[flowOf{c.Protocol, c.Client, c.To}]
-}
-
 // Cut makes the kernel forget connections, so that what comes next on them is led
 // anew, or refused. Open TCP sockets of this node and its replicas hear of it: their
 // reads and writes end with ECONNABORTED. One that is just being made goes on: its
@@ -119,21 +68,15 @@ func (c Connections) Cut(ctx context.Context, all []network.Connection) error {
 	if len(all) == 0 {
 		return nil
 	}
-	pick := picked{}
+	var errs []error
 	clients := map[netip.Addr][]network.Connection{}
 	for _, one := range all {
-		pick[flowOf{one.Protocol, one.Client, one.To}] = true
+		if err := forget(one); err != nil {
+			errs = append(errs, fmt.Errorf("forget connection %s to %s: %w", one.Client, one.To, err))
+		}
 		if one.Protocol == api.TCP && one.Open {
 			clients[one.Client.Addr()] = append(clients[one.Client.Addr()], one)
 		}
-	}
-	var errs []error
-	err := whole(func() error {
-		_, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, pick)
-		return err
-	})
-	if err != nil {
-		errs = append(errs, fmt.Errorf("forget connections: %w", err))
 	}
 	if len(clients) > 0 {
 		errs = append(errs, c.tell(ctx, clients))

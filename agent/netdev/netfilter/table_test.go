@@ -110,3 +110,9 @@ func TestWithoutNft(t *testing.T) {
 		t.Errorf("without nft: %v; %v", err, e)
 	}
 }
+
+func FuzzRead(f *testing.F) {
+	f.Add([]byte{2, 0, 0, 0, 8, 0, 1, 0x80, 4, 0, 1, 0x80})
+	f.Add([]byte{2, 0, 0, 0, 3, 0, 1, 0x80, 255, 255})
+	f.Fuzz(func(t *testing.T, b []byte) { read(b) })
+}
