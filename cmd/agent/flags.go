@@ -35,6 +35,12 @@ type flags struct {
 // hostnameLabel is on every node, so that services can name one.
 const hostnameLabel = "orch/hostname"
 
+// Where things lie if nothing is said.
+const (
+	defaultData       = "/var/lib/orch/agent"
+	defaultContainerd = "/run/containerd/containerd.sock"
+)
+
 func newCommand() *cobra.Command {
 	var f flags
 	cmd := &cobra.Command{
@@ -45,14 +51,16 @@ func newCommand() *cobra.Command {
 	}
 	cmd.SetVersionTemplate("agent {{.Version}}\n")
 	daemon.Prepare(cmd, os.LookupEnv)
+	cmd.CompletionOptions.DisableDefaultCmd = true
+	cmd.AddCommand(purgeCommand())
 	hostname, err := os.Hostname()
 	if err != nil {
 		hostname = ""
 	}
 	p := cmd.Flags()
 	p.StringVar(&f.name, "name", strings.ToLower(strings.SplitN(hostname, ".", 2)[0]), "the node's name")
-	p.StringVar(&f.data, "data", "/var/lib/orch/agent", "folder of the agent's own")
-	p.StringVar(&f.containerd, "containerd", "/run/containerd/containerd.sock", "containerd's socket")
+	p.StringVar(&f.data, "data", defaultData, "folder of the agent's own")
+	p.StringVar(&f.containerd, "containerd", defaultContainerd, "containerd's socket")
 	p.StringSliceVar(&f.join, "join", nil, "controllers, as host:port; repeat or separate by commas")
 	p.StringVar(&f.token, "token", "", "join token; needed once (safer: --token-file)")
 	p.StringVar(&f.tokenFile, "token-file", "", "file that holds the join token")

@@ -1,0 +1,115 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/orchctl/orch/agent/ctrd"
+)
+
+// purgesAtOnceMax bounds how many containers end at the same time: a stop mostly
+// waits for its grace.
+const purgesAtOnceMax = 32
+
+// purgeMax is the longest that the network may take to be cleared away.
+const purgeMax = 2 * time.Minute
+
+// Leaver gives back what it has taken of the kernel's network.
+type Leaver interface {
+	Leave(ctx context.Context) error
+}
+
+// Remover takes our rules out of the kernel.
+type Remover interface {
+	Remove(ctx context.Context) error
+}
+
+// Leftovers are what an agent leaves behind when it ends. All fields are required.
+type Leftovers struct {
+	// Data is the agent's own folder.
+	Data    string
+	Runtime Runtime
+	Network Leaver
+	Rules   Remover
+	// Say tells what is done.
+	Say func(format string, args ...any)
+}
+
+// Containers lists those that Purge would end.
+func (l Leftovers) Containers(ctx context.Context) ([]ctrd.Observed, error) {
+	return l.Runtime.List(ctx)
+}
+
+// Purge takes everything from the node that orch made on it, for a node that has
+// left its cluster: containers (each is given its grace), networks, rules and the
+// agent's folder, its identity among it; images stay. An agent that runs is an
+// error. What it cannot do it says and goes on; it may be called again.
+func (l Leftovers) Purge(ctx context.Context) error {
+	unlock, err := lockFolder(l.Data)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	list, err := l.Containers(ctx)
+	if err != nil {
+		return err // what runs in them could not go on without their network
+	}
+	var g errgroup.Group
+	g.SetLimit(purgesAtOnceMax)
+	failed := make([]error, len(list)+2)
+	for i, o := range list {
+		g.Go(func() error {
+			failed[i] = l.end(ctx, o)
+			return nil
+		})
+	}
+	_ = g.Wait() // the errors are in failed
+	if err := errors.Join(failed...); err != nil {
+		return err
+	}
+	limited, cancel := context.WithTimeout(ctx, purgeMax)
+	defer cancel()
+	// Rules first: they lead to what is cleared away then.
+	failed[0], failed[1] = l.Rules.Remove(limited), l.Network.Leave(limited)
+	if err := errors.Join(failed...); err != nil {
+		return err
+	}
+	l.Say("rules, routes and devices are gone")
+	return l.empty()
+}
+
+func (l Leftovers) end(ctx context.Context, o ctrd.Observed) error {
+	ctx, cancel := context.WithTimeout(ctx, o.Grace+stopSlack+removeMax)
+	defer cancel()
+	if o.Running {
+		if err := l.Runtime.Stop(ctx, o.ID, o.Grace, "the node is purged"); err != nil {
+			return err
+		}
+	}
+	if err := l.Runtime.Remove(ctx, o.ID); err != nil {
+		return err
+	}
+	l.Say("container %s is gone", o.ID)
+	return nil
+}
+
+// empty leaves nothing in the data folder, which may be a mount.
+func (l Leftovers) empty() error {
+	entries, err := os.ReadDir(l.Data)
+	if err != nil {
+		return fmt.Errorf("empty %s: %w", l.Data, err)
+	}
+	for _, e := range entries {
+		if err := os.RemoveAll(filepath.Join(l.Data, e.Name())); err != nil {
+			return fmt.Errorf("empty %s: %w", l.Data, err)
+		}
+	}
+	l.Say("%s is empty", l.Data)
+	return nil
+}
