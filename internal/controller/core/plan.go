@@ -282,6 +282,9 @@ func (c *Core) viewOf(s *service) reconciler.View {
 					x.Relieve = why
 				}
 			}
+			if _, ails := c.ailsFrom(n); ails == "" && !f.reported {
+				x.Relieve = "" // what its node is drained of is heard first; it is about to speak
+			}
 			x.Overdue = c.overdue(n)
 		}
 		if v.Exclusive {

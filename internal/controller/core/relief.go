@@ -132,7 +132,7 @@ func (c *Core) relieveNodes(kind reliefKind, nodes map[string]bool, room int) in
 				continue
 			}
 			for _, f := range n.sortedFillings() {
-				if s := c.services[f.key.ServiceKey()]; c.relievable(s, f) {
+				if s := c.services[f.key.ServiceKey()]; (kind == ailing || f.reported) && c.relievable(s, f) {
 					if of[s.key] == nil {
 						candidates = append(candidates, planned{s: s})
 					}
