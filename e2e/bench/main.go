@@ -227,6 +227,8 @@ func (b *bench) remove(ctx context.Context, name string) error {
 			if err != nil {
 				return err
 			}
+			// Another service may be up around this one.
+			left = slices.DeleteFunc(left, func(s string) bool { return !strings.Contains(s, "."+name+"-") })
 			if len(left) > 0 {
 				return fmt.Errorf("%s holds %s", n, strings.Join(left, ", "))
 			}
