@@ -13,13 +13,13 @@
 // its doing, spares apart; an exclusive slot gets nothing while anything that is
 // or was in it may run (I6).
 //
-//	View ─► void ─► unwanted ─┬► adopt ─► relieve ─► contest ─► prune ─► spare ─► stop-first ─► fill ─► start-first ─► relief ─► Decision
-//	        dead    deleted,  │           spare is   spare or   old and  for      within the    empty   within the     spare
-//	        nodes   scaled    │           ready      incumbent  double   suspect  floor         slots   surge
+//	View ─► void ─► unwanted ─┬► adopt ─► relieve ─► evict ─► contest ─► prune ─► spare ─► stop-first ─► fill ─► start-first ─► relief ─► Decision
+//	        dead    deleted,  │           spare is   overdue  spare or   old and  for      within the    empty   within the     spare
+//	        nodes   scaled    │           ready      ones     incumbent  double   suspect  floor         slots   surge
 //	                away      │
-//	                exclusive └► leave one ─► give up ─► prune ─► relieve ─► stop-first ─► refill ─► Decision, Wake
-//	                             of several   lease has           within      within the    all is
-//	                                          ended               the floor   floor         fenced
+//	                exclusive └► leave one ─► give up ─► prune ─► relieve ─► evict ─► stop-first ─► refill ─► Decision, Wake
+//	                             of several   lease has           within              within the    all is
+//	                                          ended               the floor           floor         fenced
 //
 // Three words for what is known of a filling's node:
 //
@@ -46,6 +46,10 @@
 // be unable to stop it: then the record stays, and nothing waits for its room.
 // A slot is relieved by its rollout where that has its turn; so no spare that
 // finds no room keeps a slot from being rolled.
+//
+// One that does not serve goes as soon as its spare runs, though that may not be
+// ready either: the slot loses nothing. What is overdue (its node was to be empty by
+// now) goes although nothing has taken its place, as far down as the floor.
 //
 // An incumbent that is back on a damped node keeps its spare, if that is ready:
 // the node may be gone again in a moment.

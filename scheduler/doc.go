@@ -49,4 +49,14 @@
 // level (the number of replicas of the service there), and those left at a level
 // do not move. So the walk goes forward only, and feasibility is asked about once
 // per node and level.
+//
+// # Rebalancing
+//
+// Place never moves anything: a node that joins stays empty until something new is
+// placed. Rebalance says what would be placed elsewhere today: it goes over services
+// that have two more replicas on one node than on another, then over the fullest
+// nodes, asks for each replica where Place would put it now, and takes what gains as
+// much as a move costs (spreadGap, loadGap, countGap) and lowers the fleet's
+// imbalance. Since each move lowers that, it comes to an end, and what has been moved
+// is not moved again.
 package scheduler
