@@ -9,11 +9,12 @@
 //
 // What runs may be doubted in many ways at once, so what is started beside it keeps
 // to budgets (Budgets): spares for what cannot be reached, reliefs of what is on
-// nodes that cannot work. Reliefs are also how a node is drained and how the fleet is
-// rebalanced (drain.go, rebalance.go), and every stop is handed over: the agent is
-// told when nobody sends the replica traffic any more (handover.go). An exclusive slot has neither; it waits for fences, and
-// lease.go argues why it never has two running containers. What was decided of a
-// node is kept as a record, with its evidence and what was done because of it.
+// nodes that cannot work. An exclusive slot has neither; it waits for fences, and
+// lease.go argues why it never has two running containers. Reliefs are also how a
+// node is drained and how the fleet is rebalanced (drain.go, rebalance.go). Every
+// stop is handed over: an agent is told of it when nobody sends the replica traffic
+// any more (handover.go). What was decided of a node is kept as a record, with its
+// evidence and what was done because of it.
 //
 // It gives addresses, too: to each node a subnet as long as it is known, to each
 // service a virtual IP as long as it is there (network.go). They are in the records
