@@ -115,7 +115,7 @@ func TestLabCommands(t *testing.T) {
 	}
 	do("lab "+name+" is up: 1 nodes", "up", "--nodes", "1", "--containerd-only", "--bin-dir", base)
 	do(name, "list")
-	do("n1     on      10.200.0.11   10.64.1.0/24   containerd\n", "status")
+	do("n1     on      10.200.0.11   containerd\n", "status")
 	do("n1\n", "exec", "--node", "n1", "--", "hostname")
 	if _, err := orchctlLab("--name", name, "exec", "--", "sh", "-c", "exit 7"); exitCode(err) != 7 {
 		t.Errorf("exec of what exits 7: %v", err)
