@@ -34,8 +34,8 @@ type Names interface {
 
 // Connections are those that this node's kernel keeps: agent/netdev/netfilter.Connections.
 type Connections interface {
-	// To gives the connections that servers answer, TCP and UDP, but those that
-	// have come to their end.
+	// To gives the connections that servers answer, TCP and UDP, but those that are
+	// over.
 	To(ctx context.Context, servers func(netip.AddrPort) bool) ([]network.Connection, error)
 	// Cut forgets them; clients on this node that wait on one are told.
 	Cut(ctx context.Context, c []network.Connection) error

@@ -25,9 +25,12 @@ const (
 	answerTries = 2
 	// asksAtOnceMax bounds the servers that are asked at a time: they wait, mostly.
 	asksAtOnceMax = 64
-	// lookFirst and lookMax are the waits between looks at endpoints that were
-	// dropped while they had connections: they may die with them later.
+	// lookFirst is the wait between looks at endpoints that were dropped while they
+	// had connections: they are stopped soon after, and what is left of a connection
+	// then would catch a new one from the same port. After looksSoon of them, which
+	// is longer than most take to stop, the wait doubles up to lookMax.
 	lookFirst = time.Second
+	looksSoon = 30
 	lookMax   = 10 * time.Second
 )
 
@@ -38,6 +41,7 @@ type cutter struct {
 	dial        func(context.Context, netip.AddrPort) error
 	logger      *slog.Logger
 	notify      chan struct{}
+	asking      sync.WaitGroup
 
 	mu      sync.Mutex
 	watched map[server]*look
@@ -55,6 +59,7 @@ type server struct {
 type look struct {
 	next time.Time
 	wait time.Duration
+	done int
 }
 
 func newCutter(cfg Config) *cutter {
@@ -110,6 +115,7 @@ func (c *cutter) spare(put []wire.Endpoint) {
 }
 
 func (c *cutter) run(ctx context.Context) error {
+	defer c.asking.Wait()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -119,9 +125,7 @@ func (c *cutter) run(ctx context.Context) error {
 		case <-c.notify:
 		case <-timer.C:
 		}
-		if err := c.pass(ctx); err != nil && ctx.Err() == nil {
-			c.logger.Warn("cannot end connections to endpoints that are gone; trying again", "err", err)
-		}
+		c.say(ctx, c.pass(ctx))
 		timer.Reset(c.next())
 	}
 }
@@ -147,7 +151,9 @@ func (c *cutter) due() (map[server]bool, []uint16) {
 		if !l.next.After(now) {
 			due[s] = true
 			l.next = now.Add(l.wait)
-			l.wait = min(2*l.wait, lookMax)
+			if l.done++; l.done > looksSoon {
+				l.wait = min(2*l.wait, lookMax)
+			}
 		}
 	}
 	opened := c.opened
@@ -183,27 +189,41 @@ func (c *cutter) pass(ctx context.Context) error {
 			s.port = one.Server.Port()
 		}
 		switch {
-		case due[s] && one.Protocol == api.TCP:
+		case due[s] && one.Protocol == api.TCP && !one.Ending:
 			tcp[one.Server]++
 			used[s] = true
 		case due[s], one.Protocol == api.UDP && one.To == one.Server: // not led away
 			now = append(now, one)
 		}
 	}
-	err = c.connections.Cut(ctx, now)
-	if dead := c.dead(ctx, tcp); len(dead) > 0 {
-		// Asked anew: what has come since, and our own questions, go with them.
-		late, e := c.connections.To(ctx, func(a netip.AddrPort) bool { return dead[a] })
-		err = errors.Join(err, e, c.connections.Cut(ctx, late))
+	if len(tcp) > 0 {
+		c.asking.Go(func() { c.bury(ctx, tcp) }) // who is dropped meanwhile does not wait for it
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	for s := range due {
 		if !used[s] {
 			delete(c.watched, s)
 		}
 	}
-	return err
+	c.mu.Unlock()
+	return c.connections.Cut(ctx, now)
+}
+
+// bury ends the connections to those servers that are dead.
+func (c *cutter) bury(ctx context.Context, tcp map[netip.AddrPort]int) {
+	dead := c.dead(ctx, tcp)
+	if len(dead) == 0 {
+		return
+	}
+	// Listed anew: what has come since, and our own questions, go with them.
+	all, err := c.connections.To(ctx, func(a netip.AddrPort) bool { return dead[a] })
+	c.say(ctx, errors.Join(err, c.connections.Cut(ctx, all)))
+}
+
+func (c *cutter) say(ctx context.Context, err error) {
+	if err != nil && ctx.Err() == nil {
+		c.logger.Warn("cannot end connections to endpoints that are gone; trying again", "err", err)
+	}
 }
 
 // dead gives those servers that do not answer at all.

@@ -13,6 +13,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
 	"github.com/orchctl/orch/agent/plan"
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/network"
@@ -253,7 +256,7 @@ func TestDropThenDeath(t *testing.T) {
 		b.cutter.mu.Lock()
 		defer b.cutter.mu.Unlock()
 		for _, l := range b.cutter.watched {
-			return l.wait > lookFirst
+			return l.done > 0
 		}
 		return false
 	})
@@ -390,4 +393,45 @@ func TestFold(t *testing.T) {
 	if !got.Complete || len(got.Put) != 1 || got.Put[0].IP != "d" || len(got.Drop) != 0 {
 		t.Errorf("a complete one between: %+v", got)
 	}
+}
+
+// What is left of a connection to a replica that was dropped would catch a new one
+// from the same port. What others have left stays.
+func TestLeftoversGo(t *testing.T) {
+	w := newWorld(t)
+	e, other := w.replica("web", 0, "10.64.8.2", every), w.replica("web", 1, "10.64.7.3", every)
+	b := w.serving(web(), e, other)
+	leave := func(server string, port uint16, state uint8) {
+		client, to, from := net.ParseIP(nodeIP).To4(), net.ParseIP(vip).To4(), net.ParseIP(server).To4()
+		flow := &netlink.ConntrackFlow{FamilyType: unix.AF_INET, TimeOut: 100, ProtoInfo: &netlink.ProtoInfoTCP{State: state},
+			Forward: netlink.IPTuple{Protocol: unix.IPPROTO_TCP, SrcIP: client, DstIP: to, SrcPort: port, DstPort: 80},
+			Reverse: netlink.IPTuple{Protocol: unix.IPPROTO_TCP, SrcIP: from, DstIP: client, SrcPort: 80, DstPort: port}}
+		if err := netlink.ConntrackCreate(netlink.ConntrackTable, unix.AF_INET, flow); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left := func() (ports []int) {
+		flows, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range flows {
+			if f.Forward.SrcPort >= 5000 && f.Forward.SrcPort < 5010 {
+				ports = append(ports, int(f.Forward.SrcPort))
+			}
+		}
+		slices.Sort(ports)
+		return ports
+	}
+	const established, lastAck, timeWait, closed = 3, 6, 7, 8
+	leave("10.64.8.2", 5000, lastAck)
+	leave("10.64.8.2", 5001, closed)
+	leave("10.64.8.2", 5002, timeWait) // the kernel lets go of it itself
+	leave("10.64.8.2", 5003, established)
+	leave("10.64.7.3", 5004, lastAck)
+	if got := left(); len(got) != 5 {
+		t.Fatalf("left: %v", got)
+	}
+	b.tell(network.Update{Drop: []api.ReplicaKey{e.Replica}})
+	w.eventually(2*time.Second, "what is left goes", func() bool { return slices.Equal(left(), []int{5002, 5003, 5004}) })
 }

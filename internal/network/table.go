@@ -21,8 +21,9 @@ type Connection struct {
 	// To is what the client has connected to, Server who answers: they differ where
 	// a rule led it there.
 	To, Server netip.AddrPort
-	// Open is false for a TCP connection that is not made yet or has come to its end.
-	Open bool
+	// Open is false for a TCP connection that is not made yet, and for one that is
+	// Ending: it was reset, or both sides have said their last. Neither is one over UDP.
+	Open, Ending bool
 }
 
 // Table is a set of nftables rules: what the kernel has, or should have.

@@ -28,8 +28,7 @@ type Connections struct {
 	Spaces string
 }
 
-// To gives the connections that servers answer, TCP and UDP, unless they have come
-// to their end.
+// To gives the connections that servers answer, TCP and UDP, unless they are over.
 func (c Connections) To(ctx context.Context, servers func(netip.AddrPort) bool) ([]network.Connection, error) {
 	var out []network.Connection
 	err := whole(func() error {

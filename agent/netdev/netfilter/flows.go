@@ -19,9 +19,11 @@ import (
 // The kernel's states of a TCP connection (enum tcp_conntrack) that matter here.
 const (
 	synReceived = 2 // and below: it is being made
-	// timeWait and above: it has come to its end, and a new one of the same ports is
-	// led anew. Not so one whose last word never came, because the server had gone:
-	// for half a minute a new connection from its port would go where it went.
+	lastAck     = 6 // both sides have closed it, and one has not heard so yet
+	// timeWait: it is over, and a new one of the same ports is led anew. Not so in all
+	// other states. Where the last word never came, because the server had gone, or
+	// the server has reset it, a new connection from the same port goes where the old
+	// one went, for up to half a minute.
 	timeWait = 7
 )
 
@@ -33,7 +35,7 @@ const (
 )
 
 // flows asks the kernel for all connections, and visits those over TCP and UDP that
-// have not come to their end.
+// are not over.
 func flows(visit func(network.Connection)) error {
 	req := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_CTNETLINK<<8|nl.IPCTNL_MSG_CT_GET, unix.NLM_F_DUMP)
 	req.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_INET, Version: nl.NFNETLINK_V0})
@@ -106,8 +108,9 @@ func read(msg []byte) (c network.Connection, ok bool) {
 		c.Protocol = api.UDP
 		return c, true
 	case unix.IPPROTO_TCP:
-		c.Protocol, c.Open = api.TCP, state > synReceived
-		return c, state < timeWait
+		c.Protocol, c.Ending = api.TCP, state >= lastAck
+		c.Open = state > synReceived && !c.Ending
+		return c, state != timeWait
 	}
 	return c, false
 }
