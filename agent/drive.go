@@ -26,6 +26,9 @@ const (
 	startMax   = 2 * time.Minute
 	removeMax  = 2 * time.Minute
 	networkMax = time.Minute
+	// noSubnetMax is for a node to which the leader has given no subnet: whoever
+	// asks why nothing starts is to hear it soon.
+	noSubnetMax = 5 * time.Second
 	// stopSlack is the time above the grace in which SIGKILL must have worked; a
 	// restart of containerd fits in.
 	stopSlack = time.Minute
@@ -189,7 +192,11 @@ func (d *driver) carryOut(ctx context.Context, e plan.Effect) plan.Event {
 		info, err := d.cfg.Runtime.EnsureImage(ctx, e.Ref, func(message string) { d.tell(ctx, plan.Progress{Ref: e.Ref, Message: message}) })
 		return plan.Done{ID: e.ID, ImageID: info.ID, Failure: failure(err, api.ReasonImageError)}
 	case plan.SetupNetwork:
-		ctx, cancel := context.WithTimeout(ctx, networkMax)
+		limit := networkMax
+		if at, told := d.cfg.Network.Standing(); told && !at.Subnet.IsValid() && !e.HostNetwork {
+			limit = noSubnetMax
+		}
+		ctx, cancel := context.WithTimeout(ctx, limit)
 		defer cancel()
 		a, err := d.cfg.Network.Setup(ctx, e.Replica, e.HostNetwork)
 		done := plan.Done{ID: e.ID, Failure: failure(err, api.ReasonNetworkError)}

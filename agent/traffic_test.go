@@ -222,3 +222,27 @@ type filed struct{ *runtimetest.Network }
 func (filed) Files(k api.ReplicaKey) netdev.Files {
 	return netdev.Files{Hosts: "/files/" + k.Name() + "/hosts", ResolvConf: "/files/" + k.Name() + "/resolv.conf"}
 }
+
+// Where the leader has given no subnet that is told soon, and a subnet that comes
+// late is taken up.
+func TestNoSubnetIsToldSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.network.Narrow()
+		r.start()
+		l := r.next(10)
+		l.network(wire.NetworkSet{Complete: true, Cluster: "10.64.0.0/28", Services: "10.128.0.0/14", Why: "all are taken"})
+		synctest.Wait()
+		began := time.Now()
+		l.assign(t, wire.AssignmentSet{Complete: true, Put: []wire.Assignment{web(web0)}})
+		l.hear(func(s wire.StatusReport) bool {
+			return len(s.Replicas) == 1 && s.Replicas[0].Status.Reason == api.ReasonNetworkError && strings.Contains(s.Replicas[0].Status.Message, "no subnet")
+		})
+		if took := time.Since(began); took > noSubnetMax+time.Second {
+			t.Errorf("it is told after %s", took)
+		}
+		l.network(wire.NetworkSet{Complete: true, Cluster: "10.64.0.0/28", Services: "10.128.0.0/14", Subnet: "10.64.0.0/28"})
+		l.hear(ready)
+		r.stop()
+	})
+}

@@ -22,11 +22,13 @@ type Network struct {
 	set    *wire.NetworkSet // the sum of what was configured
 	health string
 	refuse error
+	narrow bool
+	moved  chan struct{} // closed when a set is taken up
 }
 
 // NewNetwork makes a network whose addresses come from next.
 func NewNetwork(next func() netip.Addr) *Network {
-	return &Network{have: map[api.ReplicaKey]netip.Addr{}, next: next}
+	return &Network{have: map[api.ReplicaKey]netip.Addr{}, next: next, moved: make(chan struct{})}
 }
 
 // Run implements agent.Network.
@@ -42,6 +44,8 @@ func (n *Network) Configure(_ context.Context, set wire.NetworkSet) error {
 	if n.refuse != nil {
 		return n.refuse
 	}
+	close(n.moved)
+	n.moved = make(chan struct{})
 	if set.Complete || n.set == nil {
 		if !set.Complete {
 			return fmt.Errorf("configure network: changes came before a complete set: %+v", set)
@@ -86,6 +90,13 @@ func (n *Network) Refuse(err error) {
 	n.refuse = err
 }
 
+// Narrow makes Setup wait for a subnet, as the kernel's network does.
+func (n *Network) Narrow() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.narrow = true
+}
+
 // Ail is what Health says from now on.
 func (n *Network) Ail(words string) {
 	n.mu.Lock()
@@ -104,9 +115,20 @@ func (n *Network) Health() string {
 func (n *Network) Files(api.ReplicaKey) netdev.Files { return netdev.Files{} }
 
 // Setup implements agent.Network, as do Teardown and Prune.
-func (n *Network) Setup(_ context.Context, key api.ReplicaKey, hostNetwork bool) (netdev.Attachment, error) {
+func (n *Network) Setup(ctx context.Context, key api.ReplicaKey, hostNetwork bool) (netdev.Attachment, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	for n.narrow && !hostNetwork && (n.set == nil || n.set.Subnet == "") {
+		moved := n.moved
+		n.mu.Unlock()
+		select {
+		case <-moved:
+			n.mu.Lock()
+		case <-ctx.Done():
+			n.mu.Lock()
+			return netdev.Attachment{}, fmt.Errorf("set up network of %s: no subnet: %w", key, ctx.Err())
+		}
+	}
 	if _, ok := n.have[key]; !ok {
 		n.have[key] = n.next()
 	}
