@@ -38,7 +38,7 @@ test: deps unit sim e2e ## all tests
 
 # Packages whose tests start real processes, one at a time: they are bound by
 # time, and would disturb each other.
-REAL := ./agent/ctrd ./agent/netdev ./internal/evidence ./internal/lab/... ./internal/store/etcd ./internal/controller/election
+REAL := ./agent/ctrd ./agent/netdev ./agent/traffic ./internal/evidence ./internal/lab/... ./internal/store/etcd ./internal/controller/election
 
 .PHONY: unit
 unit: ## unit tests under the race detector

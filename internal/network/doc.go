@@ -10,5 +10,5 @@
 //
 //	Cluster ──► Subnet(i), VIP(i)              internal/controller/core keeps who has which
 //	Standing + peers ──► routes                agent/netdev ──► netlink
-//	services + endpoints ──► Ruleset ──diff──► agent/netdev ──► nftables
+//	services + endpoints ──► Picture ──Change──► agent/netdev/netfilter ──► nftables
 package network

@@ -39,12 +39,9 @@ type at struct {
 
 func (a at) String() string { return fmt.Sprintf("%s . %d", a.proto, a.port) }
 
-// affinitySizeMax bounds the clients that are remembered for one replica: a flood
+// AffinitySizeMax bounds the clients that are remembered for one replica: a flood
 // of sources must not take the kernel's memory.
-const affinitySizeMax = 65536
-
-// AffinitySizeMax: see affinitySizeMax.
-const AffinitySizeMax = affinitySizeMax
+const AffinitySizeMax = 65536
 
 // part computes what a service has in the table.
 func (p *Picture) part(k api.Key) part {
