@@ -156,8 +156,9 @@ func (r *rebalance) countStrain(s, times int64) {
 }
 
 // imbalance joins two measures, both from 0 to 1: how unevenly services are spread
-// over the open nodes, and how unevenly these are loaded (the deviation of their
-// strains, as a share of the largest that there can be).
+// over the open nodes, and how unevenly these are loaded. The latter reads as the
+// share of them that might as well be empty: where one of five has nothing and the
+// others have as much each, a quarter of the four that could be.
 func (r *rebalance) imbalance() float64 {
 	k := float64(len(r.open))
 	if k < 2 {
@@ -168,7 +169,7 @@ func (r *rebalance) imbalance() float64 {
 		spread = max(0, r.excess) / float64(r.weight)
 	}
 	if s := float64(r.sum); s > 0 {
-		load = math.Sqrt(max(0, (k*float64(r.squares)-s*s)/(s*s*(k-1))))
+		load = max(0, 1-s*s/(k*float64(r.squares))) * k / (k - 1)
 	}
 	return 1 - (1-spread)*(1-load)
 }
@@ -356,50 +357,49 @@ func (r *rebalance) kinds(n *node, wanted func(*binding) bool) []*binding {
 // and tells whether it moved any.
 func (r *rebalance) evenLoad() bool {
 	any := false
-	stuck := map[*node]bool{}
-	for !r.ended() {
-		n := r.fullest(stuck)
-		if n == nil {
-			break
+	full := r.fullest()
+	for i, n := range full {
+		for !r.ended() && (i+1 == len(full) || strain(n) >= strain(full[i+1])) && r.evenNode(n) {
+			any = true
 		}
-		var best *binding
-		var bestTo *node
-		var bestWhy string
-		least := math.Inf(1)
-		for _, b := range r.kinds(n, func(*binding) bool { return true }) {
-			if r.tries >= rebalanceTriesMax {
-				break
-			}
-			if to, why, then := r.gain(b); to != nil && then < least {
-				best, bestTo, bestWhy, least = r.f.bindings[b.key], to, why, then
-			}
-		}
-		if best == nil {
-			stuck[n] = true
-			continue
-		}
-		r.move(best, bestTo, bestWhy)
-		any = true
 	}
 	return any && !r.ended()
 }
 
-// fullest gives the open node of the largest strain that is so much fuller, or has
-// so many more replicas, than another, that something may be worth moving; nil: none.
-func (r *rebalance) fullest(but map[*node]bool) *node {
-	var found *node
-	most, leastStrain, leastBound := int64(0), int64(math.MaxInt64), math.MaxInt
+// evenNode moves one replica from the node.
+func (r *rebalance) evenNode(n *node) bool {
+	var best *binding
+	var bestTo *node
+	var bestWhy string
+	least := math.Inf(1)
+	for _, b := range r.kinds(n, func(*binding) bool { return true }) {
+		if r.tries >= rebalanceTriesMax {
+			break
+		}
+		if to, why, then := r.gain(b); to != nil && then < least {
+			best, bestTo, bestWhy, least = r.f.bindings[b.key], to, why, then
+		}
+	}
+	if best == nil {
+		return false
+	}
+	r.move(best, bestTo, bestWhy)
+	return true
+}
+
+// fullest gives the open nodes that are so much fuller than another, or have so many
+// more replicas, that something may be worth moving: those of the largest strain
+// first.
+func (r *rebalance) fullest() []*node {
+	leastStrain, leastBound := int64(math.MaxInt64), math.MaxInt
 	for _, n := range r.open {
 		leastStrain, leastBound = min(leastStrain, strain(n)), min(leastBound, len(n.bound))
 	}
-	for _, n := range r.open {
-		s := strain(n)
-		if but[n] || s-leastStrain < loadGap && len(n.bound)-leastBound-1 < countGap {
-			continue
-		}
-		if found == nil || s > most || s == most && n.name < found.name {
-			found, most = n, s
-		}
-	}
-	return found
+	full := slices.DeleteFunc(slices.Clone(r.open), func(n *node) bool {
+		return strain(n)-leastStrain < loadGap && len(n.bound)-leastBound-1 < countGap
+	})
+	slices.SortFunc(full, func(a, b *node) int {
+		return cmp.Or(cmp.Compare(strain(b), strain(a)), cmp.Compare(a.name, b.name))
+	})
+	return full
 }
