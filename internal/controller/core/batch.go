@@ -96,7 +96,7 @@ func (c *Core) release(e Effect) {
 		s.Set.StoreRevision = c.rev
 		e = s
 	case SendEndpoints:
-		c.handovers.told = max(c.handovers.told, s.Set.Version)
+		c.toldEndpoints(s.Set.Version)
 	case SendNetwork:
 		if c.current(s.Node, s.Session) == nil {
 			return

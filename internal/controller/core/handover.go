@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -36,11 +37,20 @@ type handovers struct {
 	asked  uint64
 	behind []*node
 	told   uint64 // the newest version that went down a session
+	// tellings are when versions went down first, of the last HandoverMax: a
+	// withdrawal may have waited for a commit for longer than that.
+	tellings []telling
+}
+
+// telling is when agents were told of a version, and of all below it.
+type telling struct {
+	version uint64
+	at      time.Time
 }
 
 // withdrawn: the filling is no endpoint any more.
 func (c *Core) withdrawn(f *filling) {
-	f.withdrawnAt = c.now
+	f.wasEndpoint, f.withdrawn = true, 0
 	c.handovers.left = append(c.handovers.left, f)
 }
 
@@ -48,13 +58,37 @@ func (c *Core) withdrawn(f *filling) {
 // traffic. It costs nothing to ask: what was no endpoint for longer than any
 // hand-over lasts has none to be waited for.
 func (c *Core) handOver(f *filling) {
-	recent := !f.withdrawnAt.IsZero() && c.now.Sub(f.withdrawnAt) < c.budgets.HandoverMax
-	if !recent && !f.loaded {
+	if !f.loaded && !(f.wasEndpoint && c.toldOfLate(f.withdrawn)) {
 		c.sendToNode(f.node, c.assignmentOf(f))
 		return
 	}
 	f.handing = true
 	c.handovers.due = append(c.handovers.due, f)
+}
+
+// toldEndpoints notes that agents are told of a version now.
+func (c *Core) toldEndpoints(version uint64) {
+	h := &c.handovers
+	if version <= h.told {
+		return
+	}
+	h.told = version
+	old := 0
+	for old < len(h.tellings) && c.now.Sub(h.tellings[old].at) >= c.budgets.HandoverMax {
+		old++
+	}
+	h.tellings = append(slices.Delete(h.tellings, 0, old), telling{version, c.now})
+}
+
+// toldOfLate tells whether agents may not have had HandoverMax to take up a version
+// yet; 0 is the one of this turn.
+func (c *Core) toldOfLate(version uint64) bool {
+	h := &c.handovers
+	if version == 0 || version > h.told {
+		return true
+	}
+	i, _ := slices.BinarySearchFunc(h.tellings, version, func(x telling, v uint64) int { return cmp.Compare(x.version, v) })
+	return i < len(h.tellings) && c.now.Sub(h.tellings[i].at) < c.budgets.HandoverMax
 }
 
 // beginHandovers begins anew with what the term before was stopping: agents may

@@ -84,7 +84,7 @@ type filling struct {
 	// version of the endpoints that is without it; see handover.go.
 	handing     bool
 	withdrawn   uint64
-	withdrawnAt time.Time
+	wasEndpoint bool // in this term
 
 	sent       uint64 // sequence of the assignment set that told of it last, in this session
 	loaded     bool   // from the store, and not heard of since
