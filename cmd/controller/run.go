@@ -107,7 +107,7 @@ func run(ctx context.Context, c *config, out io.Writer, log *slog.Logger) error 
 	var ctl *controller.Controller
 	sender := images.NewSender(shelf, func() images.Relays { return ctl.Sessions() }, log)
 	conf := controller.Config{Name: c.name, Store: st.Store, Eligible: st.eligible, Authority: authority,
-		BootID: bootID, Prober: &evidence.Prober{}, Liveness: c.limits.liveness, Budgets: c.limits.budgets, Network: c.network.cluster, SinceBoot: boottime.Now, NewID: rand.Text, Log: log,
+		BootID: bootID, Prober: &evidence.Prober{}, Liveness: c.limits.liveness, Budgets: c.limits.budgets, KeptPorts: c.keptPorts(), Network: c.network.cluster, SinceBoot: boottime.Now, NewID: rand.Text, Log: log,
 		SessionOpened: func(ctx context.Context, node string, cert *x509.Certificate) { sender.Offer(ctx, node, cert) }}
 	if talk != nil {
 		conf.Gossip, conf.GossipPeers = talk, func() []string { return peers(talk) }

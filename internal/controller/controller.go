@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/controller/core"
 	"github.com/orchctl/orch/internal/controller/election"
 	"github.com/orchctl/orch/internal/controller/identity"
@@ -63,6 +64,8 @@ type Config struct {
 	// Liveness and Budgets may be zero: the defaults.
 	Liveness liveness.Limits
 	Budgets  core.Budgets
+	// KeptPorts: see core.Config.
+	KeptPorts map[api.HostPort]string
 	// Network is the replicas' network, where the store does not say yet. Zero:
 	// network.DefaultCluster.
 	Network network.Cluster

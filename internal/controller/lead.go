@@ -32,7 +32,7 @@ func (c *Controller) lead(ctx context.Context, lease election.Lease) error {
 	if err != nil {
 		return fmt.Errorf("read tokens and names: %w", err)
 	}
-	k := core.New(core.Config{Incarnation: c.incarnation, Term: lease.Term, BootID: c.cfg.BootID, Limits: commits.Limits(), Liveness: c.cfg.Liveness, Budgets: c.cfg.Budgets, Network: c.cfg.Network})
+	k := core.New(core.Config{Incarnation: c.incarnation, Term: lease.Term, BootID: c.cfg.BootID, Limits: commits.Limits(), Liveness: c.cfg.Liveness, Budgets: c.cfg.Budgets, KeptPorts: c.cfg.KeptPorts, Network: c.cfg.Network})
 	if err := k.Load(kvs, rev); err != nil {
 		return err
 	}

@@ -43,6 +43,9 @@ type Config struct {
 	// VerdictHistory is how many verdict records of a node are kept; 0 means 100.
 	VerdictHistory int
 	Budgets        Budgets
+	// KeptPorts are ports of the nodes that no service may have there, and whose they
+	// are in words: published, they would lead what is meant for those elsewhere.
+	KeptPorts map[api.HostPort]string
 	// Network is the replicas' network where the store does not say yet; the zero
 	// value means network.DefaultCluster.
 	Network network.Cluster

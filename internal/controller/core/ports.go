@@ -102,7 +102,7 @@ func (c *Core) portConflicts(changed []*service) error {
 			continue
 		}
 		for _, x := range claimsOf(&s.newest().Template) {
-			why := ""
+			why := c.kept(x)
 			for _, o := range beside[x.port] {
 				if why == "" && o.key != s.key {
 					why = holds(o, x)
@@ -122,6 +122,15 @@ func (c *Core) portConflicts(changed []*service) error {
 		return nil
 	}
 	return fmt.Errorf("%w: %w", ErrInvalid, wrong)
+}
+
+// kept words that a port of the nodes is no service's; "" if it may be one's.
+func (c *Core) kept(x claim) string {
+	whose, kept := c.cfg.KeptPorts[api.HostPort{Port: x.number, Protocol: x.protocol}]
+	if !kept {
+		return ""
+	}
+	return fmt.Sprintf("port %s of the nodes is kept for %s: choose another", x.port, whose)
 }
 
 // holds words that the newest revision of another service has the port.

@@ -163,3 +163,22 @@ func TestAPortIsFreeWhenNothingHasIt(t *testing.T) {
 		t.Errorf("%d claims are left", n)
 	}
 }
+
+// What leads to a node itself is no service's: published, it would cut it off.
+func TestKeptPorts(t *testing.T) {
+	f := &fleet{t: t, now: start, kv: map[string][]byte{}, commits: true, agents: map[string]*agent{}, replies: map[uint64]Reply{}, seen: map[ViewKey]any{}}
+	f.conf.KeptPorts = map[api.HostPort]string{{Port: 22, Protocol: api.TCP}: "the node itself"}
+	f.elect()
+	for _, mode := range []string{"every", "host", "hostNetwork"} {
+		err := f.apply("1"+mode, publishing("web", 22, mode)).Err
+		if err == nil || !strings.Contains(err.Error(), "port 22/TCP of the nodes is kept for the node itself: choose another") {
+			t.Errorf("%s: %v", mode, err)
+		}
+	}
+	if err := f.apply("2", publishing("web", 22, "udp")).Err; err != nil {
+		t.Error(err)
+	}
+	if err := f.apply("3", publishing("ssh", 2222, "every")).Err; err != nil {
+		t.Error(err)
+	}
+}
