@@ -309,7 +309,6 @@ func (r *recorder) Update(put []wire.Endpoint, _ []api.ReplicaKey, _ []wire.Serv
 type stubborn struct {
 	refuse  atomic.Bool
 	applied atomic.Int64
-	whole   atomic.Int64
 	gate    chan struct{}
 }
 

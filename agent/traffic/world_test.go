@@ -257,10 +257,9 @@ type balancer struct {
 	w    *world
 	stop func()
 
-	mu     sync.Mutex
-	mark   uint64
-	told   uint64
-	update network.Update
+	mu   sync.Mutex
+	mark uint64
+	told uint64
 }
 
 func (w *world) config() Config {

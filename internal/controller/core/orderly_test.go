@@ -28,12 +28,11 @@ func TestNothingTakesAServiceBelowItsFloor(t *testing.T) {
 // upkeep is a fleet whose operators do not leave it alone.
 type upkeep struct {
 	*fleet
-	r       *rand.Rand
-	names   []string
-	before  map[string]served
-	deeds   []string
-	drains  int
-	stopped int
+	r      *rand.Rand
+	names  []string
+	before map[string]served
+	deeds  []string
+	drains int
 }
 
 // served is how many slots of a service were served, under which spec.
