@@ -324,3 +324,26 @@ func TestNodeWords(t *testing.T) {
 		t.Errorf("said again: %v, %+v", err, f.published("n1").Spec.Drain)
 	}
 }
+
+// A deadline that passes while verdicts are frozen is kept when they are not any more.
+func TestDrainDeadlineWhileFrozen(t *testing.T) {
+	f := nodes(t, 9, Config{})
+	f.apply("1", surging(web(9, "a:1"), 1, 1))
+	f.pass(5 * time.Second)
+	for i := range 8 {
+		f.word(fmt.Sprintf("n%d", i+1), "cordon")
+	}
+	f.drainBy("n9", 5*time.Second)
+	f.loseAgent("n1", "n2", "n3", "n4")
+	f.pass(10 * time.Second)
+	if !f.core.Frozen() || len(f.events("n9", "DrainDeadline")) != 1 || f.on("n9", "web") != 1 {
+		t.Fatalf("frozen %t, events %q, n9 holds %v", f.core.Frozen(), f.events("n9", "DrainDeadline"), f.agents["n9"].holds)
+	}
+	f.mustWait("n9", "nothing is moved while verdicts are frozen")
+	f.step(Thaw{Ticket: 900, By: "user root"})
+	f.turn()
+	f.pass(3 * time.Second)
+	if f.on("n9", "web") != 0 || f.published("n9").Spec.Drain.Done.IsZero() {
+		t.Errorf("n9 holds %v; %v", f.agents["n9"].holds, f.published("n9").Status.DrainWaits)
+	}
+}

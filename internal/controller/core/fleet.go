@@ -3,6 +3,7 @@ package core
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -67,7 +68,10 @@ func (c *Core) setFrozen(e liveness.SetFrozen) {
 	}
 	c.event("", api.KindFleet, api.FleetName, kind, what, withEvidence(e.Why, e.Evidence))
 	c.reliefs.due = true
-	c.roomMade() // for reliefs that were held
+	c.roomMade()                                                      // for reliefs that were held
+	for _, name := range slices.Sorted(maps.Keys(c.reliefs.drains)) { // and what is overdue
+		c.nodeChanged(c.nodes[name])
+	}
 }
 
 // withEvidence is for what has no record that keeps it.
