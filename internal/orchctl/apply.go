@@ -189,6 +189,29 @@ type feed struct {
 // wait returns when every watch has ended; end their context first.
 func (f *feed) wait() { <-f.done }
 
+// all tells see what is there, until each watch has told all of it or enough comes;
+// nil waits for all.
+func (f *feed) all(ctx context.Context, enough <-chan time.Time, see func(sighting)) error {
+	for left := f.n; left > 0; {
+		select {
+		case s := <-f.ch:
+			switch {
+			case s.err != nil:
+				return s.err
+			case s.news == synced:
+				left--
+			default:
+				see(s)
+			}
+		case <-enough:
+			return nil
+		case <-ctx.Done():
+			return errors.New("interrupted: nothing was sent to the controller")
+		}
+	}
+	return nil
+}
+
 // listsOf are the services and replicas of some namespaces.
 func listsOf(namespaces []string) []*orchv1.ListRequest {
 	var out []*orchv1.ListRequest

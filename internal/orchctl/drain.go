@@ -172,22 +172,7 @@ type drainNode struct {
 // look takes in what is there before the word.
 func (w *drainWait) look(ctx context.Context, f *feed) error {
 	w.known = map[string]*api.Node{}
-	for left := f.n; left > 0; {
-		select {
-		case s := <-f.ch:
-			switch {
-			case s.err != nil:
-				return s.err
-			case s.news == synced:
-				left--
-			default:
-				w.see(s)
-			}
-		case <-ctx.Done():
-			return errors.New("interrupted: nothing was sent to the controller")
-		}
-	}
-	return nil
+	return f.all(ctx, nil, func(s sighting) { w.see(s) })
 }
 
 // see takes in one sighting, and gives a replica that is gone.

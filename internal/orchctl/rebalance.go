@@ -2,7 +2,6 @@ package orchctl
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -140,22 +139,7 @@ type move struct {
 }
 
 func (w *moveWait) look(ctx context.Context, f *feed) error {
-	for left := f.n; left > 0; {
-		select {
-		case s := <-f.ch:
-			switch {
-			case s.err != nil:
-				return s.err
-			case s.news == synced:
-				left--
-			default:
-				w.see(s)
-			}
-		case <-ctx.Done():
-			return errors.New("interrupted: nothing was sent to the controller")
-		}
-	}
-	return nil
+	return f.all(ctx, nil, w.see)
 }
 
 func (w *moveWait) see(s sighting) {

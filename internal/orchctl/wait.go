@@ -31,26 +31,10 @@ type waiting struct {
 // look takes in what is there before the change; it does not wait long for it,
 // for the change matters more than its times.
 func (w *waiting) look(ctx context.Context, f *feed) error {
-	enough := time.After(firstLook)
-	for left := f.n; left > 0; {
-		select {
-		case s := <-f.ch:
-			switch {
-			case s.err != nil:
-				return s.err
-			case s.news == synced:
-				left--
-			default:
-				w.early = append(w.early, s)
-				w.before[s.o.key()] = true
-			}
-		case <-enough:
-			return nil
-		case <-ctx.Done():
-			return fmt.Errorf("interrupted: nothing was sent to the controller")
-		}
-	}
-	return nil
+	return f.all(ctx, time.After(firstLook), func(s sighting) {
+		w.early = append(w.early, s)
+		w.before[s.o.key()] = true
+	})
 }
 
 // begin makes a track of everything applied.
