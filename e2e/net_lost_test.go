@@ -16,6 +16,8 @@ const (
 	// lostRequests are made at least while a service is updated, drained, scaled.
 	lostRequests = 20_000
 	lostRate     = 1000
+	// lostRounds of an update, a drain and a scale fill the time that they take.
+	lostRounds = 6
 	// dullMax is how long after a power cut new connections may still fail. The aim
 	// is 1 s (make bench-net); here the machine also runs other things.
 	dullMax = 3 * time.Second
@@ -40,14 +42,14 @@ func webAt(name string, replicas, publish int, spec string) string {
 	return service(name, replicas, spec, netPortsAt(publish))
 }
 
-// lost: rolling updates of all replicas, drains of nodes and scaling down lose no
-// request.
+// lost: rolling updates of all replicas, drains of nodes and scaling from six to two
+// lose no request.
 func (n *netFleet) lost(t *testing.T) {
 	client := n.oneClient(t)
 	yaml := webAt("web", 6, 18500, "")
 	n.apply(t, "web", yaml)
-	under := rig.Under{Service: "web", Client: client, Port: 8080, Publish: 18500, Rate: lostRate, AtLeast: lostRequests * 11 / 10}
-	ways, err := under.Run(t.Context(), n.Fleet, func(ctx context.Context) error { return n.Churn(ctx, "web", yaml, client.Spec.Node) })
+	under := rig.Under{Service: "web", Client: client, Port: 8080, Publish: 18500, Rate: lostRate, AtLeast: lostRequests}
+	ways, err := under.Run(t.Context(), n.Fleet, func(ctx context.Context) error { return n.Churn(ctx, lostRounds, "web", yaml, client.Spec.Node) })
 	noneLost(t, ways, lostRequests)
 	must(t, err)
 	if t.Failed() {

@@ -310,6 +310,8 @@ func (n *netFleet) crossNode(t *testing.T) {
 		}
 		all(t, "GETs from the node "+node+" itself", n.outside(t, node, load.Job{Kind: load.HTTP, Targets: urls, Count: 2 * len(urls), Fresh: true}))
 	}
+	// What orch says of it itself.
+	must(t, n.Must(t.Context(), "net", "check"))
 	stop, err := n.Server(t.Context(), "", "-port", "18900")
 	must(t, err)
 	defer stop()

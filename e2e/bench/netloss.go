@@ -24,6 +24,7 @@ const (
 
 	lostRequests = 20_000
 	lostRate     = 1000
+	lostRounds   = 10
 	lossRuns     = 10
 	lossReplicas = 6
 	lossPublish  = 18080
@@ -174,7 +175,7 @@ func netLost(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	atLeast := lostRequests * 11 / 10
+	rounds, atLeast := b.runs(lostRounds, 2), lostRequests
 	if b.quick {
 		atLeast = 0
 	}
@@ -196,7 +197,7 @@ func netLost(ctx context.Context, b *bench) error {
 			return err
 		}
 		under := rig.Under{Service: "web", Client: client[0], Port: 8080, Publish: lossPublish, Rate: lostRate, AtLeast: atLeast}
-		ways, err := under.Run(ctx, b.Fleet, func(ctx context.Context) error { return b.Churn(ctx, "web", string(text), clientNode) })
+		ways, err := under.Run(ctx, b.Fleet, func(ctx context.Context) error { return b.Churn(ctx, rounds, "web", string(text), clientNode) })
 		for way, r := range ways {
 			b.note("lost, %s: %s", way, r)
 		}
@@ -208,7 +209,7 @@ func netLost(ctx context.Context, b *bench) error {
 			return fmt.Errorf("%d requests were made, want %d", requests, lostRequests)
 		}
 		return errors.Join(
-			b.add("net.lost", "1", []float64{float64(failed)}, at, report.AtMost(0, "in two rolling updates, two drains, two scales from 6 to 2")),
+			b.add("net.lost", "1", []float64{float64(failed)}, at, report.AtMost(0, fmt.Sprintf("in %d rolling updates, %d drains, %d scales from 6 to 2", rounds, rounds, rounds))),
 			b.add("net.lost.of", "1", []float64{float64(requests)}, at, report.Aim{Beside: "virtual IP and published port, kept and fresh connections"}))
 	})
 }

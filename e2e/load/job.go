@@ -37,6 +37,8 @@ type Job struct {
 	Server  string `json:",omitempty"` // host:port of a DNS server
 	// Count of requests in all; 0: until the job is ended.
 	Count int `json:",omitempty"`
+	// AtLeast so many requests are made even if the job is ended before.
+	AtLeast int `json:",omitempty"`
 	// For is how long at most; 0: without limit.
 	For time.Duration `json:",omitempty"`
 	// Rate is requests per second of all workers together; 0: as fast as they go.
@@ -67,7 +69,7 @@ func (j *Job) check() error {
 	if j.Workers < 0 || j.Workers > WorkersMax {
 		return fmt.Errorf("job: %d workers: want 1 to %d", j.Workers, WorkersMax)
 	}
-	if j.Count < 0 || j.Rate < 0 || j.For < 0 || j.Timeout < 0 || j.Size < 0 || j.Size > 1<<20 {
+	if j.Count < 0 || j.AtLeast < 0 || j.Rate < 0 || j.For < 0 || j.Timeout < 0 || j.Size < 0 || j.Size > 1<<20 {
 		return errors.New("job: a number is negative, or the size above 1 MiB")
 	}
 	j.Workers = max(j.Workers, 1)

@@ -107,6 +107,9 @@ func TestRateAndEnd(t *testing.T) {
 	if r.Requests > 60 || r.Failed > 0 || int64(r.Requests) != asked.Load() {
 		t.Errorf("asked %d times in half a second at 100/s: %+v", asked.Load(), r)
 	}
+	if r := run(t, Job{Kind: HTTP, Targets: []string{s.URL}, AtLeast: 100, Workers: 8, For: time.Millisecond}); r.Requests < 100 || r.Requests > 108 || r.Failed > 0 {
+		t.Errorf("asked for at least 100: %+v", r)
+	}
 }
 
 func TestEcho(t *testing.T) {

@@ -19,6 +19,7 @@ type request func(ctx context.Context, n int) (answer, error)
 type pacer struct {
 	mu    sync.Mutex
 	count int // 0: without end
+	least int // as many turns are given even after the end
 	step  time.Duration
 	taken int
 	next  time.Time
@@ -31,9 +32,12 @@ const lateMax = 50 * time.Millisecond
 // turn waits for the next turn; false: there is none any more.
 func (p *pacer) turn(ctx context.Context) (int, bool) {
 	p.mu.Lock()
-	if p.count > 0 && p.taken == p.count || ctx.Err() != nil {
+	if p.count > 0 && p.taken == p.count || p.taken >= p.least && ctx.Err() != nil {
 		p.mu.Unlock()
 		return 0, false
+	}
+	if p.taken < p.least {
+		ctx = context.WithoutCancel(ctx)
 	}
 	n := p.taken
 	p.taken++
@@ -99,7 +103,7 @@ func (t *tally) add(began time.Time, took time.Duration, a answer, err error, ke
 // repeat asks again and again, as the job says, and adds up.
 func repeat(ctx context.Context, j Job, ask request) Report {
 	r := Report{Began: time.Now()}
-	p := &pacer{count: j.Count, next: r.Began}
+	p := &pacer{count: j.Count, least: j.AtLeast, next: r.Began}
 	if j.Rate > 0 {
 		p.step = time.Second / time.Duration(j.Rate)
 	}

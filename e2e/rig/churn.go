@@ -12,14 +12,15 @@ import (
 // churnStep is how long one step of Churn may take.
 const churnStep = time.Minute
 
-// Churn does to a service of six replicas what must lose no request: a rolling
-// update of all to version 2.0 of the web image, the drain of a node that runs some
-// of it, scaling from six to two; and then once more with version 1.0 and another
-// node. yaml is its manifest, with 1.0. The node keep is not drained.
-func (f *Fleet) Churn(ctx context.Context, service, yaml, keep string) error {
+// Churn does to a service of six replicas what must lose no request, again and again:
+// a rolling update of all to version 2.0 of the web image, or back to 1.0, the drain
+// of a node that runs some of it, scaling from six to two. yaml is its manifest, with
+// 1.0. The node keep is not drained.
+func (f *Fleet) Churn(ctx context.Context, rounds int, service, yaml, keep string) error {
 	const many, few = 6, 2
 	drained := ""
-	for _, version := range []string{"web:2.0", "web:1.0"} {
+	for round := range rounds {
+		version := []string{"web:2.0", "web:1.0"}[round%2]
 		if err := f.ApplyText(ctx, strings.Replace(yaml, "web:1.0", version, 1), true); err != nil {
 			return err
 		}

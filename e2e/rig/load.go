@@ -176,9 +176,10 @@ func (f *Fleet) WebURLs(ctx context.Context, port int) ([]string, error) {
 }
 
 // Under asks a service all the while that act runs, and longer where fewer than
-// atLeast requests were made each way: through its virtual IP from a replica, and
+// AtLeast requests were made by then: through its virtual IP from a replica, and
 // through its published port on every node from beside them; each on connections
-// that are kept and on fresh ones. rate is requests per second of all four.
+// that are kept and on fresh ones. Rate and AtLeast are
+// of all four.
 type Under struct {
 	Service string
 	// Client is a replica of another service that runs `web -load`; it is not to
@@ -244,9 +245,8 @@ func (u Under) Run(ctx context.Context, f *Fleet, act func(context.Context) erro
 		}
 		return out, errors.Join(errs...)
 	}
-	began := time.Now()
 	for _, fresh := range []bool{false, true} {
-		j := load.Job{Kind: load.HTTP, Rate: max(1, u.Rate/ways), Workers: underWorkers, Fresh: fresh, Timeout: u.Timeout}
+		j := load.Job{Kind: load.HTTP, Rate: max(1, u.Rate/ways), AtLeast: u.AtLeast / ways, Workers: underWorkers, Fresh: fresh, Timeout: u.Timeout}
 		kind := map[bool]string{false: keptWay, true: freshWay}[fresh]
 		if u.Port > 0 && err == nil {
 			j.Targets = []string{fmt.Sprintf("http://%s:%d/whoami", s.Status.VIP, u.Port)}
@@ -262,11 +262,6 @@ func (u Under) Run(ctx context.Context, f *Fleet, act func(context.Context) erro
 		}
 	}
 	acted := act(ctx)
-	// The rate is a bound, so that the number comes from the time that it takes.
-	enough := began.Add(time.Duration(float64(u.AtLeast) / float64(max(1, u.Rate)) * float64(time.Second)))
-	if acted == nil {
-		acted = pass(ctx, time.Until(enough))
-	}
 	reports, err := stopAll()
 	return reports, errors.Join(acted, err)
 }

@@ -22,6 +22,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
@@ -282,13 +283,26 @@ func (f *Fleet) HTTP(timeout time.Duration) *http.Client {
 	return &http.Client{Timeout: timeout, Transport: &http.Transport{DialContext: f.Lab.Dial, DisableKeepAlives: true}}
 }
 
+// reachMax is how long after the leader's word that a replica is ready a node may
+// refuse what is for it: the nodes hear of it at that time. (net.reachable tells how
+// long it really takes: some hundredths of a second.)
+const reachMax = time.Second
+
 // Get asks a node's published port and gives the body of a 200.
 func (f *Fleet) Get(ctx context.Context, node string, port int, path string) (string, error) {
 	addr, err := f.Address(ctx, node)
 	if err != nil {
 		return "", err
 	}
-	return f.Fetch(ctx, fmt.Sprintf("http://%s:%d%s", addr, port, path))
+	for began := time.Now(); ; {
+		body, err := f.Fetch(ctx, fmt.Sprintf("http://%s:%d%s", addr, port, path))
+		if !errors.Is(err, syscall.ECONNREFUSED) || time.Since(began) > reachMax {
+			return body, err
+		}
+		if err := pass(ctx, pollEvery); err != nil {
+			return "", err
+		}
+	}
 }
 
 // Address is a node's own address in the lab.
