@@ -296,3 +296,13 @@ func TestReliefThatWaitsIsHeldByAFreeze(t *testing.T) {
 		}
 	}
 }
+
+// A dry run takes no virtual IP, and may not say that there is none.
+func TestDryRunDoesNotLackAVirtualIP(t *testing.T) {
+	f := threeNodes(t)
+	f.step(Apply{Ticket: 99, Services: []*api.Service{web(3, "a:1")}, DryRun: true})
+	f.turn()
+	if r := f.replies[99].Value.(ApplyResult).Applied[0].Service.Status.Reasons; len(r) > 0 {
+		t.Errorf("it says %q", r)
+	}
+}

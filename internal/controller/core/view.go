@@ -282,7 +282,7 @@ func (c *Core) reasons(s *service) []string {
 		}
 		return out
 	}
-	if s.lacksVIP() {
+	if c.addresses.starvedServices[s.key] && s.lacksVIP() { // in a dry run it is not asked for
 		out = append(out, c.noVIP())
 	}
 	var last []string
