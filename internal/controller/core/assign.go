@@ -170,17 +170,23 @@ func (c *Core) keeps(f *filling) bool {
 // last heard of keeps it, degraded: it may well answer, and no endpoint surely
 // does not. It costs the service's replicas.
 func (c *Core) settleService(s *service) {
+	bare := s.bare
 	s.bare = !slices.ContainsFunc(s.fillings, func(f *filling) bool {
 		x := c.standingOf(f)
 		return x == live || x == kept
 	})
 	for _, f := range s.fillings {
+		if s.bare != bare { // users see which are kept
+			c.view.touchFilling(f)
+		}
 		switch x := c.standingOf(f); {
 		case x == kept || x == lastKept && s.bare:
 		case x == live || x == lastKnown && s.bare:
 			c.give(s, f, x == lastKnown)
 		default:
-			c.withdraw(f)
+			if c.withdraw(f); f.loaded { // nobody may have asked for it yet
+				c.view.touchFilling(f)
+			}
 		}
 	}
 }

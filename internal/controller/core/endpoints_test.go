@@ -208,3 +208,59 @@ func TestTakeoverKeepsTheLastEndpoints(t *testing.T) {
 	f.mustEnd(other, "web", other)
 	f.mustEnd(third, "web", other)
 }
+
+// What agents keep of a node that cannot be reached is published as long as they
+// keep it: as long as the service has nothing better.
+func TestKeptEndpointsArePublished(t *testing.T) {
+	f := threeNodes(t)
+	f.apply("1", web(2, "a:1"))
+	f.pass(time.Second)
+	gone := f.home("web", 1)
+	key := endpointKey(f.core.fillings[f.key("web", 1)])
+	for _, n := range f.but(gone) {
+		f.agents[n].unready["web-1"] = true // its spare
+	}
+	f.silence(gone)
+	f.elect()
+	f.dial(f.but(gone)...)
+	f.pass(4 * time.Second)
+	if v := f.core.Verdict(gone); v != api.VerdictSuspect {
+		t.Fatalf("%s is %s", gone, v)
+	}
+	for i, ready := range []bool{true, false, true, false} {
+		for _, n := range f.but(gone) {
+			f.agents[n].unready["web-0"] = !ready
+			f.reportAll(f.agents[n])
+		}
+		if e, is := f.seen[key].(*api.Endpoint); is == ready || is && !e.Status.Kept {
+			t.Errorf("%d: web-0 is ready: %t, and the endpoint that is kept is published as %+v", i, ready, e)
+		}
+	}
+}
+
+// The same of what is exclusive, when its lease ends before any agent has asked.
+func TestKeptEndpointsEndWithTheirLease(t *testing.T) {
+	f := threeNodes(t)
+	grace := api.Duration(time.Second)
+	s := named("db", 1, "a:1")
+	s.Spec.Exclusive, s.Spec.TerminationGracePeriod = true, &grace
+	s.Default()
+	f.apply("1", s)
+	f.pass(time.Second)
+	x := f.core.fillings[f.key("db", 0)]
+	for _, a := range f.agents {
+		a.silent, a.hostUp = true, true
+	}
+	f.elect()
+	f.pass(5 * time.Second)
+	if e, is := f.seen[endpointKey(x)].(*api.Endpoint); !is || !e.Status.Kept {
+		t.Fatalf("published as %+v", e)
+	}
+	f.pass(9 * time.Second)
+	if x := f.core.fillings[x.key]; x == nil || f.core.standingOf(x) != out || x.stopping {
+		t.Fatalf("it is %+v", x)
+	}
+	if e, is := f.seen[endpointKey(x)]; is {
+		t.Errorf("after its lease it is published as %+v", e)
+	}
+}
