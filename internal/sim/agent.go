@@ -54,6 +54,12 @@ func (a *agent) start() {
 	a.renewals, a.routes, a.unsaved = map[uint64]time.Duration{}, map[api.ReplicaKey]bool{}, nil
 	a.apart, a.good, a.failing = a.h.behind(), a.h.w.clock, ""
 	conf := plan.Config{BootID: a.h.bootID()}
+	if a.h.traffic.disk != nil {
+		conf.Endpoints = a.h.traffic.disk.sorted()
+	}
+	for _, e := range conf.Endpoints {
+		a.routes[e.Replica] = true
+	}
 	if a.h.disk.saved != nil {
 		conf.Saved = &plan.Saved{}
 		if err := json.Unmarshal(a.h.disk.saved, conf.Saved); err != nil {
@@ -63,6 +69,7 @@ func (a *agent) start() {
 	}
 	a.h.w.say("agent of %s starts with %d assignments on disk", a.h.name, savedCount(conf.Saved))
 	a.plan = plan.New(conf)
+	a.h.traffic.start()
 	a.step(plan.Started{})
 	a.dial()
 	a.beat()
@@ -202,6 +209,9 @@ func (a *agent) assigned(s *session, set wire.AssignmentSet) {
 	if a.deposed(s) {
 		return
 	}
+	if !s.standing {
+		a.h.w.violate("addresses", "%s is told what to run before it is told where it stands", a.h.name)
+	}
 	a.h.w.ledger.told(a.h, set)
 	a.step(plan.Assigned{Incarnation: incarnation, Set: set})
 }
@@ -336,10 +346,12 @@ func (a *agent) do(e plan.Effect) {
 	case plan.SetLease:
 		a.h.runtime.setLease(e)
 	case plan.Balance:
-		a.after(between(w.r.run, time.Millisecond, 20*time.Millisecond), true, func() { a.step(plan.Programmed{Mark: e.Mark}) })
+		a.h.traffic.balance(e)
 	case plan.Ack:
 		a.acknowledges(e)
-		a.sendUp(func(id uint64) core.Event { return core.Acked{Node: a.h.name, Session: id, EndpointVersion: e.EndpointVersion} })
+		a.sendUp(func(id uint64) core.Event {
+			return core.Acked{Node: a.h.name, Session: id, EndpointVersion: e.EndpointVersion}
+		})
 	case plan.Wake, plan.ForgetReplica:
 	default:
 		a.h.runtime.do(a, e)

@@ -64,7 +64,7 @@ func (g *ledger) hasRoom(l *lead, after picture, k api.ReplicaKey) {
 // is heard, or its host is, or it is a spare that ails itself.
 func (g *ledger) relieves(l *lead, after picture, k api.ReplicaKey) bool {
 	for _, o := range after.of(k.ServiceKey()) {
-		if p := after.placements[o]; o.Slot == k.Slot && o != k && p.spare && !p.stopping && l.know.ails[p.node] != 0 && l.know.verdict[p.node] != api.VerdictSuspect {
+		if p := after.placements[o]; o.Slot == k.Slot && o != k && p.spare && !p.stopping && (l.know.ails[p.node] != 0 || g.moves(l, after, p.node)) && l.know.verdict[p.node] != api.VerdictSuspect {
 			return true
 		}
 	}
@@ -94,11 +94,10 @@ func (g *ledger) relievedRightly(l *lead, after picture, k api.ReplicaKey, uncle
 	if l.frozen != 0 && l.frozen <= l.openSince {
 		w.violate("budget", "%s is placed to relieve while verdicts are frozen", k)
 	}
-	grace := min(w.limits.AgentLostGrace, w.limits.ImpairedGrace) * 98 / 100
 	if !slices.ContainsFunc(after.of(k.ServiceKey()), func(o api.ReplicaKey) bool {
 		p, known := g.pic.placements[o]
 		at := l.know.ailsFrom(p.node, l.openSince)
-		return known && o.Slot == k.Slot && !p.stopping && at != 0 && w.clock-at >= int64(grace)
+		return known && o.Slot == k.Slot && !p.stopping && (at != 0 && w.clock-at >= int64(w.grace()) || g.moves(l, after, p.node))
 	}) {
 		w.violate("I5", "%s is placed to relieve what else is in its slot, though no grace has passed", k)
 	}
@@ -109,7 +108,7 @@ func (g *ledger) relievedRightly(l *lead, after picture, k api.ReplicaKey, uncle
 	for x, p := range after.placements {
 		if !g.relief[x] || !p.spare || p.stopping || l.know.verdict[p.node] == api.VerdictSuspect || !slices.ContainsFunc(after.of(x.ServiceKey()), func(o api.ReplicaKey) bool {
 			i := after.placements[o]
-			return o.Slot == x.Slot && !i.spare && !i.stopping && l.know.ails[i.node] != 0
+			return o.Slot == x.Slot && !i.spare && !i.stopping && (l.know.ails[i.node] != 0 || g.moves(l, after, i.node))
 		}) {
 			continue
 		}
@@ -120,11 +119,56 @@ func (g *ledger) relievedRightly(l *lead, after picture, k api.ReplicaKey, uncle
 			all[slotOf(x)] = true
 		}
 	}
-	if len(slots) > 1 {
-		w.violate("budget", "%s is placed to relieve, the %dth slot of its service at once", k, len(slots))
+	most := 1
+	for _, pic := range []picture{g.pic, after} { // of nodes that are drained as many as it may surge
+		if s := pic.services[k.ServiceKey()]; s != nil {
+			most = max(most, s.Spec.Surge(s.Spec.Want()))
+		}
+	}
+	if len(slots) > most {
+		w.violate("budget", "%s is placed to relieve, the %dth slot of its service at once: at most %d may be", k, len(slots), most)
 	}
 	if most := max(w.budgets.ReliefsMin, max(len(after.placements), len(g.pic.placements))/20); len(all) > most {
 		w.violate("budget", "%s is placed to relieve, the %dth of all slots at once: at most %d may be", k, len(all), most)
+	}
+}
+
+// grace is how long a node ails before its replicas are relieved, a little less:
+// clocks drift.
+func (w *world) grace() time.Duration {
+	return min(w.limits.AgentLostGrace, w.limits.ImpairedGrace) * 98 / 100
+}
+
+// moves tells whether replicas of a node may be moved though nothing ails it: it is
+// drained, or somebody has asked for a rebalance in this term.
+func (g *ledger) moves(l *lead, after picture, node string) bool {
+	return l.know.rebalanced || g.drained(after, node)
+}
+
+func (g *ledger) drained(after picture, node string) bool {
+	return slices.ContainsFunc([]picture{g.pic, after}, func(p picture) bool { return p.nodes[node] != nil && p.nodes[node].Spec.Drain != nil })
+}
+
+// overdue tells whether the deadline of a node's drain has passed.
+func (g *ledger) overdue(after picture, node string) bool {
+	return slices.ContainsFunc([]picture{g.pic, after}, func(p picture) bool {
+		n := p.nodes[node]
+		return n != nil && n.Spec.Drain != nil && n.Spec.Drain.Overdue
+	})
+}
+
+// drainedRightly: what is said to be empty is so.
+func (g *ledger) drainedRightly(l *lead, after picture, name string) {
+	n, old := after.nodes[name], g.pic.nodes[name]
+	if n == nil || n.Spec.Drain == nil || n.Spec.Drain.Done.IsZero() || old != nil && old.Spec.Drain != nil && !old.Spec.Drain.Done.IsZero() {
+		return
+	}
+	g.w.res.Drained++
+	for _, k := range after.sortedPlacements() {
+		p := after.placements[k]
+		if s := l.know.status[k]; p.node == name && !p.stopping && p.boot == n.Status.BootID && (s == nil || !s.phase.Ended()) {
+			g.w.violate("I3", "%s is said to be drained, while %s is there", name, k)
+		}
 	}
 }
 

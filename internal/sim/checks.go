@@ -17,6 +17,9 @@ func (g *ledger) decided(l *lead, changes []change) {
 	after := g.pic.with(changes)
 	touched := map[api.Key]bool{}
 	for _, c := range changes {
+		if c.kind == kindNode && c.object != nil {
+			g.drainedRightly(l, after, c.node)
+		}
 		if c.kind != kindPlacement {
 			continue
 		}
@@ -65,6 +68,19 @@ func (g *ledger) placedWell(l *lead, after picture, k api.ReplicaKey, p placemen
 	for _, name := range []string{api.CPU, api.Memory} {
 		if sum[name] > h.capacity[name] {
 			g.w.violate("I3", "%s is placed on %s: %s of %s %s are requested there", k, p.node, sum[name], h.capacity[name], name)
+		}
+	}
+	if r := after.revisions[revisionKey{k.ServiceKey(), p.revision}]; r != nil && r.addresses > 0 {
+		taken := 0
+		for other, o := range after.placements {
+			if x := after.revisions[revisionKey{other.ServiceKey(), o.revision}]; x != nil && o.node == p.node {
+				taken += x.addresses
+			}
+		}
+		if n := after.nodes[p.node]; n != nil && n.Status.Subnet == "" {
+			g.w.violate("I3", "%s is placed on %s, which has no subnet", k, p.node)
+		} else if taken > 1<<(32-g.cluster.NodeBits)-notReplicas {
+			g.w.violate("I3", "%s is placed on %s: %d addresses of its subnet are wanted there", k, p.node, taken)
 		}
 	}
 	if since := l.know.unfit[p.node]; since != 0 && since <= l.openSince {

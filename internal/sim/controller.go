@@ -93,7 +93,7 @@ func (c *controller) resume() {
 	c.pausedAt = 0
 	c.heard = c.w.clock
 	if l := c.lead; l != nil {
-		l.know.stalled(c.w.clock)
+		l.know.stalled(c.w)
 		l.step(core.Stalled{For: stall})
 	}
 	inbox := c.inbox
@@ -159,6 +159,9 @@ func (c *controller) dialled(h *host, life, dial uint64, hello wire.Hello) {
 	}
 	c.receive(func() {
 		l := c.lead
+		if hello.BootID != h.bootID() {
+			return // a handshake needs both ends, and that machine is no more
+		}
 		if l == nil || l.core == nil {
 			c.w.upkeep(c.w.latency(), func() { h.agent.receive(life, func() { h.agent.refused(dial) }) })
 			return

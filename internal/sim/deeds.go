@@ -23,6 +23,7 @@ func (g *ledger) sent(l *lead, e core.SendAssignments) {
 			if ok && !p.stopping {
 				g.w.violate("I2", "%s is told to stop %s before that is committed", e.Node, a.Key)
 			}
+			l.know.handedOver(l, e.Node, a.Key)
 			if !e.Set.Complete {
 				l.know.stopping = append(l.know.stopping, a.Key)
 			}

@@ -165,7 +165,7 @@ func (n *knowledge) awayFromSuspects(l *lead, e core.SendEndpoints) {
 // there to relieve.
 func (g *ledger) givesWay(l *lead, k api.ReplicaKey, rivals []api.ReplicaKey) {
 	p := g.pic.placements[k]
-	if p.spare || !l.know.wellSince(p.node, l.openSince) {
+	if p.spare || !l.know.wellSince(p.node, l.openSince) || g.moves(l, g.pic, p.node) {
 		return
 	}
 	if !slices.ContainsFunc(rivals, func(o api.ReplicaKey) bool { return !g.pic.placements[o].spare }) {
@@ -198,11 +198,12 @@ func (n *knowledge) flapped(l *lead, h *host, was, v api.Verdict) {
 	}
 }
 
-// stalled: what a leader did not hear while it did not run counts against nobody.
-func (n *knowledge) stalled(clock int64) {
+// stalled: what a leader did not hear while it did not run counts against nobody. A
+// relief that had begun by then may still be on its way.
+func (n *knowledge) stalled(w *world) {
 	for node, at := range n.ails {
-		if at != 0 {
-			n.ails[node] = max(clock, 1)
+		if at != 0 && w.clock-at < int64(w.grace()) {
+			n.ails[node] = max(w.clock, 1)
 		}
 	}
 }

@@ -27,6 +27,7 @@ type host struct {
 	calledDead int64
 
 	runtime *runtime
+	traffic *traffic
 	agent   *agent
 }
 
@@ -34,6 +35,8 @@ type host struct {
 type disk struct {
 	saved []byte // plan.Saved as JSON; nil: none
 	term  uint64 // the highest heard of
+	// stands is where the node stands in the replicas' network.
+	stands stands
 }
 
 func newHost(w *world, i int) *host {
@@ -42,6 +45,7 @@ func newHost(w *world, i int) *host {
 		capacity: api.ResourceList{api.CPU: api.Whole(int64(2 + w.r.world.IntN(4))), api.Memory: api.Whole(4 << 30)}}
 	h.clock = w.newClock()
 	h.runtime = newRuntime(h)
+	h.traffic = &traffic{h: h}
 	h.agent = &agent{h: h}
 	return h
 }
@@ -68,6 +72,7 @@ func (h *host) powerOff() {
 	h.gray = gray{full: h.gray.full}
 	h.agent.vanish()
 	h.runtime.powerLost()
+	h.traffic.kernel = nil
 }
 
 // after lets a process of this machine act later: not if the power is lost

@@ -14,6 +14,7 @@ import (
 // decisions with that, not with what it could not know.
 type knowledge struct {
 	hearsay
+	handing
 	session   map[string]uint64
 	status    map[api.ReplicaKey]*known
 	verdict   map[string]api.Verdict
@@ -27,6 +28,8 @@ type knowledge struct {
 	awayAt    map[string]int64 // when it became agent lost or suspect
 	judged    uint64           // the last event that changed a verdict or began a session
 	mass      mass
+	// rebalanced: somebody has asked for a rebalance in this term.
+	rebalanced bool
 
 	ends     map[api.ReplicaKey]bool // who gets traffic, as last sent; true: degraded
 	stopping []api.ReplicaKey        // told to stop since the last check
@@ -34,6 +37,7 @@ type knowledge struct {
 
 type known struct {
 	ready, reported bool
+	phase           api.Phase
 	everReady       bool
 	unreadySince    uint64
 	flips           []flip // the latest, in order
@@ -88,12 +92,13 @@ func at(flips []flip, event uint64) bool {
 }
 
 func newKnowledge() *knowledge {
-	return &knowledge{hearsay: newHearsay(), session: map[string]uint64{}, status: map[api.ReplicaKey]*known{}, verdict: map[string]api.Verdict{}, unfit: map[string]uint64{},
+	return &knowledge{hearsay: newHearsay(), handing: newHanding(), session: map[string]uint64{}, status: map[api.ReplicaKey]*known{}, verdict: map[string]api.Verdict{}, unfit: map[string]uint64{},
 		dead: map[string]bool{}, impaired: map[string]uint64{}, damped: map[string]uint64{}, ails: map[string]int64{}, sick: map[string]sickness{}, suspectAt: map[string]int64{}, awayAt: map[string]int64{}, mass: mass{fell: map[string]int64{}}, ends: map[api.ReplicaKey]bool{}}
 }
 
 func (n *knowledge) opened(l *lead, node string, session uint64) {
 	n.session[node] = session
+	n.begins(node, l.events+1)
 	n.judged = l.events + 1
 	for k, s := range n.status {
 		if l.w.ledger.placed[k] == node {
@@ -121,6 +126,7 @@ func (n *knowledge) report(l *lead, ev core.Status) {
 		said[r.Key] = true
 		s := n.of(r.Key)
 		s.say(r.Status.Ready, l.events)
+		s.phase = r.Status.Phase
 		s.hear(true, l.events)
 	}
 	if !ev.Report.Complete {

@@ -70,8 +70,18 @@ func (l *lead) step(ev core.Event) {
 		l.committing = false
 	case core.Beat:
 		defer l.know.beat(l, ev.Node, ev.Session, ev.Check.Age)
+	case core.Rebalance:
+		l.know.rebalanced = l.know.rebalanced || !ev.DryRun
 	case core.Stalled:
 		l.know.mass.stalled = true
+	case core.Acked:
+		if l.know.session[ev.Node] == ev.Session {
+			l.know.acked[ev.Node] = max(l.know.acked[ev.Node], ev.EndpointVersion)
+		}
+	case core.SessionClosed:
+		if l.know.session[ev.Node] == ev.Session {
+			l.know.open[ev.Node] = false
+		}
 	case core.Thaw:
 		l.know.mass.worded = l.w.clock
 	}
@@ -184,9 +194,14 @@ func (l *lead) do(effects []core.Effect) {
 				s.sendDown(func(a *agent) { a.assigned(s, e.Set) })
 			}
 		case core.SendEndpoints:
+			l.know.versioned(l, e)
 			l.know.endpoints(l, e)
 			if s := l.sessions[e.Session]; s != nil {
 				s.sendDown(func(a *agent) { a.endpoints(s, e.Set) })
+			}
+		case core.SendNetwork:
+			if s := l.sessions[e.Session]; s != nil {
+				s.sendDown(func(a *agent) { a.network(s, e.Set) })
 			}
 		case core.SendGrant:
 			if s := l.sessions[e.Session]; s != nil {
@@ -195,6 +210,9 @@ func (l *lead) do(effects []core.Effect) {
 		case core.AskWitness:
 			l.ask(e)
 		case core.CloseSession:
+			if l.know.session[e.Node] == e.Session {
+				l.know.open[e.Node] = false
+			}
 			if s := l.sessions[e.Session]; s != nil {
 				s.closeByLeader()
 			}

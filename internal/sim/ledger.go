@@ -12,6 +12,7 @@ import (
 
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/controller/core"
+	"github.com/orchctl/orch/internal/network"
 	"github.com/orchctl/orch/internal/store"
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
 )
@@ -39,6 +40,8 @@ type revision struct {
 	template *api.Template
 	requests api.ResourceList
 	ports    []api.HostPort
+	// addresses is how many of a subnet's a replica takes.
+	addresses int
 }
 
 // change is what one op of a transaction does to the picture; what it puts is
@@ -52,6 +55,7 @@ type change struct {
 	object    *api.Node
 	number    int64
 	revision  *revision
+	cluster   *network.Cluster
 	kind      kind
 }
 
@@ -63,6 +67,7 @@ const (
 	kindRevision
 	kindNode
 	kindRequest
+	kindNetwork
 )
 
 // ledger knows everything that was ever committed, independently of the core.
@@ -88,6 +93,10 @@ type ledger struct {
 	// left is when what was leased stopped for want of a lease.
 	left        map[api.ReplicaKey]int64
 	committedAt map[api.ReplicaKey]int64
+	// cluster is the network as it was first decided; heldAt when each service had
+	// each port last.
+	cluster network.Cluster
+	heldAt  map[portOf]int64
 	// moved counts changes of placements.
 	moved int
 }
@@ -101,7 +110,7 @@ type version struct {
 
 func newLedger(w *world) *ledger {
 	return &ledger{w: w, epochs: map[uint64]api.ReplicaKey{}, placed: map[api.ReplicaKey]string{}, boots: map[api.ReplicaKey]string{}, templates: map[api.ReplicaKey]*api.Template{}, highest: map[string]uint64{},
-		versions: map[string]map[int64]version{}, newest: map[string]int64{}, done: map[string]bool{}, relief: map[api.ReplicaKey]bool{}, left: map[api.ReplicaKey]int64{}, committedAt: map[api.ReplicaKey]int64{},
+		versions: map[string]map[int64]version{}, newest: map[string]int64{}, done: map[string]bool{}, relief: map[api.ReplicaKey]bool{}, left: map[api.ReplicaKey]int64{}, committedAt: map[api.ReplicaKey]int64{}, heldAt: map[portOf]int64{},
 		pic: picture{map[api.Key]*api.Service{}, map[api.ReplicaKey]placement{}, map[string]*api.Node{}, map[revisionKey]*revision{}}}
 }
 
@@ -136,13 +145,22 @@ func (g *ledger) read(ops []store.Op) []change {
 			if !gone {
 				var r api.Revision
 				g.open(op.Value, &r)
-				c.revision = &revision{&r.Template, r.Template.Requests(), r.Template.HostPorts()}
+				c.revision = &revision{&r.Template, r.Template.Requests(), r.Template.HostPorts(), 1}
+				if r.Template.HostNetwork {
+					c.revision.addresses = 0
+				}
 			}
 		case "nodes":
 			c = change{kind: kindNode, node: parts[0]}
 			if !gone {
 				c.object = &api.Node{}
 				g.open(op.Value, c.object)
+			}
+		case "network":
+			c = change{kind: kindNetwork}
+			if !gone {
+				c.cluster = &network.Cluster{}
+				g.open(op.Value, c.cluster)
 			}
 		case "requests":
 			if gone {
@@ -249,7 +267,9 @@ func (g *ledger) apply(changes []change) {
 			g.done[c.node] = true
 		}
 	}
+	before := picture{maps.Clone(g.pic.services), nil, maps.Clone(g.pic.nodes), nil}
 	g.pic.take(changes)
+	g.addressed(before, changes)
 	for _, c := range changes {
 		if c.kind != kindPlacement || c.placement == nil {
 			continue

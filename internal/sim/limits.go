@@ -5,6 +5,7 @@ import (
 
 	"github.com/orchctl/orch/internal/controller/core"
 	"github.com/orchctl/orch/internal/liveness"
+	"github.com/orchctl/orch/internal/network"
 )
 
 // drawBudgets likewise.
@@ -13,6 +14,7 @@ func (w *world) drawBudgets() core.Budgets {
 	return core.Budgets{
 		SparesMin: pick(r, []int{1, 2, 5}), SparesFleetMin: pick(r, []int{2, 5, 100}), SparesFree: pick(r, []float64{0.4, 0.8}),
 		ReliefsMin: pick(r, []int{1, 3}), ReliefPatience: pick(r, []time.Duration{5 * time.Second, 20 * time.Second}),
+		RebalanceMoves: pick(r, []int{1, 3, 50}), HandoverMax: pick(r, []time.Duration{300 * time.Millisecond, 2 * time.Second}),
 	}
 }
 
@@ -39,5 +41,9 @@ func (w *world) drawLimits() liveness.Limits {
 }
 
 func (w *world) coreConfig(term uint64) core.Config {
-	return core.Config{Incarnation: incarnation, Term: term, Limits: w.store.Limits(), Liveness: w.limits, Budgets: w.budgets, EventHistory: 100, RevisionHistory: 3}
+	flags := w.drawn
+	if term%2 == 0 { // another controller was told otherwise: what is stored holds
+		flags = network.DefaultCluster()
+	}
+	return core.Config{Incarnation: incarnation, Term: term, Limits: w.store.Limits(), Liveness: w.limits, Budgets: w.budgets, Network: flags, EventHistory: 100, RevisionHistory: 3}
 }

@@ -6,7 +6,6 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/orchctl/orch/agent/plan"
@@ -35,6 +34,7 @@ type container struct {
 	failed   int    // liveness tries in a row
 	answered bool   // its readiness probe succeeded once
 	cause    string // why it is stopped
+	told     bool   // SIGTERM was sent, or it ended
 
 	exclusive bool
 	lease     *plan.Lease // its watchdog's; nil: it has none
@@ -223,19 +223,6 @@ func (r *runtime) pull(e plan.EnsureImage, trouble bool) plan.Event {
 	return plan.Done{ID: e.ID, ImageID: "sha256:" + e.Ref}
 }
 
-func (r *runtime) network(e plan.SetupNetwork, trouble bool) plan.Event {
-	if trouble {
-		return failed(e.ID, api.ReasonNetworkError, "no address is free")
-	}
-	n, ok := r.networks[e.Replica]
-	if !ok {
-		r.addresses++
-		n = plan.Network{NetNS: "/run/netns/" + e.Replica.String(), IP: fmt.Sprintf("10.64.%s.%d", strings.TrimPrefix(r.h.name, "n"), r.addresses)}
-		r.networks[e.Replica] = n
-	}
-	return plan.Done{ID: e.ID, Network: n}
-}
-
 // start makes a container and starts it; one that is there is given as it is.
 func (r *runtime) start(e plan.StartContainer, trouble bool) plan.Event {
 	id := e.Replica.ContainerName(e.Container.Name)
@@ -303,7 +290,8 @@ func (r *runtime) stop(c *container, e plan.StopContainer, answer func(time.Dura
 	if chance(r.h.w.r.run, 0.1) {
 		took = e.Grace
 	}
-	c.cause = e.Cause
+	c.cause, c.told = e.Cause, true
+	r.h.w.unserved(c)
 	life := c.life
 	r.h.upkeep(took, func() {
 		if c.life == life && c.Running {
@@ -326,6 +314,7 @@ func (r *runtime) end(c *container, exit api.Exit) {
 		exit.Reason = api.ExitLivenessFailed
 	}
 	c.Running, c.Exit = false, &exit
+	w.unserved(c)
 	w.mixText(c.ID)
 	w.say("%s: %s ends, code %d %s", r.h.name, c.ID, exit.Code, exit.Reason)
 	if w.clock < r.deaf {

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"maps"
 	"time"
 
 	"github.com/orchctl/orch/agent/plan"
@@ -28,6 +29,10 @@ type session struct {
 	// routed: the agent got all endpoints, and what came after up to version.
 	routed  bool
 	version uint64
+	acked   uint64 // the highest that it has acknowledged
+	// withdrawn are endpoints that it took away, and by which version.
+	withdrawn map[api.ReplicaKey]uint64
+	standing  bool // the agent was told where its node stands
 }
 
 // pipe keeps messages in order; those that cannot go now wait.
@@ -48,7 +53,7 @@ const (
 func (l *lead) open(h *host, life, dial uint64) *session {
 	w := l.w
 	w.sessions++
-	s := &session{w: w, id: w.sessions, host: h, boot: h.boot, life: life, dial: dial, lead: l, term: l.lease.Term, openedAt: w.clock}
+	s := &session{w: w, id: w.sessions, host: h, boot: h.boot, life: life, dial: dial, lead: l, term: l.lease.Term, openedAt: w.clock, withdrawn: map[api.ReplicaKey]uint64{}}
 	l.sessions[s.id] = s
 	s.keepalive()
 	return s
@@ -160,8 +165,13 @@ func (s *session) endAtLeader(graceful bool) {
 
 // route keeps beside the agent who gets traffic by the leader's word.
 func (a *agent) route(s *session, set wire.EndpointSet) {
+	before := maps.Clone(a.routes)
+	if k := a.h.traffic.kernel; k != nil && set.Complete {
+		for r := range k.ends {
+			before[r] = before[r] // known or not, it is led to
+		}
+	}
 	if set.Complete {
-		before := a.routes
 		a.routes = map[api.ReplicaKey]bool{}
 		for _, k := range set.Keep {
 			if before[k] {
@@ -180,6 +190,14 @@ func (a *agent) route(s *session, set wire.EndpointSet) {
 		delete(a.routes, k)
 	}
 	s.version = set.Version
+	for k := range before {
+		if !a.routes[k] {
+			s.withdrawn[k] = set.Version
+		}
+	}
+	for k := range a.routes {
+		delete(s.withdrawn, k)
+	}
 }
 
 // acknowledges: I8. An agent that says that it has taken up a version of the
@@ -191,6 +209,9 @@ func (a *agent) acknowledges(e plan.Ack) {
 	}
 	if e.EndpointVersion > s.version {
 		a.h.w.violate("I8", "%s acknowledges endpoints of version %d, it was told %d", a.h.name, e.EndpointVersion, s.version)
+	}
+	if s.acked = max(s.acked, e.EndpointVersion); e.EndpointVersion > 0 {
+		a.h.traffic.obeys()
 	}
 	if e.EndpointVersion != s.version {
 		return

@@ -18,6 +18,7 @@ const lookEvery = 500 * time.Millisecond
 // upon it moves nothing either (I5).
 func (w *world) settle() {
 	w.heal()
+	w.drainsEnd()
 	from := w.clock
 	calm := 0
 	for calm < 3 {
@@ -43,6 +44,9 @@ func (w *world) settle() {
 	w.res.Settled = time.Duration(w.clock - from)
 	w.say("all is as wanted")
 	w.quiet("I10", "though nothing changed", false)
+	if w.broken == nil {
+		w.evenOut()
+	}
 	if w.broken == nil {
 		w.takeover()
 	}
@@ -224,6 +228,9 @@ func (w *world) unsettled() (invariant, what string) {
 		return "I7", what
 	}
 	if what := w.endpointsUnsettled(); what != "" {
+		return "I8", what
+	}
+	if what := w.networkUnsettled(); what != "" {
 		return "I8", what
 	}
 	return "", ""

@@ -135,6 +135,9 @@ type Result struct {
 	Dead, Impaired, Damped, Freezes, Reliefs, Degraded int
 	// Drawn is how many single faults and requests there were to skip.
 	Drawn, DrawnRequests int
+	// Drains asked for and done, moves of rebalances, applies that were refused for a
+	// port, endpoints that were handed over, and 1 if the run was gentle.
+	Drains, Drained, Moves, Conflicts, HandedOver, Gentle int
 	// Hash is that of everything that happened, in order.
 	Hash      uint64
 	Violation *Violation

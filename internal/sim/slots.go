@@ -67,7 +67,7 @@ func (w *world) serviceUnsettled(l *lead, key api.Key) string {
 		if len(ks) != 1 {
 			return fmt.Sprintf("slot %d of %s has %d placements: %v; %v", slot, key, len(ks), ks, seen.Status.Reasons)
 		}
-		if p := pic.placements[ks[0]]; p.revision != s.Status.Revision && !w.standsIn(ks[0]) { // a contested slot is not rolled
+		if p := pic.placements[ks[0]]; p.revision != s.Status.Revision && !w.standsIn(ks[0]) && !w.heldUp(l, key) { // a contested slot is not rolled
 			return fmt.Sprintf("%s has revision %d, wanted is %d; %v", ks[0], p.revision, s.Status.Revision, seen.Status.Reasons)
 		}
 		if p := pic.placements[ks[0]]; w.unheard(p) {
@@ -100,12 +100,35 @@ func (w *world) endedForGood(l *lead, k api.ReplicaKey) bool {
 }
 
 // fullFor tells whether no node has room for one more replica, by counting.
-func (w *world) fullFor(r *revision) bool {
+func (w *world) fullFor(r *revision) bool { return w.fullOn(r, nil) }
+
+// addressesFree of the node's subnet.
+func (w *world) addressesFree(h *host) int {
+	n := w.ledger.pic.nodes[h.name]
+	if n == nil || n.Status.Subnet == "" {
+		return 0
+	}
+	free := 1<<(32-w.ledger.cluster.NodeBits) - notReplicas
+	for k, p := range w.ledger.pic.placements {
+		if r := w.ledger.pic.revisions[revisionKey{k.ServiceKey(), p.revision}]; p.node == h.name && r != nil {
+			free -= r.addresses
+		}
+	}
+	return free
+}
+
+// fullOn counts nodes of a kind only.
+func (w *world) fullOn(r *revision, of func(*host) bool) bool {
 	pic := w.ledger.pic
 	for _, h := range w.living() {
 		fits := true
 		for label, want := range r.template.NodeSelector {
 			fits = fits && h.labels[label] == want
+		}
+		addresses := w.addressesFree(h)
+		fits = fits && (r.addresses == 0 || addresses > 0)
+		if of != nil {
+			fits = fits && of(h)
 		}
 		sum := maps.Clone(r.requests)
 		for k, p := range pic.placements {

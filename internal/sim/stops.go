@@ -22,8 +22,9 @@ func (g *ledger) stopsRightly(l *lead, after picture, k api.ReplicaKey, p placem
 		}
 	}
 	switch {
+	case g.overdue(after, p.node): // the floor holds all the same: I4
 	case g.exclusive(k.ServiceKey()):
-		g.leavesRightly(l, k, p)
+		g.leavesRightly(l, after, k, p)
 	case len(rivals) == 0:
 		g.w.violate("I5", "%s is told to stop, though it is the only one in a slot that is wanted and has the newest revision", k)
 	default:
@@ -60,10 +61,10 @@ func (g *ledger) exclusive(key api.Key) bool {
 
 // leavesRightly: an exclusive replica stops first, but only if its node cannot
 // work, or if it has stopped already for want of a lease.
-func (g *ledger) leavesRightly(l *lead, k api.ReplicaKey, p placement) {
+func (g *ledger) leavesRightly(l *lead, after picture, k api.ReplicaKey, p placement) {
 	switch v := l.know.verdict[p.node]; {
 	case present(v):
-		if l.know.wellSince(p.node, l.openSince) {
+		if l.know.wellSince(p.node, l.openSince) && !g.drained(after, p.node) {
 			g.w.violate("I5", "exclusive %s is told to stop, though %s is %s and works", k, p.node, v)
 		}
 	case v != api.VerdictDead: // else its slot waits, whatever its record says

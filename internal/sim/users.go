@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/orchctl/orch/api"
@@ -60,7 +61,7 @@ func (w *world) nextRequest() {
 		w.requests++
 		switch {
 		case slices.Contains(w.cfg.SkipRequests, w.requests):
-		case n < 6:
+		case n < 14:
 			u.wordOnNode()
 		case u.pending == nil:
 			u.ask(w.requests)
@@ -134,10 +135,18 @@ func (u *user) manifest() *api.Service {
 	if chance(r, 0.4) {
 		c.LivenessProbe = &api.Probe{TCP: &api.TCPProbe{Port: "8080"}, Interval: d(300*time.Millisecond, time.Second), FailureThreshold: 1 + r.IntN(3)}
 	}
-	if chance(r, 0.3) {
-		c.Ports = []api.Port{{Port: 8080, Publish: 8000 + r.IntN(3), Mode: api.PublishHost}}
+	ports := r.IntN(100)
+	switch port := r.IntN(4); {
+	case ports < 30:
+		c.Ports = []api.Port{{Port: 8080, Publish: 8000 + port, Mode: api.PublishHost}}
+	case ports < 45: // on every node: now and then somebody else has it
+		c.Ports = []api.Port{{Name: "http", Port: 8080, Publish: 9000 + port}, {Name: "dns", Port: 53, Protocol: api.UDP}}
+	case ports < 50:
+		c.Ports = []api.Port{{Port: 8080, Publish: 8000 + port}}
+	case ports < 60:
+		c.Ports = []api.Port{{Port: 8000 + port}}
 	}
-	t := api.Template{Containers: []api.Container{c}, TerminationGracePeriod: d(0, 3*time.Second)}
+	t := api.Template{Containers: []api.Container{c}, TerminationGracePeriod: d(0, 3*time.Second), HostNetwork: ports >= 50 && ports < 58}
 	if chance(r, 0.2) {
 		side := api.Container{Name: "side", Image: "good:side"}
 		t.Containers = append(t.Containers, side)
@@ -150,6 +159,14 @@ func (u *user) manifest() *api.Service {
 	s := &api.Service{Metadata: api.Metadata{Name: u.key.Name, Namespace: u.key.Namespace}, Spec: api.ServiceSpec{Replicas: &replicas, Template: t}}
 	if chance(r, 0.3) {
 		s.Spec.Priority = r.IntN(10) - 3
+	}
+	switch r.IntN(8) {
+	case 0:
+		s.Spec.Headless = true
+	case 1:
+		s.Spec.SessionAffinity = api.AffinityClientIP
+	case 2:
+		s.Spec.TrafficDistribution = api.PreferSameNode
 	}
 	if chance(r, u.leased) {
 		u.lease(&s.Spec.Template)
@@ -192,9 +209,17 @@ func leaseWords(t *api.Template) string {
 // wordOnNode is an operator's word.
 func (u *user) wordOnNode() {
 	h := pick(u.w.r.users, u.w.hosts)
-	word := pick(u.w.r.users, []string{"cordon", "uncordon", "uncordon", "dead"})
-	if word == "dead" && h.on {
+	word := pick(u.w.r.users, []string{"cordon", "uncordon", "uncordon", "dead", "drain", "drain", "drain", "remove", "rebalance", "rebalance"})
+	within := pick(u.w.r.users, []time.Duration{0, 0, 2 * time.Second, 10 * time.Second})
+	switch {
+	case word == "rebalance":
+		u.w.rebalance(u.w.r.users.IntN(4) == 0)
+		return
+	case word == "dead" && h.on:
 		word = "uncordon" // an operator who says so of a living node gets what he asked for
+	case word == "drain":
+		u.w.drain(u, h, within)
+		return
 	}
 	u.w.order(u, h, word)
 }
@@ -210,6 +235,26 @@ func (w *world) order(u *user, h *host, word string) {
 		return core.NodeWord{Ticket: t, Node: h.name, Word: word, Force: true, By: "operator"}
 	}}
 	w.res.Requests++
+	r.try()
+}
+
+// drain has a node emptied, in a while or as long as it takes.
+func (w *world) drain(u *user, h *host, within time.Duration) {
+	w.res.Drains++
+	w.res.Requests++
+	r := &request{u: u, once: true, words: fmt.Sprintf("drain %s within %s", h.name, within), make: func(t uint64) core.Event {
+		return core.NodeWord{Ticket: t, Node: h.name, Word: "drain", Deadline: within, By: "operator"}
+	}}
+	r.try()
+}
+
+// rebalance asks for it; what it comes to is the world's last plan.
+func (w *world) rebalance(dry bool) {
+	w.res.Requests++
+	w.plan = nil
+	r := &request{u: w.users[0], once: true, words: "rebalance", make: func(t uint64) core.Event {
+		return core.Rebalance{Ticket: t, DryRun: dry, By: "operator"}
+	}}
 	r.try()
 }
 
@@ -297,12 +342,19 @@ func (l *lead) reply(e core.Reply) {
 				w.ledger.acknowledged(r, a)
 			}
 		}
+	case core.RebalanceResult:
+		w.plan = &v
+		w.res.Moves += len(v.Moves)
+		w.say("a rebalance plans %v, from %.3f to %.3f", v.Moves, v.Before, v.After)
 	case core.DeleteResult:
 		for _, k := range v.Deleted {
 			if s := w.ledger.pic.services[k]; s != nil && s.Metadata.DeletedAt.IsZero() && l.lease.Term == w.ledger.term {
 				w.violate("I2", "the delete of %s was acknowledged before it was committed", k)
 			}
 		}
+	}
+	if a, ok := r.make(0).(core.Apply); ok && isConflict(e.Err) && !w.ledger.refusedRightly(a.Services[0]) {
+		w.violate("ports", "%s was refused, though nobody else has its ports: %v", r.words, e.Err)
 	}
 	if w.broken != nil || r.once {
 		return
@@ -314,6 +366,11 @@ func (l *lead) reply(e core.Reply) {
 		}
 		r.answered(e)
 	})
+}
+
+// isConflict tells whether an apply was refused for a port that another service has.
+func isConflict(err error) bool {
+	return errors.Is(err, core.ErrInvalid) && strings.Contains(err.Error(), ": port ")
 }
 
 func (r *request) dry() bool {
@@ -329,6 +386,9 @@ func (r *request) answered(e core.Reply) {
 		return
 	case errors.Is(e.Err, core.ErrNotFound):
 		u.last = nil
+	case isConflict(e.Err):
+		w.res.Conflicts++
+		w.say("a user is refused: %v", e.Err)
 	case e.Err != nil:
 		w.violate("sim", "a user is refused: %s: %v", r.words, e.Err)
 	case r.deletes:

@@ -9,10 +9,17 @@ import (
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/controller/core"
 	"github.com/orchctl/orch/internal/liveness"
+	"github.com/orchctl/orch/internal/network"
 	"github.com/orchctl/orch/internal/store/mem"
 )
 
 const incarnation = "incarnation-1"
+
+// gentleShare is how many runs have no faults but those of gentleFaults.
+const (
+	gentleShare  = 0.15
+	gentleFaults = Commits | Delay | ControllerKill
+)
 
 // start is the virtual time at which every run begins.
 var start = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
@@ -40,23 +47,32 @@ type world struct {
 	sessions    uint64
 	tickets     uint64
 
-	faults, requests int   // drawn so far
-	lost             *host // never comes back; nil in most runs
+	faults, requests int                   // drawn so far
+	plan             *core.RebalanceResult // the last that was answered
+	lost             *host                 // never comes back; nil in most runs
 	// lingering is until when a commit may be under way that a fault has met.
 	lingering int64
 	mute      *host         // likewise its agent
 	pace      time.Duration // the longest time between two faults
 	calm      bool          // faults and users have come to an end
 	broken    *Violation
-	res       Result
-	story     []string
-	ctx       context.Context
+	// gentle: nothing goes wrong with nodes, so no request may be lost.
+	gentle bool
+	drawn  network.Cluster // the replicas' network, as controllers are told it
+	res    Result
+	story  []string
+	ctx    context.Context
 }
 
 func newWorld(c Config) *world {
 	w := &world{cfg: c, r: newStreams(c.Seed), now: start, hash: 14695981039346656037, cuts: map[[2]string]int{}, tenants: tenants{map[string][]tenant{}}, store: mem.New(), ctx: context.Background()}
 	w.res = Result{Config: c, Faults: map[Fault]int{}}
-	w.limits, w.budgets = w.drawLimits(), w.drawBudgets()
+	w.limits, w.budgets, w.drawn = w.drawLimits(), w.drawBudgets(), w.drawNetwork()
+	if w.gentle = chance(w.r.world, gentleShare) || c.Without == AllFaults; w.gentle {
+		w.cfg.Without |= AllFaults &^ gentleFaults
+		w.res.Gentle = 1
+		w.budgets.HandoverMax = core.DefaultBudgets().HandoverMax // what agents need to find a new leader is less
+	}
 	w.ledger = newLedger(w)
 	for i := range 3 + w.r.world.IntN(5) {
 		w.hosts = append(w.hosts, newHost(w, i))

@@ -36,6 +36,12 @@ type summary struct {
 	Freezes     int            `json:"freezes"`
 	Degraded    int            `json:"degraded"`
 	LeasesEnded int            `json:"leases_ended"`
+	Drains      int            `json:"drains"`
+	Drained     int            `json:"drained"`
+	Moves       int            `json:"moves"`
+	Conflicts   int            `json:"conflicts"`
+	HandedOver  int            `json:"handed_over"`
+	Gentle      int            `json:"gentle"`
 	Failed      *failure       `json:"failed,omitempty"`
 	settled     float64        // the sum
 }
@@ -65,6 +71,12 @@ func (s *summary) add(r sim.Result) {
 	s.Freezes += r.Freezes
 	s.Degraded += r.Degraded
 	s.LeasesEnded += r.LeasesEnded
+	s.Drains += r.Drains
+	s.Drained += r.Drained
+	s.Moves += r.Moves
+	s.Conflicts += r.Conflicts
+	s.HandedOver += r.HandedOver
+	s.Gentle += r.Gentle
 	for k, n := range r.Faults {
 		s.Faults[k.String()] += n
 	}
@@ -111,6 +123,7 @@ func (s *summary) tell() {
 		s.Virtual*3600/float64(max(s.Seeds, 1)), s.settled/float64(max(s.Seeds, 1)), s.Settled, per(s.Requests), per(s.Commits), per(s.Terms), per(s.Starts), per(s.Stops))
 	fmt.Printf("in all: %d spares, %d reliefs, %d nodes taken for dead, %d impaired, %d damped, %d freezes, %d degraded endpoints, %d leases ended\n",
 		s.Spares, s.Reliefs, s.Dead, s.Impaired, s.Damped, s.Freezes, s.Degraded, s.LeasesEnded)
+	fmt.Printf("%d endpoints handed over, %d drains, %d of them done, %d moves, %d ports in conflict; %d runs were gentle\n", s.HandedOver, s.Drains, s.Drained, s.Moves, s.Conflicts, s.Gentle)
 	fmt.Print("faults:")
 	sim.AllFaults.Each(func(k sim.Fault) { fmt.Printf(" %s %d", k, s.Faults[k.String()]) })
 	fmt.Println()
