@@ -134,7 +134,7 @@ var looks = map[string]string{
 	"network namespace": "ls /run/orch/netns",
 	"link":              "ip -o link show type veth | grep -v ' eth0@'",
 	"route":             "ip route show | grep -F 10.64. | grep -v 'proto 79'", // those to other nodes stay
-	"rule":              "nft list ruleset | grep -F 10.64. | grep dnat",
+	"rule":              "nft list table ip orch | grep -F -e ' 8085 ' -e default/web",
 	"cgroup":            "find /sys/fs/cgroup/ -type d -path '*/orchlab/e2e/'$NODE'/replicas/default.*'",
 }
 
