@@ -1,9 +1,11 @@
 package netdev
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -207,10 +209,6 @@ func TestBadSetsAreRefused(t *testing.T) {
 		{func(s *wire.NetworkSet) { s.Cluster = "" }, `range ""`},
 		{func(s *wire.NetworkSet) { s.Services = "fd00::/64" }, `range "fd00::/64" is not IPv4`},
 		{func(s *wire.NetworkSet) { s.Subnet = "10.64.7.0/31" }, "no room"},
-		{func(s *wire.NetworkSet) { s.Put = []wire.Peer{{Node: "b", Address: "here"}} }, `peer b: address "here"`},
-		{func(s *wire.NetworkSet) {
-			s.Put = []wire.Peer{{Node: "b", Address: "192.0.2.2", Subnet: "10.64/16"}}
-		}, `peer b: range "10.64/16"`},
 	} {
 		s := set()
 		c.change(&s)
@@ -220,6 +218,44 @@ func TestBadSetsAreRefused(t *testing.T) {
 	}
 	if after, ok := n.Standing(); !ok || after != before {
 		t.Errorf("it stands at %+v, before %+v", after, before)
+	}
+}
+
+// What makes no sense of one node is left out, and said: the others stay together.
+func TestStrangePeersAreLeftOut(t *testing.T) {
+	var said bytes.Buffer
+	cfg := config(t)
+	cfg.Logger = slog.New(slog.NewTextHandler(&said, nil))
+	n := open(t, cfg)
+	good := wire.Peer{Node: "good", Address: "192.0.2.2", Subnet: "10.64.9.0/24"}
+	for _, c := range []struct {
+		strange wire.Peer
+		want    string
+	}{
+		{wire.Peer{Node: "bad", Address: "here", Subnet: "10.64.8.0/24"}, `address \"here\" is not IPv4`},
+		{wire.Peer{Node: "bad", Address: "fd00::1", Subnet: "10.64.8.0/24"}, `address \"fd00::1\" is not IPv4`},
+		{wire.Peer{Node: "bad", Address: "0.0.0.0", Subnet: "10.64.8.0/24"}, "0.0.0.0 is no node's"},
+		{wire.Peer{Node: "bad", Address: "224.0.0.1", Subnet: "10.64.8.0/24"}, "224.0.0.1 is no node's"},
+		{wire.Peer{Node: "bad", Address: "192.0.2.3", Subnet: "10.64/16"}, `range \"10.64/16\"`},
+	} {
+		was := wire.Peer{Node: "bad", Address: "192.0.2.3", Subnet: "10.64.8.0/24"}
+		for what, sets := range map[string][]wire.NetworkSet{
+			"whole":      {set(c.strange, good)},
+			"as it came": {set(was), {Put: []wire.Peer{c.strange, good}}},
+		} {
+			said.Reset()
+			for _, s := range sets {
+				if err := n.Configure(t.Context(), s); err != nil {
+					t.Fatalf("%+v, told %s: %v", c.strange, what, err)
+				}
+			}
+			if got := n.placed().sorted(); len(got) != 1 || got[0].Node != "good" {
+				t.Errorf("%+v, told %s: the peers are %+v", c.strange, what, got)
+			}
+			if !strings.Contains(said.String(), c.want) {
+				t.Errorf("%+v, told %s: said %q, want %q", c.strange, what, said.String(), c.want)
+			}
+		}
 	}
 }
 

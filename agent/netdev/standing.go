@@ -25,8 +25,9 @@ type place struct {
 	peers map[string]network.Peer // by node; never changed, but replaced
 }
 
-// take gives the place with a set taken in.
-func (p place) take(address netip.Addr, set wire.NetworkSet) (place, error) {
+// take gives the place with a set taken in, and what is wrong with peers that are
+// left out: what one node says of itself must not keep all others from each other.
+func (p place) take(address netip.Addr, set wire.NetworkSet) (_ place, strange []error, _ error) {
 	old := p.peers
 	if set.Complete {
 		at := network.Standing{Address: address, Routes: cmp.Or(set.Routes, wire.RoutesAuto)}
@@ -39,12 +40,12 @@ func (p place) take(address netip.Addr, set wire.NetworkSet) (place, error) {
 			}
 			prefix, err := parseRange(f.from)
 			if err != nil {
-				return p, err
+				return p, nil, err
 			}
 			*f.to = prefix
 		}
 		if at.Subnet.IsValid() && at.Subnet.Bits() > 30 {
-			return p, fmt.Errorf("subnet %s has no room for two addresses", at.Subnet)
+			return p, nil, fmt.Errorf("subnet %s has no room for two addresses", at.Subnet)
 		}
 		p, old = place{known: true, at: at, why: set.Why}, nil
 	}
@@ -53,22 +54,33 @@ func (p place) take(address netip.Addr, set wire.NetworkSet) (place, error) {
 		p.peers[node] = peer
 	}
 	for _, peer := range set.Put {
-		address, err := netip.ParseAddr(peer.Address)
-		if err != nil || !address.Is4() {
-			return p, fmt.Errorf("peer %s: address %q is not IPv4", peer.Node, peer.Address)
-		}
-		parsed := network.Peer{Node: peer.Node, Address: address}
-		if peer.Subnet != "" {
-			if parsed.Subnet, err = parseRange(peer.Subnet); err != nil {
-				return p, fmt.Errorf("peer %s: %w", peer.Node, err)
-			}
+		parsed, err := parsePeer(peer)
+		if err != nil {
+			strange = append(strange, fmt.Errorf("peer %s: %w", peer.Node, err))
+			delete(p.peers, peer.Node) // wherever it was, it is there no more
+			continue
 		}
 		p.peers[peer.Node] = parsed
 	}
 	for _, node := range set.Drop {
 		delete(p.peers, node)
 	}
-	return p, nil
+	return p, strange, nil
+}
+
+func parsePeer(peer wire.Peer) (network.Peer, error) {
+	parsed := network.Peer{Node: peer.Node}
+	var err error
+	if parsed.Address, err = netip.ParseAddr(peer.Address); err != nil || !parsed.Address.Is4() {
+		return parsed, fmt.Errorf("address %q is not IPv4", peer.Address)
+	}
+	if a := parsed.Address; a.IsUnspecified() || a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
+		return parsed, fmt.Errorf("address %s is no node's", a)
+	}
+	if peer.Subnet != "" {
+		parsed.Subnet, err = parseRange(peer.Subnet)
+	}
+	return parsed, err
 }
 
 func parseRange(s string) (netip.Prefix, error) {
@@ -132,9 +144,12 @@ func (p place) next() netip.Prefix {
 func (n *Network) Configure(_ context.Context, set wire.NetworkSet) error {
 	n.telling.Lock()
 	defer n.telling.Unlock()
-	next, err := n.placed().take(n.cfg.Address, set)
+	next, strange, err := n.placed().take(n.cfg.Address, set)
 	if err != nil {
 		return fmt.Errorf("take the node's place in the network: %w", err)
+	}
+	for _, why := range strange {
+		n.log.Warn("no packet goes to replicas of a peer: what the leader says of it makes no sense", "err", why)
 	}
 	if set.Complete {
 		if err := n.savePlace(next); err != nil {
@@ -232,7 +247,7 @@ func (n *Network) loadPlace() error {
 	}
 	var set wire.NetworkSet
 	if err = json.Unmarshal(b, &set); err == nil {
-		n.place, err = place{}.take(n.cfg.Address, set)
+		n.place, _, err = place{}.take(n.cfg.Address, set)
 	}
 	if err != nil {
 		n.log.Warn("cannot use what is on disk of the node's place in the network: it is told again", "err", err)
