@@ -91,6 +91,19 @@ func (c *Core) toldOfLate(version uint64) bool {
 	return i < len(h.tellings) && c.now.Sub(h.tellings[i].at) < c.budgets.HandoverMax
 }
 
+// handOverAgain is for a node whose session begins: what nobody could tell it to
+// stop meanwhile is told only now, and others may have come back before it that
+// lead traffic there.
+func (c *Core) handOverAgain(n *node) {
+	for _, f := range n.sortedFillings() {
+		if f.untold && f.stopping && !f.void && !f.handing && c.toldOfLate(f.withdrawn) {
+			f.handing = true
+			c.handovers.due = append(c.handovers.due, f)
+		}
+		f.untold = false
+	}
+}
+
 // beginHandovers begins anew with what the term before was stopping: agents may
 // send it traffic until they have this leader's endpoints.
 func (c *Core) beginHandovers() {
@@ -178,6 +191,8 @@ func (c *Core) tellStop(f *filling) {
 	if c.fillings[f.key] != f || f.void {
 		return
 	}
+	n := c.nodes[f.node]
+	f.untold = n == nil || n.session == 0
 	c.view.touchFilling(f)
 	c.sendToNode(f.node, c.assignmentOf(f))
 }

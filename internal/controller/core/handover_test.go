@@ -2,6 +2,7 @@ package core
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -262,5 +263,64 @@ func TestHandOversInTurn(t *testing.T) {
 	}
 	if f.running() != 3 || !f.core.nextHandover().IsZero() {
 		t.Errorf("%d run in the end", f.running())
+	}
+}
+
+// A withdrawal waits for the commit that was gathering then, perhaps for long: agents
+// have their time from when they are told of it.
+func TestWithdrawalThatWaitedIsHandedOver(t *testing.T) {
+	f := threeNodes(t)
+	f.apply("1", web(3, "a:1"))
+	f.pass(5 * time.Second)
+	home := f.home("web", 2)
+	f.mute(true, "n1", "n2", "n3")
+	other := web(1, "a:1")
+	other.Metadata.Name = "db"
+	f.commits = false
+	f.ticket++
+	f.step(Apply{Ticket: f.ticket, Services: []*api.Service{other}, RequestID: "2", By: "tester"})
+	f.turn()
+	f.agents[home].unready["web-2"] = true
+	f.reportAll(f.agents[home])
+	f.pass(3 * time.Second)
+	f.ticket++
+	f.step(Scale{Ticket: f.ticket, Key: api.Key{Namespace: api.DefaultNamespace, Name: "web"}, Replicas: 2, Current: -1, RequestID: "3", By: "tester"})
+	f.turn()
+	f.commits = true
+	for len(f.out) > 0 {
+		e := f.out[0]
+		f.out = f.out[1:]
+		f.commit(e)
+	}
+	f.turn()
+	if len(f.agents["n1"].ends) != 3 || f.on(home, "web") != 1 { // two of web, one of db
+		t.Fatalf("n1 has %d endpoints, %s holds %d of web: told to stop as soon as agents were told", len(f.agents["n1"].ends), home, f.on(home, "web"))
+	}
+	f.pass(2100 * time.Millisecond)
+	if f.on(home, "web") != 0 {
+		t.Error("not told to stop after the limit")
+	}
+}
+
+// A node that was away when it was to be told is told in its next session, and then
+// others may have come back before it that lead traffic there.
+func TestAwayIsHandedOverAgain(t *testing.T) {
+	f, home := handing(t)
+	others := slices.DeleteFunc([]string{"n1", "n2", "n3"}, func(n string) bool { return n == home })
+	for _, n := range []string{home, others[0]} {
+		f.step(SessionClosed{Node: n, Session: f.agents[n].session})
+		f.agents[n].session = 0
+	}
+	f.ack(others[1], f.core.ends.version)
+	boot := f.agents[home].boot
+	f.node(others[0], f.agents[others[0]].boot)
+	f.node(home, boot)
+	if f.on(home, "web") != 1 {
+		t.Fatalf("told to stop before %s has the endpoints", others[0])
+	}
+	f.ack(others[0], f.core.ends.version)
+	f.ack(home, f.core.ends.version)
+	if f.on(home, "web") != 0 {
+		t.Error("not told to stop though all have the endpoints")
 	}
 }

@@ -139,6 +139,7 @@ func (c *Core) sessionOpened(ev SessionOpened) {
 	c.view.touchNode(n)
 	c.roomMade()
 	c.sendStanding(n)
+	c.handOverAgain(n)
 	c.sendToNode(n.name, wire.AssignmentSet{Complete: true, Put: c.assignmentsOf(n)})
 }
 

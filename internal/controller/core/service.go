@@ -85,6 +85,7 @@ type filling struct {
 	handing     bool
 	withdrawn   uint64
 	wasEndpoint bool // in this term
+	untold      bool // it was to be told, and its node had no session
 
 	sent       uint64 // sequence of the assignment set that told of it last, in this session
 	loaded     bool   // from the store, and not heard of since
