@@ -16,6 +16,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/orchctl/orch/agent/netdev/netfilter"
 	"github.com/orchctl/orch/agent/plan"
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/network"
@@ -433,4 +434,36 @@ func TestLeftoversGo(t *testing.T) {
 	}
 	b.tell(network.Update{Drop: []api.ReplicaKey{e.Replica}})
 	w.eventually(2*time.Second, "what is left goes", func() bool { return slices.Equal(left(), []int{5002, 5003, 5004}) })
+}
+
+// A client's port may be another program's by the time its connection is cut: who
+// listens there listens on.
+func TestListenersAreNotCut(t *testing.T) {
+	w := newWorld(t)
+	w.host("other0", gateway+"/32", "10.64.7.5/32")
+	sh(t, "ip route add 10.64.7.5/32 dev other0")
+	var plain net.ListenConfig
+	plain.SetMultipathTCP(false) // as most programs do; the kernel spares the others
+	var cut []network.Connection
+	for space, at := range map[string]string{"": nodeIP + ":7000", "other0": "10.64.7.5:7000"} {
+		w.within(space, func() error {
+			l, err := plain.Listen(t.Context(), "tcp4", at)
+			if err == nil {
+				t.Cleanup(func() { l.Close() })
+			}
+			return err
+		})
+		cut = append(cut, network.Connection{Protocol: api.TCP, Client: netip.MustParseAddrPort(at), To: netip.MustParseAddrPort(vip + ":80"), Server: netip.MustParseAddrPort("10.64.8.2:80"), Open: true})
+	}
+	if err := (netfilter.Connections{Spaces: w.space("")}).Cut(t.Context(), cut); err != nil {
+		t.Error(err)
+	}
+	for _, c := range cut {
+		conn, err := w.dial("", "tcp4", c.Client.String())
+		if err != nil {
+			t.Errorf("who listens at %s is cut: %v", c.Client, err)
+			continue
+		}
+		conn.Close()
+	}
 }

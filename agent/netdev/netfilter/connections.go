@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -111,7 +110,7 @@ func (c Connections) tell(ctx context.Context, clients map[netip.Addr][]network.
 
 // tellIn ends those sockets that are in a namespace, and takes them from clients.
 func tellIn(ns netns.NsHandle, clients map[netip.Addr][]network.Connection) error {
-	h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE, unix.NETLINK_INET_DIAG)
+	h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
 	if errors.Is(err, unix.EINVAL) {
 		return nil // a file without a namespace
 	}
@@ -126,16 +125,25 @@ func tellIn(ns netns.NsHandle, clients map[netip.Addr][]network.Connection) erro
 	if err != nil {
 		return fmt.Errorf("end sockets: list addresses: %w", err)
 	}
-	var errs []error
+	var here []network.Connection
 	for _, a := range addrs {
 		ip, _ := netip.AddrFromSlice(a.IP)
-		for _, one := range clients[ip.Unmap()] {
-			err := h.SocketDestroy(net.TCPAddrFromAddrPort(one.Client), net.TCPAddrFromAddrPort(one.To))
-			if err != nil && !errors.Is(err, unix.ENOENT) {
-				errs = append(errs, fmt.Errorf("end socket %s to %s: %w", one.Client, one.To, err))
-			}
-		}
+		here = append(here, clients[ip.Unmap()]...)
 		delete(clients, ip.Unmap())
+	}
+	if len(here) == 0 {
+		return nil
+	}
+	open, err := openSockets(ns)
+	if err != nil {
+		return fmt.Errorf("end sockets: %w", err)
+	}
+	defer open.Close()
+	var errs []error
+	for _, one := range here {
+		if err := open.end(one.Client, one.To); err != nil && !errors.Is(err, unix.ENOENT) {
+			errs = append(errs, fmt.Errorf("end socket %s to %s: %w", one.Client, one.To, err))
+		}
 	}
 	return errors.Join(errs...)
 }
