@@ -1,6 +1,7 @@
 package core
 
 import (
+	"flag"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -12,16 +13,16 @@ import (
 	"github.com/orchctl/orch/internal/wire"
 )
 
+// seeds of the tests below and in orderly_test.go: few, as they run under the race
+// detector. make sim-long runs many.
+var seeds = flag.Int("core.seeds", 15, "how many seeds each random test of a fleet runs")
+
 // TestAnythingLeavesSlotsAlone: whatever becomes of machines and links, whoever
 // leads, and whatever users and operators say, no two containers of an exclusive
 // slot run at once, by the clocks of the machines that they are on. In the end all
 // that is left is in order, and every slot is filled.
 func TestAnythingLeavesSlotsAlone(t *testing.T) {
-	seeds := 80
-	if testing.Short() {
-		seeds = 20
-	}
-	for seed := range seeds {
+	for seed := range *seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { newOrdeal(t, uint64(seed)).run() })
 	}
 }

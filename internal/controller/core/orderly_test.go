@@ -16,11 +16,7 @@ import (
 // stop while an agent that speaks sends it traffic (handedOver), and in the end
 // everything has come to its place.
 func TestNothingTakesAServiceBelowItsFloor(t *testing.T) {
-	seeds := 40
-	if testing.Short() {
-		seeds = 10
-	}
-	for seed := range seeds {
+	for seed := range *seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { newUpkeep(t, uint64(seed)).run() })
 	}
 }
