@@ -101,7 +101,7 @@ func New(cfg Config) *Balancer {
 
 // Run does what it is told until ctx ends; what is in the kernel stays. programmed
 // is called with the mark of the latest Balance that is in force, from one
-// goroutine.
+// goroutine; settleFor later where an endpoint was taken out of use.
 func (b *Balancer) Run(ctx context.Context, programmed func(mark uint64)) error {
 	b.mu.Lock()
 	b.since = time.Now()

@@ -42,7 +42,7 @@ type loop struct {
 	occupied bool
 	sure     bool // the kernel has what the picture's table says
 	mark     uint64
-	told     uint64 // the last mark that was told as programmed
+	settling settling // what is in force and is yet to be told as programmed
 	// gone are where endpoints were that were dropped, until no rule leads there.
 	gone   map[server]bool
 	opened []uint16
@@ -78,12 +78,15 @@ func (l *loop) run(ctx context.Context) error {
 	defer watch.Stop()
 	retry := time.NewTimer(0) // the first step comes at once
 	defer retry.Stop()
+	tell := time.NewTimer(0)
+	defer tell.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-l.wake:
 		case <-retry.C:
+		case <-tell.C:
 		case <-watch.C:
 			l.watch(ctx)
 		case got := <-l.listed:
@@ -92,6 +95,12 @@ func (l *loop) run(ctx context.Context) error {
 		l.step(ctx)
 		if l.failures > 0 {
 			retry.Reset(time.Until(l.retryAt))
+		}
+		if mark, ok := l.settling.take(time.Now()); ok {
+			l.programmed(mark)
+		}
+		if at, ok := l.settling.next(); ok {
+			tell.Reset(time.Until(at))
 		}
 	}
 }
@@ -117,12 +126,9 @@ func (l *loop) step(ctx context.Context) {
 	}
 	l.failures = 0
 	l.cutter.cut(l.gone, l.opened)
+	l.settling.add(l.mark, time.Now(), len(l.gone) > 0)
 	clear(l.gone)
 	l.opened = nil
-	if l.mark > l.told {
-		l.told = l.mark
-		l.programmed(l.mark)
-	}
 }
 
 // take draws what waits into the picture, and tells the names. It tells whether
