@@ -77,9 +77,5 @@ func agents() []mutation {
 			old: "\t\tbusy = true\n", new: "\t\tbusy = busy || x.state != stopping\n"},
 		{breaks: "I8", file: inPlan + "report.go", why: "a replica is called ready that does not answer its readiness probe",
 			old: "s.Ready = s.Ready && cs.Ready", new: "_ = cs.Ready"},
-		{breaks: "I8", file: inPlan + "assign.go", why: "endpoints are not withdrawn on the agent",
-			old: "\t\tdelete(c.endpoints, k)\n", new: ""},
-		{breaks: "I8", file: inPlan + "assign.go", why: "endpoints of before a session stay, whatever its complete set says",
-			old: "c.endpoints = map[api.ReplicaKey]wire.Endpoint{}\n", new: ""},
 	}
 }
