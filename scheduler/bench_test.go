@@ -107,3 +107,15 @@ func BenchmarkFree(b *testing.B) {
 		}
 	}
 }
+
+// Whether there is a place for what fits nowhere, as the core asks in a drain.
+func BenchmarkFits(b *testing.B) {
+	f := manyNodes(5000)
+	scheduler.Place(f, manyGroups(500, 100))
+	s := shape(requests("cpu", "40"))
+	for b.Loop() {
+		if scheduler.Fits(f, s) {
+			b.Fatal("it fits")
+		}
+	}
+}

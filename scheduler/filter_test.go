@@ -1,6 +1,7 @@
 package scheduler_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -137,6 +138,7 @@ func TestFilters(t *testing.T) {
 			g := group("web", 1, r.shape)
 			g.Slots[0].Avoid = r.avoid
 			explained := scheduler.Explain(f, r.shape, g.Service)
+			equal(t, "fits", scheduler.Fits(f, r.shape), slices.ContainsFunc(explained, func(e scheduler.NodeExplanation) bool { return e.Fit }))
 			placed, refused := scheduler.Place(f, []scheduler.Group{g})
 			if r.reason == "" {
 				if len(placed) != 1 || placed[0].Node != r.on {

@@ -91,6 +91,23 @@ func refusedBy(a *ask, n *node) (filter, item int) {
 	return -1, -1
 }
 
+// Fits tells whether any node would take one more replica of the shape. It asks
+// only nodes that take replicas at all and meet its rule, and no more than it needs.
+func Fits(f *Fleet, s *Shape) bool {
+	f.settle()
+	if s == nil {
+		s = &Shape{}
+	}
+	a := &ask{shape: s, needs: f.needs(nil, s)}
+	may := f.index.meeting(s)
+	for pos := f.index.open.next(0); pos >= 0; pos = f.index.open.next(pos + 1) {
+		if (may == nil || may.has(pos)) && fits(a, f.index.ring[pos]) {
+			return true
+		}
+	}
+	return false
+}
+
 // Explain asks every node, in the order of names, about one more replica of the
 // service. It changes nothing in what Place would do.
 func Explain(f *Fleet, s *Shape, service api.Key) []NodeExplanation {

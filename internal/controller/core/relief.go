@@ -224,7 +224,7 @@ func (s *service) mayRelieve(kind reliefKind) bool {
 // hasPlace tells whether there is a place for a replica of an exclusive service: it
 // is stopped before it is started there.
 func (c *Core) hasPlace(s *service) bool {
-	s.placeless = s.exclusive() && !slices.ContainsFunc(scheduler.Explain(c.fleet, s.newest().shape, s.key), func(e scheduler.NodeExplanation) bool { return e.Fit })
+	s.placeless = s.exclusive() && !scheduler.Fits(c.fleet, s.newest().shape)
 	return !s.placeless
 }
 
