@@ -31,9 +31,7 @@ func base(s Standing) (map[string]Chain, map[string]Set) {
 		setHosts:    {Key: "ipv4_addr . inet_proto . inet_service"},
 	}
 	chains := map[string]Chain{
-		// Letting 127.0.0.1 lead to replicas (route_localnet) must not let
-		// neighbours in.
-		"guard":       {Base: &Base{"filter", "prerouting", -300}, Rules: []Rule{rule(`iif != "lo" ip daddr 127.0.0.0/8 drop`)}},
+		"guard":       {Base: &Base{"filter", "prerouting", -300}, Rules: guard(s)},
 		"prerouting":  {Base: &Base{"nat", "prerouting", -100}, Rules: []Rule{rule("jump lead")}},
 		"output":      {Base: &Base{"nat", "output", -100}, Rules: []Rule{rule("jump lead")}},
 		"lead":        {Rules: lead(s)},
@@ -50,6 +48,18 @@ func base(s Standing) (map[string]Chain, map[string]Set) {
 		}}
 	}
 	return chains, sets
+}
+
+// guard keeps out what nobody may send.
+func guard(s Standing) []Rule {
+	// Letting 127.0.0.1 lead to replicas (route_localnet) must not let
+	// neighbours in, nor anybody pass for this node.
+	out := []Rule{rule(`iif != "lo" ip daddr 127.0.0.0/8 drop`), rule(`iif != "lo" ip saddr 127.0.0.0/8 drop`)}
+	if s.Cluster.IsValid() {
+		// Whoever speaks VXLAN to a node sends as whom he likes: only nodes do.
+		out = append(out, rule("ip saddr %s udp dport %d drop", s.Cluster, TunnelPort))
+	}
+	return out
 }
 
 func lead(s Standing) []Rule {

@@ -219,6 +219,8 @@ func TestBaseFollowsStanding(t *testing.T) {
 	}
 	for _, want := range []string{
 		`iif != "lo" ip daddr 127.0.0.0/8 drop`,
+		`iif != "lo" ip saddr 127.0.0.0/8 drop`,
+		"ip saddr 10.64.0.0/10 udp dport 4789 drop",
 		"ip saddr 10.64.7.0/24 ip daddr != 10.64.0.0/10 masquerade",
 		"ct status dnat ip daddr 10.64.0.0/10 ip daddr != 10.64.7.0/24 ip saddr != 10.64.0.0/10 masquerade",
 		"ip daddr 10.128.0.0/14 meta l4proto tcp reject with tcp reset",
