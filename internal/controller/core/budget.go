@@ -50,7 +50,7 @@ func (b *Budgets) settings() []settings.Setting {
 		settings.Share("reliefs-share", &b.ReliefsShare, "share of all replicas that may be relieved at once; they run, so nothing hurries"),
 		settings.Duration("relief-patience", &b.ReliefPatience, "after which a relief whose spare is not ready no longer keeps others waiting"),
 		settings.Count("rebalance-moves", &b.RebalanceMoves, "replicas that one rebalance moves; each is started anew and warms up again, and what is still uneven can be asked for again"),
-		settings.Duration("handover-max", &b.HandoverMax, "how long a replica that is to stop waits for agents to say that they send it no traffic any more; an agent that hangs may not keep it running, one that works says so within milliseconds"),
+		settings.Duration("handover-max", &b.HandoverMax, "how long a replica that is to stop waits for agents to say that they send it no traffic any more; an agent that hangs may not keep it running, one that works says so within 0.3s"),
 	}
 }
 
