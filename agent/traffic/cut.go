@@ -180,6 +180,10 @@ func (c *cutter) pass(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	local := func(netip.Addr) bool { return false }
+	if len(opened) > 0 {
+		local = addresses()
+	}
 	var now []network.Connection    // to be cut at once
 	tcp := map[netip.AddrPort]int{} // how many are to be cut if the server is dead
 	used := map[server]bool{}       // has connections yet
@@ -192,7 +196,7 @@ func (c *cutter) pass(ctx context.Context) error {
 		case due[s] && one.Protocol == api.TCP && !one.Ending:
 			tcp[one.Server]++
 			used[s] = true
-		case due[s], one.Protocol == api.UDP && one.To == one.Server: // not led away
+		case due[s], one.Protocol == api.UDP && one.To == one.Server && local(one.To.Addr()): // not led away
 			now = append(now, one)
 		}
 	}
@@ -207,6 +211,19 @@ func (c *cutter) pass(ctx context.Context) error {
 	}
 	c.mu.Unlock()
 	return c.connections.Cut(ctx, now)
+}
+
+// addresses tells which are this node's. Where the kernel does not say, none is: what
+// is left of a talk over UDP goes when it falls silent, too.
+func addresses() func(netip.Addr) bool {
+	list, _ := net.InterfaceAddrs()
+	own := make(map[netip.Addr]bool, len(list))
+	for _, x := range list {
+		if p, err := netip.ParsePrefix(x.String()); err == nil {
+			own[p.Addr().Unmap()] = true
+		}
+	}
+	return func(a netip.Addr) bool { return own[a] || a.IsLoopback() }
 }
 
 // bury ends the connections to those servers that are dead.

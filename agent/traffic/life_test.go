@@ -467,3 +467,41 @@ func TestListenersAreNotCut(t *testing.T) {
 		conn.Close()
 	}
 }
+
+// A UDP port of nodes that leads to replicas from now on does so for who talked to
+// the node itself. Who talks to others on a port of that number goes on.
+func TestOpenedPortsCutTheNodesOwn(t *testing.T) {
+	w := newWorld(t)
+	b := w.serving(web())
+	talk := func(port uint16, to string) {
+		client, server := net.ParseIP("10.64.7.5").To4(), net.ParseIP(to).To4()
+		flow := &netlink.ConntrackFlow{FamilyType: unix.AF_INET, TimeOut: 100,
+			Forward: netlink.IPTuple{Protocol: unix.IPPROTO_UDP, SrcIP: client, DstIP: server, SrcPort: port, DstPort: 53},
+			Reverse: netlink.IPTuple{Protocol: unix.IPPROTO_UDP, SrcIP: server, DstIP: client, SrcPort: 53, DstPort: port}}
+		if err := netlink.ConntrackCreate(netlink.ConntrackTable, unix.AF_INET, flow); err != nil {
+			t.Fatal(err)
+		}
+	}
+	talk(5000, nodeIP)
+	talk(5001, outsideIP)
+	talk(5002, "127.0.0.53")
+	left := func() (ports []uint16) {
+		all, err := b.cfg.Connections.To(t.Context(), func(a netip.AddrPort) bool { return a.Port() == 53 })
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range all {
+			ports = append(ports, c.Client.Port())
+		}
+		slices.Sort(ports)
+		return ports
+	}
+	if got := left(); len(got) != 3 {
+		t.Fatalf("there: %v", got)
+	}
+	b.tell(network.Update{Put: []wire.Endpoint{w.replica("web", 0, "10.64.7.2", api.Port{Port: 80, Publish: 53, Protocol: api.UDP})}})
+	w.eventually(2*time.Second, "the node's own go", func() bool { return !slices.Contains(left(), 5000) && !slices.Contains(left(), 5002) })
+	if got := left(); !slices.Equal(got, []uint16{5001}) {
+		t.Errorf("left: %v, want that to another host", got)
+	}
+}
