@@ -91,6 +91,8 @@ type Server struct {
 	ids      uint64              // of sessions: each is higher than the one before
 	sessions map[string]*session // by node
 	relays   relays
+
+	endpoints shared
 }
 
 // New makes a server without sessions.
@@ -167,10 +169,11 @@ func (s *Server) Assign(e core.SendAssignments) {
 	})
 }
 
-// Endpoints: see Assign.
+// Endpoints: see Assign. The core gives one set to all sessions that are to have it.
 func (s *Server) Endpoints(e core.SendEndpoints) {
+	ready := s.endpoints.of(e.Set)
 	s.enqueue(e.Node, e.Session, func() (*orchv1.ControllerMessage, error) {
-		return &orchv1.ControllerMessage{Message: &orchv1.ControllerMessage_Endpoints{Endpoints: e.Set.ToPB()}}, nil
+		return &orchv1.ControllerMessage{Message: &orchv1.ControllerMessage_Endpoints{Endpoints: ready()}}, nil
 	})
 }
 

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/controller/core"
 	"github.com/orchctl/orch/internal/controller/identity"
 	"github.com/orchctl/orch/internal/pki"
@@ -270,6 +271,45 @@ func TestTheNetworkOfANode(t *testing.T) {
 		}
 		if !slices.Equal(set.Put, []wire.Peer{n1, n2}) {
 			t.Errorf("the shared list is %v now", set.Put)
+		}
+		b.hang()
+		<-b.ended
+	})
+}
+
+// One set of endpoints is made ready once, however many sessions are to have it.
+func TestEndpointsOfManySessions(t *testing.T) {
+	bubble(t, func(t *testing.T, b *bench) {
+		b.line.up <- hello
+		<-b.line.down // the Welcome
+		synctest.Wait()
+		id := b.lead.events()[0].(core.SessionOpened).Session
+		send := func(set wire.EndpointSet) *orchv1.EndpointSet {
+			b.Endpoints(core.SendEndpoints{Node: "n1", Session: id, Set: set})
+			got := (<-b.line.down).GetEndpoints()
+			if !reflect.DeepEqual(wire.EndpointSetFromPB(got), set) {
+				t.Errorf("got %+v, want %+v", got, set)
+			}
+			return got
+		}
+		one := wire.EndpointSet{Version: 7, Put: []wire.Endpoint{{Replica: api.ReplicaKey{Namespace: "default", Service: "web"}, Node: "n1", IP: "10.64.0.2"}}}
+		first := send(one)
+		if again := send(one); again != first {
+			t.Error("the same set was made ready twice")
+		}
+		for _, change := range []func(*wire.EndpointSet){
+			func(s *wire.EndpointSet) { s.Version++ },
+			func(s *wire.EndpointSet) { s.Complete = true },
+			func(s *wire.EndpointSet) { s.Put = []wire.Endpoint{{Node: "n2"}} },
+			func(s *wire.EndpointSet) { s.Drop = []api.ReplicaKey{{Service: "a"}} },
+			func(s *wire.EndpointSet) { s.Keep = []api.ReplicaKey{{Service: "b"}} },
+			func(s *wire.EndpointSet) { s.Services = []wire.Service{{Key: api.Key{Name: "c"}}} },
+			func(s *wire.EndpointSet) { s.DropServices = []api.Key{{Name: "d"}} },
+		} {
+			send(one)
+			other := one
+			change(&other)
+			send(other)
 		}
 		b.hang()
 		<-b.ended
