@@ -1,10 +1,12 @@
 package netdev
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 
 	"github.com/vishvananda/netlink"
@@ -41,6 +43,17 @@ func listed[T any](list func() ([]T, error)) (all []T, err error) {
 		}
 	}
 	return nil, err
+}
+
+// putSetting gives a setting of the kernel a value; others set them, too, by files of
+// their own that count for all interfaces.
+func (k *kernel) putSetting(path, want string) error {
+	have, err := os.ReadFile(path)
+	if err != nil || string(bytes.TrimSpace(have)) == want {
+		return err
+	}
+	k.writes++
+	return os.WriteFile(path, []byte(want), 0)
 }
 
 // link finds the interface that carries the node's own address.

@@ -89,6 +89,9 @@ type record struct {
 	IP netip.Addr `json:"ip,omitzero"`
 }
 
+// forwarding is the setting without which no packet gets to a replica or from one.
+const forwarding = "/proc/sys/net/ipv4/ip_forward"
+
 // New opens the network: it switches forwarding on, takes up what an earlier
 // agent left and clears away what does not exist any more (after a reboot) or
 // was never finished. Routes and devices are left as they are until Run.
@@ -121,7 +124,7 @@ func New(cfg Config) (*Network, error) {
 			return nil, fmt.Errorf("open network: %w", err)
 		}
 	}
-	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0); err != nil {
+	if err := os.WriteFile(forwarding, []byte("1"), 0); err != nil {
 		return nil, fmt.Errorf("open network: switch forwarding on: %w", err)
 	}
 	if err := n.loadPlace(); err != nil {

@@ -35,7 +35,7 @@ const (
 
 // Run keeps routes and devices in place until ctx ends; they stay then.
 func (n *Network) Run(ctx context.Context) error {
-	notices, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_NEIGH)
+	notices, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_NETCONF)
 	if err != nil {
 		return fmt.Errorf("watch the kernel's routes: %w", err)
 	}
@@ -175,6 +175,9 @@ func (n *Network) put(p place) (wrong string, writes int, err error) {
 	}
 	if wrong = network.Overlap(p.at, host); wrong != "" {
 		return wrong, 0, nil
+	}
+	if err := k.putSetting(forwarding, "1"); err != nil {
+		return "", k.writes, fmt.Errorf("switch forwarding on: %w", err)
 	}
 	want := network.PathsOf(p.at, link, p.sorted(), host)
 	for _, peer := range want.Lost {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -75,6 +76,10 @@ func TestPutRight(t *testing.T) {
 		"gateway deleted": func() error {
 			return netlink.AddrDel(lo, &netlink.Addr{IPNet: single(netip.MustParseAddr("10.64.1.1"))})
 		},
+		"forwarding switched off": func() error { return os.WriteFile(forwarding, []byte("0"), 0) },
+		"tunnel made strict": func() error {
+			return os.WriteFile("/proc/sys/net/ipv4/conf/orch-vxlan/rp_filter", []byte("1"), 0)
+		},
 		"other tunnel": func() error {
 			if err := netlink.LinkDel(tunnel()); err != nil {
 				return err
@@ -119,6 +124,11 @@ func inLine(m *machine) error {
 	dev, err := netlink.LinkByName(network.TunnelName)
 	if err != nil {
 		return err
+	}
+	for path, want := range map[string]string{forwarding: "1\n", "/proc/sys/net/ipv4/conf/orch-vxlan/rp_filter": "2\n"} {
+		if b, err := os.ReadFile(path); err != nil || string(b) != want {
+			return fmt.Errorf("%s is %q, %v", path, b, err)
+		}
 	}
 	vx, attrs := dev.(*netlink.Vxlan), dev.Attrs()
 	if vx.VxlanId != network.TunnelID || vx.Learning || attrs.MTU != want.Tunnel.MTU || attrs.Flags&net.FlagUp == 0 || string(attrs.HardwareAddr) != string(want.Tunnel.MAC[:]) {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 
 	"github.com/vishvananda/netlink"
@@ -53,13 +52,12 @@ func (k *kernel) putTunnel(want *network.Tunnel) (int, error) {
 		if err := k.LinkAdd(l); err != nil {
 			return 0, fmt.Errorf("make device %s: %w", network.TunnelName, tunnelInWords(err))
 		}
-		// The answer to a packet that came through the tunnel may leave by another
-		// way, and the other way about: strict filtering (which hosts may have on,
-		// and of which the kernel takes the looser) would drop it.
-		loose := filepath.Join("/proc/sys/net/ipv4/conf", network.TunnelName, "rp_filter")
-		if err := os.WriteFile(loose, []byte("2"), 0); err != nil {
-			return 0, fmt.Errorf("loosen the filter of sources on %s: %w", network.TunnelName, err)
-		}
+	}
+	// The answer to a packet that came through the tunnel may leave by another
+	// way, and the other way about: strict filtering (which hosts may have on,
+	// and of which the kernel takes the looser) would drop it.
+	if err := k.putSetting(filepath.Join("/proc/sys/net/ipv4/conf", network.TunnelName, "rp_filter"), "2"); err != nil {
+		return 0, fmt.Errorf("loosen the filter of sources on %s: %w", network.TunnelName, err)
 	}
 	a := l.Attrs()
 	if a.MTU != want.MTU {
