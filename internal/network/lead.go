@@ -56,12 +56,12 @@ func (p *Picture) part(k api.Key) part {
 		t := target{replica: e.Replica, ip: ip, local: e.NodeIP == p.self.Address.String(), host: e.IP == e.NodeIP}
 		for _, port := range e.Ports {
 			proto := protocol(port.Protocol)
-			if proto == "" {
-				continue
+			if proto == "" || !number(port.Port) {
+				continue // one word that nft does not take would cost all services their changes
 			}
 			t.port = port.Port
 			vips[at{proto, port.Port}] = append(vips[at{proto, port.Port}], t)
-			if port.Publish != 0 && (port.Mode != api.PublishHost || t.local && !t.host) {
+			if number(port.Publish) && (port.Mode != api.PublishHost || t.local && !t.host) {
 				published[at{proto, port.Publish}] = append(published[at{proto, port.Publish}], t)
 			}
 		}
@@ -201,6 +201,9 @@ func protocol(p api.Protocol) string {
 	}
 	return ""
 }
+
+// number tells whether a port can have it.
+func number(port int) bool { return port > 0 && port <= api.MaxPort }
 
 func filter[T any](all []T, keep func(T) bool) []T {
 	var out []T

@@ -93,6 +93,13 @@ chain svc-default/web-tcp-80
 chain svc-default/web-udp-53
 	meta l4proto udp dnat ip to 10.64.7.2:53
 `},
+		{name: "ports that are none keep nobody from the rest", u: Update{Services: []wire.Service{svc("web", "10.128.0.10")}, Put: []wire.Endpoint{
+			end("web", 0, "10.64.8.2", port(80), port(0), port(-1), port(70000), published(70000, 80), published(-1, 80))}}, want: `
+set services { ipv4_addr . inet_proto . inet_service : verdict }
+	10.128.0.10 . tcp . 80 : goto svc-default/web-tcp-80
+chain svc-default/web-tcp-80
+	meta l4proto tcp dnat ip to 10.64.8.2:80
+`},
 		{name: "headless, published on every node: the port of each revision", u: Update{Services: []wire.Service{svc("web", "")}, Put: []wire.Endpoint{
 			end("web", 0, "10.64.8.2", published(8080, 80)), end("web", 1, "10.64.8.3", published(8080, 81))}}, want: `
 set ports { inet_proto . inet_service : verdict }
