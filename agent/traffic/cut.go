@@ -19,10 +19,13 @@ import (
 )
 
 const (
-	// answerMax is how long a server has to answer, answerTries how often it is
-	// asked: a host that lost one packet is not dead.
-	answerMax   = 300 * time.Millisecond
-	answerTries = 2
+	// answerMax is how long a server has to answer. One that is to be buried is asked
+	// twice: a host that lost one packet is not dead. answerSoon is the first time: a
+	// connection that is being made when its server dies says so again after a second,
+	// and is led elsewhere if its first try is forgotten by then. It costs nobody
+	// anything who would be answered yet: his next try is led to another server.
+	answerMax  = 300 * time.Millisecond
+	answerSoon = 150 * time.Millisecond
 	// asksAtOnceMax bounds the servers that are asked at a time: they wait, mostly.
 	asksAtOnceMax = 64
 	// lookFirst is the wait between looks at endpoints that were dropped while they
@@ -251,14 +254,17 @@ func (c *cutter) dead(ctx context.Context, tcp map[netip.AddrPort]int) map[netip
 	g.SetLimit(asksAtOnceMax)
 	for at, connections := range tcp {
 		g.Go(func() error {
-			for range answerTries {
-				if said, err := answers(ctx, c.dial, at); said != silent {
+			for _, within := range []time.Duration{answerSoon, 2*answerMax - answerSoon} {
+				if said, err := answers(ctx, c.dial, at, within); said != silent {
 					c.logger.Debug("an endpoint that is gone answers, or could not be asked: its connections stay", "endpoint", at, "connections", connections, "err", err)
 					return nil
 				}
-			}
-			if !c.still(server{at.Addr(), 0}) && !c.still(server{at.Addr(), at.Port()}) || ctx.Err() != nil {
-				return nil
+				if !c.still(server{at.Addr(), 0}) && !c.still(server{at.Addr(), at.Port()}) || ctx.Err() != nil {
+					return nil
+				}
+				if within == answerSoon {
+					c.say(ctx, c.forgetUnmade(ctx, at))
+				}
 			}
 			c.logger.Info("an endpoint that is gone does not answer: its connections are ended", "endpoint", at, "connections", connections)
 			mu.Lock()
@@ -281,9 +287,20 @@ const (
 	unknown        // the question was not asked
 )
 
+// forgetUnmade has connections to a server that are not made yet led anew.
+func (c *cutter) forgetUnmade(ctx context.Context, at netip.AddrPort) error {
+	all, err := c.connections.To(ctx, func(a netip.AddrPort) bool { return a == at })
+	if err != nil {
+		return err
+	}
+	return c.connections.Cut(ctx, slices.DeleteFunc(all, func(one network.Connection) bool {
+		return one.Protocol != api.TCP || one.Open || one.Ending
+	}))
+}
+
 // answers asks once.
-func answers(ctx context.Context, dial func(context.Context, netip.AddrPort) error, at netip.AddrPort) (answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerMax)
+func answers(ctx context.Context, dial func(context.Context, netip.AddrPort) error, at netip.AddrPort, within time.Duration) (answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	err := dial(ctx, at)
 	var timeout net.Error

@@ -74,9 +74,9 @@ func (e *ejector) round(ctx context.Context) []verdict {
 		for _, one := range endpoints {
 			g.Go(func() error {
 				at, _ := asked(one)
-				said, _ := answers(ctx, e.cfg.Dial, at)
+				said, _ := answers(ctx, e.cfg.Dial, at, answerMax)
 				if (said == refuses || said == silent) && !out[one.Replica] {
-					said, _ = answers(ctx, e.cfg.Dial, at)
+					said, _ = answers(ctx, e.cfg.Dial, at, answerMax)
 				}
 				if said == unknown || ctx.Err() != nil {
 					return nil
