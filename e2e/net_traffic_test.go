@@ -126,6 +126,22 @@ func (n *netFleet) traffic(t *testing.T) {
 		}
 		all(t, "1 MiB through a published port", n.outside(t, "", load.Job{Kind: load.TCP, Targets: []string{n.address(t, "n2") + ":18201"}, Count: 30, Size: 1 << 20}))
 	})
+	t.Run("seen", func(t *testing.T) {
+		for _, args := range [][]string{{"get", "endpoints", "web"}, {"describe", "service", "web"}} {
+			out, errs, code := n.Orchctl(t.Context(), args...)
+			if code != 0 {
+				t.Fatalf("orchctl %s: exit %d: %s", strings.Join(args, " "), code, errs)
+			}
+			for _, r := range n.replicas(t, "web") {
+				if !strings.Contains(out, r.Status.IP) || !strings.Contains(out, r.Spec.Node) {
+					t.Errorf("orchctl %s does not show %s at %s on %s:\n%s", strings.Join(args, " "), r.Metadata.Name, r.Status.IP, r.Spec.Node, out)
+				}
+			}
+			if args[0] == "describe" && (!strings.Contains(out, vip) || !strings.Contains(out, "18200")) {
+				t.Errorf("describe service shows neither %s nor where it is published:\n%s", vip, out)
+			}
+		}
+	})
 	t.Run("refused", func(t *testing.T) {
 		range10 := vip[:strings.LastIndex(vip, ".")] + ".251" // nobody's yet
 		for _, target := range []string{vip + ":81", range10 + ":80"} {
