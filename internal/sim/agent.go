@@ -22,6 +22,7 @@ type agent struct {
 	tickAt  int64
 	session *session
 	dialled uint64 // number of the latest dial
+	parted  int64  // when the last session ended
 	seq     uint64 // of beats in this session
 	probes  map[probeID]*probing
 
@@ -200,7 +201,7 @@ func (a *agent) welcomed(s *session) {
 
 func (a *agent) disconnected() {
 	a.h.w.say("%s has no session any more", a.h.name)
-	a.session = nil
+	a.session, a.parted = nil, a.h.w.clock
 	a.step(plan.Disconnected{})
 	a.dial()
 }

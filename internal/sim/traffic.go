@@ -206,6 +206,9 @@ func (w *world) serves(on *host, e wire.Endpoint) {
 	if !w.gentle || t == nil || !fine(t) || t.Leased() {
 		return
 	}
+	if a := on.agent; a.session == nil && w.clock-a.parted > int64(w.handoverMax()/2) {
+		return // it does not find the leader for so long that nobody waits for it
+	}
 	h := w.host(e.Node)
 	for _, spec := range t.Containers {
 		ok := slices.ContainsFunc(h.runtime.sorted(), func(c *container) bool {

@@ -209,7 +209,7 @@ func leaseWords(t *api.Template) string {
 // wordOnNode is an operator's word.
 func (u *user) wordOnNode() {
 	h := pick(u.w.r.users, u.w.hosts)
-	word := pick(u.w.r.users, []string{"cordon", "uncordon", "uncordon", "dead", "drain", "drain", "drain", "remove", "rebalance", "rebalance"})
+	word := pick(u.w.r.users, []string{"cordon", "uncordon", "uncordon", "dead", "drain", "drain", "drain", "remove", "remove", "rebalance"})
 	within := pick(u.w.r.users, []time.Duration{0, 0, 2 * time.Second, 10 * time.Second})
 	switch {
 	case word == "rebalance":
@@ -220,6 +220,13 @@ func (u *user) wordOnNode() {
 	case word == "drain":
 		u.w.drain(u, h, within)
 		return
+	case word == "remove": // what is Dead, else it is refused
+		if l := u.w.leader(); l != nil {
+			dead := slices.DeleteFunc(slices.Clone(u.w.hosts), func(h *host) bool { return l.core.Verdict(h.name) != api.VerdictDead })
+			if len(dead) > 0 {
+				h = dead[len(dead)-1]
+			}
+		}
 	}
 	u.w.order(u, h, word)
 }

@@ -47,6 +47,8 @@ var kinds = []fault{
 	{"containerd-hangs", (*faults).containerdHangs},
 	{"crash", (*faults).crash}, {"crash", (*faults).crash}, {"crash", (*faults).crash},
 	{"operator", (*faults).operator},
+	{"kernel-slow", (*faults).kernelSlow}, {"kernel-slow", (*faults).kernelSlow},
+	{"drain", (*faults).drain}, {"drain", (*faults).drain},
 }
 
 // run makes trouble for so long; when it returns, every fault has ended.

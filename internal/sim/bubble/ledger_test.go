@@ -22,6 +22,7 @@ import (
 type ledger struct {
 	w          *world
 	holder     election.Holder
+	ledSince   time.Time // when it came to hold
 	services   map[api.Key]*api.Service
 	revisions  map[revisionKey]*api.Revision
 	placements map[api.ReplicaKey]placement
@@ -242,7 +243,7 @@ func (g *ledger) leader(value []byte) {
 	} else {
 		h.ID = "nobody"
 	}
-	g.holder = h
+	g.holder, g.ledSince = h, time.Now()
 }
 
 func (g *ledger) service(key api.Key, op store.Op, deleted bool, done []string) {
@@ -325,7 +326,8 @@ func (g *ledger) stopsRightly(before picture, k api.ReplicaKey) {
 		return
 	}
 	n := g.w.node(p.node)
-	troubled := !n.well(g.w.memory())
+	isDrained := func(n *api.Node) bool { return n != nil && n.Spec.Drain != nil }
+	troubled := !n.well(g.w.memory()) || isDrained(before.nodes[p.node]) || isDrained(g.nodes[p.node])
 	beside := func(of map[api.ReplicaKey]placement) bool {
 		for other, o := range of {
 			if other != k && other.ServiceKey() == k.ServiceKey() && other.Slot == k.Slot && !o.stopping {

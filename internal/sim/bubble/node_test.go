@@ -42,6 +42,8 @@ type node struct {
 	// calledDead: an operator said so, of this boot.
 	calledDead int
 	offSince   time.Time
+	slowKernel bool
+	drains     int // how many drains of it are under way
 }
 
 // agentLife is one life of an agent's process.

@@ -54,7 +54,7 @@ func (v *violation) String() string {
 // result is what a run came to.
 type result struct {
 	virtual, real                        time.Duration
-	rounds, requests                     int
+	rounds, requests, asked, lost        int
 	faults                               map[string]int
 	commits, terms, starts, stops, spare int
 	settled                              []float64 // seconds, per round
