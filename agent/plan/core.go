@@ -281,7 +281,7 @@ func (c *Core) saved() Saved {
 	s := Saved{Incarnation: c.incarnation, StoreRevision: c.storeRevision, BootID: c.cfg.BootID}
 	for _, k := range c.sortedKeys() {
 		r := c.replicas[k]
-		if r.assigned && !r.gone {
+		if r.assigned && (!r.gone || r.stopOrdered) { // what was stopped is not begun anew by the next life
 			s.Assignments = append(s.Assignments, r.assignment())
 		}
 		if r.held { // they wait for a session's word after a restart of the agent, too
