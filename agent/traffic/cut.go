@@ -255,7 +255,11 @@ func (c *cutter) dead(ctx context.Context, tcp map[netip.AddrPort]int) map[netip
 	for at, connections := range tcp {
 		g.Go(func() error {
 			for _, within := range []time.Duration{answerSoon, 2*answerMax - answerSoon} {
-				if said, err := answers(ctx, c.dial, at, within); said != silent {
+				ask := answers
+				if within != answerSoon {
+					ask = answersAnywhere
+				}
+				if said, err := ask(ctx, c.dial, at, within); said != silent {
 					c.logger.Debug("an endpoint that is gone answers, or could not be asked: its connections stay", "endpoint", at, "connections", connections, "err", err)
 					return nil
 				}
@@ -269,13 +273,19 @@ func (c *cutter) dead(ctx context.Context, tcp map[netip.AddrPort]int) map[netip
 			c.logger.Info("an endpoint that is gone does not answer: its connections are ended", "endpoint", at, "connections", connections)
 			mu.Lock()
 			defer mu.Unlock()
-			out[at] = true
+			out[at], out[quiet(at)] = true, true
 			return nil
 		})
 	}
 	_ = g.Wait()
 	return out
 }
+
+// quietPort is one at which nobody listens (tcpmux): a kernel that lives refuses it
+// also where all that is listened at is full. Being full is silence.
+const quietPort = 1
+
+func quiet(at netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(at.Addr(), quietPort) }
 
 // answer is what came of asking a server.
 type answer int
@@ -314,6 +324,20 @@ func answers(ctx context.Context, dial func(context.Context, netip.AddrPort) err
 		return silent, err
 	}
 	return unknown, err
+}
+
+// answersAnywhere asks once, at the quiet port as well: a server may only be too busy
+// to take up connections.
+func answersAnywhere(ctx context.Context, dial func(context.Context, netip.AddrPort) error, at netip.AddrPort, within time.Duration) (said answer, err error) {
+	var quietly answer
+	var wg sync.WaitGroup
+	wg.Go(func() { quietly, _ = answers(ctx, dial, quiet(at), within) })
+	said, err = answers(ctx, dial, at, within)
+	wg.Wait()
+	if said == silent && (quietly == accepts || quietly == refuses) {
+		return quietly, nil
+	}
+	return said, err
 }
 
 // dial connects and hangs up.

@@ -505,3 +505,38 @@ func TestOpenedPortsCutTheNodesOwn(t *testing.T) {
 		t.Errorf("left: %v, want that to another host", got)
 	}
 }
+
+// A replica that is so busy that it takes up no connections is not dead, and goes on
+// with those that it has.
+func TestBusyAreNotCut(t *testing.T) {
+	w := newWorld(t)
+	w.host("busy0", gateway+"/32", "10.64.7.4/32")
+	sh(t, "ip route add 10.64.7.4/32 dev busy0")
+	w.replica("other", 0, "10.64.7.5")
+	var listener int
+	w.within("busy0", func() (err error) {
+		if listener, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0); err == nil {
+			err = unix.Bind(listener, &unix.SockaddrInet4{Addr: [4]byte{10, 64, 7, 4}, Port: 80})
+		}
+		if err != nil {
+			return err
+		}
+		return unix.Listen(listener, 0) // one connection may wait to be taken up
+	})
+	t.Cleanup(func() { unix.Close(listener) })
+	e := wire.Endpoint{Replica: api.ReplicaKey{Namespace: "default", Service: "web", Epoch: 1}, Node: "n1", IP: "10.64.7.4", NodeIP: nodeIP, Ports: []api.Port{http}}
+	b := w.serving(web(), e)
+	served := w.waiting("other0", vip+":80")
+	fd, _, err := unix.Accept(listener)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	w.waiting("other0", "10.64.7.4:80") // fills the queue
+	b.tell(network.Update{Drop: []api.ReplicaKey{e.Replica}})
+	select {
+	case <-done(served):
+		t.Error("a connection to a busy replica was cut")
+	case <-time.After(3 * time.Second): // it is looked at more than once
+	}
+}
