@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/wire"
 )
 
@@ -46,6 +47,22 @@ func (w *world) request(ctx context.Context) {
 			}
 			w.violate("I8", "a request from %s to %s on %s is lost: it is told to stop since %s, and still led to", n.name, e.Replica, e.Node, time.Since(at))
 		})
+	}
+}
+
+// stillLed: I8, likewise in the moment in which a replica is stopped because the
+// leader said so.
+func (w *world) stillLed(at *node, k api.ReplicaKey) {
+	if !at.well(settledAfter) || !w.controllersWell(settledAfter) {
+		return
+	}
+	for _, n := range w.nodes {
+		if _, since := n.routes.current(); !n.well(settledAfter) || since.IsZero() || time.Since(since) < newLease {
+			continue
+		}
+		if slices.ContainsFunc(n.traffic.Endpoints(), func(e wire.Endpoint) bool { return e.Replica == k }) {
+			w.violate("I8", "%s stops %s, and %s still leads traffic there", at.name, k, n.name)
+		}
 	}
 }
 

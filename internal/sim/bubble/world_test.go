@@ -268,8 +268,15 @@ func (w *world) stopping(n *node, id string, p *process, why string) {
 	lease, tries := n.runtime.LeaseOf(id), p.sickTries
 	n.runtime.mu.Unlock()
 	k := p.spec.Replica
+	ordered := false
+	defer func() {
+		if ordered {
+			w.stillLed(n, k)
+		}
+	}()
 	w.etcd.look(func(g *ledger) {
 		q, ok := g.placements[k]
+		ordered = ok && q.stopping && time.Since(g.ledSince) > newLease
 		probe := p.spec.Container.LivenessProbe
 		switch {
 		case !ok || q.stopping || q.node != n.name || q.revision != p.spec.Revision:
