@@ -234,6 +234,17 @@ type ReplicaStatus struct {
 	Degraded bool `json:"degraded,omitempty"`
 }
 
+// OwnReason is the replica's Reason where none of its containers has it, such as a
+// network that cannot be set up; "" otherwise.
+func (s ReplicaStatus) OwnReason() string {
+	for _, c := range s.Containers {
+		if c.Reason == s.Reason {
+			return ""
+		}
+	}
+	return s.Reason
+}
+
 // ContainerState is what a container is doing now.
 type ContainerState string
 

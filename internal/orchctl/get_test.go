@@ -191,3 +191,16 @@ func TestWatchGivesUp(t *testing.T) {
 		}
 	})
 }
+
+// TestNetworkError: a replica's own trouble is seen though its containers, which wait,
+// have none.
+func TestNetworkError(t *testing.T) {
+	r := replica("web", 0, 17, "n1", waits("", "", nil))
+	if got := phaseWord(r); got != "Starting" {
+		t.Error(got)
+	}
+	r.Status.Reason, r.Status.Message = api.ReasonNetworkError, "CNI plugin ptp failed"
+	if got := phaseWord(r) + ": " + replicaReason(r); got != "NetworkError: CNI plugin ptp failed" {
+		t.Error(got)
+	}
+}

@@ -219,10 +219,10 @@ func trouble(r *api.Replica) string {
 			return c.Reason
 		}
 	}
-	if len(r.Status.Containers) == 0 && !r.Status.LastKnown {
-		return r.Status.Reason
+	if r.Status.LastKnown {
+		return ""
 	}
-	return ""
+	return r.Status.OwnReason()
 }
 
 // replicaReason is the sentence beside the word.

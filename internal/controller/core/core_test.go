@@ -2,6 +2,7 @@ package core
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -289,6 +290,28 @@ func TestPendingSaysWhyAndRecovers(t *testing.T) {
 	f.mustReady("web", 4)
 	if r := f.service("web").Status.Reasons; len(r) != 0 {
 		t.Errorf("reasons left: %v", r)
+	}
+}
+
+// What keeps a replica from its network is told though its containers, which wait for
+// it, have nothing to say.
+func TestOwnTroubleIsTold(t *testing.T) {
+	f := threeNodes(t)
+	f.agents["n1"].silent, f.agents["n2"].silent, f.agents["n3"].silent = true, true, true
+	f.apply("1", web(1, "a:1"))
+	f.pass(100 * time.Millisecond)
+	for _, a := range f.agents {
+		for k, x := range a.holds {
+			f.step(Status{Node: a.name, Session: a.session, Report: wire.StatusReport{Replicas: []wire.Report{{Key: k, Revision: x.Revision, Status: api.ReplicaStatus{
+				Phase: api.PhasePreparing, Reason: api.ReasonNetworkError, Message: "CNI plugin ptp failed", Containers: []api.ContainerStatus{{Name: "main", State: api.ContainerWaiting}}}}}}})
+		}
+	}
+	f.turn()
+	if r := strings.Join(f.service("web").Status.Reasons, "; "); !strings.Contains(r, ": NetworkError: CNI plugin ptp failed") || strings.Contains(r, "is not ready on") {
+		t.Errorf("reasons: %s", r)
+	}
+	if !slices.ContainsFunc(f.core.history.of["default"], func(e *api.Event) bool { return e.Reason == api.ReasonNetworkError && e.Type == api.EventWarning }) {
+		t.Errorf("events: %v", f.core.history.of["default"])
 	}
 }
 

@@ -105,8 +105,8 @@ func (c *Core) tellChange(f *filling, was, is api.ReplicaStatus) {
 	case !is.Ready && was.Ready && !f.stopping:
 		tell(api.EventWarning, "NotReady", "on %s: %s", f.node, orElse(is.Message, "it does not answer as ready any more"))
 	}
-	if is.Reason != was.Reason && is.Reason != "" && len(is.Containers) == 0 {
-		tell(api.EventWarning, is.Reason, "on %s: %s", f.node, is.Message)
+	if own := is.OwnReason(); own != "" && own != was.OwnReason() {
+		tell(api.EventWarning, own, "on %s: %s", f.node, is.Message)
 	}
 }
 

@@ -311,8 +311,8 @@ func (c *Core) reasons(s *service) []string {
 				out = append(out, fmt.Sprintf("%s on %s: %s", f.key.Name(), f.node, joinWords(ct.Reason, ct.Message)))
 			}
 		}
-		if f.status.Reason != "" && len(f.status.Containers) == 0 {
-			out = append(out, fmt.Sprintf("%s on %s: %s", f.key.Name(), f.node, joinWords(f.status.Reason, f.status.Message)))
+		if own := f.status.OwnReason(); own != "" {
+			out = append(out, fmt.Sprintf("%s on %s: %s", f.key.Name(), f.node, joinWords(own, f.status.Message)))
 		}
 		if len(out) > told {
 			explained = append(explained, fmt.Sprintf("%s@%d is ", f.key.Name(), f.key.Epoch))
