@@ -63,7 +63,7 @@ with nothing in their place.`,
 			case d.deadline < 0 || cmd.Flags().Changed("deadline") && d.deadline == 0:
 				return usagef("--deadline %s: want a time from now, such as 10m", d.deadline)
 			case d.abort:
-				return t.say(cmd.Context(), "uncordon", names, operator, false, "drain ended: it gets new replicas again, and keeps what is left")
+				return t.abortDrains(cmd.Context(), names)
 			}
 			return t.drain(cmd.Context(), d, names)
 		},
@@ -73,6 +73,30 @@ with nothing in their place.`,
 	f.BoolVar(&d.abort, "abort", false, "end the drain")
 	f.BoolVar(&d.wait, "wait", true, "wait until nothing runs there")
 	return cmd
+}
+
+// abortDrains ends drains. A node that is not drained stays as it is: its cordon,
+// if it has one, is somebody's wish.
+func (t *tool) abortDrains(ctx context.Context, names []string) error {
+	client, err := t.connect(ctx, "end drains", true)
+	if err != nil {
+		return err
+	}
+	return each(ctx, t, names, func(name string) error {
+		found, missing, err := t.fetch(ctx, client, listing{}, []target{{kind: api.KindNode, name: name}})
+		if err = errors.Join(err, missing); err != nil {
+			return err
+		}
+		if n, ok := found[0].value.(*api.Node); ok && n.Spec.Drain == nil {
+			return fmt.Errorf("node/%s is not being drained", name)
+		}
+		_, err = change(ctx, t, "uncordon node/"+name, operator, func(ctx context.Context) (*orchv1.NodeWordResponse, error) {
+			return client.NodeWord(ctx, &orchv1.NodeWordRequest{Node: name, Word: "uncordon"})
+		})
+		return err
+	}, func(name string) error {
+		return t.printf("node/%s drain ended: it gets new replicas again, and keeps what is left\n", name)
+	})
 }
 
 func (t *tool) drain(ctx context.Context, d draining, names []string) error {

@@ -113,6 +113,22 @@ func TestDrainDeadline(t *testing.T) {
 	})
 }
 
+// TestDrainAfterRollout: what a rollout has replaced on the node itself has not been
+// lost.
+func TestDrainAfterRollout(t *testing.T) {
+	f := drainWorld()
+	in(t, f, func(t *testing.T, r *rig) {
+		f.put(replica("web", 0, 30, "n1", running(true)))
+		settle, end := r.start(t.Context(), "drain n1")
+		f.drop(replica("web", 0, 17, "n1", running(true)))
+		settle()
+		f.drop(draining1(nil))
+		if got := end(); !strings.Contains(got.out, "node/n1: web-0@17 was stopped: a newer one has taken its place here, 3 left\n") {
+			t.Error(got)
+		}
+	})
+}
+
 // TestDrainEndsOtherwise: by an interrupt, by somebody else, by the node's removal;
 // none of them is success, and each says what is.
 func TestDrainEndsOtherwise(t *testing.T) {

@@ -75,6 +75,14 @@ func (l *leaving) successor(r *api.Replica) *api.Replica {
 	})
 }
 
+// replaced tells whether the slot was filled anew on the same node, as a rollout does.
+func (l *leaving) replaced(r *api.Replica) bool {
+	return len(l.all(func(x *api.Replica) bool {
+		return x.Metadata.Namespace == r.Metadata.Namespace && x.Spec.Service == r.Spec.Service && x.Spec.Slot == r.Spec.Slot &&
+			x.Spec.Node == r.Spec.Node && x.Spec.Epoch > r.Spec.Epoch && !x.Status.Phase.Ended()
+	})) > 0
+}
+
 // label names a replica, with its namespace where that is not the usual one.
 func (l *leaving) label(r *api.Replica) string {
 	if r.Metadata.Namespace != l.t.space() {
@@ -104,6 +112,8 @@ func (l *leaving) left(r *api.Replica) (text string, well bool) {
 		return fmt.Sprintf("%s has moved to %s", l.label(r), next.Spec.Node), true
 	case next != nil:
 		return fmt.Sprintf("%s was stopped, and starts on %s", l.label(r), next.Spec.Node), false
+	case l.replaced(r):
+		return fmt.Sprintf("%s@%d was stopped: a newer one has taken its place here", l.label(r), r.Spec.Epoch), true
 	}
 	return fmt.Sprintf("%s was stopped, and nothing has taken its place yet", l.label(r)), false
 }

@@ -237,6 +237,11 @@ func TestNodesAndTokens(t *testing.T) {
 		if got := r.run("node", "remove", "n1"); got.code != 0 || got.out != "node/n1 removed\n" || !strings.Contains(got.err, "has to join anew") {
 			t.Error(got)
 		}
+		f.put(draining1(nil)) // cordoned, maybe: that is not to be ended by mistake
+		if got := r.run("drain", "n1", "--abort"); got.code != 1 || got.err != "orchctl: node/n1 is not being drained\n" {
+			t.Error(got)
+		}
+		f.put(draining1(&api.Drain{By: "user alice", Since: epoch}))
 		if got := r.run("drain", "n1", "--abort"); got.code != 0 || got.out != "node/n1 drain ended: it gets new replicas again, and keeps what is left\n" {
 			t.Error(got)
 		}
