@@ -2,13 +2,17 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
+	"runtime"
 	"time"
 
+	"github.com/vishvananda/netns"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/orchctl/orch/agent/netcheck"
 	"github.com/orchctl/orch/agent/session"
+	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/evidence"
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
 )
@@ -28,7 +32,7 @@ func (d *driver) relayNetCheck(ctx context.Context, req *orchv1.NetCheckOpen, r 
 		Look: func(ctx context.Context, addr netip.Addr) (bool, string) {
 			got := d.cfg.Prober.Probe(ctx, evidence.Target{Addr: addr}, lookMax)
 			return got.HostAnswers, got.How
-		}}
+		}, AsReplica: d.asReplica}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	c.Run(ctx, req.GetTargets(), func(x netcheck.Result) {
@@ -38,4 +42,46 @@ func (d *driver) relayNetCheck(ctx context.Context, req *orchv1.NetCheckOpen, r 
 		}
 	})
 	return &orchv1.End{}
+}
+
+// checkNamespace is none that a service can be in.
+const checkNamespace = "orch-"
+
+// asReplica runs f in a network that is made, and taken back, as a replica's is.
+func (d *driver) asReplica(ctx context.Context, f func()) error {
+	key := api.ReplicaKey{Namespace: checkNamespace, Service: "check", Epoch: uint64(time.Now().UnixNano())}
+	a, err := d.cfg.Network.Setup(ctx, key, false)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), networkMax)
+		defer cancel()
+		if err := d.cfg.Network.Teardown(ctx, key); err != nil { // the agent's next start clears it away
+			d.cfg.Logger.Warn("a check of the network left something behind", "err", err)
+		}
+	}()
+	return within(a.NetNS, f)
+}
+
+// within runs f on a thread in a network namespace.
+func within(path string, f func()) error {
+	ns, err := netns.GetFromPath(path)
+	if err != nil {
+		return fmt.Errorf("enter network namespace: %w", err)
+	}
+	defer ns.Close()
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
+		err := netns.Set(ns)
+		if err == nil {
+			f()
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		return fmt.Errorf("enter network namespace: %w", err)
+	}
+	return nil
 }

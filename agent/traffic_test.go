@@ -1,7 +1,9 @@
 package agent
 
 import (
+	"context"
 	"errors"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"strings"
@@ -245,4 +247,35 @@ func TestNoSubnetIsToldSoon(t *testing.T) {
 		l.hear(ready)
 		r.stop()
 	})
+}
+
+// spaced is a network whose replicas have one namespace.
+type spaced struct {
+	*runtimetest.Network
+	path string
+}
+
+func (n spaced) Setup(ctx context.Context, k api.ReplicaKey, hostNetwork bool) (netdev.Attachment, error) {
+	a, err := n.Network.Setup(ctx, k, hostNetwork)
+	a.NetNS = n.path
+	return a, err
+}
+
+// A check that goes the way of a replica takes back what it had made, also where it
+// could not be made use of.
+func TestCheckAsReplicaLeavesNothing(t *testing.T) {
+	for path, works := range map[string]bool{"/proc/self/ns/net": true, "/nowhere": false} {
+		n := spaced{newNetwork(), path}
+		d := &driver{cfg: Config{Network: n, Logger: slog.New(slog.DiscardHandler)}}
+		tried := false
+		err := d.asReplica(t.Context(), func() {
+			tried = true
+			if had := n.Keys(); len(had) != 1 || api.CheckName(had[0].Namespace, api.MaxNamespaceName) == nil {
+				t.Errorf("it goes as %v", had)
+			}
+		})
+		if tried != works || (err == nil) != works || len(n.Keys()) > 0 {
+			t.Errorf("in %s: tried %t, %v; left %v", path, tried, err, n.Keys())
+		}
+	}
 }

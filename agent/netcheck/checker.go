@@ -24,6 +24,8 @@ const (
 	MTU   = "mtu"
 	DNS   = "dns"
 	VIP   = "vip"
+	// Replica is tried after the others, where there is a node that answers.
+	Replica = "replica"
 )
 
 const (
@@ -45,8 +47,8 @@ type Result struct {
 	Took   time.Duration
 }
 
-// Checker tries the network from one node. All fields but Ailing and Look are
-// required.
+// Checker tries the network from one node. All fields but Ailing, Look and AsReplica
+// are required.
 type Checker struct {
 	Node     string
 	Standing network.Standing
@@ -60,6 +62,9 @@ type Checker struct {
 	Ailing func() string
 	// Look tells whether a host answers at all, and how; nil: nobody looks.
 	Look func(ctx context.Context, at netip.Addr) (answers bool, how string)
+	// AsReplica runs f on a thread whose network is as that of a replica of this
+	// node; nil: that is not tried.
+	AsReplica func(ctx context.Context, f func()) error
 }
 
 // Run tries the way to the targets, and names and virtual IPs on this node. It
@@ -79,13 +84,24 @@ func (c Checker) Run(ctx context.Context, targets []string, tell func(Result)) {
 	}
 	g.Go(func() error { c.timed(ctx, c.Node, DNS, c.dns, say); return nil })
 	g.Go(func() error { c.timed(ctx, c.Node, VIP, c.vip, say); return nil })
+	var first *reached
 	for _, t := range targets {
 		if t == c.Node {
 			continue
 		}
-		g.Go(func() error { c.target(ctx, t, say); return nil })
+		g.Go(func() error {
+			if there := c.target(ctx, t, say); there != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				first = there
+			}
+			return nil
+		})
 	}
 	_ = g.Wait() // nothing in it fails
+	if first != nil && c.AsReplica != nil {
+		c.timed(ctx, c.Node, Replica, func(ctx context.Context) (bool, string) { return c.replica(ctx, *first) }, say)
+	}
 }
 
 // timed tries one thing.
@@ -99,23 +115,24 @@ func (c Checker) timed(ctx context.Context, target, check string, try func(conte
 	return ok
 }
 
-// target tries the way to one node.
-func (c Checker) target(ctx context.Context, name string, say func(Result)) {
+// target tries the way to one node, and gives it if there is one.
+func (c Checker) target(ctx context.Context, name string, say func(Result)) *reached {
 	peer, known := c.Peers[name]
 	subnet, err := netip.ParsePrefix(peer.Subnet)
 	switch {
 	case !known:
 		say(Result{Target: name, Check: Route, Detail: fmt.Sprintf("the leader has not told %s of this node: it has no subnet, or is new; `orchctl describe node %s` says more", c.Node, name)})
-		return
+		return nil
 	case err != nil:
 		say(Result{Target: name, Check: Route, Detail: "the node has no subnet: its replicas have no addresses; `orchctl describe node " + name + "` says why"})
-		return
+		return nil
 	}
 	gateway := network.Gateway(subnet)
 	if !c.timed(ctx, name, Route, func(ctx context.Context) (bool, string) { return c.route(ctx, peer, gateway) }, say) {
-		return
+		return nil
 	}
 	c.timed(ctx, name, MTU, func(ctx context.Context) (bool, string) { return c.mtu(ctx, peer, gateway) }, say)
+	return &reached{peer, gateway}
 }
 
 // route asks at a node's gateway who is there.

@@ -9,12 +9,14 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/miekg/dns"
+	"github.com/vishvananda/netns"
 
 	"github.com/orchctl/orch/internal/evidence"
 	"github.com/orchctl/orch/internal/network"
@@ -34,6 +36,15 @@ func TestMain(m *testing.M) {
 		if err := r.Run(ctx); err != nil {
 			panic(err)
 		}
+	case "names": // until its input ends
+		go func() {
+			panic(dns.ListenAndServe("10.64.1.1:53", "udp", dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+				m := new(dns.Msg).SetReply(q)
+				m.Answer = []dns.RR{&dns.SOA{Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeSOA, Class: dns.ClassINET}, Ns: ".", Mbox: "."}}
+				_ = w.WriteMsg(m)
+			})))
+		}()
+		_, _ = os.Stdin.Read(make([]byte, 1))
 	case "check":
 		var x order
 		if err := json.Unmarshal([]byte(os.Getenv("ORCHNC_CHECK")), &x); err != nil {
@@ -43,6 +54,24 @@ func TestMain(m *testing.M) {
 		c.Look = func(ctx context.Context, at netip.Addr) (bool, string) {
 			got := (&evidence.Prober{}).Probe(ctx, evidence.Target{Addr: at}, 300*time.Millisecond)
 			return got.HostAnswers, got.How
+		}
+		if path := os.Getenv("ORCHNC_REPLICA"); path != "" {
+			c.AsReplica = func(_ context.Context, f func()) error {
+				ns, err := netns.GetFromPath(path)
+				if err != nil {
+					return err
+				}
+				done := make(chan error)
+				go func() {
+					runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
+					err := netns.Set(ns)
+					if err == nil {
+						f()
+					}
+					done <- err
+				}()
+				return <-done
+			}
 		}
 		c.Ailing = func() string { return os.Getenv("ORCHNC_AILING") }
 		var all []Result
@@ -256,6 +285,61 @@ func TestBetweenNodes(t *testing.T) {
 				t.Error("sizes are tried though there is no way")
 			}
 		})
+	}
+}
+
+// What other programs drop of what replicas send shows, though the node itself gets
+// everywhere.
+func TestAsReplica(t *testing.T) {
+	p := newPair(t)
+	p.respond("n2", "n2", "10.64.2.0/24")
+	p.ready()
+	replica := fmt.Sprintf("orchnc-%d-replica", os.Getpid())
+	p.run("ip", "netns", "add", replica)
+	t.Cleanup(func() { p.run("ip", "netns", "del", replica) })
+	p.ip("n1", "link", "add", "r", "type", "veth", "peer", "name", "eth0", "netns", replica)
+	p.ip("n1", "link", "set", "r", "up")
+	p.ip("n1", "route", "add", "10.64.1.5/32", "dev", "r")
+	p.names["replica"] = replica
+	p.ip("replica", "addr", "add", "10.64.1.5/32", "dev", "eth0")
+	p.ip("replica", "link", "set", "eth0", "up")
+	p.ip("replica", "route", "add", "default", "via", "10.64.1.1", "dev", "eth0", "onlink")
+	n1 := []string{"nsenter", "--net=/run/netns/" + p.names["n1"]}
+	p.run(append(n1, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")...)
+	as := "ORCHNC_REPLICA=/run/netns/" + replica
+
+	server := exec.Command(n1[0], n1[1], os.Args[0])
+	server.Env = append(os.Environ(), "ORCHNC_ROLE=names")
+	stdin, err := server.StdinPipe()
+	if err == nil {
+		err = server.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stdin.Close(); _ = server.Wait() })
+	for until := time.Now().Add(10 * time.Second); !p.check(checker())["n1 dns"].OK; {
+		if time.Now().After(until) {
+			t.Fatal("nobody answers names")
+		}
+	}
+	if r := p.check(checker(), as)["n1 replica"]; !r.OK || r.Detail != "replicas of n1 get to n2, and to names" {
+		t.Errorf("where all is well: %+v", r)
+	}
+	p.filter("n1", `iifname "r" udp dport 53 drop`)
+	if r := p.check(checker(), as)["n1 replica"]; r.OK || !strings.Contains(r.Detail, "replicas of n1 get no answer from its name server at 10.64.1.1 (no answer") {
+		t.Errorf("without names: %+v", r)
+	}
+	p.run(append(n1, "nft", "add chain ip f forward { type filter hook forward priority 0; policy drop; }")...)
+	all := p.check(checker(), as)
+	if r := all["n1 replica"]; r.OK || !strings.Contains(r.Detail, "n1 itself gets to n2, its replicas do not (no answer within 2s): if a program on the node drops") || !strings.Contains(r.Detail, "have it let 10.64.0.0/10 pass, forwarded") {
+		t.Errorf("where nothing is forwarded: %+v", r)
+	}
+	if r := all["n2 route"]; !r.OK {
+		t.Errorf("the node's own way: %+v", r)
+	}
+	if r := p.check(checker(), "ORCHNC_REPLICA=/nowhere")["n1 replica"]; r.OK || !strings.Contains(r.Detail, "a replica of n1 would get no network: ") {
+		t.Errorf("no network: %+v", r)
 	}
 }
 
