@@ -13,11 +13,14 @@
 //
 //	I1  E  slots.go: every slot runs once, ready and of the newest revision, or
 //	       the service says why not; also where a node or an agent is lost for good
+//	I1  E  moves.go: drained nodes are empty, or nothing that is left there could be
+//	       elsewhere
 //	I2  S  ledger.go: what was acknowledged is in the store, nothing is done twice;
 //	       deeds.go: nothing goes to an agent that is not committed
-//	I3  S  checks.go: no node above its capacity, no host port twice, nothing new
-//	       for a node that is not healthy, cordoned, impaired or damped; budgets.go:
-//	       a node that says it cannot work is held for impaired
+//	I3  S  checks.go: no node above its capacity or its subnet's addresses, no host
+//	       port twice, nothing new for a node that is not healthy, cordoned, drained,
+//	       impaired or damped; budgets.go: a node that says it cannot work is held
+//	       for impaired, one that is said to be drained is empty
 //	I4  S  checks.go: what the leader stops leaves the service its floor
 //	I5  S  stops.go, deeds.go, hearsay.go: a container or placement goes only with a
 //	       reason, and a relief only when another serves; freeze.go: nobody is dead
@@ -27,19 +30,30 @@
 //	       not; stops.go: it is given up and filled only when nothing runs there
 //	I7  E  settle.go: nothing is left that nobody wants
 //	I8  S  knowledge.go: traffic goes to what was ready, to last known endpoints only
-//	       where there is no better one, never to what outlived its lease; session.go:
-//	       an agent that acknowledged a withdrawal obeys it
+//	       where there is no better one, never to what outlived its lease; session.go,
+//	       traffic.go: an agent that acknowledged a withdrawal obeys it, and so does
+//	       its kernel; handover.go: nothing is told to stop before all have said so,
+//	       or had their time
+//	I8  E  traffic.go, addresses.go: every node leads traffic as the services and
+//	       their endpoints are, and knows where all others stand
 //	I9  S  commit.go: no commit of a term that is over; agents refuse lower terms
-//	I10 S  settle.go: in a settled world nothing is written and nothing moves
+//	I10 S  settle.go: in a settled world nothing is written and nothing moves;
+//	       moves.go: rebalances come to an end
 //	budget budgets.go: spares and reliefs stay within their budgets
+//	addresses, ports
+//	    S  addresses.go: no two nodes have one subnet, no two services one virtual IP
+//	       or published port; who has one keeps it
+//
+// Some runs are gentle: nothing goes wrong but slowness, and leaders that die. In
+// these no request may be lost: whatever traffic is led to serves (traffic.go).
 //
 // A frozen machine's containers do not count as running: nobody reaches them, and
 // when it runs again its watchdogs act before anything else does. That is the
 // order which orch promises as far as it can; see the documents on what a real
 // one may do in that instant.
 //
-//	users ──► controllers: core.Core ◄──sessions──► agents: plan.Core ──► runtime
-//	faults        │ Commit     ▲                        (disk)       (containers)
+//	users ──► controllers: core.Core ◄──sessions──► agents: plan.Core ──► runtime, traffic
+//	faults        │ Commit     ▲                        (disk)       (containers, rules)
 //	              ▼            │ result, failure, unknown
 //	            store/mem ── ledger: what is committed, checked at every change
 //

@@ -216,7 +216,11 @@ func (a *agent) acknowledges(e plan.Ack) {
 	if e.EndpointVersion != s.version {
 		return
 	}
-	for _, x := range a.plan.Endpoints() {
+	all := a.plan.Endpoints()
+	if len(all) < len(a.routes) {
+		a.h.w.violate("I8", "%s has acknowledged version %d of the endpoints and sends traffic to %d of the %d that it names", a.h.name, s.version, len(all), len(a.routes))
+	}
+	for _, x := range all {
 		if !a.routes[x.Replica] {
 			a.h.w.violate("I8", "%s has acknowledged version %d of the endpoints and sends traffic to %s, which was withdrawn", a.h.name, s.version, x.Replica)
 		}
