@@ -23,6 +23,9 @@ type kernel struct {
 	// doubles are routes that differ from one of ours in the next hop alone; the
 	// kernel follows the first that it lists.
 	doubles []netlink.Route
+	// nobody are next hops that none can be on this node, such as its own addresses:
+	// what a peer says of itself is no fault of this node's.
+	nobody []netip.Addr
 }
 
 func openKernel() (*kernel, error) {
@@ -181,7 +184,12 @@ func (k *kernel) put(want network.Paths, ours map[routeKey]held) error {
 		}
 		if have, ok := ours[key]; !ok || !have.is(r) {
 			k.writes++
-			errs.add(named(k.RouteReplace(routeOf(dst, r)), "set route %s", dst))
+			err := k.RouteReplace(routeOf(dst, r))
+			if r.Via.IsValid() && errors.Is(err, unix.EINVAL) {
+				k.nobody = append(k.nobody, r.Via)
+				continue
+			}
+			errs.add(named(err, "set route %s", dst))
 		}
 	}
 	for key, r := range ours {

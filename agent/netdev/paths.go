@@ -184,6 +184,9 @@ func (n *Network) put(p place) (wrong string, writes int, err error) {
 		n.log.Debug("no route leads to a peer", "node", peer.Node, "address", peer.Address)
 	}
 	err = k.put(want, ours)
+	for _, via := range k.nobody {
+		n.log.Debug("no route can lead over a peer", "address", via)
+	}
 	return "", k.writes, err
 }
 

@@ -169,6 +169,25 @@ func inLine(m *machine) error {
 	return fmt.Errorf("gateway is not on loopback: %v", addrs)
 }
 
+// A peer that says of itself what can be nobody's way costs no other node its health:
+// a node that says that it cannot work gets nothing new.
+func TestImpossiblePeerIsItsOwnAffair(t *testing.T) {
+	left := newSegment(t, "left", "192.0.2.1/24")
+	a, b := newMachine(t, left, "192.0.2.11", "10.64.1.0/24"), newMachine(t, left, "192.0.2.12", "10.64.2.0/24")
+	join(t, wire.RoutesAuto, a, b)
+	a.do(func() error { return giveAddress("eth0", netip.MustParsePrefix("192.0.2.99/32")) })
+	for _, address := range []string{"192.0.2.255", "192.0.2.99"} { // the segment's broadcast address, and the node's own
+		if err := a.n.Configure(t.Context(), wire.NetworkSet{Put: []wire.Peer{{Node: "odd", Address: address, Subnet: "10.64.9.0/24"}}}); err != nil {
+			t.Fatal(err)
+		}
+		a.do(func() error { _ = a.n.look(); return nil }) // Health says what it said
+		if got := a.n.Health(); got != "" {
+			t.Errorf("with a peer at %s: %s", address, got)
+		}
+	}
+	talk(t, a.replica(0), b.replica(0))
+}
+
 // Ranges that the host uses are left to it, and told.
 func TestOverlapIsTold(t *testing.T) {
 	left := newSegment(t, "left", "192.0.2.1/24")
