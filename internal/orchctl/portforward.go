@@ -128,8 +128,16 @@ func (t *tool) portForward(ctx context.Context, f forwarding) error {
 		return err
 	}
 	// A name that is wrong is told now, not at the first connection.
-	if _, missing, err := t.fetch(ctx, client, listing{}, []target{f.to}); err != nil || missing != nil {
+	found, missing, err := t.fetch(ctx, client, listing{}, []target{f.to})
+	if err != nil || missing != nil {
 		return errors.Join(err, missing)
+	}
+	if s, ok := found[0].value.(*api.Service); ok { // a replica's ports may be those of an earlier revision: its node's controller knows
+		for _, p := range f.pairs {
+			if err := declared(s, p.remote); err != nil {
+				return err
+			}
+		}
 	}
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -154,6 +162,37 @@ func (t *tool) portForward(ctx context.Context, f forwarding) error {
 	<-ctx.Done()
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 		return cause
+	}
+	return nil
+}
+
+// declared refuses what cannot be reached at a service: a name that none of its
+// ports has, and UDP. Numbers need not be declared.
+func declared(s *api.Service, remote string) error {
+	number, _ := strconv.Atoi(remote) // 0: a name
+	var names []string
+	udp := false
+	for _, c := range s.Spec.Containers {
+		for _, p := range c.Ports {
+			switch {
+			case p.Name != remote && p.Port != number:
+				if p.Name != "" && p.Transport() == api.TCP {
+					names = append(names, p.Name)
+				}
+			case p.Transport() == api.TCP:
+				return nil
+			default:
+				udp = true
+			}
+		}
+	}
+	switch {
+	case udp:
+		return usagef("port %s of service/%s is UDP: only TCP can be forwarded", remote, s.Metadata.Name)
+	case number == 0 && len(names) == 0:
+		return usagef("service/%s has no port %q: none of its TCP ports has a name, want a number", s.Metadata.Name, remote)
+	case number == 0:
+		return usagef("service/%s has no port %q: want a number, or %s", s.Metadata.Name, remote, strings.Join(names, ", "))
 	}
 	return nil
 }

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/orchctl/orch/api"
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
 )
 
@@ -211,5 +212,23 @@ func TestPortForwardBegins(t *testing.T) {
 		if code := x.end(); code != 1 || !strings.Contains(x.errs.String(), c.want) {
 			t.Errorf("%s: exit %d, %s; want %s", c.line, code, x.errs.String(), c.want)
 		}
+	}
+}
+
+// TestPortForwardRefuses: what a service does not have is told before anybody listens.
+func TestPortForwardRefuses(t *testing.T) {
+	s := service("dns", 1, all(1))
+	s.Spec.Containers[0].Ports = []api.Port{{Name: "names", Port: 53, Protocol: api.UDP}, {Name: "admin", Port: 8080}, {Port: 53}}
+	for remote, want := range map[string]string{
+		"admin": "", "53": "", "9": "",
+		"names": "port names of service/dns is UDP: only TCP can be forwarded",
+		"amdin": `service/dns has no port "amdin": want a number, or admin`,
+	} {
+		if err := declared(s, remote); err == nil && want != "" || err != nil && err.Error() != want {
+			t.Errorf("%s: %v", remote, err)
+		}
+	}
+	if err := declared(service("web", 1, func(s *api.Service) { s.Spec.Containers[0].Ports = nil }), "http"); err == nil {
+		t.Error("a name is taken where there are no ports")
 	}
 }
