@@ -42,9 +42,9 @@ const (
 func (c Cluster) Validate() error {
 	switch {
 	case !usable(c.Nodes):
-		return fmt.Errorf("%s %s: want an IPv4 range for replicas, of /8 or narrower, such as 10.64.0.0/10", FlagNodes, c.Nodes)
+		return fmt.Errorf("%s %s: want an IPv4 range for replicas, of /8 or narrower, neither loopback nor multicast, such as 10.64.0.0/10", FlagNodes, c.Nodes)
 	case !usable(c.Services):
-		return fmt.Errorf("%s %s: want an IPv4 range for virtual IPs, of /8 or narrower, such as 10.128.0.0/14", FlagServices, c.Services)
+		return fmt.Errorf("%s %s: want an IPv4 range for virtual IPs, of /8 or narrower, neither loopback nor multicast, such as 10.128.0.0/14", FlagServices, c.Services)
 	case c.NodeBits < minNodeBits || c.NodeBits > maxNodeBits:
 		return fmt.Errorf("%s %d: want %d to %d; 24 gives each node 256 addresses", FlagNodeBits, c.NodeBits, minNodeBits, maxNodeBits)
 	case c.NodeBits < c.Nodes.Bits():
