@@ -35,7 +35,9 @@ type Leftovers struct {
 	// Data is the agent's own folder.
 	Data    string
 	Runtime Runtime
-	Network Leaver
+	// Network opens what it takes back: never beside an agent, for to open it clears
+	// away what is not finished.
+	Network func() (Leaver, error)
 	Rules   Remover
 	// Say tells what is done.
 	Say func(format string, args ...any)
@@ -75,8 +77,12 @@ func (l Leftovers) Purge(ctx context.Context) error {
 	}
 	limited, cancel := context.WithTimeout(ctx, purgeMax)
 	defer cancel()
+	n, err := l.Network()
+	if err != nil {
+		return err
+	}
 	// Rules first: they lead to what is cleared away then.
-	failed[0], failed[1] = l.Rules.Remove(limited), l.Network.Leave(limited)
+	failed[0], failed[1] = l.Rules.Remove(limited), n.Leave(limited)
 	if err := errors.Join(failed...); err != nil {
 		return err
 	}

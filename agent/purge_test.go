@@ -16,8 +16,14 @@ import (
 
 // kernel counts what is taken from it.
 type kernel struct {
-	took []string
-	fail error
+	took   []string
+	fail   error
+	opened bool
+}
+
+func (k *kernel) open() (Leaver, error) {
+	k.opened = true
+	return k, nil
 }
 
 func (k *kernel) Leave(context.Context) error {
@@ -42,11 +48,14 @@ func TestPurgeLeavesNothing(t *testing.T) {
 
 		var k kernel
 		var said []string
-		left := Leftovers{Data: r.dir, Runtime: r.runtime, Network: &k, Rules: &k, Say: func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }}
+		left := Leftovers{Data: r.dir, Runtime: r.runtime, Network: k.open, Rules: &k, Say: func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }}
 		if err := left.Purge(t.Context()); err == nil || !strings.Contains(err.Error(), "another agent uses it") {
 			t.Errorf("beside an agent: %v", err)
 		}
 		r.wantTook()
+		if k.opened {
+			t.Error("the network was opened beside an agent")
+		}
 		r.stop()
 
 		// A fault leaves the rest for the next time.

@@ -71,9 +71,8 @@ func purge(ctx context.Context, f flags, yes bool, out io.Writer) error {
 		}
 		return daemon.Usagef("this would end these %d containers, take replicas' networks, routes and rules from the kernel, and empty %s: say --yes", len(list), s.data)
 	}
-	// The node's own address is of no account: nothing is configured.
-	if l.Network, err = netdev.New(netdev.Config{CNIBin: s.cniBin, StateDir: filepath.Join(s.data, "net"), NetNSDir: netnsDir, Address: netip.AddrFrom4([4]byte{127, 0, 0, 1}), Logger: logger}); err != nil {
-		return err
+	l.Network = func() (agent.Leaver, error) { // the node's own address is of no account: nothing is configured
+		return netdev.New(netdev.Config{CNIBin: s.cniBin, StateDir: filepath.Join(s.data, "net"), NetNSDir: netnsDir, Address: netip.AddrFrom4([4]byte{127, 0, 0, 1}), Logger: logger})
 	}
 	return l.Purge(ctx)
 }
