@@ -196,6 +196,9 @@ func (c *cutter) pass(ctx context.Context) error {
 			s.port = one.Server.Port()
 		}
 		switch {
+		case due[s] && one.Protocol == api.TCP && !one.Ending && !one.Open && one.To == one.Server:
+			// No rule led it there, and it is not made: a question of ours or of a
+			// witness, which would keep a dead server watched.
 		case due[s] && one.Protocol == api.TCP && !one.Ending:
 			tcp[one.Server]++
 			used[s] = true
@@ -248,32 +251,40 @@ func (c *cutter) say(ctx context.Context, err error) {
 
 // dead gives those servers that do not answer at all.
 func (c *cutter) dead(ctx context.Context, tcp map[netip.AddrPort]int) map[netip.AddrPort]bool {
-	var mu sync.Mutex
+	doubtful := c.silent(ctx, tcp, answerSoon, answers)
+	if len(doubtful) == 0 {
+		return nil
+	}
+	c.say(ctx, c.forgetUnmade(ctx, doubtful))
 	out := map[netip.AddrPort]bool{}
+	for at, connections := range c.silent(ctx, doubtful, 2*answerMax-answerSoon, answersAnywhere) {
+		c.logger.Info("an endpoint that is gone does not answer: its connections are ended", "endpoint", at, "connections", connections)
+		out[at], out[quiet(at)] = true, true
+	}
+	return out
+}
+
+type asker func(context.Context, func(context.Context, netip.AddrPort) error, netip.AddrPort, time.Duration) (answer, error)
+
+// silent asks servers, all at once, and gives those that were silent and are watched
+// yet.
+func (c *cutter) silent(ctx context.Context, tcp map[netip.AddrPort]int, within time.Duration, ask asker) map[netip.AddrPort]int {
+	var mu sync.Mutex
+	out := map[netip.AddrPort]int{}
 	var g errgroup.Group
 	g.SetLimit(asksAtOnceMax)
 	for at, connections := range tcp {
 		g.Go(func() error {
-			for _, within := range []time.Duration{answerSoon, 2*answerMax - answerSoon} {
-				ask := answers
-				if within != answerSoon {
-					ask = answersAnywhere
-				}
-				if said, err := ask(ctx, c.dial, at, within); said != silent {
-					c.logger.Debug("an endpoint that is gone answers, or could not be asked: its connections stay", "endpoint", at, "connections", connections, "err", err)
-					return nil
-				}
-				if !c.still(server{at.Addr(), 0}) && !c.still(server{at.Addr(), at.Port()}) || ctx.Err() != nil {
-					return nil
-				}
-				if within == answerSoon {
-					c.say(ctx, c.forgetUnmade(ctx, at))
-				}
+			if said, err := ask(ctx, c.dial, at, within); said != silent {
+				c.logger.Debug("an endpoint that is gone answers, or could not be asked: its connections stay", "endpoint", at, "connections", connections, "err", err)
+				return nil
 			}
-			c.logger.Info("an endpoint that is gone does not answer: its connections are ended", "endpoint", at, "connections", connections)
+			if !c.still(server{at.Addr(), 0}) && !c.still(server{at.Addr(), at.Port()}) || ctx.Err() != nil {
+				return nil
+			}
 			mu.Lock()
 			defer mu.Unlock()
-			out[at], out[quiet(at)] = true, true
+			out[at] = connections
 			return nil
 		})
 	}
@@ -297,9 +308,9 @@ const (
 	unknown        // the question was not asked
 )
 
-// forgetUnmade has connections to a server that are not made yet led anew.
-func (c *cutter) forgetUnmade(ctx context.Context, at netip.AddrPort) error {
-	all, err := c.connections.To(ctx, func(a netip.AddrPort) bool { return a == at })
+// forgetUnmade has connections to servers that are not made yet led anew.
+func (c *cutter) forgetUnmade(ctx context.Context, to map[netip.AddrPort]int) error {
+	all, err := c.connections.To(ctx, func(a netip.AddrPort) bool { return to[a] > 0 })
 	if err != nil {
 		return err
 	}
