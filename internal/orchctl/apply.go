@@ -101,7 +101,12 @@ func (t *tool) apply(ctx context.Context, a applying) error {
 		return err
 	}
 	send := func() (*orchv1.ApplyResponse, error) {
-		return change(ctx, t, "apply", operator, func(ctx context.Context) (*orchv1.ApplyResponse, error) { return client.Apply(ctx, request) })
+		answer, err := change(ctx, t, "apply", operator, func(ctx context.Context) (*orchv1.ApplyResponse, error) { return client.Apply(ctx, request) })
+		var failed *callError
+		if errors.As(err, &failed) {
+			failed.docs = docs
+		}
+		return answer, err
 	}
 	if a.dryRun || !a.wait {
 		answer, err := send()

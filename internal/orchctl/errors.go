@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os/exec"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -92,6 +93,9 @@ type callError struct {
 	doing, need string
 	cluster     *Cluster
 	err         error
+	// docs are what was sent, where they were documents: the controller knows their
+	// numbers only.
+	docs manifests.Docs
 }
 
 func (e *callError) Error() string { return e.doing + ": " + e.err.Error() }
@@ -150,7 +154,7 @@ func (e *callError) explain(t *tool) (text string, invalid bool) {
 		return e.Error(), false
 	}
 	message := cleanText(s.Message())
-	fields := violations(s)
+	fields := violations(s, e.docs)
 	if fields != "" {
 		message = "the controller refuses it" // its message only joins what the fields say
 	}
@@ -201,7 +205,7 @@ func nodeAway(s *status.Status) bool {
 }
 
 // violations gives the fields at fault, a line each.
-func violations(s *status.Status) string {
+func violations(s *status.Status, docs manifests.Docs) string {
 	var b strings.Builder
 	for _, d := range s.Details() {
 		bad, ok := d.(*errdetails.BadRequest)
@@ -209,7 +213,7 @@ func violations(s *status.Status) string {
 			continue
 		}
 		for _, v := range bad.GetFieldViolations() {
-			field := cleanText(v.GetField())
+			field := cleanText(inFile(v.GetField(), docs))
 			if field != "" {
 				field += ": "
 			}
@@ -217,6 +221,18 @@ func violations(s *status.Status) string {
 		}
 	}
 	return b.String()
+}
+
+// inFile says of a field of objects[N] in which document of which file it is.
+func inFile(field string, docs manifests.Docs) string {
+	object, rest, _ := strings.Cut(field, "]")
+	number, ok := strings.CutPrefix(object, "objects[")
+	i, err := strconv.Atoi(number)
+	if !ok || err != nil || i < 0 || i >= len(docs) {
+		return field
+	}
+	d := docs[i]
+	return strings.TrimSuffix(fmt.Sprintf("%s:%d: document %d: %s", d.File, d.Line, d.Index, strings.TrimPrefix(rest, ".")), ": ")
 }
 
 // notFound tells whether a call failed because the thing is not there.

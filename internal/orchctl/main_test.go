@@ -132,7 +132,8 @@ func TestEveryCommandHelps(t *testing.T) {
 // TestErrors: each status in words, with what to do.
 func TestErrors(t *testing.T) {
 	bad, err := status.New(codes.InvalidArgument, "spec.replicas: too many; metadata.name: bad").WithDetails(&errdetails.BadRequest{FieldViolations: []*errdetails.BadRequest_FieldViolation{
-		{Field: "spec.replicas", Description: "too many"}, {Field: "metadata.name", Description: "\x1b[2Jbad"}}})
+		{Field: "spec.replicas", Description: "too many"}, {Field: "metadata.name", Description: "\x1b[2Jbad"}, {Field: "objects[0].spec.containers[0].ports[0].publish", Description: "port 80/TCP is taken"},
+		{Field: "objects[0]", Description: "is too large"}, {Field: "objects[7].kind", Description: "is unknown"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +147,8 @@ func TestErrors(t *testing.T) {
 		code         int
 		want         string
 	}{
-		{"apply -f - --wait=false", "Apply", bad.Err(), 2, "orchctl: apply: the controller refuses it\n  spec.replicas: too many\n  metadata.name: [2Jbad\n"},
+		{"apply -f - --wait=false", "Apply", bad.Err(), 2, "orchctl: apply: the controller refuses it\n  spec.replicas: too many\n  metadata.name: [2Jbad\n" +
+			"  <stdin>:1: document 1: spec.containers[0].ports[0].publish: port 80/TCP is taken\n  <stdin>:1: document 1: is too large\n  objects[7].kind: is unknown\n"},
 		{"apply -f - --wait=false", "Apply", status.Error(codes.PermissionDenied, "user eve (viewer) may not do this"), 1,
 			"orchctl: apply: user eve (viewer) may not do this\nuse a context with the role operator or admin (`orchctl config get-contexts` shows yours), or ask an admin\n"},
 		{"token create", "CreateToken", status.Error(codes.PermissionDenied, "no"), 1, "the role admin ("},
