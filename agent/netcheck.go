@@ -2,15 +2,13 @@ package agent
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
-	"runtime"
 	"time"
 
-	"github.com/vishvananda/netns"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/orchctl/orch/agent/netcheck"
+	"github.com/orchctl/orch/agent/netdev"
 	"github.com/orchctl/orch/agent/session"
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/evidence"
@@ -61,27 +59,5 @@ func (d *driver) asReplica(ctx context.Context, f func()) error {
 			d.cfg.Logger.Warn("a check of the network left something behind", "err", err)
 		}
 	}()
-	return within(a.NetNS, f)
-}
-
-// within runs f on a thread in a network namespace.
-func within(path string, f func()) error {
-	ns, err := netns.GetFromPath(path)
-	if err != nil {
-		return fmt.Errorf("enter network namespace: %w", err)
-	}
-	defer ns.Close()
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
-		err := netns.Set(ns)
-		if err == nil {
-			f()
-		}
-		done <- err
-	}()
-	if err := <-done; err != nil {
-		return fmt.Errorf("enter network namespace: %w", err)
-	}
-	return nil
+	return netdev.Within(a.NetNS, f)
 }
