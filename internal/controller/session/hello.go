@@ -18,7 +18,7 @@ const (
 // checkHello refuses what must not get into the picture of the fleet.
 func checkHello(h wire.Hello) error {
 	// A zone means something on that host only, and may be of any length.
-	if a, err := netip.ParseAddr(h.Address); err != nil || a.Zone() != "" || a.IsUnspecified() {
+	if a, err := netip.ParseAddr(h.Address); err != nil || a.Zone() != "" || !a.IsGlobalUnicast() && !a.IsLoopback() {
 		return fmt.Errorf("address %q is no IP address of a host", clip(h.Address))
 	}
 	if h.BootID == "" {

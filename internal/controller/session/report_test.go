@@ -55,7 +55,7 @@ func TestHonestReportsStay(t *testing.T) {
 }
 
 func TestHelloAddress(t *testing.T) {
-	for _, a := range []string{"", "n1", "fe80::1%eth0", "fe80::1%" + strings.Repeat("x", 4<<20), "0.0.0.0"} {
+	for _, a := range []string{"", "255.255.255.255", "224.0.0.1", "n1", "fe80::1%eth0", "fe80::1%" + strings.Repeat("x", 4<<20), "0.0.0.0"} {
 		if checkHello(wire.Hello{BootID: "b", Address: a}) == nil {
 			t.Errorf("address %.20q is taken", a)
 		}
