@@ -102,6 +102,41 @@ func TestTakeoverGoesOnWithARelief(t *testing.T) {
 	}
 }
 
+// A relief that the leader before began spends the fleet's budget: nothing more
+// important is begun beside it.
+func TestTakeoverCountsADrainsRelief(t *testing.T) {
+	f := nodes(t, 3, Config{Budgets: Budgets{ReliefsMin: 1}})
+	db := func(priority int) *api.Service {
+		s := web(3, "a:1")
+		s.Metadata.Name, s.Spec.Priority = "db", priority
+		return s
+	}
+	f.apply("1", web(3, "a:1"))
+	f.apply("2", db(-1))
+	f.pass(time.Second)
+	for slot := range 3 {
+		if f.home("web", slot) == "n2" { // what relieves it takes its time
+			for _, a := range f.agents {
+				a.unready[fmt.Sprintf("web-%d", slot)] = a.name != "n2"
+			}
+		}
+	}
+	if err := f.word("n2", "drain"); err != nil {
+		t.Fatal(err)
+	}
+	f.pass(time.Second)
+	f.apply("3", db(5))
+	if f.spares("web") != 1 || f.spares("db") != 0 || f.on("n2", "db") == 0 {
+		t.Fatalf("%d spares of web, %d of db, %d of db on n2", f.spares("web"), f.spares("db"), f.on("n2", "db"))
+	}
+	f.elect()
+	f.dial("n1", "n2", "n3")
+	f.pass(5 * time.Second)
+	if f.spares("web") != 1 || f.on("n2", "db") == 0 {
+		t.Errorf("%d spares of web, %d of db on n2: the next leader begins another relief beside the one it found", f.spares("web"), f.on("n2", "db"))
+	}
+}
+
 // A leader that never hears of a lost agent does not wait for it beyond its grace:
 // what it runs is unknown for good, and a rollout goes on.
 func TestRolloutDoesNotWaitForALostAgent(t *testing.T) {

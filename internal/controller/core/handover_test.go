@@ -324,3 +324,20 @@ func TestAwayIsHandedOverAgain(t *testing.T) {
 		t.Error("not told to stop though all have the endpoints")
 	}
 }
+
+// What a session has said ends with it: the next may be of a node that has booted
+// since, and leads traffic by an old file.
+func TestASessionsWordEndsWithIt(t *testing.T) {
+	f, home := handing(t)
+	f.ack("n1", f.core.ends.version)
+	f.node("n1", f.agents["n1"].boot)
+	f.ack("n2", f.core.ends.version)
+	f.ack("n3", f.core.ends.version)
+	if f.on(home, "web") != 1 {
+		t.Fatal("told to stop by what n1 said in its last session")
+	}
+	f.ack("n1", f.core.ends.version)
+	if f.on(home, "web") != 0 {
+		t.Error("not told to stop though all have the endpoints")
+	}
+}

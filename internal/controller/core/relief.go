@@ -142,7 +142,15 @@ func (c *Core) relieveNodes(kind reliefKind, nodes map[string]bool, room int) in
 		}
 	}
 	c.byImportance(candidates)
+	var going, others []planned
 	for _, p := range candidates {
+		if p.s.anyBegun(of[p.s.key]) {
+			going = append(going, p)
+		} else {
+			others = append(others, p)
+		}
+	}
+	for _, p := range append(going, others...) {
 		for room > 0 && len(of[p.s.key]) > 0 && p.s.mayRelieve(kind) && c.hasPlace(p.s) {
 			var f *filling
 			f, of[p.s.key] = nextToRelieve(p.s, of[p.s.key])
@@ -152,6 +160,12 @@ func (c *Core) relieveNodes(kind reliefKind, nodes map[string]bool, room int) in
 		}
 	}
 	return room
+}
+
+// anyBegun tells whether one of the service's replicas has a spare or successor
+// already: the leader before this one began to relieve it, and its budget is spent.
+func (s *service) anyBegun(of []*filling) bool {
+	return slices.ContainsFunc(of, func(f *filling) bool { return len(s.inSlot(f.key.Slot)) > 1 })
 }
 
 // notWaitedFor has services go on that wait for an ailing node: for the word of
