@@ -100,7 +100,7 @@ func (g *ledger) addressed(before picture, changes []change) {
 		switch {
 		case c.kind == kindNode && c.object != nil:
 			looked = true
-			if old := before.nodes[c.node]; old != nil && old.Status.Subnet != "" && old.Status.Subnet != c.object.Status.Subnet {
+			if old := before.nodes[c.node]; old != nil && old.Metadata.CreatedAt.Equal(c.object.Metadata.CreatedAt) && old.Status.Subnet != "" && old.Status.Subnet != c.object.Status.Subnet {
 				w.violate("addresses", "%s has subnet %q now, it had %s", c.node, c.object.Status.Subnet, old.Status.Subnet)
 			}
 			if d := c.object.Spec.Drain; d != nil && !c.object.Spec.Unschedulable {

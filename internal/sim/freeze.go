@@ -34,7 +34,7 @@ func present(v api.Verdict) bool { return v == api.VerdictHealthy || v == api.Ve
 // judge holds a change of verdict against what the leader may know: I5.
 func (n *knowledge) judge(l *lead, h *host, was, v api.Verdict) {
 	w := l.w
-	if missing(v) && !missing(was) {
+	if !present(v) && !missing(was) {
 		n.awayAt[h.name] = w.clock
 	}
 	if v == api.VerdictSuspect {

@@ -81,6 +81,9 @@ func (n *knowledge) handedOver(l *lead, node string, k api.ReplicaKey) {
 		return
 	}
 	n.stopTold[k] = true
+	if n.dead[node] {
+		return // it was void: nobody planned this
+	}
 	v, since := n.withdrawn[k], l.beganAt
 	switch {
 	case v != 0:

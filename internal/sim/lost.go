@@ -32,14 +32,14 @@ func (w *world) standsIn(spare api.ReplicaKey) bool {
 	})
 }
 
-// heldUp tells whether an old replica is on that node while it is suspect, as it
-// stays for ever where its host answers and its ports do not: nobody knows whether
-// it serves, so it counts as surge, and a rollout may wait until somebody says that
-// the node is dead. Its service says so.
+// heldUp tells whether an old replica or a spare is on that node while it is suspect,
+// as it stays for ever where its host answers and its ports do not: nobody knows
+// whether it serves, so the one counts as surge, the other holds its slot, and a
+// rollout may wait until somebody says that the node is dead. Its service says so.
 func (w *world) heldUp(l *lead, key api.Key) bool {
 	return slices.ContainsFunc(w.ledger.pic.of(key), func(k api.ReplicaKey) bool {
 		p := w.ledger.pic.placements[k]
-		return w.unheard(p) && p.revision != w.ledger.pic.services[key].Status.Revision && l.core.Verdict(p.node) == api.VerdictSuspect
+		return w.unheard(p) && (p.spare || p.revision != w.ledger.pic.services[key].Status.Revision) && l.core.Verdict(p.node) == api.VerdictSuspect
 	})
 }
 

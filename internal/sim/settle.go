@@ -184,6 +184,11 @@ func (w *world) unsettled() (invariant, what string) {
 	if l.core.Frozen() {
 		return "I1", "verdicts are frozen"
 	}
+	if w.lost != nil {
+		if _, damped := l.core.Trouble(w.lost.name); damped {
+			return "I1", w.lost.name + " is still damped"
+		}
+	}
 	for _, h := range w.living() {
 		if v := l.core.Verdict(h.name); v != api.VerdictHealthy {
 			return "I1", fmt.Sprintf("%s is held for %s", h.name, v)

@@ -67,7 +67,10 @@ func (w *world) serviceUnsettled(l *lead, key api.Key) string {
 		if len(ks) != 1 {
 			return fmt.Sprintf("slot %d of %s has %d placements: %v; %v", slot, key, len(ks), ks, seen.Status.Reasons)
 		}
-		if p := pic.placements[ks[0]]; p.revision != s.Status.Revision && !w.standsIn(ks[0]) && !w.heldUp(l, key) { // a contested slot is not rolled
+		if p := pic.placements[ks[0]]; p.revision != s.Status.Revision && !w.standsIn(ks[0]) { // a contested slot is not rolled
+			if w.heldUp(l, key) {
+				continue
+			}
 			return fmt.Sprintf("%s has revision %d, wanted is %d; %v", ks[0], p.revision, s.Status.Revision, seen.Status.Reasons)
 		}
 		if p := pic.placements[ks[0]]; w.unheard(p) {

@@ -67,6 +67,7 @@ func (g *ledger) leavesRightly(l *lead, after picture, k api.ReplicaKey, p place
 		if l.know.wellSince(p.node, l.openSince) && !g.drained(after, p.node) {
 			g.w.violate("I5", "exclusive %s is told to stop, though %s is %s and works", k, p.node, v)
 		}
+	case present(l.know.verdictAt(p.node, l.openSince)): // it was decided while its agent could be told; its slot waits
 	case v != api.VerdictDead: // else its slot waits, whatever its record says
 		for _, x := range g.w.tenants.byName[slotOf(k)] {
 			if x.c.Replica == k && x.c.Running && !x.h.frozen {

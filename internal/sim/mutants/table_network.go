@@ -7,7 +7,7 @@ func traffic() []mutation {
 		{breaks: "I8", file: inCore + "handover.go", why: "nobody is waited for: a stop is told with the withdrawal",
 			old: "\tf.handing = true\n\tc.handovers.due = append(c.handovers.due, f)\n}\n\n// toldEndpoints", new: "\tc.sendToNode(f.node, c.assignmentOf(f))\n}\n\n// toldEndpoints"},
 		{breaks: "I8", file: inCore + "handover.go", why: "the same, seen by the whole in virtual time",
-			old: "\tf.handing = true\n\tc.handovers.due = append(c.handovers.due, f)\n}\n\n// toldEndpoints", new: "\tc.sendToNode(f.node, c.assignmentOf(f))\n}\n\n// toldEndpoints", test: bubble},
+			old: "\tf.handing = true\n\tc.handovers.due = append(c.handovers.due, f)\n}\n\n// toldEndpoints", new: "\tc.sendToNode(f.node, c.assignmentOf(f))\n}\n\n// toldEndpoints", test: bubble + " -bubble.hours 0.2"},
 		{breaks: "I8", file: inCore + "handover.go", why: "an agent that has said something is taken to have said all",
 			old: "c.mayRoute(n) && n.acked < version", new: "c.mayRoute(n) && n.acked == 0"},
 		{breaks: "I8", file: inCore + "handover.go", why: "one agent's word is taken for all",
