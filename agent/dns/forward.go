@@ -35,6 +35,10 @@ type forwarder struct {
 	mu      sync.Mutex
 	cache   *cache
 	flights map[question]*flight
+	// silentAt is when all servers were last found silent, or a question was let
+	// through to see whether they still are; zero: they answer.
+	silentAt time.Time
+	silent   []netip.AddrPort // those that were
 
 	hosts    sync.Mutex
 	looked   time.Time
@@ -50,7 +54,10 @@ type flight struct {
 	err   error
 }
 
-var errNoServers = errors.New("the host has no name servers")
+var (
+	errNoServers = errors.New("the host has no name servers")
+	errSilent    = errors.New("the host's name servers do not answer")
+)
 
 func newForwarder(file string, ours func(netip.Addr) bool) *forwarder {
 	return &forwarder{file: file, ours: ours, exchange: exchange, now: time.Now, cache: newCache(cacheEntries, cacheBytes), flights: map[question]*flight{}}
@@ -64,6 +71,7 @@ func (f *forwarder) wait() { f.flying.Wait() }
 // wait for the same answer.
 func (f *forwarder) resolve(ctx context.Context, q question) (*dns.Msg, error) {
 	now := f.now()
+	servers := f.upstreams()
 	f.mu.Lock()
 	e := f.cache.get(q, now)
 	if e != nil && (now.Before(e.end) || now.Sub(e.failed) < staleRetry) {
@@ -71,6 +79,16 @@ func (f *forwarder) resolve(ctx context.Context, q question) (*dns.Msg, error) {
 		return e.message(now)
 	}
 	fl := f.flights[q]
+	if fl == nil && !f.silentAt.IsZero() && slices.Equal(servers, f.silent) {
+		if now.Sub(f.silentAt) < silentFor {
+			f.mu.Unlock()
+			if e != nil {
+				return e.message(now)
+			}
+			return nil, errSilent
+		}
+		f.silentAt = now // this one sees
+	}
 	if fl == nil {
 		fl = &flight{done: make(chan struct{})}
 		f.flights[q] = fl
@@ -105,6 +123,12 @@ func (f *forwarder) fly(ctx context.Context, q question, fl *flight) {
 	fl.reply, fl.err = f.ask(ctx, q)
 	now := f.now()
 	f.mu.Lock()
+	switch {
+	case errors.Is(fl.err, errSilent):
+		f.silentAt, f.silent = now, f.upstreams()
+	case ctx.Err() == nil:
+		f.silentAt = time.Time{}
+	}
 	if fl.err != nil {
 		f.cache.fail(q, now)
 	} else {
@@ -127,7 +151,11 @@ func (f *forwarder) ask(ctx context.Context, q question) (*dns.Msg, error) {
 	if len(servers) == 1 {
 		servers = append(servers, servers[0])
 	}
-	err := errNoServers
+	if len(servers) == 0 {
+		return nil, errNoServers
+	}
+	var err error
+	heard := false
 	for _, server := range servers {
 		m := &dns.Msg{MsgHdr: dns.MsgHdr{Id: dns.Id(), RecursionDesired: true, CheckingDisabled: q.unchecked},
 			Question: []dns.Question{{Name: q.name, Qtype: q.qtype, Qclass: dns.ClassINET}}}
@@ -141,6 +169,7 @@ func (f *forwarder) ask(ctx context.Context, q question) (*dns.Msg, error) {
 		if err != nil {
 			continue
 		}
+		heard = true
 		if r.Rcode != dns.RcodeSuccess && r.Rcode != dns.RcodeNameError {
 			err = fmt.Errorf("ask %s for %s: %s", server, q.name, dns.RcodeToString[r.Rcode])
 			continue
@@ -149,6 +178,9 @@ func (f *forwarder) ask(ctx context.Context, q question) (*dns.Msg, error) {
 		f.lastGood = server
 		f.hosts.Unlock()
 		return r, nil
+	}
+	if !heard && ctx.Err() == nil {
+		err = fmt.Errorf("%w: %w", errSilent, err)
 	}
 	return nil, err
 }

@@ -25,7 +25,7 @@ type upstream struct {
 	reply func(m *dns.Msg, server string) (*dns.Msg, error)
 }
 
-var errSilent = errors.New("no answer")
+var errDeaf = errors.New("no answer")
 
 func (u *upstream) exchange(ctx context.Context, m *dns.Msg, server netip.AddrPort) (*dns.Msg, error) {
 	u.mu.Lock()
@@ -33,7 +33,7 @@ func (u *upstream) exchange(ctx context.Context, m *dns.Msg, server netip.AddrPo
 	reply := u.reply
 	u.mu.Unlock()
 	r, err := reply(m, server.Addr().String())
-	if errors.Is(err, errSilent) {
+	if errors.Is(err, errDeaf) {
 		select {
 		case <-time.After(serverTime):
 		case <-ctx.Done():
@@ -54,7 +54,7 @@ func (u *upstream) count() int {
 	return len(u.asked)
 }
 
-func silent(*dns.Msg, string) (*dns.Msg, error) { return nil, errSilent }
+func silent(*dns.Msg, string) (*dns.Msg, error) { return nil, errDeaf }
 
 // records answers with these, in zone file form.
 func records(list ...string) func(m *dns.Msg, server string) (*dns.Msg, error) {
@@ -171,7 +171,7 @@ func TestStaleWhereNobodyAnswers(t *testing.T) {
 		// Past its extra time nothing is said any more.
 		u.answers(silent)
 		time.Sleep(60*time.Second + staleMax)
-		wants(t, f, aExample, "fails after 4s")
+		wants(t, f, aExample, "fails after 1.8s")
 		if f.cache.size != 0 || f.cache.used.Len() != 0 {
 			t.Errorf("the cache holds %d bytes in %d entries, want none", f.cache.size, f.cache.used.Len())
 		}
@@ -221,20 +221,28 @@ func TestServersInTurn(t *testing.T) {
 				if server == alive {
 					return good(m, server)
 				}
-				return nil, errSilent
+				return nil, errDeaf
 			}
 		}
 		// Ourselves is left out, and what comes after the third.
 		u.answers(only("192.0.2.3"))
-		wants(t, f, aExample, "NOERROR 0 IN A 198.51.100.1 after 2s")
+		wants(t, f, aExample, "NOERROR 0 IN A 198.51.100.1 after 900ms")
 		wants(t, f, aExample, "NOERROR 0 IN A 198.51.100.1 after 0s") // it comes first by now
 		u.answers(only("192.0.2.1"))
-		wants(t, f, aExample, "NOERROR 0 IN A 198.51.100.1 after 2s")
+		wants(t, f, aExample, "NOERROR 0 IN A 198.51.100.1 after 900ms")
 		u.answers(only("192.0.2.4"))
-		wants(t, f, aExample, "fails after 4s")
+		wants(t, f, aExample, "fails after 1.8s")
 		if !slices.Equal(u.asked, []string{"192.0.2.1", "192.0.2.3"}) {
 			t.Errorf("asked %v, want the last good one first, and three of the file at most", u.asked)
 		}
+		// While all are silent nobody waits for them, but one at a time who sees.
+		wants(t, f, aExample, "fails after 0s")
+		time.Sleep(silentFor)
+		u.answers(only("192.0.2.4"))
+		go wants(t, f, question{name: "b.example.", qtype: dns.TypeA}, "fails after 1.8s")
+		synctest.Wait()
+		wants(t, f, aExample, "fails after 0s")
+		time.Sleep(2*serverTime + silentFor)
 		// One that refuses, or is broken, is no answer either.
 		u.answers(func(m *dns.Msg, server string) (*dns.Msg, error) {
 			if server == "192.0.2.1" {

@@ -35,8 +35,13 @@ const (
 	// streamQueries ends a connection after so many, to let others in.
 	streamQueries = 1000
 
-	// serverTime is how long one of the host's servers is waited for.
-	serverTime = 2 * time.Second
+	// serverTime is how long one of the host's servers is waited for: two of them, or
+	// one that is asked twice, are silent before a replica asks anew after 2 s.
+	serverTime = 900 * time.Millisecond
+	// silentFor is how long after all servers were silent the next are not waited
+	// for: where they cannot be reached, every name that is not ours would take
+	// seconds to fail. One question in that time still goes to them.
+	silentFor = 3 * time.Second
 	// serversMax of /etc/resolv.conf count, as for the C library.
 	serversMax = 3
 
