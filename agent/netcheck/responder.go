@@ -19,6 +19,10 @@ import (
 const (
 	// standingEvery is how often it is looked whether the node's subnet is another.
 	standingEvery = time.Second
+	// bindFirst is the first wait for the address, which doubles up to
+	// standingEvery: a node that has just joined has it within a tenth of a second,
+	// and is not to be told ill by who checks at once.
+	bindFirst = 20 * time.Millisecond
 	// greetMax bounds how long one connection may take to be told who is here.
 	greetMax = time.Second
 	// greetsAtOnceMax bounds what a flood of connections costs; beyond, they are
@@ -51,20 +55,24 @@ type Responder struct {
 // subnet, and for the address to be there.
 func (r Responder) Run(ctx context.Context) error {
 	var failed string
+	wait := bindFirst
 	for ctx.Err() == nil {
 		if at, ok := r.gateway(); ok {
 			err := r.serve(ctx, at)
-			if err != nil && err.Error() != failed { // news
+			switch {
+			case err == nil:
+				failed, wait = "", bindFirst
+			case errors.Is(err, unix.EADDRNOTAVAIL) && wait < standingEvery: // it is on its way
+			case err.Error() != failed: // news
 				failed = err.Error()
 				r.Logger.Warn("other nodes' checks of the network are not answered; trying again", "err", err)
-			} else if err == nil {
-				failed = ""
 			}
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(standingEvery):
+		case <-time.After(wait):
 		}
+		wait = min(2*wait, standingEvery)
 	}
 	return nil
 }
