@@ -191,6 +191,7 @@ type drainNode struct {
 	overdue bool            // was told
 	told    map[string]bool // of what keeps replicas there
 	badly   []string        // stopped with nothing in their place
+	unheard string          // how much its agent has yet to stop, beyond the deadline
 }
 
 // look takes in what is there before the word.
@@ -225,7 +226,7 @@ func (w *drainWait) begin(name string) error {
 	if err := w.t.printf("node/%s is being drained: %s to move\n", name, count(len(w.leaving.on(name)), "replica")); err != nil {
 		return err
 	}
-	if n := w.known[name]; n != nil && n.Status.Verdict != api.VerdictHealthy && n.Status.Verdict != api.VerdictBack {
+	if n := w.known[name]; n != nil && !heardOf(n) {
 		return w.t.printf("node/%s is %s: what it ran gets spares without a drain, which waits until it is back or dead\n", name, n.Status.Verdict)
 	}
 	return nil
@@ -285,9 +286,20 @@ func (w *drainWait) step() (left int, err error) {
 			}
 			continue
 		}
+		if d := n.Spec.Drain; d != nil && d.Overdue && !heardOf(n) {
+			// Nobody can say when it is: whoever set a deadline is not to wait for that.
+			x.over = true
+			x.unheard = fmt.Sprintf("is %s at its deadline: %s there, stopped when its agent is back, or gone when it is dead", n.Status.Verdict, count(len(w.leaving.on(x.name)), "replica"))
+			continue
+		}
 		left++
 	}
 	return left, nil
+}
+
+// heardOf tells whether a node's agent can be told anything.
+func heardOf(n *api.Node) bool {
+	return n.Status.Verdict == api.VerdictHealthy || n.Status.Verdict == api.VerdictBack
 }
 
 // progress tells where replicas start anew, and what keeps others.
@@ -339,12 +351,15 @@ func (w *drainWait) went(r *api.Replica) error {
 	return nil
 }
 
-// conclusion is a failure where a deadline cost replicas.
+// conclusion is a failure where a deadline cost replicas, or was not kept.
 func (w *drainWait) conclusion() error {
 	var lines []string
 	for _, x := range w.nodes {
 		if len(x.badly) > 0 {
 			lines = append(lines, fmt.Sprintf("node/%s: stopped at its deadline with nothing in their place: %s", x.name, strings.Join(x.badly, ", ")))
+		}
+		if x.unheard != "" {
+			lines = append(lines, fmt.Sprintf("node/%s %s", x.name, x.unheard))
 		}
 	}
 	if len(lines) == 0 {

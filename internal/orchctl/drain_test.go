@@ -115,6 +115,20 @@ func TestDrainDeadline(t *testing.T) {
 
 // TestDrainAfterRollout: what a rollout has replaced on the node itself has not been
 // lost.
+// Whoever set a deadline does not wait for an agent that may never be back.
+func TestDrainDeadlineOfALostAgent(t *testing.T) {
+	f := drainWorld()
+	in(t, f, func(t *testing.T, r *rig) {
+		settle, end := r.start(t.Context(), "drain n1 --deadline 3s")
+		f.put(draining1(&api.Drain{By: "user alice", Since: epoch, Overdue: true}, left(3), func(n *api.Node) { n.Status.Verdict = api.VerdictAgentLost }))
+		settle()
+		got := end()
+		if want := "node/n1 is AgentLost at its deadline: 3 replicas there, stopped when its agent is back, or gone when it is dead"; got.code != 1 || !strings.Contains(got.err, want) {
+			t.Errorf("code %d, %q; want 1 and %q", got.code, got.err, want)
+		}
+	})
+}
+
 func TestDrainAfterRollout(t *testing.T) {
 	f := drainWorld()
 	in(t, f, func(t *testing.T, r *rig) {
