@@ -81,57 +81,74 @@ func whole(r load.Report, err error) (load.Report, error) {
 	return r, err
 }
 
-// netVIP compares requests through a virtual IP with those to the replica itself:
-// the same client and server, on two nodes, in turns.
+// netVIP compares requests through a virtual IP with those to a replica itself: the
+// same client, in turns. Fresh connections go to a replica of another service beside
+// the server: a kernel's TCP timestamps begin elsewhere for each address that it
+// talks to, so that a server which sees one client under two of them takes some of
+// its connections for old ones that come late, and drops them.
 func netVIP(ctx context.Context, b *bench) error {
+	return b.pair(ctx, b.Fleet, func(client, server api.Replica, vip string) error {
+		return b.with(ctx, web("other", 1, serverNode, 0), func() error {
+			other, err := b.Replicas(ctx, "other")
+			if err != nil {
+				return err
+			}
+			return b.compare(ctx, client, server.Status.IP, other[0].Status.IP, vip)
+		})
+	})
+}
+
+// compare asks through vip and, on kept and on fresh connections, of kept and fresh.
+func (b *bench) compare(ctx context.Context, client api.Replica, kept, fresh, vip string) error {
 	at, err := report.Load()
 	if err != nil {
 		return err
 	}
-	return b.pair(ctx, b.Fleet, func(client, server api.Replica, vip string) error {
-		direct := load.Job{Kind: load.HTTP, Targets: []string{"http://" + server.Status.IP + ":8080/whoami"}, For: vipRun}
-		through := load.Job{Kind: load.HTTP, Targets: []string{"http://" + vip + ":8080/whoami"}, For: vipRun}
-		for _, kind := range []struct {
-			suffix string
-			fresh  bool
-			count  int // of requests in a run; 0: as many as there is time for
-			aim    report.Aim
-		}{{"", false, 0, report.AtLeast(0.95, "of requests to the replica itself")}, {".fresh", true, freshMax, report.Aim{Beside: "a connection for each request"}}} {
-			var ratio, rate, p50, p99 []float64
-			for i := range b.runs(vipRuns, 2) {
-				jobs := []load.Job{direct, through}
-				reports := make([]load.Report, 2)
-				slow := make([]load.Report, 2)
+	through := load.Job{Kind: load.HTTP, Targets: []string{"http://" + vip + ":8080/whoami"}, For: vipRun}
+	for _, kind := range []struct {
+		suffix string
+		fresh  bool
+		count  int // of requests in a run; 0: as many as there is time for
+		direct string
+		aim    report.Aim
+	}{{"", false, 0, kept, report.AtLeast(0.95, "of requests to the replica itself")}, {".fresh", true, freshMax, fresh, report.Aim{Beside: "a connection for each request"}}} {
+		var ratio, rate, p50, p99 []float64
+		for i := range b.runs(vipRuns, 2) {
+			jobs := []load.Job{{Kind: load.HTTP, Targets: []string{"http://" + kind.direct + ":8080/whoami"}, For: vipRun}, through}
+			reports := make([]load.Report, 2)
+			slow := make([]load.Report, 2)
+			// Latency is taken at a rate that nobody queues at.
+			for _, run := range []struct {
+				into    []load.Report
+				workers int
+				rate    int
+				count   int
+			}{{reports, netWorkers, 0, kind.count}, {slow, 1, 300, 0}} {
 				for turn := range jobs {
 					which := (turn + i) % 2 // who is first changes, so that neither gains by it
 					j := jobs[which]
-					j.Fresh, j.Workers, j.Count = kind.fresh, netWorkers, kind.count
-					if reports[which], err = whole(b.RunIn(ctx, client, j)); err != nil {
-						return err
-					}
-					// Latency is taken at a rate that nobody queues at.
-					j.Workers, j.Rate, j.Count = 1, 300, 0
-					if slow[which], err = whole(b.RunIn(ctx, client, j)); err != nil {
+					j.Fresh, j.Workers, j.Rate, j.Count = kind.fresh, run.workers, run.rate, run.count
+					if run.into[which], err = whole(b.RunIn(ctx, client, j)); err != nil {
 						return err
 					}
 				}
-				ratio = append(ratio, reports[1].PerSecond()/reports[0].PerSecond())
-				rate = append(rate, reports[1].PerSecond())
-				p50 = append(p50, ms(slow[1].P50-slow[0].P50))
-				p99 = append(p99, ms(slow[1].P99-slow[0].P99))
-				b.note("vip%s %d: %.0f/s through it, %.0f/s directly; p50 %s and %s", kind.suffix, i+1, reports[1].PerSecond(), reports[0].PerSecond(), slow[1].P50, slow[0].P50)
 			}
-			err := errors.Join(
-				b.add("net.vip.ratio"+kind.suffix, "1", ratio, at, kind.aim),
-				b.add("net.vip.rate"+kind.suffix, "1/s", rate, at, report.Aim{Beside: "client, server and kernel on two cores"}),
-				b.add("net.vip.added_p50"+kind.suffix, "ms", p50, at, report.Aim{Beside: "against the replica itself"}),
-				b.add("net.vip.added_p99"+kind.suffix, "ms", p99, at, report.Aim{Beside: "against the replica itself"}))
-			if err != nil {
-				return err
-			}
+			ratio = append(ratio, reports[1].PerSecond()/reports[0].PerSecond())
+			rate = append(rate, reports[1].PerSecond())
+			p50 = append(p50, ms(slow[1].P50-slow[0].P50))
+			p99 = append(p99, ms(slow[1].P99-slow[0].P99))
+			b.note("vip%s %d: %.0f/s through it, %.0f/s directly; p50 %s and %s", kind.suffix, i+1, reports[1].PerSecond(), reports[0].PerSecond(), slow[1].P50, slow[0].P50)
 		}
-		return nil
-	})
+		err := errors.Join(
+			b.add("net.vip.ratio"+kind.suffix, "1", ratio, at, kind.aim),
+			b.add("net.vip.rate"+kind.suffix, "1/s", rate, at, report.Aim{Beside: "client, server and kernel on two cores"}),
+			b.add("net.vip.added_p50"+kind.suffix, "ms", p50, at, report.Aim{Beside: "against the replica itself"}),
+			b.add("net.vip.added_p99"+kind.suffix, "ms", p99, at, report.Aim{Beside: "against the replica itself"}))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
