@@ -209,6 +209,9 @@ func (w *world) serves(on *host, e wire.Endpoint) {
 	if a := on.agent; a.session == nil && w.clock-a.parted > int64(w.handoverMax()/2) {
 		return // it does not find the leader for so long that nobody waits for it
 	}
+	if l := w.leader(); l != nil && (missing(l.core.Verdict(on.name)) || l.know.awayAt[on.name] > 0 && w.clock-l.know.awayAt[on.name] < int64(w.handoverMax())) {
+		return // its packets are so slow that it is taken for missing, and nobody waits for it
+	}
 	h := w.host(e.Node)
 	for _, spec := range t.Containers {
 		ok := slices.ContainsFunc(h.runtime.sorted(), func(c *container) bool {

@@ -81,7 +81,7 @@ func traffic() []mutation {
 		{breaks: "I3", file: inCore + "drain.go", why: "a drain is done while the last one is still serving",
 			old: "if !x.Done.IsZero() || c.left(n) > 0 {", new: "if !x.Done.IsZero() || c.left(n) > 1 {"},
 		{breaks: "I1", file: inCore + "drain.go", why: "a new leader forgets drains",
-			old: "\t\t\tc.reliefs.drains[n.name], c.reliefs.due = true, true\n", new: ""},
+			old: "\t\t\tc.reliefs.drains[n.name], c.reliefs.due = true, true\n", new: "", test: "./internal/controller/core"},
 		{breaks: "budget", file: inCore + "relief.go", why: "a drain moves all of a service at once",
 			old: "\treturn len(s.reliefs) < max(1, s.obj.Spec.Surge(s.obj.Spec.Want()))\n", new: "\treturn true\n"},
 		{breaks: "I10", file: "scheduler/rebalance.go", why: "a rebalance moves what gains nothing",
