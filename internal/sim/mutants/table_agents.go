@@ -12,13 +12,13 @@ func agents() []mutation {
 	return []mutation{
 		// Leases.
 		{breaks: "I6", file: inPlan + "lease.go", why: "the agent forgets that clocks drift",
-			old: "sentAt + last - api.LeaseDrift(last) - api.LeaseKill", new: "sentAt + last - api.LeaseKill"},
+			old: "sentAt + last - api.LeaseDrift(last) - api.LeaseKill", new: "sentAt + last - api.LeaseKill", test: "./agent/plan"},
 		{breaks: "I6", file: inPlan + "lease.go", why: "no time is left for SIGKILL to take effect",
 			old: "sentAt + last - api.LeaseDrift(last) - api.LeaseKill", new: "sentAt + last - api.LeaseDrift(last)"},
 		{breaks: "I6", file: inPlan + "lease.go", why: "a leased replica starts without a lease",
-			old: "return !r.leased() || r.lease.holds(c.now) }", new: "return true }"},
+			old: "return !r.leased() || r.lease.holds(c.now) }", new: "return true }", test: "./agent/plan"},
 		{breaks: "I5", file: inPlan + "lease.go", why: "an older answer shortens a lease: what runs is stopped too early",
-			old: "if l.Term <= r.lease.Term || !l.holds(c.now) {", new: "if !l.holds(c.now) {"},
+			old: "if l.Term <= r.lease.Term || !l.holds(c.now) {", new: "if !l.holds(c.now) {", test: "./agent/plan"},
 		{breaks: "I5", file: inPlan + "lease.go", why: "the watchdog does not hear of renewals",
 			old: "\t\tc.emit(SetLease{ContainerID: x.id, Lease: r.lease.Lease})\n", new: ""},
 		{breaks: "I6", file: inPlan + "lease.go", why: "the grace is not kept free in a lease: the process is told to end when it is killed",

@@ -67,7 +67,7 @@ func traffic() []mutation {
 		{breaks: "addresses", file: inCore + "network.go", why: "a leader's own flags win over the stored network",
 			old: "\tif a.cluster == (network.Cluster{}) {\n\t\ta.cluster = c.cfg.Network\n\t\tif", new: "\tif true {\n\t\ta.cluster = c.cfg.Network\n\t\tif"},
 		{breaks: "I3", file: inCore + "network.go", why: "a node counts as having addresses for everybody",
-			old: "return 1<<(32-p.Bits()) - notReplicas, \"\"", new: "return 1<<(32-p.Bits()) + 1<<16, \"\""},
+			old: "return 1<<(32-p.Bits()) - notReplicas, \"\"", new: "return 1<<(32-p.Bits()) + 1<<16, \"\"", test: "./internal/controller/core"},
 		{breaks: "ports", file: inCore + "ports.go", why: "a port that is published on every node is given to a second service",
 			old: "\t\tcase y.port != x.port || !x.everywhere && !y.everywhere:\n", new: "\t\tcase true:\n"},
 		{breaks: "ports", file: inCore + "ports.go", why: "a port that an old revision still has is given away",

@@ -10,7 +10,7 @@ func verdicts() []mutation {
 		{breaks: "I5", file: inLiveness + "ask.go", why: "silence kills though many vanished at once",
 			old: "len(n.silentBy) > 0 && m.mayDie()", new: "len(n.silentBy) > 0"},
 		{breaks: "I5", file: inLiveness + "ask.go", why: "the leader's word alone kills",
-			old: "len(n.silentBy) > 0 && m.mayDie()", new: "m.mayDie()"},
+			old: "len(n.silentBy) > 0 && m.mayDie()", new: "m.mayDie()", test: "./internal/liveness"},
 		{breaks: "I5", file: inLiveness + "ask.go", why: "a node whose host and replicas answer is suspect",
 			old: "return r.HostAnswers && (r.PortsAsked == 0 || r.PortsAnswered > 0)", new: "return false"},
 		{breaks: "I5", file: inLiveness + "freeze.go", why: "verdicts freeze one node too late",
