@@ -142,7 +142,8 @@ func (w *world) grace() time.Duration {
 // moves tells whether replicas of a node may be moved though nothing ails it: it is
 // drained, or somebody has asked for a rebalance in this term.
 func (g *ledger) moves(l *lead, after picture, node string) bool {
-	return l.know.rebalanced || g.drained(after, node)
+	said := l.know.drains[node] // and taken back within one transaction, perhaps
+	return l.know.rebalanced || said != 0 && said >= l.openSince || g.drained(after, node)
 }
 
 func (g *ledger) drained(after picture, node string) bool {

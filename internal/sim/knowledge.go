@@ -30,6 +30,8 @@ type knowledge struct {
 	mass      mass
 	// rebalanced: somebody has asked for a rebalance in this term.
 	rebalanced bool
+	// drains are the events at which each node was last told to be drained.
+	drains map[string]uint64
 
 	ends     map[api.ReplicaKey]bool // who gets traffic, as last sent; true: degraded
 	stopping []api.ReplicaKey        // told to stop since the last check
@@ -93,7 +95,7 @@ func at(flips []flip, event uint64) bool {
 
 func newKnowledge() *knowledge {
 	return &knowledge{hearsay: newHearsay(), handing: newHanding(), session: map[string]uint64{}, status: map[api.ReplicaKey]*known{}, verdict: map[string]api.Verdict{}, unfit: map[string]uint64{},
-		dead: map[string]bool{}, impaired: map[string]uint64{}, damped: map[string]uint64{}, ails: map[string]int64{}, sick: map[string]sickness{}, suspectAt: map[string]int64{}, awayAt: map[string]int64{}, mass: mass{fell: map[string]int64{}}, ends: map[api.ReplicaKey]bool{}}
+		dead: map[string]bool{}, impaired: map[string]uint64{}, damped: map[string]uint64{}, ails: map[string]int64{}, sick: map[string]sickness{}, suspectAt: map[string]int64{}, awayAt: map[string]int64{}, mass: mass{fell: map[string]int64{}}, drains: map[string]uint64{}, ends: map[api.ReplicaKey]bool{}}
 }
 
 func (n *knowledge) opened(l *lead, node string, session uint64) {

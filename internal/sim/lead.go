@@ -70,6 +70,10 @@ func (l *lead) step(ev core.Event) {
 		l.committing = false
 	case core.Beat:
 		defer l.know.beat(l, ev.Node, ev.Session, ev.Check.Age)
+	case core.NodeWord:
+		if ev.Word == "drain" {
+			l.know.drains[ev.Node] = l.events
+		}
 	case core.Rebalance:
 		l.know.rebalanced = l.know.rebalanced || !ev.DryRun
 	case core.Stalled:
