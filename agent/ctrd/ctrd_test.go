@@ -531,7 +531,7 @@ func TestInNetwork(t *testing.T) {
 	files := n.Files(s.Replica)
 	s.NetNS, s.IP, s.ResolvConf, s.Hosts = a.NetNS, a.IP.String(), files.ResolvConf, files.Hosts
 	o := start(t, s)
-	prints(t, s, "stdout nameserver 10.64.9.1", "stdout search default.orch.internal orch.internal", "stdout options ndots:2", "stdout xserving")
+	prints(t, s, "stdout nameserver 10.64.9.1", "stdout search default.orch.internal orch.internal", "stdout options ndots:2 timeout:2", "stdout xserving")
 	c, err := net.DialTimeout("tcp", a.IP.String()+":80", 5*time.Second)
 	if err != nil {
 		t.Fatal(err)
