@@ -13,9 +13,9 @@ import (
 	"github.com/orchctl/orch/internal/wire"
 )
 
-// seeds of the tests below and in orderly_test.go: few, as they run under the race
+// seeds of the test below and those in orderly_test.go and straight_test.go: few, as they run under the race
 // detector. make sim-long runs many.
-var seeds = flag.Int("core.seeds", 15, "how many seeds each random test of a fleet runs")
+var seeds = flag.Int("core.seeds", 8, "how many seeds each random test of a fleet runs")
 
 // TestAnythingLeavesSlotsAlone: whatever becomes of machines and links, whoever
 // leads, and whatever users and operators say, no two containers of an exclusive

@@ -18,11 +18,7 @@ import (
 // is there, agents know what it knows, users see it, and in the end everything has
 // come to its place: services serve, drained nodes are empty, nothing waits.
 func TestAnythingLeavesThePictureStraight(t *testing.T) {
-	seeds := 30
-	if testing.Short() {
-		seeds = 10
-	}
-	for seed := range seeds {
+	for seed := range *seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { newStraits(t, uint64(seed)).run() })
 	}
 }
