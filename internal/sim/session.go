@@ -168,7 +168,9 @@ func (a *agent) route(s *session, set wire.EndpointSet) {
 	before := maps.Clone(a.routes)
 	if k := a.h.traffic.kernel; k != nil && set.Complete {
 		for r := range k.ends {
-			before[r] = before[r] // known or not, it is led to
+			if !before[r] {
+				before[r] = false // the agent does not know it, and it is led to all the same
+			}
 		}
 	}
 	if set.Complete {
