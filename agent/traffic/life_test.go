@@ -336,12 +336,12 @@ func TestKernelRefuses(t *testing.T) {
 	b := w.startWith(cfg)
 	b.say(network.Update{Complete: true})
 	b.Configure(here())
-	w.eventually2(2*time.Second, func() bool { return kernel.applied.Load() >= 3 && strings.Contains(b.Health(), "no numgen") })
+	w.eventually(2*time.Second, "the refusal is told", func() bool { return kernel.applied.Load() >= 3 && strings.Contains(b.Health(), "no numgen") })
 	if b.programmed() != 0 {
 		t.Error("told as programmed")
 	}
 	kernel.refuse.Store(false)
-	w.eventually2(2*time.Second, func() bool { return b.programmed() == 1 && b.Health() == "" })
+	w.eventually(2*time.Second, "it is in force, and all is well", func() bool { return b.programmed() == 1 && b.Health() == "" })
 }
 
 // What comes while the kernel is busy is one transaction.
@@ -354,27 +354,18 @@ func TestManyAreOne(t *testing.T) {
 	b.Configure(here())
 	b.say(network.Update{Complete: true})
 	kernel.gate <- struct{}{}
-	w.eventually2(time.Second, func() bool { return b.programmed() == 1 })
+	w.eventually(time.Second, "the first is in force", func() bool { return b.programmed() == 1 })
 	b.say(network.Update{Services: []wire.Service{web()}, Put: []wire.Endpoint{{Replica: api.ReplicaKey{Namespace: "default", Service: "web"}, IP: "10.64.7.2", Ports: []api.Port{http}}}})
-	w.eventually2(time.Second, func() bool { return len(b.wake) == 0 })
+	w.eventually(time.Second, "the loop has taken what waits", func() bool { return len(b.wake) == 0 })
 	for i := range 100 {
 		k := api.ReplicaKey{Namespace: "default", Service: "web", Slot: 1 + i%2, Epoch: uint64(i)}
 		b.say(network.Update{Put: []wire.Endpoint{{Replica: k, IP: "10.64.7.3", Ports: []api.Port{http}}}, Drop: []api.ReplicaKey{{Namespace: "default", Service: "web", Slot: 1 + i%2, Epoch: uint64(i - 2)}}})
 	}
 	kernel.gate <- struct{}{}
 	kernel.gate <- struct{}{}
-	w.eventually2(time.Second, func() bool { return b.programmed() == 102 })
+	w.eventually(time.Second, "all are in force", func() bool { return b.programmed() == 102 })
 	if got := kernel.applied.Load(); got > 3 {
 		t.Errorf("%d transactions", got)
-	}
-}
-
-func (w *world) eventually2(within time.Duration, ok func() bool) {
-	w.Helper()
-	for end := time.Now().Add(within); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			w.Fatalf("not within %s", within)
-		}
 	}
 }
 
