@@ -255,7 +255,11 @@ func (c *cutter) dead(ctx context.Context, tcp map[netip.AddrPort]int) map[netip
 	if len(doubtful) == 0 {
 		return nil
 	}
-	c.say(ctx, c.forgetUnmade(ctx, doubtful))
+	unanswered := map[server]bool{}
+	for at := range doubtful {
+		unanswered[server{at.Addr(), at.Port()}] = true
+	}
+	c.say(ctx, c.forgetUnmade(ctx, unanswered))
 	out := map[netip.AddrPort]bool{}
 	for at, connections := range c.silent(ctx, doubtful, 2*answerMax-answerSoon, answersAnywhere) {
 		c.logger.Info("an endpoint that is gone does not answer: its connections are ended", "endpoint", at, "connections", connections)
@@ -309,8 +313,8 @@ const (
 )
 
 // forgetUnmade has connections to servers that are not made yet led anew.
-func (c *cutter) forgetUnmade(ctx context.Context, to map[netip.AddrPort]int) error {
-	all, err := c.connections.To(ctx, func(a netip.AddrPort) bool { return to[a] > 0 })
+func (c *cutter) forgetUnmade(ctx context.Context, to map[server]bool) error {
+	all, err := c.connections.To(ctx, func(a netip.AddrPort) bool { return to[server{a.Addr(), 0}] || to[server{a.Addr(), a.Port()}] })
 	if err != nil {
 		return err
 	}

@@ -235,6 +235,34 @@ func TestDeadAreCut(t *testing.T) {
 	}
 }
 
+// A client's first packet is lost at a server that lives, and before the next one
+// comes the server is taken out of use. It may have closed its listener by then.
+func TestLostFirstPacket(t *testing.T) {
+	w := newWorld(t)
+	leaving, next := w.replica("web", 0, "10.64.7.2", every), w.replica("web", 1, "10.64.8.2", every)
+	w.replica("other", 0, "10.64.7.5")
+	b := w.serving(web(), leaving)
+	w.in("web0", `nft add table ip loss; nft add chain ip loss in "{ type filter hook input priority 0; }"; nft add rule ip loss in ip saddr 10.64.7.5 tcp dport 80 drop`)
+	type answer struct {
+		id  string
+		err error
+	}
+	answered := make(chan answer, 1)
+	go func() {
+		id, _, err := w.ask("other0", "tcp4", vip+":80")
+		answered <- answer{id, err}
+	}()
+	w.eventually(time.Second, "the kernel leads the first packet", func() bool {
+		all, err := b.cfg.Connections.To(t.Context(), func(a netip.AddrPort) bool { return a.String() == "10.64.7.2:80" })
+		return err == nil && len(all) > 0
+	})
+	b.tell(network.Update{Drop: []api.ReplicaKey{leaving.Replica}, Put: []wire.Endpoint{next}})
+	w.in("web0", "nft delete table ip loss")
+	if got := <-answered; got.id != "web-1:80" || got.err != nil {
+		t.Errorf("%s, %v; want web-1:80", got.id, got.err)
+	}
+}
+
 func done(f func() (time.Time, error)) <-chan struct{} {
 	c := make(chan struct{})
 	go func() {

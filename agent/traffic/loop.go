@@ -43,6 +43,10 @@ type loop struct {
 	sure     bool // the kernel has what the picture's table says
 	mark     uint64
 	settling settling // what is in force and is yet to be told as programmed
+	// telling is the mark that is told as soon as what was on its way to servers out
+	// of use is forgotten; 0: none waits for that.
+	telling   uint64
+	forgotten chan struct{}
 	// gone are where endpoints were that were dropped, until no rule leads there.
 	gone   map[server]bool
 	opened []uint16
@@ -60,7 +64,7 @@ type loop struct {
 	applied  int    // changes, over the loop's life
 	listing  bool
 	listed   chan listing
-	listers  sync.WaitGroup
+	beside   sync.WaitGroup // those who list and forget
 }
 
 func (l *loop) run(ctx context.Context) error {
@@ -73,7 +77,8 @@ func (l *loop) run(ctx context.Context) error {
 	}
 	l.gone = map[server]bool{}
 	l.listed = make(chan listing, 1) // room for the only one at a time, also when nobody waits any more
-	defer l.listers.Wait()
+	l.forgotten = make(chan struct{}, 1)
+	defer l.beside.Wait()
 	watch := time.NewTicker(watchEvery)
 	defer watch.Stop()
 	retry := time.NewTimer(0) // the first step comes at once
@@ -91,15 +96,16 @@ func (l *loop) run(ctx context.Context) error {
 			l.watch(ctx)
 		case got := <-l.listed:
 			l.compare(ctx, got)
+		case <-l.forgotten:
+			l.programmed(l.telling)
+			l.telling = 0
 		}
 		l.step(ctx)
 		if l.failures > 0 {
 			retry.Reset(time.Until(l.retryAt))
 		}
-		if mark, ok := l.settling.take(time.Now()); ok {
-			l.programmed(mark)
-		}
-		if at, ok := l.settling.next(); ok {
+		l.tell(ctx)
+		if at, ok := l.settling.next(); ok && l.telling == 0 {
 			tell.Reset(time.Until(at))
 		}
 	}
@@ -126,9 +132,31 @@ func (l *loop) step(ctx context.Context) {
 	}
 	l.failures = 0
 	l.cutter.cut(l.gone, l.opened)
-	l.settling.add(l.mark, time.Now(), len(l.gone) > 0)
-	clear(l.gone)
-	l.opened = nil
+	l.settling.add(l.mark, time.Now(), l.gone)
+	l.gone, l.opened = map[server]bool{}, nil
+}
+
+// tell says which mark is in force once it has settled. A server that it took out of
+// use may close its listener then: so no connection may be on its way there for which
+// the first packet was lost. The kernel would lead the next try, a second later, by
+// what it remembers. Looking for those takes a while where there are many
+// connections, and the loop does not wait for it.
+func (l *loop) tell(ctx context.Context) {
+	if l.telling != 0 {
+		return
+	}
+	mark, gone, ok := l.settling.take(time.Now())
+	switch {
+	case !ok:
+	case len(gone) == 0:
+		l.programmed(mark)
+	default:
+		l.telling = mark
+		l.beside.Go(func() {
+			l.cutter.say(ctx, l.cutter.forgetUnmade(ctx, gone))
+			l.forgotten <- struct{}{}
+		})
+	}
 }
 
 // take draws what waits into the picture, and tells the names. It tells whether
@@ -282,7 +310,7 @@ func (l *loop) watch(ctx context.Context) {
 	}
 	l.listing = true
 	applied := l.applied
-	l.listers.Go(func() {
+	l.beside.Go(func() {
 		started := time.Now()
 		have, err := l.cfg.Rules.List(ctx)
 		l.listed <- listing{have, err, applied, time.Since(started)}

@@ -1,6 +1,9 @@
 package traffic
 
-import "time"
+import (
+	"maps"
+	"time"
+)
 
 // settleFor is how long after the rules no longer lead to an endpoint it counts as
 // out of use: what was led there before is under way. A handshake takes a round trip,
@@ -20,32 +23,43 @@ type settling struct {
 type settled struct {
 	mark uint64
 	at   time.Time
+	gone map[server]bool
 }
 
-// add takes a mark that is in force from now on; withdrew says that something was
-// taken out of use with it.
-func (s *settling) add(mark uint64, now time.Time, withdrew bool) {
+// add takes a mark that is in force from now on, with the servers that it takes out
+// of use.
+func (s *settling) add(mark uint64, now time.Time, gone map[server]bool) {
 	if mark <= s.last {
 		return
 	}
 	s.last = mark
 	at := now
-	if withdrew {
+	if len(gone) > 0 {
 		at = now.Add(settleFor)
 	}
 	if n := len(s.due); n > 0 && at.Before(s.due[n-1].at) {
 		at = s.due[n-1].at
 	}
-	s.due = append(s.due, settled{mark, at})
+	s.due = append(s.due, settled{mark, at, gone})
 }
 
-// take gives the newest mark that is to be told now; false: none is.
-func (s *settling) take(now time.Time) (mark uint64, ok bool) {
+// spare is told that a server is in use again.
+func (s *settling) spare(again server) {
+	for _, d := range s.due {
+		delete(d.gone, again)
+	}
+}
+
+// take gives the newest mark that is to be told now, with the servers that it and
+// those before it took out of use; false: none is.
+func (s *settling) take(now time.Time) (mark uint64, gone map[server]bool, ok bool) {
+	gone = map[server]bool{}
 	for len(s.due) > 0 && !s.due[0].at.After(now) {
 		mark, ok = s.due[0].mark, true
+		maps.Copy(gone, s.due[0].gone)
 		s.due = s.due[1:]
 	}
-	return mark, ok
+	return mark, gone, ok
 }
 
 // next is when the next one is to be told; false: none waits.
