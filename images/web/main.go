@@ -101,7 +101,7 @@ func start(ctx context.Context, o options) error {
 
 // run serves until ctx ends, then drains. It closes the listener.
 func run(ctx context.Context, l net.Listener, w *web) error {
-	server := &http.Server{Handler: w.handler(), ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Handler: w.handler(), ReadHeaderTimeout: 10 * time.Second, ConnState: w.unread.note}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
 	fmt.Printf("listening on %s, version %s\n", l.Addr(), w.version)
@@ -114,6 +114,8 @@ func run(ctx context.Context, l net.Listener, w *web) error {
 	w.failing.Store(true)
 	drain, cancel := context.WithTimeout(context.Background(), drainMax)
 	defer cancel()
+	server.SetKeepAlivesEnabled(false)
+	w.unread.wait(drain)
 	err := server.Shutdown(drain)
 	if end := <-served; !errors.Is(end, http.ErrServerClosed) {
 		err = errors.Join(err, end)
@@ -127,6 +129,7 @@ type web struct {
 	replica           string // empty outside the fleet
 	quiet, load       bool
 	failing           atomic.Bool
+	unread            unread
 	well              atomic.Pointer[time.Time] // when /healthz was first answered with 200
 	exit              func(code int)
 }

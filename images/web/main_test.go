@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 )
 
 func get(t *testing.T, h http.Handler, path string) (int, string) {
@@ -107,6 +108,43 @@ func TestDrain(t *testing.T) {
 		}
 	}
 	close(release)
+	answer, err := io.ReadAll(conn)
+	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 200") {
+		t.Errorf("answer %q, %v", answer, err)
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("ended: %v", err)
+	}
+}
+
+// A client that had connected when the server was told to end, and says only then
+// what it wants, is answered.
+func TestDrainAnswersWhoHadConnected(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan error, 1)
+	w := newWeb()
+	go func() { ended <- run(ctx, l, w) }()
+	conn, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	deadline := time.Now().Add(5 * time.Second)
+	for w.unread.count() == 0 && time.Now().Before(deadline) {
+		time.Sleep(time.Millisecond)
+	}
+	cancel()
+	select {
+	case err := <-ended:
+		t.Fatalf("ended while a client was about to ask: %v", err)
+	case <-time.After(50 * time.Millisecond): // several looks
+	}
+	fmt.Fprint(conn, "GET /whoami HTTP/1.1\r\nHost: x\r\n\r\n")
 	answer, err := io.ReadAll(conn)
 	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 200") {
 		t.Errorf("answer %q, %v", answer, err)
