@@ -18,6 +18,11 @@ const (
 	DefaultMaxBackOff = time.Minute
 	DefaultResetAfter = time.Minute
 
+	// DefaultProgressDeadline is Kubernetes': an image of some gigabytes has to be
+	// pulled within it.
+	DefaultProgressDeadline = 10 * time.Minute
+	DefaultHookTimeout      = 30 * time.Second
+
 	DefaultProbeTimeout          = time.Second
 	DefaultProbeFailureThreshold = 3
 	DefaultProbeSuccessThreshold = 1

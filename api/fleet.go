@@ -283,6 +283,9 @@ type Exit struct {
 	Reason     string    `json:"reason"`
 	Message    string    `json:"message,omitempty"`
 	FinishedAt time.Time `json:"finishedAt,omitzero"`
+	// Output is the last that it wrote, on both streams, at most MaxLastOutput bytes
+	// of whole lines; empty: nothing, or it is not known.
+	Output string `json:"output,omitempty"`
 }
 
 // Reasons that orch gives for a waiting container or replica.
@@ -293,7 +296,13 @@ const (
 	ReasonNetworkError = "NetworkError"
 	ReasonCreateError  = "CreateError"
 	ReasonBackOff      = "BackOff"
-	ReasonNoNode       = "NoNode"
+	// ReasonInitializing: an init container, or a sidecar's start, is waited for.
+	ReasonInitializing = "Initializing"
+	// ReasonHookFailed: a postStart hook failed.
+	ReasonHookFailed = "HookFailed"
+	// ReasonBindRefused: the node's agent does not allow a bind mount.
+	ReasonBindRefused = "BindRefused"
+	ReasonNoNode      = "NoNode"
 	// ReasonHandingOver: it is to stop as soon as nobody sends it traffic any more.
 	ReasonHandingOver = "HandingOver"
 	// ReasonNoLease: it runs only under a lease and was not given one yet.
@@ -307,6 +316,8 @@ const (
 	ExitSignaled       = "Signaled"
 	ExitOutOfMemory    = "OutOfMemory"
 	ExitLivenessFailed = "LivenessFailed"
+	ExitStartupFailed  = "StartupFailed"
+	ExitHookFailed     = "HookFailed"
 	ExitStartFailed    = "StartFailed"
 )
 

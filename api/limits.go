@@ -40,6 +40,11 @@ const (
 	// MinProbeInterval and MinBackOff keep a slip from burning a node.
 	MinProbeInterval = 50 * time.Millisecond
 	MinBackOff       = 10 * time.Millisecond
+	// MaxCanarySteps of a rollout: more than anybody watches.
+	MaxCanarySteps = 20
+	// MaxLastOutput in bytes of what a container wrote last: it travels with its
+	// status to the leader, and some of it into events.
+	MaxLastOutput = 1 << 10
 	// MaxThreshold of a probe: beyond it the answer never turns.
 	MaxThreshold = 1000
 	// MinMemoryLimit: with less, the runtime cannot even start a process.

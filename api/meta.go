@@ -15,6 +15,8 @@ const (
 	KindFleet   = "Fleet"
 	// KindEndpoint is an address that gets a service's traffic.
 	KindEndpoint = "Endpoint"
+	// KindRevision is a service's Revision, named "web@3"; the leader makes them.
+	KindRevision = "Revision"
 )
 
 // DefaultNamespace is where an object without metadata.namespace lives.

@@ -221,3 +221,12 @@ func decimal(s string) (uint64, bool) {
 	n, err := strconv.ParseUint(s, 10, 64)
 	return n, err == nil
 }
+
+// LongRunning are the containers that run as long as the replica does: sidecars, then
+// Containers.
+func (t *Template) LongRunning() []Container { return slices.Concat(t.Sidecars, t.Containers) }
+
+// AllContainers are those of the replica in the order of their starts.
+func (t *Template) AllContainers() []Container {
+	return slices.Concat(t.InitContainers, t.Sidecars, t.Containers)
+}

@@ -13,7 +13,9 @@ type Service struct {
 // ServiceSpec is what the user wants. The Template is the revision: a change there
 // makes a new one. What stands beside it is not, and holds for all replicas at once.
 type ServiceSpec struct {
-	// Replicas is how many to run. Nil means 1; 0 is allowed.
+	// Mode says how many replicas there are; empty means Replicas of them.
+	Mode Mode `json:"mode,omitempty"`
+	// Replicas is how many to run. Nil means 1; 0 is allowed. Not for a global service.
 	Replicas *int `json:"replicas,omitempty"`
 	// Rollout bounds how a new revision replaces the old one.
 	Rollout Rollout `json:"rollout,omitzero"`
@@ -31,6 +33,13 @@ type ServiceSpec struct {
 	Template            `json:",inline"`
 }
 
+// Mode says how many replicas a service has.
+type Mode string
+
+// ModeGlobal runs one replica on every node that is fit, and on new ones too. A slot
+// belongs to its node, and so nothing stands in for it elsewhere.
+const ModeGlobal Mode = "global"
+
 // SessionAffinity binds clients to replicas.
 type SessionAffinity string
 
@@ -47,6 +56,18 @@ const PreferSameNode TrafficDistribution = "preferSameNode"
 
 // Template is the part of a service that a revision freezes.
 type Template struct {
+	// InitContainers run one after the other, each to its end with code 0, before
+	// anything else of the replica starts. One that fails is started again by
+	// RestartPolicy, whose condition never makes the replica fail.
+	InitContainers []Container `json:"initContainers,omitempty"`
+	// Sidecars start after the init containers, in their order, each when the one
+	// before it has passed its startup probe (or runs, without one), and before
+	// Containers; they are stopped after all of Containers have ended, last one first.
+	// They do not keep a replica alive whose Containers have all ended.
+	Sidecars []Container `json:"sidecars,omitempty"`
+	// Sysctls are set in the replica's own namespaces: kernel.shm*, kernel.msg*,
+	// kernel.sem, fs.mqueue.* and net.*; the last not with HostNetwork.
+	Sysctls map[string]string `json:"sysctls,omitempty"`
 	// Containers share the replica's network namespace. At least one.
 	Containers []Container `json:"containers"`
 	// NodeSelector: a node is fit only if it has all these labels.
@@ -94,13 +115,137 @@ type Container struct {
 	ReadinessProbe *Probe `json:"readinessProbe,omitempty"`
 	// LivenessProbe restarts the container when it fails; nil means never.
 	LivenessProbe *Probe `json:"livenessProbe,omitempty"`
+	// StartupProbe holds the other two back until it has succeeded once, and restarts
+	// the container when it fails before; nil means that it has started when it runs.
+	//
+	// A container with none of the three probes is asked by its image's HEALTHCHECK, if
+	// that has one: as readiness and liveness probe, its start period as startup probe.
+	StartupProbe *Probe `json:"startupProbe,omitempty"`
+	// Lifecycle has hooks beside the container's own process; nil means none.
+	Lifecycle *Lifecycle `json:"lifecycle,omitempty"`
+	// StopSignal asks the container to end, as "SIGQUIT"; empty means the image's, and
+	// SIGTERM where that names none.
+	StopSignal string `json:"stopSignal,omitempty"`
+	// SecurityContext narrows or widens what the container may do; nil means the
+	// defaults of each field.
+	SecurityContext *SecurityContext `json:"securityContext,omitempty"`
+	// Ulimits by name, as "nofile"; missing ones are the runtime's.
+	Ulimits map[string]Ulimit `json:"ulimits,omitempty"`
+	// Mounts are laid over the image's files.
+	Mounts []Mount `json:"mounts,omitempty"`
 }
 
-// EnvVar is one environment variable.
+// Lifecycle has hooks beside the container's own process.
+type Lifecycle struct {
+	// PostStart runs right after the start; until it has ended well the container is
+	// not ready, and where it fails the container is restarted.
+	PostStart *Hook `json:"postStart,omitempty"`
+	// PreStop runs before the stop signal, within the termination grace; what comes of
+	// it changes nothing.
+	PreStop *Hook `json:"preStop,omitempty"`
+}
+
+// Hook is one action. Exactly one of Exec, HTTP, Sleep is set.
+type Hook struct {
+	Exec *ExecProbe `json:"exec,omitempty"`
+	HTTP *HTTPProbe `json:"http,omitempty"`
+	// Sleep waits: for a server that drains badly.
+	Sleep *Duration `json:"sleep,omitempty"`
+	// Timeout of the action; nil means 30 s. Not with Sleep.
+	Timeout *Duration `json:"timeout,omitempty"`
+}
+
+// SecurityContext is what a container may do. The zero value is the default: the
+// image's user, a writable root, a small set of capabilities, the runtime's seccomp
+// profile and no new privileges.
+type SecurityContext struct {
+	// User is a number or a name in the image's /etc/passwd; empty means the image's.
+	User string `json:"user,omitempty"`
+	// Group is a number or a name in /etc/group; empty means the user's. Only with User.
+	Group string `json:"group,omitempty"`
+	// ReadOnlyRoot leaves only mounts writable.
+	ReadOnlyRoot bool         `json:"readOnlyRoot,omitempty"`
+	Capabilities Capabilities `json:"capabilities,omitzero"`
+	// Seccomp filters system calls; empty means SeccompDefault.
+	Seccomp Seccomp `json:"seccomp,omitempty"`
+	// AllowPrivilegeEscalation lets setuid programs and file capabilities give a
+	// process more than its parent has.
+	AllowPrivilegeEscalation bool `json:"allowPrivilegeEscalation,omitempty"`
+	// Privileged containers have every capability and device, and no seccomp filter:
+	// they own their node. Only an admin may apply one.
+	Privileged bool `json:"privileged,omitempty"`
+}
+
+// Capabilities changes the set that containers get by default. Names are as in
+// capabilities(7), with or without "CAP_", or "ALL"; Drop comes before Add.
+type Capabilities struct {
+	Add  []string `json:"add,omitempty"`
+	Drop []string `json:"drop,omitempty"`
+}
+
+// Seccomp names a filter of system calls.
+type Seccomp string
+
+// The filters.
+const (
+	// SeccompDefault is the runtime's own profile.
+	SeccompDefault Seccomp = "default"
+	// SeccompUnconfined is none.
+	SeccompUnconfined Seccomp = "unconfined"
+)
+
+// Ulimit is a limit of setrlimit(2); below 0 means none. Hard 0 means that it is Soft.
+type Ulimit struct {
+	Soft int64 `json:"soft"`
+	Hard int64 `json:"hard,omitempty"`
+}
+
+// Mount lays something over the container's files. Exactly one of Tmpfs and Bind is set.
+type Mount struct {
+	// Path in the container, absolute.
+	Path string `json:"path"`
+	// ReadOnly: the container cannot write there.
+	ReadOnly bool `json:"readOnly,omitempty"`
+	// Tmpfs is memory that counts against the container's limit, empty at each start.
+	Tmpfs *Tmpfs `json:"tmpfs,omitempty"`
+	// Bind is a path of the node, which its agent must allow (agent --allow-bind).
+	Bind string `json:"bind,omitempty"`
+}
+
+// Tmpfs is a filesystem in memory.
+type Tmpfs struct {
+	// Size in bytes; nil means half of the container's memory limit, and of the
+	// node's memory without one.
+	Size *Quantity `json:"size,omitempty"`
+}
+
+// EnvVar is one environment variable. At most one of Value and ValueFrom is set.
 type EnvVar struct {
 	Name  string `json:"name"`
 	Value string `json:"value,omitempty"`
+	// ValueFrom takes the value from the replica; nil means Value.
+	ValueFrom *EnvSource `json:"valueFrom,omitempty"`
 }
+
+// EnvSource is where a variable's value comes from.
+type EnvSource struct {
+	// Field of the replica: one of the Field constants, or FieldLabels with a label of
+	// the service, as "labels.app".
+	Field string `json:"field"`
+}
+
+// What a variable can be taken from.
+const (
+	FieldName      = "name" // web-0
+	FieldSlot      = "slot"
+	FieldEpoch     = "epoch"
+	FieldRevision  = "revision"
+	FieldService   = "service"
+	FieldNamespace = "namespace"
+	FieldNode      = "node"
+	FieldIP        = "ip"
+	FieldLabels    = "labels." // with a label's key behind it; empty where there is none
+)
 
 // Protocol is a transport protocol; empty means TCP.
 type Protocol string
@@ -154,10 +299,11 @@ const (
 	Pids   = "pids"   // processes and threads; limit only
 )
 
-// Probe asks whether a container is well. Exactly one of HTTP, TCP, Exec is set.
+// Probe asks whether a container is well. Exactly one of HTTP, TCP, GRPC, Exec is set.
 type Probe struct {
 	HTTP *HTTPProbe `json:"http,omitempty"`
 	TCP  *TCPProbe  `json:"tcp,omitempty"`
+	GRPC *GRPCProbe `json:"grpc,omitempty"`
 	Exec *ExecProbe `json:"exec,omitempty"`
 	// InitialDelay before the first try after the container's start; nil means 0.
 	InitialDelay *Duration `json:"initialDelay,omitempty"`
@@ -185,6 +331,13 @@ type HTTPProbe struct {
 // TCPProbe succeeds when a connection is accepted.
 type TCPProbe struct {
 	Port PortRef `json:"port"`
+}
+
+// GRPCProbe succeeds when grpc.health.v1.Health/Check, without TLS, answers SERVING.
+type GRPCProbe struct {
+	Port PortRef `json:"port"`
+	// Service is asked for; empty asks for the server as a whole.
+	Service string `json:"service,omitempty"`
 }
 
 // ExecProbe succeeds when the command exits 0 inside the container.
@@ -232,14 +385,59 @@ type RestartPolicy struct {
 	ResetAfter *Duration `json:"resetAfter,omitempty"`
 }
 
-// Rollout bounds a rolling replacement.
+// Rollout says how a new revision takes the place of the one before.
 type Rollout struct {
+	// Strategy is rolling or recreate; empty means rolling.
+	Strategy Strategy `json:"strategy,omitempty"`
+	// Order gives MaxSurge and MaxUnavailable their defaults, and is held to them;
+	// empty allows both.
+	Order Order `json:"order,omitempty"`
 	// MaxSurge is how many replicas above Replicas may exist; nil means 25 %,
 	// rounded up.
 	MaxSurge *IntOrPercent `json:"maxSurge,omitempty"`
 	// MaxUnavailable is how many of Replicas may be unready; nil means 25 %,
 	// rounded down. Both at zero is refused.
 	MaxUnavailable *IntOrPercent `json:"maxUnavailable,omitempty"`
+	// MinReady is how long a replica of the new revision has to be ready without a
+	// break before it counts; nil means 0.
+	MinReady *Duration `json:"minReady,omitempty"`
+	// ProgressDeadline is how long a rollout may go without one more replica of the
+	// new revision being ready until it has failed; nil means DefaultProgressDeadline.
+	// Pauses do not count.
+	ProgressDeadline *Duration `json:"progressDeadline,omitempty"`
+	// Canary takes the rollout in steps; empty means in one. Not with recreate.
+	Canary []CanaryStep `json:"canary,omitempty"`
+	// AutoRollback goes back to the last revision that was rolled out well when a
+	// rollout fails; nil means true.
+	AutoRollback *bool `json:"autoRollback,omitempty"`
+}
+
+// Strategy says whether old and new replicas may run beside each other.
+type Strategy string
+
+// The strategies; empty means rolling.
+const (
+	StrategyRolling Strategy = "rolling"
+	// StrategyRecreate stops all of the old revision before any of the new one
+	// starts. The service is away meanwhile.
+	StrategyRecreate Strategy = "recreate"
+)
+
+// Order says what comes first in a slot that is replaced.
+type Order string
+
+// The orders. StartFirst: maxUnavailable is 0; StopFirst: maxSurge is 0.
+const (
+	OrderStartFirst Order = "startFirst"
+	OrderStopFirst  Order = "stopFirst"
+)
+
+// CanaryStep is reached when so many replicas have the new revision and count.
+type CanaryStep struct {
+	// Replicas of the new revision; a share is rounded up. They rise from step to step.
+	Replicas IntOrPercent `json:"replicas"`
+	// Pause before the next step; nil means until `orchctl rollout resume`.
+	Pause *Duration `json:"pause,omitempty"`
 }
 
 // ServiceStatus is what the leader knows; never in a manifest.
@@ -257,9 +455,54 @@ type ServiceStatus struct {
 	// VIP is the service's virtual IP, kept for its whole life; empty if it is
 	// headless.
 	VIP string `json:"vip,omitempty"`
+	// Rollout is that of the newest revision.
+	Rollout RolloutStatus `json:"rollout,omitzero"`
 }
 
-// Revision is an immutable version of a service's template.
+// RolloutState is how far a rollout is.
+type RolloutState string
+
+// The states.
+const (
+	RolloutProgressing RolloutState = "Progressing"
+	// RolloutPaused waits for a canary step's pause to end, or for an operator.
+	RolloutPaused RolloutState = "Paused"
+	// RolloutComplete: every replica has the revision and counted once all did.
+	RolloutComplete RolloutState = "Complete"
+	// RolloutFailed: it was given up. The newest revision is still what is wanted:
+	// there was nothing to go back to, or autoRollback is false.
+	RolloutFailed RolloutState = "Failed"
+	// RolloutRolledBack is a revision's only: another took its place before it was
+	// complete, for Why.
+	RolloutRolledBack RolloutState = "RolledBack"
+	// RolloutSuperseded is a revision's only: a newer one was applied before it was complete.
+	RolloutSuperseded RolloutState = "Superseded"
+)
+
+// RolloutStatus is how a revision is being rolled out, or how that went. It is
+// durable but for Waiting and ProgressAt.
+type RolloutStatus struct {
+	State RolloutState `json:"state,omitempty"`
+	// From is the last revision that was rolled out well before it; 0: there is none.
+	From      int64     `json:"from,omitempty"`
+	StartedAt time.Time `json:"startedAt,omitzero"`
+	// EndedAt is zero while it goes on.
+	EndedAt time.Time `json:"endedAt,omitzero"`
+	// ProgressAt is when one more replica was ready last, as this leader saw it.
+	ProgressAt time.Time `json:"progressAt,omitzero"`
+	// Step of the canary that is under way, from 1; 0: none, or all are behind it.
+	// StepAt is when its replicas counted; zero: they do not yet.
+	Step   int       `json:"step,omitempty"`
+	StepAt time.Time `json:"stepAt,omitzero"`
+	// PausedBy is who paused it by hand; empty: nobody.
+	PausedBy string `json:"pausedBy,omitempty"`
+	// Why says in words what it waits for, or why it ended as it did, with the last
+	// output of what failed.
+	Why string `json:"why,omitempty"`
+}
+
+// Revision is an immutable version of a service's template, with how it came about
+// and how it went.
 type Revision struct {
 	Service Key `json:"service"`
 	// UID is the service's UID: a new service of the same name has new revisions.
@@ -267,4 +510,14 @@ type Revision struct {
 	Number    int64     `json:"number"`
 	Template  Template  `json:"template"`
 	CreatedAt time.Time `json:"createdAt,omitzero"`
+	// By is who made it, Cause by what: "apply", "restart", "undo to revision 3",
+	// "rollback from revision 4: ...".
+	By    string `json:"by,omitempty"`
+	Cause string `json:"cause,omitempty"`
+	// Images are the digests that the template's references meant when it was made,
+	// by reference as it stands there ("sha256:..."). One that is missing could not be
+	// told then: each node takes what it finds.
+	Images map[string]string `json:"images,omitempty"`
+	// Rollout is how it went.
+	Rollout RolloutStatus `json:"rollout,omitzero"`
 }

@@ -19,6 +19,21 @@ type View struct {
 	// MaxSurge and MaxUnavailable are counts, shares resolved. Both zero would
 	// forbid every rollout: MaxUnavailable then counts as 1.
 	MaxSurge, MaxUnavailable int
+	// Stable is the last revision that was rolled out well, 0: none. What a slot that
+	// the rollout has not come to loses is filled with it.
+	Stable int64
+	// Held bounds the rollout: it has come to AtMost slots, and no further while Held.
+	Held   bool
+	AtMost int
+	// Recreate: nothing of the wanted revision starts before all of others is gone.
+	Recreate bool
+	// MinReady is how long a filling of the wanted revision has to be ready to count
+	// as available.
+	MinReady time.Duration
+	// Global: one filling on each of Nodes, in the slot that is given there. Replicas is
+	// ignored, and there are no spares and no surge.
+	Global bool
+	Nodes  []Seat
 	// Exclusive: a slot may never have two running containers. There are no
 	// spares then and no surge; a slot is filled again when nothing that was in
 	// it can still run. It is to be set as long as the wanted revision or that of
@@ -32,6 +47,14 @@ type View struct {
 	// known to be gone, sorted by slot, then epoch. A Create that could not be
 	// placed is none of them.
 	Fillings []Filling
+}
+
+// Seat is a node's slot in a global service.
+type Seat struct {
+	Slot int
+	Node string
+	// Closed: what is there stays, but nothing new is placed.
+	Closed bool
 }
 
 // Filling is one committed placement and what is known of it.
@@ -100,9 +123,11 @@ type Action struct {
 	Key api.ReplicaKey
 	// Revision is the filling's.
 	Revision int64
-	// Spare and Avoid are set for Create only. Avoid are nodes not to use, sorted.
+	// Spare, Avoid and On are set for Create only. Avoid are nodes not to use, sorted;
+	// On is the only one to use, empty: any.
 	Spare bool
 	Avoid []string
+	On    string
 	// Relief: the Create or Remove is there because of Filling.Relieve.
 	Relief bool
 	// Why is the reason, a clause in words.
@@ -133,8 +158,11 @@ type Decision struct {
 	// together: commit all of them or none, Creates that find no node apart.
 	Actions []Action
 	// Wake is when to plan again though nothing changed: when the next slot that
-	// waits for a fence may be filled. Zero for not at all.
+	// waits for a fence may be filled, or a filling counts by MinReady. Zero for not
+	// at all.
 	Wake time.Time
+	// Counted is how many slots have a filling of the wanted revision that counts.
+	Counted int
 	// Waiting says in words what is still on its way or in the way; empty once
 	// every slot has one ready filling of the wanted revision.
 	Waiting []string

@@ -18,6 +18,8 @@ type Slot struct {
 	Key api.ReplicaKey
 	// Avoid names nodes not to use, such as where the unreachable incumbent is.
 	Avoid []string
+	// On is the only node to use; empty: any.
+	On string
 }
 
 // Placement is the node chosen for a replica.

@@ -33,6 +33,7 @@ type (
 		Why         string
 	}
 	// StartContainer wants one run of a container.
+	// Container has its variables resolved and its image pinned.
 	StartContainer struct {
 		ID          uint64
 		Replica     api.ReplicaKey
@@ -46,6 +47,8 @@ type (
 		HostNetwork bool
 		Grace       time.Duration
 		Hash        string
+		// Sysctls are the replica's.
+		Sysctls map[string]string
 		// Lease is nil for a container that needs none.
 		Lease *Lease
 		Why   string
@@ -60,14 +63,27 @@ type (
 		ContainerID string
 		Lease       Lease
 	}
-	// StopContainer ends a container: SIGTERM, after Grace SIGKILL. Cause goes
+	// RunHook carries out a container's hook, for Timeout at most.
+	RunHook struct {
+		ID          uint64
+		ContainerID string
+		Hook        api.Hook
+		IP          string
+		// Port is the number for HTTP.
+		Port    int
+		Timeout time.Duration
+		Why     string
+	}
+	// StopContainer ends a container: Signal, after Grace SIGKILL. Cause goes
 	// into its exit: api.ExitLivenessFailed, or words.
 	StopContainer struct {
 		ID          uint64
 		ContainerID string
-		Grace       time.Duration
-		Cause       string
-		Why         string
+		// Signal is its StopSignal; empty: the image's, else SIGTERM.
+		Signal string
+		Grace  time.Duration
+		Cause  string
+		Why    string
 	}
 	// RemoveContainer removes what is left of a container that does not run.
 	RemoveContainer struct {
@@ -142,6 +158,7 @@ func (Observe) effect()         {}
 func (EnsureImage) effect()     {}
 func (SetupNetwork) effect()    {}
 func (StartContainer) effect()  {}
+func (RunHook) effect()         {}
 func (StopContainer) effect()   {}
 func (RemoveContainer) effect() {}
 func (TeardownNetwork) effect() {}

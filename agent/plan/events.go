@@ -114,8 +114,18 @@ type Container struct {
 	// Unguarded: it runs under a lease, and its watchdog is dead.
 	Unguarded bool
 	StartedAt time.Time
+	// Healthcheck is its image's; nil: it has none.
+	Healthcheck *Healthcheck
 	// Exit is nil while it runs, and for a leftover that never started.
 	Exit *api.Exit
+}
+
+// Healthcheck is how an image says that its containers are asked (HEALTHCHECK).
+type Healthcheck struct {
+	// Probe has Exec set; its Interval, Timeout and FailureThreshold are the image's.
+	Probe api.Probe
+	// StartPeriod is how long failures do not count; 0: they always do.
+	StartPeriod time.Duration
 }
 
 // Network is a replica's network on this node.
@@ -141,4 +151,5 @@ type ProbeKind string
 const (
 	Readiness ProbeKind = "readiness"
 	Liveness  ProbeKind = "liveness"
+	Startup   ProbeKind = "startup"
 )

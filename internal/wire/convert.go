@@ -63,7 +63,8 @@ func (s AssignmentSet) ToPB() (*orchv1.AssignmentSet, error) {
 			}
 			cache[a.Template] = js
 		}
-		out.Put = append(out.Put, &orchv1.Assignment{Key: KeyToPB(a.Key), ServiceUid: a.ServiceUID, Revision: a.Revision, Template: js, Stopping: a.Stopping, Spare: a.Spare})
+		out.Put = append(out.Put, &orchv1.Assignment{Key: KeyToPB(a.Key), ServiceUid: a.ServiceUID, Revision: a.Revision, Template: js, Images: a.Images, Labels: a.Labels,
+			Stopping: a.Stopping, Spare: a.Spare})
 	}
 	return out, nil
 }
@@ -83,7 +84,8 @@ func AssignmentSetFromPB(m *orchv1.AssignmentSet) (AssignmentSet, error) {
 			}
 			cache[string(a.GetTemplate())] = t
 		}
-		s.Put = append(s.Put, Assignment{Key: key, ServiceUID: a.GetServiceUid(), Revision: a.GetRevision(), Template: t, Stopping: a.GetStopping(), Spare: a.GetSpare()})
+		s.Put = append(s.Put, Assignment{Key: key, ServiceUID: a.GetServiceUid(), Revision: a.GetRevision(), Template: t, Images: a.GetImages(), Labels: a.GetLabels(),
+			Stopping: a.GetStopping(), Spare: a.GetSpare()})
 	}
 	return s, nil
 }
@@ -165,14 +167,14 @@ func exitToPB(e *api.Exit) *orchv1.Exit {
 	if e == nil {
 		return nil
 	}
-	return &orchv1.Exit{Code: int32(e.Code), Signal: int32(e.Signal), Oom: e.OOM, Reason: e.Reason, Message: e.Message, FinishedAt: TimeToPB(e.FinishedAt)}
+	return &orchv1.Exit{Code: int32(e.Code), Signal: int32(e.Signal), Oom: e.OOM, Reason: e.Reason, Message: e.Message, FinishedAt: TimeToPB(e.FinishedAt), Output: e.Output}
 }
 
 func exitFromPB(e *orchv1.Exit) *api.Exit {
 	if e == nil {
 		return nil
 	}
-	return &api.Exit{Code: int(e.Code), Signal: int(e.Signal), OOM: e.Oom, Reason: e.Reason, Message: e.Message, FinishedAt: TimeFromPB(e.FinishedAt)}
+	return &api.Exit{Code: int(e.Code), Signal: int(e.Signal), OOM: e.Oom, Reason: e.Reason, Message: e.Message, FinishedAt: TimeFromPB(e.FinishedAt), Output: e.Output}
 }
 
 func containerToPB(c api.ContainerStatus) *orchv1.ContainerStatus {

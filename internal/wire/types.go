@@ -13,6 +13,11 @@ type Assignment struct {
 	Revision   int64
 	// Template is the revision's; both sides treat it as read-only.
 	Template *api.Template
+	// Images are the digests that the template's references mean, by reference; one
+	// that is missing means what the node finds.
+	Images map[string]string
+	// Labels are the service's, for variables that are taken from them.
+	Labels map[string]string
 	// Stopping asks for an ordered stop with the template's grace.
 	Stopping bool
 	Spare    bool

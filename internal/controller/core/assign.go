@@ -9,8 +9,9 @@ import (
 )
 
 func (c *Core) assignment(f *filling) wire.Assignment {
-	r := c.services[f.key.ServiceKey()].revisions[f.revision]
-	return wire.Assignment{Key: f.key, ServiceUID: f.serviceUID, Revision: f.revision, Template: &r.Template, Stopping: f.stopping && !f.handing, Spare: f.spare}
+	s := c.services[f.key.ServiceKey()]
+	r := s.revisions[f.revision]
+	return wire.Assignment{Key: f.key, ServiceUID: f.serviceUID, Revision: f.revision, Template: &r.Template, Images: r.Images, Labels: s.obj.Metadata.Labels, Stopping: f.stopping && !f.handing, Spare: f.spare}
 }
 
 func (c *Core) assignmentOf(f *filling) wire.AssignmentSet {

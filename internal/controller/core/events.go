@@ -20,6 +20,20 @@ type (
 		DryRun    bool
 		RequestID string
 		By        string
+		// Images are the digests that references meant just now; see api.Revision.
+		Images map[string]string
+	}
+	// Rollout is an operator's word on a service's rollout: "pause", "resume", "undo"
+	// or "restart". Answered with an ApplyResult of one service.
+	Rollout struct {
+		Ticket uint64
+		Key    api.Key
+		Word   string
+		// Revision that "undo" goes back to; 0: the last before the newest that was
+		// rolled out well.
+		Revision  int64
+		RequestID string
+		By        string
 	}
 	// Scale changes the number of replicas only. Current below 0 means any.
 	Scale struct {
@@ -144,6 +158,7 @@ type (
 )
 
 func (Apply) event()         {}
+func (Rollout) event()       {}
 func (Scale) event()         {}
 func (Delete) event()        {}
 func (NodeWord) event()      {}

@@ -833,13 +833,15 @@ func (x *ContainerStatus) GetLastExit() *Exit {
 }
 
 type Exit struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Code          int32                  `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
-	Signal        int32                  `protobuf:"varint,2,opt,name=signal,proto3" json:"signal,omitempty"`
-	Oom           bool                   `protobuf:"varint,3,opt,name=oom,proto3" json:"oom,omitempty"`
-	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
-	Message       string                 `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
-	FinishedAt    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=finished_at,json=finishedAt,proto3" json:"finished_at,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Code       int32                  `protobuf:"varint,1,opt,name=code,proto3" json:"code,omitempty"`
+	Signal     int32                  `protobuf:"varint,2,opt,name=signal,proto3" json:"signal,omitempty"`
+	Oom        bool                   `protobuf:"varint,3,opt,name=oom,proto3" json:"oom,omitempty"`
+	Reason     string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	Message    string                 `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
+	FinishedAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=finished_at,json=finishedAt,proto3" json:"finished_at,omitempty"`
+	// output is the last that it wrote, at most 1 KiB.
+	Output        string `protobuf:"bytes,7,opt,name=output,proto3" json:"output,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -914,6 +916,13 @@ func (x *Exit) GetFinishedAt() *timestamppb.Timestamp {
 		return x.FinishedAt
 	}
 	return nil
+}
+
+func (x *Exit) GetOutput() string {
+	if x != nil {
+		return x.Output
+	}
+	return ""
 }
 
 // Beat says that the agent lives. It touches no disk.
@@ -1810,10 +1819,14 @@ type Assignment struct {
 	Key      *ReplicaKey            `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	Revision int64                  `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	// template is the canonical JSON of the revision's api.Template.
-	Template      []byte `protobuf:"bytes,3,opt,name=template,proto3" json:"template,omitempty"`
-	Stopping      bool   `protobuf:"varint,4,opt,name=stopping,proto3" json:"stopping,omitempty"`
-	ServiceUid    string `protobuf:"bytes,5,opt,name=service_uid,json=serviceUid,proto3" json:"service_uid,omitempty"`
-	Spare         bool   `protobuf:"varint,6,opt,name=spare,proto3" json:"spare,omitempty"`
+	Template   []byte `protobuf:"bytes,3,opt,name=template,proto3" json:"template,omitempty"`
+	Stopping   bool   `protobuf:"varint,4,opt,name=stopping,proto3" json:"stopping,omitempty"`
+	ServiceUid string `protobuf:"bytes,5,opt,name=service_uid,json=serviceUid,proto3" json:"service_uid,omitempty"`
+	Spare      bool   `protobuf:"varint,6,opt,name=spare,proto3" json:"spare,omitempty"`
+	// images are the digests that the template's references mean, by reference.
+	Images map[string]string `protobuf:"bytes,7,rep,name=images,proto3" json:"images,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// labels of the service, for variables that are taken from them.
+	Labels        map[string]string `protobuf:"bytes,8,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1888,6 +1901,20 @@ func (x *Assignment) GetSpare() bool {
 		return x.Spare
 	}
 	return false
+}
+
+func (x *Assignment) GetImages() map[string]string {
+	if x != nil {
+		return x.Images
+	}
+	return nil
+}
+
+func (x *Assignment) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
 }
 
 type EndpointSet struct {
@@ -2357,6 +2384,7 @@ type OpenRelay struct {
 	//	*OpenRelay_Image
 	//	*OpenRelay_PortForward
 	//	*OpenRelay_NetCheck
+	//	*OpenRelay_Resolve
 	Request       isOpenRelay_Request `protobuf_oneof:"request"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2451,6 +2479,15 @@ func (x *OpenRelay) GetNetCheck() *NetCheckOpen {
 	return nil
 }
 
+func (x *OpenRelay) GetResolve() *ResolveOpen {
+	if x != nil {
+		if x, ok := x.Request.(*OpenRelay_Resolve); ok {
+			return x.Resolve
+		}
+	}
+	return nil
+}
+
 type isOpenRelay_Request interface {
 	isOpenRelay_Request()
 }
@@ -2475,6 +2512,10 @@ type OpenRelay_NetCheck struct {
 	NetCheck *NetCheckOpen `protobuf:"bytes,6,opt,name=net_check,json=netCheck,proto3,oneof"`
 }
 
+type OpenRelay_Resolve struct {
+	Resolve *ResolveOpen `protobuf:"bytes,7,opt,name=resolve,proto3,oneof"`
+}
+
 func (*OpenRelay_Logs) isOpenRelay_Request() {}
 
 func (*OpenRelay_Exec) isOpenRelay_Request() {}
@@ -2484,6 +2525,8 @@ func (*OpenRelay_Image) isOpenRelay_Request() {}
 func (*OpenRelay_PortForward) isOpenRelay_Request() {}
 
 func (*OpenRelay_NetCheck) isOpenRelay_Request() {}
+
+func (*OpenRelay_Resolve) isOpenRelay_Request() {}
 
 // PortForwardOpen wants one TCP connection to a replica's port: data of the user
 // comes as stdin, data of the replica goes as stdout.
@@ -2843,6 +2886,113 @@ func (x *ExecOpen) GetHeight() uint32 {
 	return 0
 }
 
+// ResolveOpen wants to know which digests image references mean now: answered by
+// frames with one result each, then End.
+type ResolveOpen struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Refs          []string               `protobuf:"bytes,1,rep,name=refs,proto3" json:"refs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResolveOpen) Reset() {
+	*x = ResolveOpen{}
+	mi := &file_orch_v1_agents_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResolveOpen) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResolveOpen) ProtoMessage() {}
+
+func (x *ResolveOpen) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_agents_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResolveOpen.ProtoReflect.Descriptor instead.
+func (*ResolveOpen) Descriptor() ([]byte, []int) {
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ResolveOpen) GetRefs() []string {
+	if x != nil {
+		return x.Refs
+	}
+	return nil
+}
+
+type ResolvedImage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Ref   string                 `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	// digest such as "sha256:..."; empty: error says why it could not be told.
+	Digest        string `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	Error         string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ResolvedImage) Reset() {
+	*x = ResolvedImage{}
+	mi := &file_orch_v1_agents_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ResolvedImage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ResolvedImage) ProtoMessage() {}
+
+func (x *ResolvedImage) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_agents_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ResolvedImage.ProtoReflect.Descriptor instead.
+func (*ResolvedImage) Descriptor() ([]byte, []int) {
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ResolvedImage) GetRef() string {
+	if x != nil {
+		return x.Ref
+	}
+	return ""
+}
+
+func (x *ResolvedImage) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *ResolvedImage) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 type ImageOpen struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -2852,7 +3002,7 @@ type ImageOpen struct {
 
 func (x *ImageOpen) Reset() {
 	*x = ImageOpen{}
-	mi := &file_orch_v1_agents_proto_msgTypes[33]
+	mi := &file_orch_v1_agents_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2864,7 +3014,7 @@ func (x *ImageOpen) String() string {
 func (*ImageOpen) ProtoMessage() {}
 
 func (x *ImageOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[33]
+	mi := &file_orch_v1_agents_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2877,7 +3027,7 @@ func (x *ImageOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageOpen.ProtoReflect.Descriptor instead.
 func (*ImageOpen) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{33}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ImageOpen) GetName() string {
@@ -2905,6 +3055,7 @@ type Frame struct {
 	//	*Frame_Exec
 	//	*Frame_PortForward
 	//	*Frame_NetCheck
+	//	*Frame_Resolved
 	Frame         isFrame_Frame `protobuf_oneof:"frame"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2912,7 +3063,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_orch_v1_agents_proto_msgTypes[34]
+	mi := &file_orch_v1_agents_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2924,7 +3075,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[34]
+	mi := &file_orch_v1_agents_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2937,7 +3088,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{34}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *Frame) GetFrame() isFrame_Frame {
@@ -3064,6 +3215,15 @@ func (x *Frame) GetNetCheck() *NetCheckResult {
 	return nil
 }
 
+func (x *Frame) GetResolved() *ResolvedImage {
+	if x != nil {
+		if x, ok := x.Frame.(*Frame_Resolved); ok {
+			return x.Resolved
+		}
+	}
+	return nil
+}
+
 type isFrame_Frame interface {
 	isFrame_Frame()
 }
@@ -3123,6 +3283,10 @@ type Frame_NetCheck struct {
 	NetCheck *NetCheckResult `protobuf:"bytes,13,opt,name=net_check,json=netCheck,proto3,oneof"`
 }
 
+type Frame_Resolved struct {
+	Resolved *ResolvedImage `protobuf:"bytes,14,opt,name=resolved,proto3,oneof"`
+}
+
 func (*Frame_OpenId) isFrame_Frame() {}
 
 func (*Frame_Stdin) isFrame_Frame() {}
@@ -3149,6 +3313,8 @@ func (*Frame_PortForward) isFrame_Frame() {}
 
 func (*Frame_NetCheck) isFrame_Frame() {}
 
+func (*Frame_Resolved) isFrame_Frame() {}
+
 // PortForwardRequest opens a user's port-forward, for one connection: first frame
 // of Orch.PortForward.
 type PortForwardRequest struct {
@@ -3166,7 +3332,7 @@ type PortForwardRequest struct {
 
 func (x *PortForwardRequest) Reset() {
 	*x = PortForwardRequest{}
-	mi := &file_orch_v1_agents_proto_msgTypes[35]
+	mi := &file_orch_v1_agents_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3178,7 +3344,7 @@ func (x *PortForwardRequest) String() string {
 func (*PortForwardRequest) ProtoMessage() {}
 
 func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[35]
+	mi := &file_orch_v1_agents_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3191,7 +3357,7 @@ func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardRequest.ProtoReflect.Descriptor instead.
 func (*PortForwardRequest) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{35}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *PortForwardRequest) GetNamespace() string {
@@ -3232,7 +3398,7 @@ type Resize struct {
 
 func (x *Resize) Reset() {
 	*x = Resize{}
-	mi := &file_orch_v1_agents_proto_msgTypes[36]
+	mi := &file_orch_v1_agents_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3244,7 +3410,7 @@ func (x *Resize) String() string {
 func (*Resize) ProtoMessage() {}
 
 func (x *Resize) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[36]
+	mi := &file_orch_v1_agents_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3257,7 +3423,7 @@ func (x *Resize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resize.ProtoReflect.Descriptor instead.
 func (*Resize) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{36}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Resize) GetWidth() uint32 {
@@ -3290,7 +3456,7 @@ type LogLine struct {
 
 func (x *LogLine) Reset() {
 	*x = LogLine{}
-	mi := &file_orch_v1_agents_proto_msgTypes[37]
+	mi := &file_orch_v1_agents_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3302,7 +3468,7 @@ func (x *LogLine) String() string {
 func (*LogLine) ProtoMessage() {}
 
 func (x *LogLine) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[37]
+	mi := &file_orch_v1_agents_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3315,7 +3481,7 @@ func (x *LogLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLine.ProtoReflect.Descriptor instead.
 func (*LogLine) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{37}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *LogLine) GetTime() *timestamppb.Timestamp {
@@ -3373,7 +3539,7 @@ type End struct {
 
 func (x *End) Reset() {
 	*x = End{}
-	mi := &file_orch_v1_agents_proto_msgTypes[38]
+	mi := &file_orch_v1_agents_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3385,7 +3551,7 @@ func (x *End) String() string {
 func (*End) ProtoMessage() {}
 
 func (x *End) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[38]
+	mi := &file_orch_v1_agents_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3398,7 +3564,7 @@ func (x *End) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use End.ProtoReflect.Descriptor instead.
 func (*End) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{38}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *End) GetExitCode() int32 {
@@ -3440,7 +3606,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_orch_v1_agents_proto_msgTypes[39]
+	mi := &file_orch_v1_agents_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3452,7 +3618,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[39]
+	mi := &file_orch_v1_agents_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3465,7 +3631,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{39}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ExecRequest) GetNamespace() string {
@@ -3595,7 +3761,7 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"started_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12\x19\n" +
 	"\bimage_id\x18\t \x01(\tR\aimageId\x12*\n" +
 	"\tlast_exit\x18\n" +
-	" \x01(\v2\r.orch.v1.ExitR\blastExit\"\xb3\x01\n" +
+	" \x01(\v2\r.orch.v1.ExitR\blastExit\"\xcb\x01\n" +
 	"\x04Exit\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\x05R\x04code\x12\x16\n" +
 	"\x06signal\x18\x02 \x01(\x05R\x06signal\x12\x10\n" +
@@ -3603,7 +3769,8 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x05 \x01(\tR\amessage\x12;\n" +
 	"\vfinished_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"finishedAt\"\xc7\x01\n" +
+	"finishedAt\x12\x16\n" +
+	"\x06output\x18\a \x01(\tR\x06output\"\xc7\x01\n" +
 	"\x04Beat\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12?\n" +
 	"\x0eself_check_age\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\fselfCheckAge\x12\x18\n" +
@@ -3672,7 +3839,7 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\x0estore_revision\x18\x02 \x01(\x03R\rstoreRevision\x12\x1a\n" +
 	"\bsequence\x18\x03 \x01(\x04R\bsequence\x12%\n" +
 	"\x03put\x18\x04 \x03(\v2\x13.orch.v1.AssignmentR\x03put\x12'\n" +
-	"\x04drop\x18\x05 \x03(\v2\x13.orch.v1.ReplicaKeyR\x04drop\"\xbe\x01\n" +
+	"\x04drop\x18\x05 \x03(\v2\x13.orch.v1.ReplicaKeyR\x04drop\"\xa6\x03\n" +
 	"\n" +
 	"Assignment\x12%\n" +
 	"\x03key\x18\x01 \x01(\v2\x13.orch.v1.ReplicaKeyR\x03key\x12\x1a\n" +
@@ -3681,7 +3848,15 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\bstopping\x18\x04 \x01(\bR\bstopping\x12\x1f\n" +
 	"\vservice_uid\x18\x05 \x01(\tR\n" +
 	"serviceUid\x12\x14\n" +
-	"\x05spare\x18\x06 \x01(\bR\x05spare\"\xa9\x02\n" +
+	"\x05spare\x18\x06 \x01(\bR\x05spare\x127\n" +
+	"\x06images\x18\a \x03(\v2\x1f.orch.v1.Assignment.ImagesEntryR\x06images\x127\n" +
+	"\x06labels\x18\b \x03(\v2\x1f.orch.v1.Assignment.LabelsEntryR\x06labels\x1a9\n" +
+	"\vImagesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa9\x02\n" +
 	"\vEndpointSet\x12\x1a\n" +
 	"\bcomplete\x18\x01 \x01(\bR\bcomplete\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12#\n" +
@@ -3718,14 +3893,15 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\x06ask_id\x18\x01 \x01(\x04R\x05askId\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x14\n" +
-	"\x05ports\x18\x04 \x03(\tR\x05ports\"\x99\x02\n" +
+	"\x05ports\x18\x04 \x03(\tR\x05ports\"\xcb\x02\n" +
 	"\tOpenRelay\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12'\n" +
 	"\x04logs\x18\x02 \x01(\v2\x11.orch.v1.LogsOpenH\x00R\x04logs\x12'\n" +
 	"\x04exec\x18\x03 \x01(\v2\x11.orch.v1.ExecOpenH\x00R\x04exec\x12*\n" +
 	"\x05image\x18\x04 \x01(\v2\x12.orch.v1.ImageOpenH\x00R\x05image\x12=\n" +
 	"\fport_forward\x18\x05 \x01(\v2\x18.orch.v1.PortForwardOpenH\x00R\vportForward\x124\n" +
-	"\tnet_check\x18\x06 \x01(\v2\x15.orch.v1.NetCheckOpenH\x00R\bnetCheckB\t\n" +
+	"\tnet_check\x18\x06 \x01(\v2\x15.orch.v1.NetCheckOpenH\x00R\bnetCheck\x120\n" +
+	"\aresolve\x18\a \x01(\v2\x14.orch.v1.ResolveOpenH\x00R\aresolveB\t\n" +
 	"\arequest\"T\n" +
 	"\x0fPortForwardOpen\x12-\n" +
 	"\areplica\x18\x01 \x01(\v2\x13.orch.v1.ReplicaKeyR\areplica\x12\x12\n" +
@@ -3752,9 +3928,15 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\x03tty\x18\x04 \x01(\bR\x03tty\x12\x14\n" +
 	"\x05stdin\x18\x05 \x01(\bR\x05stdin\x12\x14\n" +
 	"\x05width\x18\x06 \x01(\rR\x05width\x12\x16\n" +
-	"\x06height\x18\a \x01(\rR\x06height\"\x1f\n" +
+	"\x06height\x18\a \x01(\rR\x06height\"!\n" +
+	"\vResolveOpen\x12\x12\n" +
+	"\x04refs\x18\x01 \x03(\tR\x04refs\"O\n" +
+	"\rResolvedImage\x12\x10\n" +
+	"\x03ref\x18\x01 \x01(\tR\x03ref\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\"\x1f\n" +
 	"\tImageOpen\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\xe8\x03\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x9e\x04\n" +
 	"\x05Frame\x12\x19\n" +
 	"\aopen_id\x18\x01 \x01(\tH\x00R\x06openId\x12\x16\n" +
 	"\x05stdin\x18\x02 \x01(\fH\x00R\x05stdin\x12\x18\n" +
@@ -3769,7 +3951,8 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	" \x01(\v2\f.orch.v1.EndH\x00R\x03end\x12*\n" +
 	"\x04exec\x18\v \x01(\v2\x14.orch.v1.ExecRequestH\x00R\x04exec\x12@\n" +
 	"\fport_forward\x18\f \x01(\v2\x1b.orch.v1.PortForwardRequestH\x00R\vportForward\x126\n" +
-	"\tnet_check\x18\r \x01(\v2\x17.orch.v1.NetCheckResultH\x00R\bnetCheckB\a\n" +
+	"\tnet_check\x18\r \x01(\v2\x17.orch.v1.NetCheckResultH\x00R\bnetCheck\x124\n" +
+	"\bresolved\x18\x0e \x01(\v2\x16.orch.v1.ResolvedImageH\x00R\bresolvedB\a\n" +
 	"\x05frame\"z\n" +
 	"\x12PortForwardRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
@@ -3827,7 +4010,7 @@ func file_orch_v1_agents_proto_rawDescGZIP() []byte {
 }
 
 var file_orch_v1_agents_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_orch_v1_agents_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_orch_v1_agents_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_orch_v1_agents_proto_goTypes = []any{
 	(Phase)(0),                    // 0: orch.v1.Phase
 	(*JoinRequest)(nil),           // 1: orch.v1.JoinRequest
@@ -3863,18 +4046,22 @@ var file_orch_v1_agents_proto_goTypes = []any{
 	(*NetCheckResult)(nil),        // 31: orch.v1.NetCheckResult
 	(*LogsOpen)(nil),              // 32: orch.v1.LogsOpen
 	(*ExecOpen)(nil),              // 33: orch.v1.ExecOpen
-	(*ImageOpen)(nil),             // 34: orch.v1.ImageOpen
-	(*Frame)(nil),                 // 35: orch.v1.Frame
-	(*PortForwardRequest)(nil),    // 36: orch.v1.PortForwardRequest
-	(*Resize)(nil),                // 37: orch.v1.Resize
-	(*LogLine)(nil),               // 38: orch.v1.LogLine
-	(*End)(nil),                   // 39: orch.v1.End
-	(*ExecRequest)(nil),           // 40: orch.v1.ExecRequest
-	nil,                           // 41: orch.v1.Hello.LabelsEntry
-	nil,                           // 42: orch.v1.Hello.CapacityEntry
-	(*ReplicaKey)(nil),            // 43: orch.v1.ReplicaKey
-	(*timestamppb.Timestamp)(nil), // 44: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 45: google.protobuf.Duration
+	(*ResolveOpen)(nil),           // 34: orch.v1.ResolveOpen
+	(*ResolvedImage)(nil),         // 35: orch.v1.ResolvedImage
+	(*ImageOpen)(nil),             // 36: orch.v1.ImageOpen
+	(*Frame)(nil),                 // 37: orch.v1.Frame
+	(*PortForwardRequest)(nil),    // 38: orch.v1.PortForwardRequest
+	(*Resize)(nil),                // 39: orch.v1.Resize
+	(*LogLine)(nil),               // 40: orch.v1.LogLine
+	(*End)(nil),                   // 41: orch.v1.End
+	(*ExecRequest)(nil),           // 42: orch.v1.ExecRequest
+	nil,                           // 43: orch.v1.Hello.LabelsEntry
+	nil,                           // 44: orch.v1.Hello.CapacityEntry
+	nil,                           // 45: orch.v1.Assignment.ImagesEntry
+	nil,                           // 46: orch.v1.Assignment.LabelsEntry
+	(*ReplicaKey)(nil),            // 47: orch.v1.ReplicaKey
+	(*timestamppb.Timestamp)(nil), // 48: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 49: google.protobuf.Duration
 }
 var file_orch_v1_agents_proto_depIdxs = []int32{
 	5,  // 0: orch.v1.AgentMessage.hello:type_name -> orch.v1.Hello
@@ -3883,22 +4070,22 @@ var file_orch_v1_agents_proto_depIdxs = []int32{
 	14, // 3: orch.v1.AgentMessage.witness:type_name -> orch.v1.WitnessAnswer
 	15, // 4: orch.v1.AgentMessage.ack:type_name -> orch.v1.Ack
 	11, // 5: orch.v1.AgentMessage.renewal:type_name -> orch.v1.Renewal
-	41, // 6: orch.v1.Hello.labels:type_name -> orch.v1.Hello.LabelsEntry
-	42, // 7: orch.v1.Hello.capacity:type_name -> orch.v1.Hello.CapacityEntry
+	43, // 6: orch.v1.Hello.labels:type_name -> orch.v1.Hello.LabelsEntry
+	44, // 7: orch.v1.Hello.capacity:type_name -> orch.v1.Hello.CapacityEntry
 	7,  // 8: orch.v1.StatusReport.replicas:type_name -> orch.v1.ReplicaStatus
-	43, // 9: orch.v1.StatusReport.gone:type_name -> orch.v1.ReplicaKey
-	43, // 10: orch.v1.ReplicaStatus.key:type_name -> orch.v1.ReplicaKey
+	47, // 9: orch.v1.StatusReport.gone:type_name -> orch.v1.ReplicaKey
+	47, // 10: orch.v1.ReplicaStatus.key:type_name -> orch.v1.ReplicaKey
 	0,  // 11: orch.v1.ReplicaStatus.phase:type_name -> orch.v1.Phase
-	44, // 12: orch.v1.ReplicaStatus.started_at:type_name -> google.protobuf.Timestamp
+	48, // 12: orch.v1.ReplicaStatus.started_at:type_name -> google.protobuf.Timestamp
 	8,  // 13: orch.v1.ReplicaStatus.containers:type_name -> orch.v1.ContainerStatus
-	44, // 14: orch.v1.ContainerStatus.started_at:type_name -> google.protobuf.Timestamp
+	48, // 14: orch.v1.ContainerStatus.started_at:type_name -> google.protobuf.Timestamp
 	9,  // 15: orch.v1.ContainerStatus.last_exit:type_name -> orch.v1.Exit
-	44, // 16: orch.v1.Exit.finished_at:type_name -> google.protobuf.Timestamp
-	45, // 17: orch.v1.Beat.self_check_age:type_name -> google.protobuf.Duration
-	43, // 18: orch.v1.Renewal.keys:type_name -> orch.v1.ReplicaKey
+	48, // 16: orch.v1.Exit.finished_at:type_name -> google.protobuf.Timestamp
+	49, // 17: orch.v1.Beat.self_check_age:type_name -> google.protobuf.Duration
+	47, // 18: orch.v1.Renewal.keys:type_name -> orch.v1.ReplicaKey
 	13, // 19: orch.v1.Grant.leases:type_name -> orch.v1.Lease
-	43, // 20: orch.v1.Lease.key:type_name -> orch.v1.ReplicaKey
-	45, // 21: orch.v1.Lease.for:type_name -> google.protobuf.Duration
+	47, // 20: orch.v1.Lease.key:type_name -> orch.v1.ReplicaKey
+	49, // 21: orch.v1.Lease.for:type_name -> google.protobuf.Duration
 	19, // 22: orch.v1.ControllerMessage.welcome:type_name -> orch.v1.Welcome
 	20, // 23: orch.v1.ControllerMessage.assignments:type_name -> orch.v1.AssignmentSet
 	22, // 24: orch.v1.ControllerMessage.endpoints:type_name -> orch.v1.EndpointSet
@@ -3908,50 +4095,54 @@ var file_orch_v1_agents_proto_depIdxs = []int32{
 	12, // 28: orch.v1.ControllerMessage.grant:type_name -> orch.v1.Grant
 	17, // 29: orch.v1.ControllerMessage.network:type_name -> orch.v1.NetworkSet
 	18, // 30: orch.v1.NetworkSet.put:type_name -> orch.v1.Peer
-	45, // 31: orch.v1.Welcome.beat_interval:type_name -> google.protobuf.Duration
+	49, // 31: orch.v1.Welcome.beat_interval:type_name -> google.protobuf.Duration
 	21, // 32: orch.v1.AssignmentSet.put:type_name -> orch.v1.Assignment
-	43, // 33: orch.v1.AssignmentSet.drop:type_name -> orch.v1.ReplicaKey
-	43, // 34: orch.v1.Assignment.key:type_name -> orch.v1.ReplicaKey
-	25, // 35: orch.v1.EndpointSet.put:type_name -> orch.v1.Endpoint
-	43, // 36: orch.v1.EndpointSet.drop:type_name -> orch.v1.ReplicaKey
-	43, // 37: orch.v1.EndpointSet.keep:type_name -> orch.v1.ReplicaKey
-	24, // 38: orch.v1.EndpointSet.services:type_name -> orch.v1.ServiceTraffic
-	23, // 39: orch.v1.EndpointSet.drop_services:type_name -> orch.v1.ServiceRef
-	23, // 40: orch.v1.ServiceTraffic.key:type_name -> orch.v1.ServiceRef
-	26, // 41: orch.v1.ServiceTraffic.ports:type_name -> orch.v1.EndpointPort
-	43, // 42: orch.v1.Endpoint.replica:type_name -> orch.v1.ReplicaKey
-	26, // 43: orch.v1.Endpoint.ports:type_name -> orch.v1.EndpointPort
-	32, // 44: orch.v1.OpenRelay.logs:type_name -> orch.v1.LogsOpen
-	33, // 45: orch.v1.OpenRelay.exec:type_name -> orch.v1.ExecOpen
-	34, // 46: orch.v1.OpenRelay.image:type_name -> orch.v1.ImageOpen
-	29, // 47: orch.v1.OpenRelay.port_forward:type_name -> orch.v1.PortForwardOpen
-	30, // 48: orch.v1.OpenRelay.net_check:type_name -> orch.v1.NetCheckOpen
-	43, // 49: orch.v1.PortForwardOpen.replica:type_name -> orch.v1.ReplicaKey
-	45, // 50: orch.v1.NetCheckResult.took:type_name -> google.protobuf.Duration
-	43, // 51: orch.v1.LogsOpen.replica:type_name -> orch.v1.ReplicaKey
-	44, // 52: orch.v1.LogsOpen.since:type_name -> google.protobuf.Timestamp
-	43, // 53: orch.v1.ExecOpen.replica:type_name -> orch.v1.ReplicaKey
-	37, // 54: orch.v1.Frame.resize:type_name -> orch.v1.Resize
-	38, // 55: orch.v1.Frame.log:type_name -> orch.v1.LogLine
-	39, // 56: orch.v1.Frame.end:type_name -> orch.v1.End
-	40, // 57: orch.v1.Frame.exec:type_name -> orch.v1.ExecRequest
-	36, // 58: orch.v1.Frame.port_forward:type_name -> orch.v1.PortForwardRequest
-	31, // 59: orch.v1.Frame.net_check:type_name -> orch.v1.NetCheckResult
-	44, // 60: orch.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	43, // 61: orch.v1.LogLine.replica:type_name -> orch.v1.ReplicaKey
-	1,  // 62: orch.v1.Agents.Join:input_type -> orch.v1.JoinRequest
-	3,  // 63: orch.v1.Agents.Renew:input_type -> orch.v1.RenewRequest
-	4,  // 64: orch.v1.Agents.Session:input_type -> orch.v1.AgentMessage
-	35, // 65: orch.v1.Agents.Relay:input_type -> orch.v1.Frame
-	2,  // 66: orch.v1.Agents.Join:output_type -> orch.v1.JoinResponse
-	2,  // 67: orch.v1.Agents.Renew:output_type -> orch.v1.JoinResponse
-	16, // 68: orch.v1.Agents.Session:output_type -> orch.v1.ControllerMessage
-	35, // 69: orch.v1.Agents.Relay:output_type -> orch.v1.Frame
-	66, // [66:70] is the sub-list for method output_type
-	62, // [62:66] is the sub-list for method input_type
-	62, // [62:62] is the sub-list for extension type_name
-	62, // [62:62] is the sub-list for extension extendee
-	0,  // [0:62] is the sub-list for field type_name
+	47, // 33: orch.v1.AssignmentSet.drop:type_name -> orch.v1.ReplicaKey
+	47, // 34: orch.v1.Assignment.key:type_name -> orch.v1.ReplicaKey
+	45, // 35: orch.v1.Assignment.images:type_name -> orch.v1.Assignment.ImagesEntry
+	46, // 36: orch.v1.Assignment.labels:type_name -> orch.v1.Assignment.LabelsEntry
+	25, // 37: orch.v1.EndpointSet.put:type_name -> orch.v1.Endpoint
+	47, // 38: orch.v1.EndpointSet.drop:type_name -> orch.v1.ReplicaKey
+	47, // 39: orch.v1.EndpointSet.keep:type_name -> orch.v1.ReplicaKey
+	24, // 40: orch.v1.EndpointSet.services:type_name -> orch.v1.ServiceTraffic
+	23, // 41: orch.v1.EndpointSet.drop_services:type_name -> orch.v1.ServiceRef
+	23, // 42: orch.v1.ServiceTraffic.key:type_name -> orch.v1.ServiceRef
+	26, // 43: orch.v1.ServiceTraffic.ports:type_name -> orch.v1.EndpointPort
+	47, // 44: orch.v1.Endpoint.replica:type_name -> orch.v1.ReplicaKey
+	26, // 45: orch.v1.Endpoint.ports:type_name -> orch.v1.EndpointPort
+	32, // 46: orch.v1.OpenRelay.logs:type_name -> orch.v1.LogsOpen
+	33, // 47: orch.v1.OpenRelay.exec:type_name -> orch.v1.ExecOpen
+	36, // 48: orch.v1.OpenRelay.image:type_name -> orch.v1.ImageOpen
+	29, // 49: orch.v1.OpenRelay.port_forward:type_name -> orch.v1.PortForwardOpen
+	30, // 50: orch.v1.OpenRelay.net_check:type_name -> orch.v1.NetCheckOpen
+	34, // 51: orch.v1.OpenRelay.resolve:type_name -> orch.v1.ResolveOpen
+	47, // 52: orch.v1.PortForwardOpen.replica:type_name -> orch.v1.ReplicaKey
+	49, // 53: orch.v1.NetCheckResult.took:type_name -> google.protobuf.Duration
+	47, // 54: orch.v1.LogsOpen.replica:type_name -> orch.v1.ReplicaKey
+	48, // 55: orch.v1.LogsOpen.since:type_name -> google.protobuf.Timestamp
+	47, // 56: orch.v1.ExecOpen.replica:type_name -> orch.v1.ReplicaKey
+	39, // 57: orch.v1.Frame.resize:type_name -> orch.v1.Resize
+	40, // 58: orch.v1.Frame.log:type_name -> orch.v1.LogLine
+	41, // 59: orch.v1.Frame.end:type_name -> orch.v1.End
+	42, // 60: orch.v1.Frame.exec:type_name -> orch.v1.ExecRequest
+	38, // 61: orch.v1.Frame.port_forward:type_name -> orch.v1.PortForwardRequest
+	31, // 62: orch.v1.Frame.net_check:type_name -> orch.v1.NetCheckResult
+	35, // 63: orch.v1.Frame.resolved:type_name -> orch.v1.ResolvedImage
+	48, // 64: orch.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	47, // 65: orch.v1.LogLine.replica:type_name -> orch.v1.ReplicaKey
+	1,  // 66: orch.v1.Agents.Join:input_type -> orch.v1.JoinRequest
+	3,  // 67: orch.v1.Agents.Renew:input_type -> orch.v1.RenewRequest
+	4,  // 68: orch.v1.Agents.Session:input_type -> orch.v1.AgentMessage
+	37, // 69: orch.v1.Agents.Relay:input_type -> orch.v1.Frame
+	2,  // 70: orch.v1.Agents.Join:output_type -> orch.v1.JoinResponse
+	2,  // 71: orch.v1.Agents.Renew:output_type -> orch.v1.JoinResponse
+	16, // 72: orch.v1.Agents.Session:output_type -> orch.v1.ControllerMessage
+	37, // 73: orch.v1.Agents.Relay:output_type -> orch.v1.Frame
+	70, // [70:74] is the sub-list for method output_type
+	66, // [66:70] is the sub-list for method input_type
+	66, // [66:66] is the sub-list for extension type_name
+	66, // [66:66] is the sub-list for extension extendee
+	0,  // [0:66] is the sub-list for field type_name
 }
 
 func init() { file_orch_v1_agents_proto_init() }
@@ -3984,8 +4175,9 @@ func file_orch_v1_agents_proto_init() {
 		(*OpenRelay_Image)(nil),
 		(*OpenRelay_PortForward)(nil),
 		(*OpenRelay_NetCheck)(nil),
+		(*OpenRelay_Resolve)(nil),
 	}
-	file_orch_v1_agents_proto_msgTypes[34].OneofWrappers = []any{
+	file_orch_v1_agents_proto_msgTypes[36].OneofWrappers = []any{
 		(*Frame_OpenId)(nil),
 		(*Frame_Stdin)(nil),
 		(*Frame_Stdout)(nil),
@@ -3999,6 +4191,7 @@ func file_orch_v1_agents_proto_init() {
 		(*Frame_Exec)(nil),
 		(*Frame_PortForward)(nil),
 		(*Frame_NetCheck)(nil),
+		(*Frame_Resolved)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -4006,7 +4199,7 @@ func file_orch_v1_agents_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_orch_v1_agents_proto_rawDesc), len(file_orch_v1_agents_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   42,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

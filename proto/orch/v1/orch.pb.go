@@ -558,8 +558,9 @@ func (x *DeleteResponse) GetMissing() []*Ref {
 }
 
 type GetRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Ref           *Ref                   `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// ref of a revision is named "web@3".
+	Ref           *Ref `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -609,7 +610,7 @@ type ListRequest struct {
 	// selector on labels, "" means all.
 	Selector string `protobuf:"bytes,3,opt,name=selector,proto3" json:"selector,omitempty"`
 	// about limits events to one object, verdicts to one node, endpoints to a service, a
-	// replica or a node.
+	// replica or a node. Revisions are listed about one service.
 	About         *Ref `protobuf:"bytes,4,opt,name=about,proto3" json:"about,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1862,6 +1863,85 @@ func (x *Move) GetWhy() string {
 	return ""
 }
 
+type RolloutRequest struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Name      string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// word is pause, resume, undo or restart.
+	Word string `protobuf:"bytes,3,opt,name=word,proto3" json:"word,omitempty"`
+	// revision that undo goes back to; 0: the last one before the newest that was
+	// rolled out well.
+	Revision      int64  `protobuf:"varint,4,opt,name=revision,proto3" json:"revision,omitempty"`
+	RequestId     string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RolloutRequest) Reset() {
+	*x = RolloutRequest{}
+	mi := &file_orch_v1_orch_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RolloutRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RolloutRequest) ProtoMessage() {}
+
+func (x *RolloutRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_orch_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RolloutRequest.ProtoReflect.Descriptor instead.
+func (*RolloutRequest) Descriptor() ([]byte, []int) {
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *RolloutRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *RolloutRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RolloutRequest) GetWord() string {
+	if x != nil {
+		return x.Word
+	}
+	return ""
+}
+
+func (x *RolloutRequest) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *RolloutRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
 type VersionRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1870,7 +1950,7 @@ type VersionRequest struct {
 
 func (x *VersionRequest) Reset() {
 	*x = VersionRequest{}
-	mi := &file_orch_v1_orch_proto_msgTypes[32]
+	mi := &file_orch_v1_orch_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1882,7 +1962,7 @@ func (x *VersionRequest) String() string {
 func (*VersionRequest) ProtoMessage() {}
 
 func (x *VersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_orch_proto_msgTypes[32]
+	mi := &file_orch_v1_orch_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1895,7 +1975,7 @@ func (x *VersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionRequest.ProtoReflect.Descriptor instead.
 func (*VersionRequest) Descriptor() ([]byte, []int) {
-	return file_orch_v1_orch_proto_rawDescGZIP(), []int{32}
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{33}
 }
 
 type VersionResponse struct {
@@ -1911,7 +1991,7 @@ type VersionResponse struct {
 
 func (x *VersionResponse) Reset() {
 	*x = VersionResponse{}
-	mi := &file_orch_v1_orch_proto_msgTypes[33]
+	mi := &file_orch_v1_orch_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1923,7 +2003,7 @@ func (x *VersionResponse) String() string {
 func (*VersionResponse) ProtoMessage() {}
 
 func (x *VersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_orch_proto_msgTypes[33]
+	mi := &file_orch_v1_orch_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1936,7 +2016,7 @@ func (x *VersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionResponse.ProtoReflect.Descriptor instead.
 func (*VersionResponse) Descriptor() ([]byte, []int) {
-	return file_orch_v1_orch_proto_rawDescGZIP(), []int{33}
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *VersionResponse) GetVersion() string {
@@ -2098,14 +2178,21 @@ const file_orch_v1_orch_proto_rawDesc = "" +
 	"\areplica\x18\x02 \x01(\tR\areplica\x12\x12\n" +
 	"\x04from\x18\x03 \x01(\tR\x04from\x12\x0e\n" +
 	"\x02to\x18\x04 \x01(\tR\x02to\x12\x10\n" +
-	"\x03why\x18\x05 \x01(\tR\x03why\"\x10\n" +
+	"\x03why\x18\x05 \x01(\tR\x03why\"\x91\x01\n" +
+	"\x0eRolloutRequest\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
+	"\x04word\x18\x03 \x01(\tR\x04word\x12\x1a\n" +
+	"\brevision\x18\x04 \x01(\x03R\brevision\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x05 \x01(\tR\trequestId\"\x10\n" +
 	"\x0eVersionRequest\"\x8f\x01\n" +
 	"\x0fVersionResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x12\n" +
 	"\x04term\x18\x03 \x01(\x04R\x04term\x12 \n" +
 	"\vincarnation\x18\x04 \x01(\tR\vincarnation\x12\x14\n" +
-	"\x05nodes\x18\x05 \x01(\x05R\x05nodes2\xc0\b\n" +
+	"\x05nodes\x18\x05 \x01(\x05R\x05nodes2\xfc\b\n" +
 	"\x04Orch\x126\n" +
 	"\x05Apply\x12\x15.orch.v1.ApplyRequest\x1a\x16.orch.v1.ApplyResponse\x126\n" +
 	"\x05Scale\x12\x15.orch.v1.ScaleRequest\x1a\x16.orch.v1.ApplyResponse\x129\n" +
@@ -2124,7 +2211,8 @@ const file_orch_v1_orch_proto_rawDesc = "" +
 	"\bNodeWord\x12\x18.orch.v1.NodeWordRequest\x1a\x19.orch.v1.NodeWordResponse\x121\n" +
 	"\vPortForward\x12\x0e.orch.v1.Frame\x1a\x0e.orch.v1.Frame(\x010\x01\x12?\n" +
 	"\bNetCheck\x12\x18.orch.v1.NetCheckRequest\x1a\x17.orch.v1.NetCheckResult0\x01\x12B\n" +
-	"\tRebalance\x12\x19.orch.v1.RebalanceRequest\x1a\x1a.orch.v1.RebalanceResponse\x12<\n" +
+	"\tRebalance\x12\x19.orch.v1.RebalanceRequest\x1a\x1a.orch.v1.RebalanceResponse\x12:\n" +
+	"\aRollout\x12\x17.orch.v1.RolloutRequest\x1a\x16.orch.v1.ApplyResponse\x12<\n" +
 	"\aVersion\x12\x17.orch.v1.VersionRequest\x1a\x18.orch.v1.VersionResponseB.Z,github.com/orchctl/orch/proto/orch/v1;orchv1b\x06proto3"
 
 var (
@@ -2140,7 +2228,7 @@ func file_orch_v1_orch_proto_rawDescGZIP() []byte {
 }
 
 var file_orch_v1_orch_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_orch_v1_orch_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_orch_v1_orch_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_orch_v1_orch_proto_goTypes = []any{
 	(WatchEvent_Type)(0),          // 0: orch.v1.WatchEvent.Type
 	(*Object)(nil),                // 1: orch.v1.Object
@@ -2175,13 +2263,14 @@ var file_orch_v1_orch_proto_goTypes = []any{
 	(*RebalanceRequest)(nil),      // 30: orch.v1.RebalanceRequest
 	(*RebalanceResponse)(nil),     // 31: orch.v1.RebalanceResponse
 	(*Move)(nil),                  // 32: orch.v1.Move
-	(*VersionRequest)(nil),        // 33: orch.v1.VersionRequest
-	(*VersionResponse)(nil),       // 34: orch.v1.VersionResponse
-	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 36: google.protobuf.Duration
-	(*Frame)(nil),                 // 37: orch.v1.Frame
-	(*LogLine)(nil),               // 38: orch.v1.LogLine
-	(*NetCheckResult)(nil),        // 39: orch.v1.NetCheckResult
+	(*RolloutRequest)(nil),        // 33: orch.v1.RolloutRequest
+	(*VersionRequest)(nil),        // 34: orch.v1.VersionRequest
+	(*VersionResponse)(nil),       // 35: orch.v1.VersionResponse
+	(*timestamppb.Timestamp)(nil), // 36: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 37: google.protobuf.Duration
+	(*Frame)(nil),                 // 38: orch.v1.Frame
+	(*LogLine)(nil),               // 39: orch.v1.LogLine
+	(*NetCheckResult)(nil),        // 40: orch.v1.NetCheckResult
 }
 var file_orch_v1_orch_proto_depIdxs = []int32{
 	1,  // 0: orch.v1.ApplyRequest.objects:type_name -> orch.v1.Object
@@ -2193,17 +2282,17 @@ var file_orch_v1_orch_proto_depIdxs = []int32{
 	6,  // 6: orch.v1.GetRequest.ref:type_name -> orch.v1.Ref
 	6,  // 7: orch.v1.ListRequest.about:type_name -> orch.v1.Ref
 	1,  // 8: orch.v1.ListResponse.objects:type_name -> orch.v1.Object
-	35, // 9: orch.v1.ListResponse.stale_since:type_name -> google.protobuf.Timestamp
+	36, // 9: orch.v1.ListResponse.stale_since:type_name -> google.protobuf.Timestamp
 	10, // 10: orch.v1.WatchRequest.list:type_name -> orch.v1.ListRequest
 	0,  // 11: orch.v1.WatchEvent.type:type_name -> orch.v1.WatchEvent.Type
 	1,  // 12: orch.v1.WatchEvent.object:type_name -> orch.v1.Object
 	16, // 13: orch.v1.ExplainResponse.nodes:type_name -> orch.v1.NodeFit
-	35, // 14: orch.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	35, // 15: orch.v1.CreateTokenRequest.expires:type_name -> google.protobuf.Timestamp
-	35, // 16: orch.v1.Token.created:type_name -> google.protobuf.Timestamp
-	35, // 17: orch.v1.Token.expires:type_name -> google.protobuf.Timestamp
+	36, // 14: orch.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	36, // 15: orch.v1.CreateTokenRequest.expires:type_name -> google.protobuf.Timestamp
+	36, // 16: orch.v1.Token.created:type_name -> google.protobuf.Timestamp
+	36, // 17: orch.v1.Token.expires:type_name -> google.protobuf.Timestamp
 	23, // 18: orch.v1.ListTokensResponse.tokens:type_name -> orch.v1.Token
-	36, // 19: orch.v1.NodeWordRequest.deadline:type_name -> google.protobuf.Duration
+	37, // 19: orch.v1.NodeWordRequest.deadline:type_name -> google.protobuf.Duration
 	32, // 20: orch.v1.RebalanceResponse.moves:type_name -> orch.v1.Move
 	2,  // 21: orch.v1.Orch.Apply:input_type -> orch.v1.ApplyRequest
 	5,  // 22: orch.v1.Orch.Scale:input_type -> orch.v1.ScaleRequest
@@ -2213,36 +2302,38 @@ var file_orch_v1_orch_proto_depIdxs = []int32{
 	12, // 26: orch.v1.Orch.Watch:input_type -> orch.v1.WatchRequest
 	14, // 27: orch.v1.Orch.Explain:input_type -> orch.v1.ExplainRequest
 	17, // 28: orch.v1.Orch.Logs:input_type -> orch.v1.LogsRequest
-	37, // 29: orch.v1.Orch.Exec:input_type -> orch.v1.Frame
+	38, // 29: orch.v1.Orch.Exec:input_type -> orch.v1.Frame
 	18, // 30: orch.v1.Orch.LoadImage:input_type -> orch.v1.LoadImageRequest
 	20, // 31: orch.v1.Orch.CreateToken:input_type -> orch.v1.CreateTokenRequest
 	22, // 32: orch.v1.Orch.ListTokens:input_type -> orch.v1.ListTokensRequest
 	25, // 33: orch.v1.Orch.RevokeToken:input_type -> orch.v1.RevokeTokenRequest
 	27, // 34: orch.v1.Orch.NodeWord:input_type -> orch.v1.NodeWordRequest
-	37, // 35: orch.v1.Orch.PortForward:input_type -> orch.v1.Frame
+	38, // 35: orch.v1.Orch.PortForward:input_type -> orch.v1.Frame
 	29, // 36: orch.v1.Orch.NetCheck:input_type -> orch.v1.NetCheckRequest
 	30, // 37: orch.v1.Orch.Rebalance:input_type -> orch.v1.RebalanceRequest
-	33, // 38: orch.v1.Orch.Version:input_type -> orch.v1.VersionRequest
-	3,  // 39: orch.v1.Orch.Apply:output_type -> orch.v1.ApplyResponse
-	3,  // 40: orch.v1.Orch.Scale:output_type -> orch.v1.ApplyResponse
-	8,  // 41: orch.v1.Orch.Delete:output_type -> orch.v1.DeleteResponse
-	1,  // 42: orch.v1.Orch.Get:output_type -> orch.v1.Object
-	11, // 43: orch.v1.Orch.List:output_type -> orch.v1.ListResponse
-	13, // 44: orch.v1.Orch.Watch:output_type -> orch.v1.WatchEvent
-	15, // 45: orch.v1.Orch.Explain:output_type -> orch.v1.ExplainResponse
-	38, // 46: orch.v1.Orch.Logs:output_type -> orch.v1.LogLine
-	37, // 47: orch.v1.Orch.Exec:output_type -> orch.v1.Frame
-	19, // 48: orch.v1.Orch.LoadImage:output_type -> orch.v1.LoadImageProgress
-	21, // 49: orch.v1.Orch.CreateToken:output_type -> orch.v1.CreateTokenResponse
-	24, // 50: orch.v1.Orch.ListTokens:output_type -> orch.v1.ListTokensResponse
-	26, // 51: orch.v1.Orch.RevokeToken:output_type -> orch.v1.RevokeTokenResponse
-	28, // 52: orch.v1.Orch.NodeWord:output_type -> orch.v1.NodeWordResponse
-	37, // 53: orch.v1.Orch.PortForward:output_type -> orch.v1.Frame
-	39, // 54: orch.v1.Orch.NetCheck:output_type -> orch.v1.NetCheckResult
-	31, // 55: orch.v1.Orch.Rebalance:output_type -> orch.v1.RebalanceResponse
-	34, // 56: orch.v1.Orch.Version:output_type -> orch.v1.VersionResponse
-	39, // [39:57] is the sub-list for method output_type
-	21, // [21:39] is the sub-list for method input_type
+	33, // 38: orch.v1.Orch.Rollout:input_type -> orch.v1.RolloutRequest
+	34, // 39: orch.v1.Orch.Version:input_type -> orch.v1.VersionRequest
+	3,  // 40: orch.v1.Orch.Apply:output_type -> orch.v1.ApplyResponse
+	3,  // 41: orch.v1.Orch.Scale:output_type -> orch.v1.ApplyResponse
+	8,  // 42: orch.v1.Orch.Delete:output_type -> orch.v1.DeleteResponse
+	1,  // 43: orch.v1.Orch.Get:output_type -> orch.v1.Object
+	11, // 44: orch.v1.Orch.List:output_type -> orch.v1.ListResponse
+	13, // 45: orch.v1.Orch.Watch:output_type -> orch.v1.WatchEvent
+	15, // 46: orch.v1.Orch.Explain:output_type -> orch.v1.ExplainResponse
+	39, // 47: orch.v1.Orch.Logs:output_type -> orch.v1.LogLine
+	38, // 48: orch.v1.Orch.Exec:output_type -> orch.v1.Frame
+	19, // 49: orch.v1.Orch.LoadImage:output_type -> orch.v1.LoadImageProgress
+	21, // 50: orch.v1.Orch.CreateToken:output_type -> orch.v1.CreateTokenResponse
+	24, // 51: orch.v1.Orch.ListTokens:output_type -> orch.v1.ListTokensResponse
+	26, // 52: orch.v1.Orch.RevokeToken:output_type -> orch.v1.RevokeTokenResponse
+	28, // 53: orch.v1.Orch.NodeWord:output_type -> orch.v1.NodeWordResponse
+	38, // 54: orch.v1.Orch.PortForward:output_type -> orch.v1.Frame
+	40, // 55: orch.v1.Orch.NetCheck:output_type -> orch.v1.NetCheckResult
+	31, // 56: orch.v1.Orch.Rebalance:output_type -> orch.v1.RebalanceResponse
+	3,  // 57: orch.v1.Orch.Rollout:output_type -> orch.v1.ApplyResponse
+	35, // 58: orch.v1.Orch.Version:output_type -> orch.v1.VersionResponse
+	40, // [40:59] is the sub-list for method output_type
+	21, // [21:40] is the sub-list for method input_type
 	21, // [21:21] is the sub-list for extension type_name
 	21, // [21:21] is the sub-list for extension extendee
 	0,  // [0:21] is the sub-list for field type_name
@@ -2260,7 +2351,7 @@ func file_orch_v1_orch_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_orch_v1_orch_proto_rawDesc), len(file_orch_v1_orch_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   34,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

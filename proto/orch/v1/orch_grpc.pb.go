@@ -38,6 +38,7 @@ const (
 	Orch_PortForward_FullMethodName = "/orch.v1.Orch/PortForward"
 	Orch_NetCheck_FullMethodName    = "/orch.v1.Orch/NetCheck"
 	Orch_Rebalance_FullMethodName   = "/orch.v1.Orch/Rebalance"
+	Orch_Rollout_FullMethodName     = "/orch.v1.Orch/Rollout"
 	Orch_Version_FullMethodName     = "/orch.v1.Orch/Version"
 )
 
@@ -76,6 +77,8 @@ type OrchClient interface {
 	NetCheck(ctx context.Context, in *NetCheckRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[NetCheckResult], error)
 	// Rebalance moves replicas to where they would be placed today.
 	Rebalance(ctx context.Context, in *RebalanceRequest, opts ...grpc.CallOption) (*RebalanceResponse, error)
+	// Rollout pauses, resumes, undoes or repeats a service's rollout.
+	Rollout(ctx context.Context, in *RolloutRequest, opts ...grpc.CallOption) (*ApplyResponse, error)
 	Version(ctx context.Context, in *VersionRequest, opts ...grpc.CallOption) (*VersionResponse, error)
 }
 
@@ -293,6 +296,16 @@ func (c *orchClient) Rebalance(ctx context.Context, in *RebalanceRequest, opts .
 	return out, nil
 }
 
+func (c *orchClient) Rollout(ctx context.Context, in *RolloutRequest, opts ...grpc.CallOption) (*ApplyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ApplyResponse)
+	err := c.cc.Invoke(ctx, Orch_Rollout_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *orchClient) Version(ctx context.Context, in *VersionRequest, opts ...grpc.CallOption) (*VersionResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(VersionResponse)
@@ -338,6 +351,8 @@ type OrchServer interface {
 	NetCheck(*NetCheckRequest, grpc.ServerStreamingServer[NetCheckResult]) error
 	// Rebalance moves replicas to where they would be placed today.
 	Rebalance(context.Context, *RebalanceRequest) (*RebalanceResponse, error)
+	// Rollout pauses, resumes, undoes or repeats a service's rollout.
+	Rollout(context.Context, *RolloutRequest) (*ApplyResponse, error)
 	Version(context.Context, *VersionRequest) (*VersionResponse, error)
 	mustEmbedUnimplementedOrchServer()
 }
@@ -399,6 +414,9 @@ func (UnimplementedOrchServer) NetCheck(*NetCheckRequest, grpc.ServerStreamingSe
 }
 func (UnimplementedOrchServer) Rebalance(context.Context, *RebalanceRequest) (*RebalanceResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Rebalance not implemented")
+}
+func (UnimplementedOrchServer) Rollout(context.Context, *RolloutRequest) (*ApplyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Rollout not implemented")
 }
 func (UnimplementedOrchServer) Version(context.Context, *VersionRequest) (*VersionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Version not implemented")
@@ -676,6 +694,24 @@ func _Orch_Rebalance_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Orch_Rollout_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RolloutRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OrchServer).Rollout(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Orch_Rollout_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OrchServer).Rollout(ctx, req.(*RolloutRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Orch_Version_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(VersionRequest)
 	if err := dec(in); err != nil {
@@ -744,6 +780,10 @@ var Orch_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Rebalance",
 			Handler:    _Orch_Rebalance_Handler,
+		},
+		{
+			MethodName: "Rollout",
+			Handler:    _Orch_Rollout_Handler,
 		},
 		{
 			MethodName: "Version",
