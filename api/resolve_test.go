@@ -94,7 +94,7 @@ func TestRolloutBounds(t *testing.T) {
 		{nil, nil, 3, 1, 0}, {nil, nil, 4, 1, 1}, {nil, nil, 0, 0, 0}, {Count(0), Percent(25), 3, 0, 1}, {Count(0), Percent(25), 0, 0, 0},
 		{Count(5), Count(9), 3, 5, 3}, {Percent(100), Count(0), 3, 3, 0}, {Count(-1), Count(-1), 3, 0, 1},
 	} {
-		s := ServiceSpec{Rollout: Rollout{c.surge, c.unready}}
+		s := ServiceSpec{Rollout: Rollout{MaxSurge: c.surge, MaxUnavailable: c.unready}}
 		if gotS, gotU := s.Surge(c.n), s.Unavailable(c.n); gotS != c.wantS || gotU != c.wantU {
 			t.Errorf("%+v of %d: surge %d, unavailable %d; want %d, %d", s.Rollout, c.n, gotS, gotU, c.wantS, c.wantU)
 		}

@@ -21,7 +21,7 @@ func good() *Service {
 			Template: Template{
 				Containers: []Container{{
 					Name: "main", Image: "orch.local/web:1.0", Command: []string{"/web"}, Args: []string{""},
-					Env: []EnvVar{{"A", "1"}}, WorkingDir: "/srv",
+					Env: []EnvVar{{Name: "A", Value: "1"}}, WorkingDir: "/srv",
 					Ports:          []Port{{Name: "http", Port: 80, Publish: 8080, Mode: PublishHost}},
 					Resources:      Resources{Requests: ResourceList{CPU: 100, "gpus": 1000}, Limits: ResourceList{CPU: 200, Memory: Whole(64 << 20)}},
 					ReadinessProbe: &Probe{HTTP: &HTTPProbe{Port: "http"}, Interval: &second},

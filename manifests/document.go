@@ -91,15 +91,15 @@ func (r *reader) kind(n *yaml.Node) bool {
 	if n.Kind != yaml.ScalarNode {
 		return refuse("want %q, but found %s", api.KindService, found(n))
 	}
+	if why, ok := laterKinds[n.Value]; ok { // before ours: what is not built is refused
+		return refuse("%s is not yet supported%s", n.Value, why)
+	}
 	switch kind := n.Value; kind {
 	case api.KindService:
 		return true
 	case api.KindNode, api.KindReplica, api.KindEvent, api.KindEndpoint:
 		return refuse("%s is made by orch itself and cannot be applied", kind)
 	default:
-		if why, ok := laterKinds[kind]; ok {
-			return refuse("%s is not yet supported%s", kind, why)
-		}
 		if near := nearest(kind, append(keys(laterKinds), api.KindService)); near != "" {
 			return refuse("%q is unknown; did you mean %q?", clip(kind), near)
 		}

@@ -10,14 +10,17 @@ import (
 )
 
 // fieldsOf gives a struct's fields by their names in manifests; embedded
-// structs count as written in place.
+// structs count as written in place. Fields that are not yet supported are no
+// fields, though the type may have them already.
 func fieldsOf(t reflect.Type) map[string]reflect.Type {
 	if known, ok := fieldCache.Load(t); ok {
 		return known.(map[string]reflect.Type)
 	}
 	fields := map[string]reflect.Type{}
 	for f := range fieldsIn(t) {
-		fields[f.name] = f.typ
+		if _, later := laterFields[t][f.name]; !later {
+			fields[f.name] = f.typ
+		}
 	}
 	fieldCache.Store(t, fields)
 	return fields
@@ -54,7 +57,7 @@ func fieldsIn(t reflect.Type) func(yield func(field) bool) {
 func homesOf(name string) string {
 	var homes []string
 	walk(reflect.TypeFor[api.Service](), "", func(path string, t reflect.Type) {
-		if _, ok := fieldsOf(t)[name]; ok && path != "status" {
+		if _, ok := fieldsOf(t)[name]; ok && path != "status" && !strings.HasPrefix(path, "status.") {
 			if path == "" {
 				path = "the document's top level"
 			}
@@ -77,7 +80,9 @@ func walk(t reflect.Type, path string, f func(path string, t reflect.Type)) {
 	case t.Kind() == reflect.Struct && leaves[t].typ == nil:
 		f(path, t)
 		for x := range fieldsIn(t) {
-			walk(x.typ, join(path, x.name), f)
+			if _, later := laterFields[t][x.name]; !later {
+				walk(x.typ, join(path, x.name), f)
+			}
 		}
 	}
 }

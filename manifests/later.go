@@ -7,8 +7,9 @@ import (
 )
 
 // A field or kind of a later feature is refused by name: never accepted and
-// ignored, and never called a spelling mistake. When a feature is built, its
-// lines go from here. The text is put behind "is not yet supported".
+// ignored, and never called a spelling mistake, even where the api type has it
+// already. When a feature is built, its lines go from here. The text is put behind
+// "is not yet supported".
 
 var laterKinds = map[string]string{
 	"Job": "", "CronJob": "",
