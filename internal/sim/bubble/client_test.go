@@ -95,6 +95,7 @@ func (c client) Start(ctx context.Context, s ctrd.ContainerSpec) (ctrd.Observed,
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.process[id] = p
+	delete(c.alone, p.spec.Replica)
 	if s.Lease != nil {
 		c.guard(id, p, s.Lease.Term)
 	}

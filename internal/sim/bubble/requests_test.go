@@ -34,6 +34,9 @@ func (w *world) request(ctx context.Context) {
 		}
 		w.bit("lost")
 		from, to := n, w.node(e.Node)
+		if to.runtime.endedAlone(e.Replica) {
+			continue
+		}
 		if !from.well(settledAfter) || !to.well(settledAfter) || !w.controllersWell(settledAfter) {
 			continue
 		}

@@ -26,6 +26,8 @@ type runtime struct {
 
 	mu      sync.Mutex
 	process map[string]*process // by container id; those that run
+	// alone are replicas of which a container ended last without being told to.
+	alone map[api.ReplicaKey]bool
 }
 
 // process is what runs in a container.
@@ -77,7 +79,7 @@ const (
 )
 
 func newRuntime(n *node) *runtime {
-	r := &runtime{Runtime: runtimetest.New(), n: n, process: map[string]*process{}}
+	r := &runtime{Runtime: runtimetest.New(), n: n, process: map[string]*process{}, alone: map[api.ReplicaKey]bool{}}
 	r.OnExec(r.command)
 	r.SetBootTime(n.sinceBoot)
 	return r
@@ -147,6 +149,14 @@ func (r *runtime) publishes(port uint16) bool {
 	return false
 }
 
+// endedAlone tells whether a replica's container ended without being told to, and
+// none that was.
+func (r *runtime) endedAlone(k api.ReplicaKey) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.alone[k]
+}
+
 // listensAt tells whether a container at that address declares the port.
 func (r *runtime) listensAt(at netip.AddrPort) bool {
 	r.mu.Lock()
@@ -172,6 +182,7 @@ func (r *runtime) end(id string, p *process, how api.Exit) {
 		return
 	}
 	delete(r.process, id)
+	r.alone[p.spec.Replica] = p.stopping == ""
 	p.stopTimers()
 	r.mu.Unlock()
 	r.n.w.say("%s: %s ends, code %d %s %s", r.n.name, id, how.Code, how.Reason, how.Message)
