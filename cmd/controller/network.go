@@ -42,16 +42,20 @@ func (n *networkFlags) complete() error {
 	n.cluster = network.Cluster{NodeBits: cmp.Or(n.nodeBits, d.NodeBits), Routes: cmp.Or(wire.RouteMode(n.routes), d.Routes)}
 	for _, x := range []struct {
 		flag, text string
+		usual      netip.Prefix
 		to         *netip.Prefix
 	}{
-		{network.FlagNodes, cmp.Or(n.nodes, d.Nodes.String()), &n.cluster.Nodes},
-		{network.FlagServices, cmp.Or(n.services, d.Services.String()), &n.cluster.Services},
+		{network.FlagNodes, n.nodes, d.Nodes, &n.cluster.Nodes},
+		{network.FlagServices, n.services, d.Services, &n.cluster.Services},
 	} {
-		p, err := netip.ParsePrefix(x.text)
-		if err != nil {
-			return fmt.Errorf("%s %q: want an IPv4 range, such as 10.64.0.0/10", x.flag, x.text)
+		p, err := netip.ParsePrefix(cmp.Or(x.text, x.usual.String()))
+		switch {
+		case err != nil:
+			return fmt.Errorf("%s %q: want an IPv4 range, such as %s", x.flag, x.text, x.usual)
+		case p != p.Masked():
+			return fmt.Errorf("%s %s: an address within a range; the range is %s", x.flag, p, p.Masked())
 		}
-		*x.to = p.Masked()
+		*x.to = p
 	}
 	if err := n.readKept(); err != nil {
 		return err

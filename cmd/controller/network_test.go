@@ -20,6 +20,8 @@ func TestNetworkFlags(t *testing.T) {
 		want  string // in the error
 	}{
 		{"--cluster-cidr=10.0.0.0", `--cluster-cidr "10.0.0.0": want an IPv4 range, such as`},
+		{"--cluster-cidr=10.70.3.9/16", "--cluster-cidr 10.70.3.9/16: an address within a range; the range is 10.70.0.0/16"},
+		{"--service-cidr=10.128", `--service-cidr "10.128": want an IPv4 range, such as 10.128.0.0/14`},
 		{"--cluster-cidr=fd00::/48", "--cluster-cidr fd00::/48: want an IPv4 range"},
 		{"--cluster-cidr=127.0.0.0/8", "--cluster-cidr 127.0.0.0/8: want an IPv4 range"},
 		{"--cluster-cidr=0.0.0.0/0", "--cluster-cidr 0.0.0.0/0: want"},
@@ -44,7 +46,7 @@ func TestNetworkFlags(t *testing.T) {
 func TestNetworkOfFlags(t *testing.T) {
 	for _, c := range []struct{ flags, want string }{
 		{"", "10.64.0.0/10 24 10.128.0.0/14 auto"},
-		{"--cluster-cidr=10.70.3.9/16 --node-cidr-mask-size=26 --service-cidr=10.71.0.0/20 --routes=vxlan", "10.70.0.0/16 26 10.71.0.0/20 vxlan"},
+		{"--cluster-cidr=10.70.0.0/16 --node-cidr-mask-size=26 --service-cidr=10.71.0.0/20 --routes=vxlan", "10.70.0.0/16 26 10.71.0.0/20 vxlan"},
 	} {
 		cmd, n := command(), networkFlags{}
 		cmd.ResetFlags()
