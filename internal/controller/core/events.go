@@ -34,6 +34,9 @@ type (
 		Revision  int64
 		RequestID string
 		By        string
+		// Images are the digests that references mean just now, for "restart"; see
+		// api.Revision.
+		Images map[string]string
 	}
 	// Scale changes the number of replicas only. Current below 0 means any.
 	Scale struct {
