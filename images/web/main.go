@@ -8,13 +8,17 @@
 //	/crash    exits with code 3
 //	/oom      takes memory until it is killed
 //
-// It logs each request on standard output, but with -quiet. At SIGTERM it fails
-// /healthz, answers what is under way, and ends with code 0.
+// It logs each request on standard output, but with -quiet. At SIGTERM, SIGINT or
+// SIGQUIT it fails /healthz, answers what is under way, and ends with code 0.
 //
 // It speaks beside HTTP: -echo ADDRESS answers TCP and UDP with what they sent,
-// -sink ADDRESS takes streams. And it is the client of the network's tests: -load
-// takes jobs by POST /run, -run does the one that it reads from standard input;
-// see e2e/load.
+// -sink ADDRESS takes streams, -grpc ADDRESS answers grpc.health.v1. And it is the
+// client of the network's tests: -load takes jobs by POST /run, -run does the one that
+// it reads from standard input; see e2e/load.
+//
+// It misbehaves when told: -slow-start, -never-ready, -crash-after. And it does one
+// thing instead of serving, as images without a shell need it for init containers,
+// hooks and health checks: -exit, -cat, -try-write, -check; see act.go.
 package main
 
 import (
@@ -46,8 +50,10 @@ const (
 
 // options are the flags.
 type options struct {
-	port, echo, sink string
-	load, run, quiet bool
+	port, echo, sink, grpc string
+	load, run, quiet       bool
+	faults                 faults
+	act                    act
 }
 
 func main() {
@@ -58,16 +64,24 @@ func main() {
 	flag.StringVar(&o.port, "port", o.port, "port to listen on, default $PORT or 8080")
 	flag.StringVar(&o.echo, "echo", "", "address such as :7000 that echoes TCP and UDP; empty for none")
 	flag.StringVar(&o.sink, "sink", "", "address such as :7001 that takes streams of bytes; empty for none")
+	flag.StringVar(&o.grpc, "grpc", "", "address such as :9000 that answers grpc.health.v1.Health/Check as /healthz is answered; empty for none")
 	flag.BoolVar(&o.load, "load", false, "take jobs by POST /run: anybody who reaches the port can have requests sent")
 	flag.BoolVar(&o.run, "run", false, "serve nothing: read a job from standard input, do it until that ends, print its report")
 	flag.BoolVar(&o.quiet, "quiet", false, "do not log requests")
+	o.faults.flags(flag.CommandLine)
+	o.act.flags(flag.CommandLine)
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGQUIT, os.Interrupt)
 	defer stop()
-	if err := start(ctx, o); err != nil {
-		fmt.Fprintln(os.Stderr, "web:", err)
-		os.Exit(1)
+	code, err := o.act.instead(ctx, os.Stdout)
+	if code < 0 && err == nil {
+		code, err = 0, start(ctx, o)
 	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "web:", err)
+		os.Exit(max(1, code))
+	}
+	os.Exit(code)
 }
 
 func start(ctx context.Context, o options) error {
@@ -76,18 +90,29 @@ func start(ctx context.Context, o options) error {
 	}
 	w := newWeb()
 	w.quiet, w.load = o.quiet, o.load
+	w.neverReady, w.wellFrom = o.faults.neverReady, time.Now().Add(o.faults.slowStart)
+	if o.faults.crashAfter >= 0 {
+		defer time.AfterFunc(o.faults.crashAfter, func() { crash(os.Stdout, w.exit) }).Stop()
+	}
 	l, err := net.Listen("tcp", net.JoinHostPort("", o.port))
 	if err != nil {
 		return err
 	}
 	// These go on while HTTP drains: who has a connection may finish. The process's
 	// end ends them.
-	beside := make(chan error, 2)
+	beside := make(chan error, 3)
 	if o.echo != "" {
 		go func() { beside <- load.ServeEcho(context.WithoutCancel(ctx), o.echo, w.replica) }()
 	}
 	if o.sink != "" {
 		go func() { beside <- load.ServeSink(context.WithoutCancel(ctx), o.sink) }()
+	}
+	if o.grpc != "" {
+		health, err := net.Listen("tcp", o.grpc)
+		if err != nil {
+			return err
+		}
+		go func() { beside <- w.serveGRPC(health) }()
 	}
 	served := make(chan error, 1)
 	go func() { served <- run(ctx, l, w) }()
@@ -95,7 +120,7 @@ func start(ctx context.Context, o options) error {
 	case err := <-beside:
 		return err
 	case err := <-served:
-		return err
+		return errors.Join(err, o.act.ended(ctx))
 	}
 }
 
@@ -110,7 +135,7 @@ func run(ctx context.Context, l net.Listener, w *web) error {
 		return err
 	case <-ctx.Done():
 	}
-	fmt.Println("terminating: draining")
+	fmt.Printf("terminating: draining: %v\n", context.Cause(ctx))
 	w.failing.Store(true)
 	drain, cancel := context.WithTimeout(context.Background(), drainMax)
 	defer cancel()
@@ -128,6 +153,8 @@ type web struct {
 	hostname, version string
 	replica           string // empty outside the fleet
 	quiet, load       bool
+	neverReady        bool
+	wellFrom          time.Time // it is not well before
 	failing           atomic.Bool
 	unread            unread
 	well              atomic.Pointer[time.Time] // when /healthz was first answered with 200
@@ -162,7 +189,7 @@ func (w *web) handler() http.Handler {
 	mux.HandleFunc("/headers", headers)
 	mux.HandleFunc("/crash", func(http.ResponseWriter, *http.Request) {
 		fmt.Println("crashing as asked")
-		w.exit(3)
+		w.exit(crashCode)
 	})
 	mux.HandleFunc("/oom", func(http.ResponseWriter, *http.Request) { exhaust() })
 	if w.load {
@@ -208,8 +235,8 @@ func (w *web) whoami(rw http.ResponseWriter, r *http.Request) {
 }
 
 func (w *web) healthz(rw http.ResponseWriter, _ *http.Request) {
-	if w.failing.Load() {
-		http.Error(rw, "failing", http.StatusServiceUnavailable)
+	if why := w.unwell(); why != "" {
+		http.Error(rw, why, http.StatusServiceUnavailable)
 		return
 	}
 	now := time.Now()
