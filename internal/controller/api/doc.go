@@ -8,7 +8,8 @@
 // Invariant: a call without a rule is refused, and so is one whose certificate
 // does not fit its rule; nothing that was sent is taken up in part.
 //
-//	call ──► Gate (certificate, role) ──► Apply, Scale, Delete, NodeWord, Rebalance ──► Leader.Ask ──► core
+//	call ──► Gate (certificate, role) ──► Apply, Rollout, Scale, Delete, NodeWord, Rebalance ──► Leader.Ask ──► core
 //	                                  ├──► Get, List, Watch ◄── view
 //	                                  └──► Logs, Exec, PortForward, NetCheck, LoadImage ──► relays ──► agents
+//	                  Apply and Rollout ask agents by a relay, too: which digests their images have
 package api

@@ -51,6 +51,7 @@ var rules = map[string]rule{
 	orchv1.Orch_LoadImage_FullMethodName:   role(pki.Operator),
 	orchv1.Orch_PortForward_FullMethodName: role(pki.Operator), // it reaches what is not published
 	orchv1.Orch_Rebalance_FullMethodName:   role(pki.Operator),
+	orchv1.Orch_Rollout_FullMethodName:     role(pki.Operator),
 	orchv1.Orch_NodeWord_FullMethodName:    role(pki.Operator), // the words "dead", "remove" and "thaw" need more; see NodeWord
 
 	orchv1.Orch_CreateToken_FullMethodName: role(pki.Admin),

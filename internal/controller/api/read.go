@@ -19,7 +19,7 @@ import (
 )
 
 // kinds that can be read.
-var kinds = []string{api.KindService, api.KindReplica, api.KindEndpoint, api.KindNode, api.KindEvent, api.KindVerdict, api.KindFleet}
+var kinds = []string{api.KindService, api.KindReplica, api.KindEndpoint, api.KindNode, api.KindEvent, api.KindVerdict, api.KindFleet, api.KindRevision}
 
 // spaceless are the kinds whose objects are in no namespace.
 var spaceless = []string{api.KindNode, api.KindVerdict, api.KindFleet}
@@ -60,7 +60,7 @@ func (s *Server) Get(_ context.Context, r *orchv1.GetRequest) (*orchv1.Object, e
 	switch {
 	case slices.Contains(spaceless, k.Kind):
 		k.Namespace = ""
-	case k.Kind == api.KindService, k.Kind == api.KindEndpoint:
+	case k.Kind == api.KindService, k.Kind == api.KindEndpoint, k.Kind == api.KindRevision:
 		k.Namespace = cmp.Or(k.Namespace, api.DefaultNamespace)
 	}
 	x, ok := snap.Get(k)
@@ -89,10 +89,13 @@ func filterOf(r *orchv1.ListRequest) (filter, error) {
 	if slices.Contains(spaceless, f.kind) {
 		f.namespace = ""
 	}
-	if (f.kind == api.KindEvent || f.kind == api.KindVerdict || f.kind == api.KindFleet) && len(f.selector) > 0 {
+	if (f.kind == api.KindEvent || f.kind == api.KindVerdict || f.kind == api.KindFleet || f.kind == api.KindRevision) && len(f.selector) > 0 {
 		return f, invalid("objects of kind %s have no labels to select by", f.kind)
 	}
 	if f.about == nil {
+		if f.kind == api.KindRevision {
+			return f, invalid("revisions are listed about one service: name it")
+		}
 		return f, nil
 	}
 	if err := checkKind(f.about.GetKind()); err != nil {
@@ -106,24 +109,32 @@ func filterOf(r *orchv1.ListRequest) (filter, error) {
 		if f.namespace == "" {
 			f.namespace = cmp.Or(f.about.GetNamespace(), api.DefaultNamespace)
 		}
+	case f.kind == api.KindRevision && f.about.GetKind() == api.KindService && f.about.GetName() != "":
+		f.namespace = cmp.Or(f.about.GetNamespace(), f.namespace, api.DefaultNamespace)
+	case f.kind == api.KindRevision:
+		return f, invalid("revisions are a service's, not of %s %.80q", f.about.GetKind(), f.about.GetName())
 	case f.kind == api.KindEndpoint && f.about.GetKind() == api.KindNode:
 	case f.kind == api.KindEndpoint:
 		return f, invalid("endpoints are of a service, a replica or a node, not of %s %.80q", f.about.GetKind(), f.about.GetName())
 	case f.kind == api.KindVerdict:
 		return f, invalid("verdicts are about nodes, not %s %.80q", f.about.GetKind(), f.about.GetName())
 	default:
-		return f, invalid("only events, verdicts and endpoints can be listed about something, not kind %s", f.kind)
+		return f, invalid("only events, verdicts, endpoints and revisions can be listed about something, not kind %s", f.kind)
 	}
 	return f, nil
 }
 
-// all visits the objects that may be wanted: of a node's verdicts only its own.
+// all visits the objects that may be wanted: of a node's verdicts and a service's
+// revisions only its own.
 func (f filter) all(snap *view.Snapshot, visit func(core.Entry) bool) {
-	if f.kind == api.KindVerdict && f.about != nil {
-		snap.Within(f.kind, f.namespace, f.about.GetName(), visit)
-		return
+	switch {
+	case f.kind == api.KindVerdict && f.about != nil:
+		snap.Within(f.kind, f.namespace, f.about.GetName()+"/", visit)
+	case f.kind == api.KindRevision:
+		snap.Within(f.kind, f.namespace, f.about.GetName()+"@", visit)
+	default:
+		snap.All(f.kind, f.namespace, visit)
 	}
-	snap.All(f.kind, f.namespace, visit)
 }
 
 func (f filter) wants(x any) bool {
@@ -135,6 +146,8 @@ func (f filter) wants(x any) bool {
 			return x.Node == f.about.GetName()
 		case *api.Endpoint:
 			return isOf(x, f.about)
+		case *api.Revision:
+			return x.Service.Name == f.about.GetName()
 		}
 		return false
 	}
@@ -209,6 +222,9 @@ func (s *Server) List(ctx context.Context, r *orchv1.ListRequest) (*orchv1.ListR
 		}
 		return err == nil
 	})
+	if f.kind == api.KindRevision {
+		slices.Reverse(out.Objects) // newest first
+	}
 	return out, statusOf(err)
 }
 

@@ -255,7 +255,8 @@ func (Publish) effect()         {}
 type ViewKey struct{ Kind, Namespace, Name string }
 
 // Entry is one published object: an *api.Service, *api.Replica, *api.Node,
-// *api.Event, *api.Endpoint (named "web-0@17"), *api.VerdictRecord (named "n1/17") or *api.Fleet ("fleet"), never
+// *api.Event, *api.Endpoint (named "web-0@17"), *api.VerdictRecord (named "n1/17"),
+// *api.Revision (named "web@3") or *api.Fleet ("fleet"), never
 // changed after it was published.
 type Entry struct {
 	Key    ViewKey

@@ -151,16 +151,17 @@ func (s *Snapshot) All(kind, namespace string, visit func(core.Entry) bool) {
 	})
 }
 
-// Within visits the objects of a kind that are named parent/..., in natural
-// order, until visit returns false. It costs what it visits.
-func (s *Snapshot) Within(kind, namespace, parent string, visit func(core.Entry) bool) {
-	last := core.ViewKey{Kind: kind, Namespace: namespace, Name: parent + "/\xff"} // no name goes so far
-	s.tree.AscendGreaterOrEqual(core.Entry{Key: core.ViewKey{Kind: kind, Namespace: namespace, Name: parent + "/"}}, func(e core.Entry) bool {
+// Within visits the objects of a kind whose names begin with beginning, which ends in
+// its separator ("n1/", "web@"), in natural order, until visit returns false. It
+// costs what it visits.
+func (s *Snapshot) Within(kind, namespace, beginning string, visit func(core.Entry) bool) {
+	last := core.ViewKey{Kind: kind, Namespace: namespace, Name: beginning + "\xff"} // no name goes so far
+	s.tree.AscendGreaterOrEqual(core.Entry{Key: core.ViewKey{Kind: kind, Namespace: namespace, Name: beginning}}, func(e core.Entry) bool {
 		if compare(e.Key, last) > 0 {
 			return false
 		}
 		// Between them may stand those of "n01", which is as large as "n1".
-		return !strings.HasPrefix(e.Key.Name, parent+"/") || visit(e)
+		return !strings.HasPrefix(e.Key.Name, beginning) || visit(e)
 	})
 }
 

@@ -208,13 +208,13 @@ func TestWithin(t *testing.T) {
 			}
 			return true
 		})
-		s.Within("Verdict", "", parent, func(e core.Entry) bool { got = append(got, e.Key.Name); return true })
+		s.Within("Verdict", "", parent+"/", func(e core.Entry) bool { got = append(got, e.Key.Name); return true })
 		if !slices.Equal(got, want) {
 			t.Fatalf("within %q: got %v, want %v", parent, got, want)
 		}
 		if len(want) > 0 {
 			n := 0
-			s.Within("Verdict", "", parent, func(core.Entry) bool { n++; return false })
+			s.Within("Verdict", "", parent+"/", func(core.Entry) bool { n++; return false })
 			if n != 1 {
 				t.Fatalf("visited %d after the first refusal", n)
 			}
