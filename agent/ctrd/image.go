@@ -2,6 +2,7 @@ package ctrd
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,8 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
@@ -30,26 +33,60 @@ type imageMeta struct {
 	id      string
 	parent  string // the snapshot of its topmost layer
 	config  ocispec.ImageConfig
+	health  *Healthcheck
 	present client.Image
 }
 
 // EnsureImage finds the image on this node, by reference or by digest, or
-// pulls and unpacks it. Concurrent calls for one reference share one pull.
-// progress, which may be nil, is told how far the pull is. Errors are
-// ErrImageMissing and ErrImageError.
+// pulls and unpacks it. A reference with a digest is never answered by another
+// image, whatever its tag means here, and its image is kept on this node when the
+// tag moves on. Concurrent calls for one reference share one pull. progress, which
+// may be nil, is told how far the pull is. Errors are ErrImageMissing and
+// ErrImageError.
 func (r *Runtime) EnsureImage(ctx context.Context, ref string, progress func(string)) (ImageInfo, error) {
 	ctx = r.in(ctx)
 	img, err := r.find(ctx, ref)
 	if errors.Is(err, ErrImageMissing) && !isDigest(ref) {
-		img, err = r.pull(ctx, ref, progress)
+		if img, err = r.pull(ctx, ref, progress); errors.Is(err, ErrImageMissing) {
+			err = r.otherThanPinned(ctx, ref, err)
+		}
 	}
 	if err != nil {
+		return ImageInfo{}, err
+	}
+	if err := r.pin(ctx, ref, img); err != nil {
 		return ImageInfo{}, err
 	}
 	if err := r.unpack(ctx, img); err != nil {
 		return ImageInfo{}, err
 	}
 	return ImageInfo{ID: img.Target().Digest.String(), Ref: img.Name(), CreatedAt: img.Metadata().CreatedAt}, nil
+}
+
+// Resolve gives the digest that a reference means now: that of the image which this
+// node has by that name, else the registry's. Nothing is pulled. Errors are those
+// of EnsureImage.
+func (r *Runtime) Resolve(ctx context.Context, ref string) (string, error) {
+	ctx = r.in(ctx)
+	if _, dgst := splitPinned(ref); dgst != "" {
+		return dgst, nil
+	}
+	img, err := r.find(ctx, ref)
+	if err == nil {
+		return img.Target().Digest.String(), nil
+	}
+	if !errors.Is(err, ErrImageMissing) {
+		return "", err
+	}
+	full, err := normalize(ref)
+	if err != nil {
+		return "", err
+	}
+	_, desc, err := r.resolver().Resolve(ctx, full)
+	if err != nil {
+		return "", pullError(full, err)
+	}
+	return desc.Digest.String(), nil
 }
 
 // ImportImage reads an OCI or docker archive and unpacks this platform's image
@@ -135,17 +172,13 @@ func (r *Runtime) find(ctx context.Context, ref string) (client.Image, error) {
 		if err != nil {
 			return nil, err
 		}
+		_, dgst = splitPinned(full)
 		img, err := r.client.GetImage(ctx, full)
-		if err == nil {
+		if err == nil && (dgst == "" || img.Target().Digest.String() == dgst) {
 			return img, nil
 		}
-		if !errdefs.IsNotFound(err) {
+		if err != nil && !errdefs.IsNotFound(err) {
 			return nil, fmt.Errorf("look up image %s: %w", ref, err)
-		}
-		if named, err := reference.ParseDockerRef(ref); err == nil {
-			if d, ok := named.(reference.Digested); ok {
-				dgst = d.Digest().String()
-			}
 		}
 	}
 	if dgst != "" {
@@ -158,6 +191,63 @@ func (r *Runtime) find(ctx context.Context, ref string) (client.Image, error) {
 		}
 	}
 	return nil, fmt.Errorf("%w: %s is not on this node", ErrImageMissing, ref)
+}
+
+// splitPinned cuts a reference into what stands before its digest and the digest,
+// which is empty where there is none.
+func splitPinned(ref string) (name, dgst string) {
+	if isDigest(ref) {
+		return "", ref
+	}
+	if name, dgst, ok := strings.Cut(ref, "@"); ok && isDigest(dgst) {
+		return name, dgst
+	}
+	return ref, ""
+}
+
+// pin gives an image that was found by its digest a name by that digest: the tag
+// under which it was found may be given to another image at any time, and
+// containerd deletes what has no name, so that a container could not be restarted.
+func (r *Runtime) pin(ctx context.Context, ref string, img client.Image) error {
+	name, dgst := splitPinned(ref)
+	if name == "" || dgst == "" {
+		return nil
+	}
+	full, err := normalize(ref) // keeps the digest and drops the tag
+	if err != nil || full == img.Name() {
+		return err
+	}
+	_, err = r.client.ImageService().Create(ctx, images.Image{Name: full, Target: img.Target(), Labels: map[string]string{labelPinned: "true"}})
+	if err != nil && !errdefs.IsAlreadyExists(err) {
+		return fmt.Errorf("keep image %s: %w", full, err)
+	}
+	return nil
+}
+
+// labelPinned marks the names that we gave to images so that they are kept.
+const labelPinned = "orch/pinned"
+
+// otherThanPinned says of a missing image what this node has in its stead.
+func (r *Runtime) otherThanPinned(ctx context.Context, ref string, missing error) error {
+	name, dgst := splitPinned(ref)
+	if name == "" || dgst == "" {
+		return missing
+	}
+	img, err := r.find(ctx, name)
+	if err != nil {
+		return missing
+	}
+	return fmt.Errorf("%w: image %s%s is %s, the revision wants %s; %s", ErrImageMissing, name, onNode(r.cfg.Node),
+		short(img.Target().Digest.String()), short(dgst), strings.TrimPrefix(missing.Error(), ErrImageMissing.Error()+": "))
+}
+
+// onNode says where; a node without a name is this one.
+func onNode(node string) string { return " on " + orDefault(node, "this node") }
+
+// short is a digest as people compare it.
+func short(dgst string) string {
+	const enough = len("sha256:") + 12
+	return dgst[:min(len(dgst), enough)]
 }
 
 // pull fetches the image from its registry.
@@ -274,11 +364,27 @@ func (r *Runtime) meta(ctx context.Context, img client.Image) (imageMeta, error)
 		m.present = img
 		return m, nil
 	}
-	spec, err := img.Spec(ctx)
+	desc, err := img.Config(ctx)
 	if err != nil {
 		return imageMeta{}, imageError(img.Name(), "read", err)
 	}
-	m = imageMeta{id: id, parent: identity.ChainID(spec.RootFS.DiffIDs).String(), config: spec.Config, present: img}
+	b, err := content.ReadBlob(ctx, img.ContentStore(), desc)
+	if err != nil {
+		return imageMeta{}, imageError(img.Name(), "read", err)
+	}
+	var spec struct {
+		RootFS ocispec.RootFS `json:"rootfs"`
+		Config struct {
+			ocispec.ImageConfig
+			Healthcheck *healthConfig
+			Shell       []string
+		} `json:"config"`
+	}
+	if err := json.Unmarshal(b, &spec); err != nil {
+		return imageMeta{}, fmt.Errorf("%w: read image %s: its config: %w", ErrImageError, img.Name(), err)
+	}
+	m = imageMeta{id: id, parent: identity.ChainID(spec.RootFS.DiffIDs).String(), config: spec.Config.ImageConfig,
+		health: healthcheckOf(spec.Config.Healthcheck, spec.Config.Shell), present: img}
 	r.mu.Lock()
 	r.metas[id] = m
 	r.mu.Unlock()

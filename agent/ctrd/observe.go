@@ -98,6 +98,9 @@ func (r *Runtime) judge(c containers.Container, t *tasktypes.Process, taskErr er
 	if err != nil {
 		return Observed{}, err
 	}
+	if o.Healthcheck, err = keptHealthcheck(c); err != nil {
+		return Observed{}, err
+	}
 	switch {
 	case taskErr != nil || (t != nil && t.Status == tasktypes.Status_UNKNOWN):
 		o.Running, o.Uncertain = true, true

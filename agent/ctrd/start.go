@@ -94,10 +94,11 @@ func (r *Runtime) create(ctx context.Context, id string, s ContainerSpec) (Obser
 		return Observed{}, err
 	}
 	cgroup := r.cgroupOf(id)
+	signal := orDefault(s.Container.StopSignal, m.config.StopSignal)
 	// One argument only: containerd passes several in random order.
 	output := map[string]string{"log": logFile}
 	if s.Lease != nil {
-		if err := r.writeLease(id, *s.Lease, logFile, cgroup, m.config.StopSignal); err != nil {
+		if err := r.writeLease(id, *s.Lease, logFile, cgroup, signal); err != nil {
 			return Observed{}, err
 		}
 		output = map[string]string{"leased-log": filepath.Join(r.filesOf(id), leasefile.Name)}
@@ -106,12 +107,21 @@ func (r *Runtime) create(ctx context.Context, id string, s ContainerSpec) (Obser
 	if err != nil {
 		return Observed{}, startError(id, err)
 	}
-	labels := labelsOf(s, m.id, cgroup, m.config.StopSignal)
-	container, err := r.client.NewContainer(ctx, id,
+	labels := labelsOf(s, m.id, cgroup, signal)
+	parts := []client.NewContainerOpts{
 		client.WithContainerLabels(labels),
 		r.withRootFS(id, m),
 		client.WithRuntime("io.containerd.runc.v2", nil),
-		client.WithNewSpec(opts...))
+		client.WithNewSpec(opts...),
+	}
+	if m.health != nil {
+		kept, err := marshalHealthcheck(m.health)
+		if err != nil {
+			return Observed{}, fmt.Errorf("start %s: %w", id, err)
+		}
+		parts = append(parts, client.WithContainerExtension(healthExtension, kept))
+	}
+	container, err := r.client.NewContainer(ctx, id, parts...)
 	if err != nil {
 		if strings.Contains(err.Error(), "no users found") || strings.Contains(err.Error(), "no groups found") {
 			return Observed{}, startError(id, fmt.Errorf("image's user %q: %w", m.config.User, err))
@@ -150,7 +160,7 @@ func (r *Runtime) create(ctx context.Context, id string, s ContainerSpec) (Obser
 	if err != nil {
 		return Observed{}, err
 	}
-	o.Running, o.Pid, o.StartedAt = true, t.Pid(), started
+	o.Running, o.Pid, o.StartedAt, o.Healthcheck = true, t.Pid(), started, m.health
 	return o, nil
 }
 

@@ -42,6 +42,11 @@ type Config struct {
 	// NAME.cert and NAME.key a client certificate. It defaults to
 	// /etc/docker/certs.d and need not exist.
 	RegistryCertDir string
+	// AllowBind are the folders of the node of which containers may be given
+	// something (api.Mount.Bind), absolute; none: bind mounts are refused.
+	AllowBind []string
+	// Node is this node's name, for words.
+	Node string
 	// Logger gets what no caller can be told; nil discards.
 	Logger *slog.Logger
 }
@@ -71,7 +76,10 @@ type ContainerSpec struct {
 	// name; empty ResolvConf a copy of the node's.
 	Hosts      string
 	ResolvConf string
-	// Env is set on top of the image's environment and below Container.Env.
+	// Sysctls are set in the container's own namespaces, and for net.* in NetNS.
+	Sysctls map[string]string
+	// Env is set on top of the image's environment and below Container.Env, of
+	// which only name and value are read.
 	Env []api.EnvVar
 	// Grace is kept for whoever stops the container without knowing the service.
 	Grace time.Duration
@@ -118,6 +126,8 @@ type Observed struct {
 	Grace   time.Duration
 	// Leased is set if it runs only under a lease (SetLease).
 	Leased bool
+	// Healthcheck is its image's; nil: it has none.
+	Healthcheck *Healthcheck
 
 	// Running is set while its first process lives.
 	Running bool
@@ -199,6 +209,8 @@ var (
 	// ErrLeaseOver: the lease is over before the container was started; nothing
 	// of it is left.
 	ErrLeaseOver = errors.New("lease is over")
+	// ErrBindRefused: a bind mount is not allowed, or not possible, on this node.
+	ErrBindRefused = errors.New("bind mount refused")
 	// ErrUnguarded: the container needs a watchdog and has none that lives.
 	ErrUnguarded = errors.New("no watchdog is alive")
 )
@@ -213,3 +225,10 @@ type StartError struct {
 
 func (e *StartError) Error() string { return "start " + e.ID + ": " + e.Exit.Message }
 func (e *StartError) Unwrap() error { return e.err }
+
+// BindError says why something of the node was not mounted: its words are all that
+// there is to say. It is an ErrBindRefused; nothing of the container is left.
+type BindError struct{ words string }
+
+func (e *BindError) Error() string        { return e.words }
+func (e *BindError) Is(target error) bool { return target == ErrBindRefused }
