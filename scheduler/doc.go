@@ -9,7 +9,8 @@
 //
 // Invariant: Place never binds above a node's capacity or the addresses of its
 // subnet (spares counted), one host port twice on a node, or to a node that any
-// filter refuses; and it refuses a replica only if every node refuses it.
+// filter refuses; and it refuses a replica only if every node refuses it, or the one
+// on which alone it may be (Slot.On).
 //
 // A node takes new replicas, whatever they ask for, if its verdict is Healthy, no
 // operator has cordoned it, it can do its work (is not impaired) and does not come

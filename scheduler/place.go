@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/orchctl/orch/api"
@@ -18,7 +19,7 @@ type Slot struct {
 	Key api.ReplicaKey
 	// Avoid names nodes not to use, such as where the unreachable incumbent is.
 	Avoid []string
-	// On is the only node to use; empty: any.
+	// On is the only node to use; empty: any. A refusal then speaks of it alone.
 	On string
 }
 
@@ -65,6 +66,10 @@ func (f *Fleet) placeGroup(g *Group, placed []Placement, refused []Refusal) ([]P
 			placed = append(placed, Placement{slot.Key, b.node.name, score(count, load), "bound there already"})
 			continue
 		}
+		if slot.On != "" {
+			placed, refused = f.placeOn(w, slot, placed, refused)
+			continue
+		}
 		if w.begin(slot.Avoid) {
 			ended = nil
 		}
@@ -85,6 +90,27 @@ func (f *Fleet) placeGroup(g *Group, placed []Placement, refused []Refusal) ([]P
 		placed = append(placed, Placement{slot.Key, n.name, score(told.count, told.load), told.why})
 		f.bind(slot.Key, w.service, n, w.ask.shape, w.ask.needs)
 	}
+	return placed, refused
+}
+
+// placeOn places a slot on its one node, or says why that refuses it.
+func (f *Fleet) placeOn(w *walk, slot Slot, placed []Placement, refused []Refusal) ([]Placement, []Refusal) {
+	n := f.nodes[slot.On]
+	if n == nil || !n.known {
+		return placed, append(refused, Refusal{Key: slot.Key, Reason: fmt.Sprintf("%s: there is no such node", slot.On)})
+	}
+	a := ask{shape: w.ask.shape, needs: w.ask.needs}
+	if slices.Contains(slot.Avoid, slot.On) {
+		a.avoid = []*node{n}
+	}
+	if filter, item := refusedBy(&a, n); filter >= 0 {
+		words := filters[filter].one(&a, n, item)
+		return placed, append(refused, Refusal{Key: slot.Key, Reason: slot.On + ": " + words, Counts: []Count{{filters[filter].name, 1, words}}})
+	}
+	count, load := w.service.on[n], n.load
+	placed = append(placed, Placement{slot.Key, n.name, score(count, load), why(w.service.key, count, load)})
+	f.bind(slot.Key, w.service, n, w.ask.shape, w.ask.needs)
+	w.begun = false // it has passed by the node with another count and load
 	return placed, refused
 }
 

@@ -3,6 +3,7 @@ package scheduler_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/orchctl/orch/api"
@@ -96,6 +97,100 @@ func TestSlotsMayAvoidDifferentNodes(t *testing.T) {
 		"web-4 3 nodes: 3 have port 80/TCP taken", "web-5 3 nodes: 3 have port 80/TCP taken"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q\nwant %q", got, want)
+	}
+}
+
+// A slot of a global service has one node; who else has room is nothing to it.
+func TestSlotOnOneNode(t *testing.T) {
+	full := shape(requests("memory", "8Gi"))
+	for _, c := range []struct {
+		name  string
+		node  scheduler.Node
+		bound bool
+		on    string
+		slot  func(*scheduler.Slot)
+		want  string
+	}{
+		{name: "room", node: node("n1"), on: "n1", want: "web-0 -> n1 (0 of web here, load 0.0%; 1000)"},
+		{name: "full", node: node("n1"), bound: true, on: "n1", want: "web-0 pending: n1: lacks 512Mi memory (none free of 8Gi)"},
+		{name: "label", node: node("n1", labelled("zone", "b")), on: "n1", want: "web-0 pending: n1: lacks label zone=a (has zone=b)"},
+		{name: "cordoned", node: node("n1", unschedulable()), on: "n1", want: "web-0 pending: n1: unschedulable"},
+		{name: "impaired", node: node("n1", impaired("no fsync for 12s")), on: "n1", want: "web-0 pending: n1: is impaired: no fsync for 12s"},
+		{name: "suspect", node: node("n1", verdict(api.VerdictSuspect)), on: "n1", want: "web-0 pending: n1: suspect"},
+		{name: "avoided", node: node("n1"), on: "n1", slot: func(s *scheduler.Slot) { s.Avoid = []string{"n1"} }, want: "web-0 pending: n1: avoided"},
+		{name: "unknown", node: node("n1"), on: "n9", want: "web-0 pending: n9: there is no such node"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := fleet(c.node, node("n2"), node("n3"))
+			if c.bound {
+				f.Bind(key("full", 0), "n1", full)
+			}
+			g := group("web", 1, shape(requests("memory", "512Mi"), selects("zone", "a")))
+			g.Slots[0].On = c.on
+			if c.slot != nil {
+				c.slot(&g.Slots[0])
+			}
+			if got := strings.Join(lines(scheduler.Place(f, []scheduler.Group{g})), "\n"); got != c.want {
+				t.Errorf("got  %s\nwant %s", got, c.want)
+			}
+		})
+	}
+}
+
+// What slots with a node of their own take there counts for those that follow.
+func TestSlotsOnOneNodeAmongOthers(t *testing.T) {
+	f := fleet(node("n1"), node("n2"), node("n3"))
+	g := group("web", 6, shape())
+	g.Slots[0].On, g.Slots[1].On = "n2", "n2"
+	on := map[string]int{}
+	for _, p := range place(t, f, g) {
+		on[p.Node]++
+	}
+	if on["n1"] != 2 || on["n2"] != 2 || on["n3"] != 2 {
+		t.Errorf("spread %v, want two on each", on)
+	}
+}
+
+func TestUnmet(t *testing.T) {
+	f := fleet(node("n1"), node("n2", labelled("disk", "ssd")))
+	for _, c := range []struct {
+		node  string
+		shape *scheduler.Shape
+		want  string
+	}{
+		{"n1", shape(), ""},
+		{"n1", shape(selects("disk", "ssd")), "lacks label disk=ssd"},
+		{"n2", shape(selects("disk", "ssd")), ""},
+		{"n2", shape(where("disk", api.OpDoesNotExist)), "fails disk DoesNotExist (has disk=ssd)"},
+		{"n1", shape(requests("cpu", "99")), ""}, // room is not what it asks
+		{"n9", shape(selects("disk", "ssd")), ""},
+	} {
+		equal(t, c.node, scheduler.Unmet(f, c.shape, c.node), c.want)
+	}
+}
+
+// Init containers run alone, before everything else: they ask for the largest of
+// them, not for their sum, and only where that is more than all the rest together.
+func TestShapeOfAReplicaThatBegins(t *testing.T) {
+	of := func(name string, cpu, memory string, port int) api.Container {
+		c := api.Container{Name: name, Resources: api.Resources{Requests: api.ResourceList{api.CPU: quantity(cpu)}, Limits: api.ResourceList{api.Memory: quantity(memory)}}}
+		if port != 0 {
+			c.Ports = []api.Port{{Port: port, Publish: port, Mode: api.PublishHost}}
+		}
+		return c
+	}
+	f := fleet(node("n1"))
+	s := scheduler.NewShape(api.Template{
+		InitContainers: []api.Container{of("migrate", "100m", "3Gi", 0), of("warm", "200m", "2Gi", 0)},
+		Sidecars:       []api.Container{of("proxy", "1", "1Gi", 80)},
+		Containers:     []api.Container{of("main", "500m", "1Gi", 81)},
+	})
+	place(t, f, group("web", 1, s))
+	equal(t, "cpu", f.Requested("n1")[api.CPU], quantity("1500m"))
+	equal(t, "memory", f.Requested("n1")[api.Memory], quantity("3Gi"))
+	for _, port := range []int{80, 81} {
+		_, refused := scheduler.Place(f, []scheduler.Group{group("b", 1, shape(publishes(port, api.TCP)))})
+		equal(t, "refused", len(refused), 1)
 	}
 }
 

@@ -186,7 +186,7 @@ func (m *model) check(t *rapid.T, f *scheduler.Fleet, groups []scheduler.Group, 
 		for _, slot := range g.Slots {
 			var fit []string
 			for name := range m.nodes {
-				if m.fit(name, asks[gi], slot.Avoid) {
+				if (slot.On == "" || slot.On == name) && m.fit(name, asks[gi], slot.Avoid) {
 					fit = append(fit, name)
 				}
 			}
@@ -217,8 +217,18 @@ func (m *model) check(t *rapid.T, f *scheduler.Fleet, groups []scheduler.Group, 
 			for _, c := range r.Counts {
 				nodes += c.Nodes
 			}
-			if nodes != len(m.nodes) {
-				t.Fatalf("%s: %q counts %d of %d nodes", slot.Key, r.Reason, nodes, len(m.nodes))
+			asked := len(m.nodes)
+			if slot.On != "" {
+				asked = 0
+				if _, known := m.nodes[slot.On]; known {
+					asked = 1
+				}
+				if !strings.HasPrefix(r.Reason, slot.On+": ") {
+					t.Fatalf("%s on %s: %q speaks of others", slot.Key, slot.On, r.Reason)
+				}
+			}
+			if nodes != asked {
+				t.Fatalf("%s: %q counts %d of %d nodes", slot.Key, r.Reason, nodes, asked)
 			}
 		}
 	}
@@ -320,6 +330,9 @@ func TestPlaceAgainstModel(t *testing.T) {
 						g.Slots[i].Key.Epoch = epoch
 						if rapid.IntRange(0, 2).Draw(t, "avoids") == 0 {
 							g.Slots[i].Avoid = rapid.SliceOfN(name, 1, 3).Draw(t, "avoid")
+						}
+						if rapid.IntRange(0, 3).Draw(t, "bound to one") == 0 {
+							g.Slots[i].On = name.Draw(t, "on")
 						}
 					}
 					groups, asks = append(groups, g), append(asks, p)

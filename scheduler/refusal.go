@@ -13,10 +13,11 @@ import (
 // read only.
 type Refusal struct {
 	Key api.ReplicaKey
-	// Reason: "5 nodes: 3 lack 512Mi memory (largest free: 300Mi on n2), 2 unschedulable".
+	// Reason: "5 nodes: 3 lack 512Mi memory (largest free: 300Mi on n2), 2 unschedulable";
+	// of a slot with Slot.On "n3: lacks 512Mi memory (300Mi free of 8Gi)".
 	Reason string
-	// Counts add up to all nodes, the largest first; each node counts for the
-	// first filter that refuses it.
+	// Counts add up to all nodes that were asked, the largest first; each node
+	// counts for the first filter that refuses it.
 	Counts []Count
 }
 
@@ -106,6 +107,23 @@ func Fits(f *Fleet, s *Shape) bool {
 		}
 	}
 	return false
+}
+
+// Unmet says which label or constraint of the shape a node does not meet, as "lacks
+// label disk=ssd"; empty: it meets all of them, or is not known.
+func Unmet(f *Fleet, s *Shape, node string) string {
+	n := f.nodes[node]
+	if n == nil || !n.known || s == nil {
+		return ""
+	}
+	a := ask{shape: s}
+	if item := refuseSelector(&a, n); item >= 0 {
+		return oneSelector(&a, n, item)
+	}
+	if item := refuseConstraints(&a, n); item >= 0 {
+		return oneConstraints(&a, n, item)
+	}
+	return ""
 }
 
 // Explain asks every node, in the order of names, about one more replica of the

@@ -47,20 +47,17 @@ func (p hostPort) String() string {
 	return strconv.Itoa(int(p&^udpBit)) + "/" + string(proto)
 }
 
-// NewShape sums up what a template asks of a node. A request that is missing is
-// taken from the limit; pids are only limited, never requested. A sum that does
-// not fit becomes the largest amount, which no node has.
+// NewShape sums up what a template asks of a node: the ports of what runs as long
+// as the replica, and of each resource what that requests together, or the init
+// container that requests most: those run alone, one after the other. A request that
+// is missing is taken from the limit; pids are only limited, never requested. A sum
+// that does not fit becomes the largest amount, which no node has.
 func NewShape(t api.Template) *Shape {
 	s := &Shape{constraints: make([]api.Constraint, len(t.Constraints)), hostNetwork: t.HostNetwork}
 	sums := map[string]int64{}
-	for _, c := range t.Containers {
-		for name, q := range c.Resources.Requests {
-			sums[name] = addCapped(sums[name], q.Milli())
-		}
-		for name, q := range c.Resources.Limits {
-			if _, ok := c.Resources.Requests[name]; !ok {
-				sums[name] = addCapped(sums[name], q.Milli())
-			}
+	for _, c := range t.LongRunning() {
+		for name, amount := range requestsOf(&c) {
+			sums[name] = addCapped(sums[name], amount)
 		}
 		for _, p := range c.Ports {
 			switch {
@@ -69,6 +66,11 @@ func NewShape(t api.Template) *Shape {
 			case p.Publish != 0 && p.Mode == api.PublishHost:
 				s.ports = append(s.ports, newHostPort(p.Publish, p.Protocol))
 			}
+		}
+	}
+	for _, c := range t.InitContainers {
+		for name, amount := range requestsOf(&c) {
+			sums[name] = max(sums[name], amount)
 		}
 	}
 	for name, amount := range sums {
@@ -91,6 +93,18 @@ func NewShape(t api.Template) *Shape {
 	}
 	s.rule = ruleText(s)
 	return s
+}
+
+// requestsOf gives what a container requests, in thousandths.
+func requestsOf(c *api.Container) map[string]int64 {
+	out := map[string]int64{}
+	for name, q := range c.Resources.Limits {
+		out[name] = q.Milli()
+	}
+	for name, q := range c.Resources.Requests {
+		out[name] = q.Milli()
+	}
+	return out
 }
 
 func newHostPort(number int, protocol api.Protocol) hostPort {
