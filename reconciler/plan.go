@@ -10,8 +10,11 @@ import (
 )
 
 // Plan says what is to be done for a service. The same view and time give the
-// same decision. The view is not changed. Only fences depend on now.
+// same decision. The view is not changed. Only fences and MinReady depend on now.
 func Plan(v View, now time.Time) Decision {
+	if v.Global {
+		return planGlobal(v, now)
+	}
 	p := newPlanner(v, now)
 	p.voidDead()
 	p.removeUnwanted()
@@ -20,7 +23,15 @@ func Plan(v View, now time.Time) Decision {
 	} else {
 		p.withSpares()
 	}
-	return Decision{Actions: p.sorted(), Wake: p.wake(), Waiting: p.waiting()}
+	return Decision{Actions: p.sorted(), Wake: p.wake(), Slots: p.Replicas, Waiting: p.waiting()}
+}
+
+// earlier gives the earlier of two times, of which zero is none.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // withSpares plans the wanted slots of an ordinary service.
@@ -36,6 +47,7 @@ func (p *planner) withSpares() {
 		p.prune(s)
 		p.standIn(s, proven)
 	}
+	p.pruneProtected()
 	p.stopFirst()
 	p.fill()
 	p.startFirst()
@@ -54,6 +66,11 @@ type planner struct {
 	overdue bool    // something is overdue
 	slots   []*slot // slots 0..Replicas-1, filled or not, then higher ones with fillings
 	actions []Action
+
+	// See bounds.go. trial: the wanted revision has never been ready, and there is one
+	// that was rolled out well.
+	bounded, trial bool
+	reach          reach
 }
 
 type slot struct {
@@ -61,6 +78,8 @@ type slot struct {
 	fillings []*Filling // by epoch; void ones are taken out, new ones have epoch 0
 	lost     string     // why its incumbent was voided or given up, in words
 	fence    time.Time  // until when something that is not in it any more may run
+	measured bool       // counted is kept
+	counted  reach
 }
 
 func newPlanner(v View, now time.Time) *planner {
@@ -233,6 +252,7 @@ func (p *planner) act(op Op, f *Filling, why string, args ...any) {
 func (p *planner) remove(f *Filling, why string, args ...any) {
 	p.act(Remove, f, why, args...)
 	f.Stopping = true
+	p.recountAt(f.Key.Slot)
 }
 
 func (p *planner) adopt(f *Filling, why string, args ...any) {
@@ -248,6 +268,7 @@ func (p *planner) create(s *slot, a Action) {
 	p.actions = append(p.actions, a)
 	s.fillings = append(s.fillings, &Filling{Key: a.Key, Revision: a.Revision, Spare: a.Spare,
 		Verdict: api.VerdictHealthy, Phase: api.PhasePending})
+	p.recount(s)
 }
 
 func (p *planner) sorted() []Action {

@@ -30,8 +30,8 @@ type View struct {
 	// MinReady is how long a filling of the wanted revision has to be ready to count
 	// as available.
 	MinReady time.Duration
-	// Global: one filling on each of Nodes, in the slot that is given there. Replicas is
-	// ignored, and there are no spares and no surge.
+	// Global: one filling on each of Nodes, in the slot that is given there, no slot and
+	// no node twice. Replicas is ignored, and there are no spares and no surge.
 	Global bool
 	Nodes  []Seat
 	// Exclusive: a slot may never have two running containers. There are no
@@ -53,8 +53,11 @@ type View struct {
 type Seat struct {
 	Slot int
 	Node string
-	// Closed: what is there stays, but nothing new is placed.
+	// Closed: what is there stays, but nothing new is placed, nor does a rollout come to it.
 	Closed bool
+	// Leave says why what is there is to go and nothing else is to come; empty: it is
+	// to have a filling.
+	Leave string
 }
 
 // Filling is one committed placement and what is known of it.
@@ -161,8 +164,10 @@ type Decision struct {
 	// waits for a fence may be filled, or a filling counts by MinReady. Zero for not
 	// at all.
 	Wake time.Time
-	// Counted is how many slots have a filling of the wanted revision that counts.
-	Counted int
+	// Counted is how many slots have a filling of the wanted revision that counts, of
+	// the Slots that the rollout is to come to: all, but for a closed Seat that has
+	// another revision.
+	Counted, Slots int
 	// Waiting says in words what is still on its way or in the way; empty once
 	// every slot has one ready filling of the wanted revision.
 	Waiting []string
