@@ -74,7 +74,7 @@ func (c *Core) put(a wire.Assignment) {
 			}
 		}
 	} else {
-		r.assigned, r.held, r.spare, r.uid = true, false, a.Spare, a.ServiceUID
+		r.take(a)
 		if a.Revision != r.revision { // no leader does so; if one did, all of it is made anew
 			r.next = &a
 			c.leave(r, fmt.Sprintf("it is assigned as revision %d, no longer %d", a.Revision, r.revision))

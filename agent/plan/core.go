@@ -12,6 +12,8 @@ import (
 type Config struct {
 	// BootID names the node's present life.
 	BootID string
+	// Node is its name, for variables that are taken from it.
+	Node string
 	// Cores is how many the node has; starts keep them busy and no more. Zero
 	// means many.
 	Cores int
@@ -99,6 +101,7 @@ func New(cfg Config) *Core {
 			r := newReplica(a)
 			// Of another life of the node: its epoch may be void meanwhile.
 			r.held = s.BootID != cfg.BootID
+			r.rebooted = r.held
 			c.replicas[a.Key] = r
 			if a.Stopping {
 				r.stopOrdered = true

@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/orchctl/orch/api"
@@ -33,13 +34,14 @@ type Found struct {
 	Why string
 }
 
-// Find looks up a replica's container by name; an empty name means the first.
+// Find looks up a replica's container by name; an empty name means the first of
+// those that it is there for.
 func (c *Core) Find(key api.ReplicaKey, name string) (Found, error) {
 	r := c.replicas[key]
 	if r == nil || r.gone || len(r.runs) == 0 {
 		return Found{}, fmt.Errorf("replica %s is not on this node", key)
 	}
-	x := r.runs[0]
+	x := r.runs[slices.IndexFunc(r.runs, func(x *run) bool { return x.kind == mainRun || x == r.runs[len(r.runs)-1] })]
 	if name != "" {
 		if x = r.find(name); x == nil {
 			var names []string
@@ -50,7 +52,7 @@ func (c *Core) Find(key api.ReplicaKey, name string) (Found, error) {
 		}
 	}
 	cs := x.told()
-	f := Found{Name: x.spec.Name, ContainerID: x.id, Running: x.state == running || x.state == stopping}
+	f := Found{Name: x.spec.Name, ContainerID: x.id, Running: x.lives()}
 	if !f.Running {
 		f.Why = strings.TrimSuffix(strings.TrimSpace(fmt.Sprintf("%s %s: %s", cs.State, cs.Reason, cs.Message)), ":")
 	}

@@ -15,6 +15,8 @@ const (
 	// stopsAtOnceMax: a stop mostly waits for its grace, so many may; the bound
 	// is for memory.
 	stopsAtOnceMax = 256
+	// hooksAtOnceMax: a hook mostly waits, as a stop does.
+	hooksAtOnceMax = 256
 	// removesAtOnceMax: as for starts.
 	removesAtOnceMax = 8
 
@@ -27,6 +29,10 @@ const (
 	// reportEvery is the least time between two reports: fifty replicas that
 	// start together cost a few messages, and nobody sees 20 ms.
 	reportEvery = 20 * time.Millisecond
+	// graceLeast is what a container gets to end in whose replica's grace others have
+	// used up: enough for one that ends when it is told to, as in Kubernetes.
+	graceLeast = 2 * time.Second
+
 	// adoptMax is how long the first report waits for the first answers of
 	// adopted containers' readiness probes, so that a restart of the agent is no
 	// dip of the service. The probes' own timeout is 1 s by default.
@@ -46,4 +52,7 @@ const (
 	// doubles up to fastProbe. Most servers listen within some ten milliseconds,
 	// and a failover waits for the last of them.
 	soonProbe = 10 * time.Millisecond
+	// healthProbe is how often an image's HEALTHCHECK is asked until its first success:
+	// its own interval is half a minute mostly, and a command is no cheap question.
+	healthProbe = time.Second
 )

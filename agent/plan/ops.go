@@ -17,6 +17,7 @@ const (
 	starts
 	stops
 	removes
+	hooks
 	classes
 )
 
@@ -24,7 +25,7 @@ const (
 // for the processor: more of it at once than cores, and one to fill the waits,
 // only makes all of it slower.
 func atOnce(cores int) [classes]int {
-	limits := [classes]int{pulls: pullsAtOnceMax, networks: networksAtOnceMax, starts: startsAtOnceMax, stops: stopsAtOnceMax, removes: removesAtOnceMax}
+	limits := [classes]int{pulls: pullsAtOnceMax, networks: networksAtOnceMax, starts: startsAtOnceMax, stops: stopsAtOnceMax, removes: removesAtOnceMax, hooks: hooksAtOnceMax}
 	if cores > 0 {
 		limits[networks] = min(limits[networks], cores)
 		limits[starts] = min(limits[starts], cores+1)
@@ -121,6 +122,8 @@ func (c *Core) done(ev Done) {
 		c.stopDone(o.run, ev)
 	case o.class == removes:
 		c.removeDone(o.run, ev)
+	case o.class == hooks:
+		c.hookDone(o.run, ev)
 	}
 }
 

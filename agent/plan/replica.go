@@ -14,6 +14,8 @@ type replica struct {
 	key      api.ReplicaKey
 	revision int64
 	template *api.Template
+	images   map[string]string // digests, by reference
+	labels   map[string]string // the service's
 	uid      string
 	spare    bool
 
@@ -21,14 +23,17 @@ type replica struct {
 	stopOrdered bool // the leader wants it stopped
 	going       bool // it is being stopped and cleared away; there is no way back
 	why         string
+	leftAt      time.Time        // when its end began; zero: not yet
 	held        bool             // from another life of the node: waits for a session's word
+	rebooted    bool             // it was: what ended there is no evidence of this life
 	gone        bool             // nothing is left of it
 	next        *wire.Assignment // what it is to be made anew as, once it is gone
 
 	phase     api.Phase
 	startedAt time.Time
 	net       network
-	runs      []*run // as in the template
+	runs      []*run // in the order of their starts
+	stage     int    // that of the runs that may start now; it only rises
 	leftovers []*leftover
 
 	lease     lease     // the last that it was given
@@ -65,13 +70,11 @@ type leftover struct {
 }
 
 func newReplica(a wire.Assignment) *replica {
-	r := &replica{key: a.Key, revision: a.Revision, template: a.Template, uid: a.ServiceUID, spare: a.Spare, assigned: true, phase: api.PhaseAssigned}
+	r := &replica{key: a.Key, revision: a.Revision, template: a.Template, images: a.Images, labels: a.Labels, uid: a.ServiceUID, spare: a.Spare, assigned: true, phase: api.PhaseAssigned}
 	if r.template == nil {
 		r.template = &api.Template{}
 	}
-	for _, spec := range r.template.Containers {
-		r.runs = append(r.runs, &run{r: r, spec: spec, hash: hashOf(spec)})
-	}
+	r.runs = runsOf(r, a.Images)
 	return r
 }
 
@@ -79,7 +82,7 @@ func (r *replica) assignment() wire.Assignment {
 	if r.next != nil {
 		return *r.next
 	}
-	return wire.Assignment{Key: r.key, ServiceUID: r.uid, Revision: r.revision, Template: r.template, Stopping: r.stopOrdered, Spare: r.spare}
+	return wire.Assignment{Key: r.key, ServiceUID: r.uid, Revision: r.revision, Template: r.template, Images: r.images, Labels: r.labels, Stopping: r.stopOrdered, Spare: r.spare}
 }
 
 // advance moves the phase, forwards only.
@@ -165,27 +168,35 @@ func (c *Core) settleWanted(r *replica) {
 	if r.anyRun((*run).wantsStart) {
 		c.wantNetwork(r)
 	}
+	r.climb()
+	if r.over() {
+		c.settleOver(r)
+		return
+	}
 	for _, x := range r.runs {
 		c.settleRun(x)
 	}
-	if len(r.runs) == 0 {
+	r.count()
+}
+
+// count advances to Running when all that is to run as long as the replica was started.
+func (r *replica) count() {
+	if len(r.runs) == 0 || !r.phase.Before(api.PhaseRunning) || r.anyRun(func(x *run) bool { return x.kind != initRun && x.startedAt.IsZero() }) {
 		return
 	}
-	if r.phase.Before(api.PhaseRunning) && !r.anyRun(func(x *run) bool { return x.startedAt.IsZero() }) {
-		r.advance(api.PhaseRunning)
-		for _, x := range r.runs {
-			if x.startedAt.After(r.startedAt) {
-				r.startedAt = x.startedAt
-			}
+	r.advance(api.PhaseRunning)
+	for _, x := range r.runs {
+		if x.startedAt.After(r.startedAt) {
+			r.startedAt = x.startedAt
 		}
-	}
-	if !r.anyRun(func(x *run) bool { return !x.final }) {
-		r.advance(api.PhaseFailed)
 	}
 }
 
 // settleGoing stops what runs, removes what is left, then the network.
 func (c *Core) settleGoing(r *replica) {
+	if r.leftAt.IsZero() {
+		r.leftAt = c.now
+	}
 	c.clearLeftovers(r)
 	busy := len(r.leftovers) > 0
 	for _, x := range r.runs {
@@ -196,7 +207,9 @@ func (c *Core) settleGoing(r *replica) {
 			}
 			c.lookFor(x)
 		case running:
-			c.stopRun(x, r.why, r.why)
+			if r.mayStop(x) {
+				c.stopRun(x, r.why, r.why)
+			}
 		case stopped, ended:
 			c.removeRun(x, r.why)
 		}
@@ -287,7 +300,7 @@ func (c *Core) networkDone(r *replica, ev Done) {
 // doubtNetwork has the network set up again before the next start, where no
 // container lives in it: what a start stumbled over may be the network's loss.
 func (c *Core) doubtNetwork(r *replica) {
-	if r.net.state == netUp && !r.anyRun(func(x *run) bool { return x.state == running || x.state == stopping || x.state == stopped }) {
+	if r.net.state == netUp && !r.anyRun(func(x *run) bool { return x.lives() || x.state == stopped }) {
 		r.net.state = netNone
 	}
 }

@@ -11,8 +11,12 @@ import (
 	"github.com/orchctl/orch/internal/wire"
 )
 
-// reasonNotReady is told of a container that runs while its readiness probe fails.
-const reasonNotReady = "ReadinessFailed"
+// What is told of a container that runs and is not ready: its readiness probe fails;
+// its startup probe has not passed, or its postStart hook has not ended.
+const (
+	reasonNotReady = "ReadinessFailed"
+	reasonStarting = "Starting"
+)
 
 // report says what changed, or everything once per session.
 func (c *Core) report() {
@@ -84,21 +88,33 @@ func (c *Core) orphans() []string {
 	return ids
 }
 
-// told is what the leader is to know of a replica.
+// told is what the leader is to know of a replica. Its Containers are those that run as
+// long as it does, and before them the init container that is its turn: one that has
+// done its work has ended well, and an Exited container tells the leader that its
+// replica has not.
 func (r *replica) told() wire.Report {
 	s := api.ReplicaStatus{Phase: r.phase, IP: r.net.IP, StartedAt: r.startedAt}
 	s.Ready = r.phase == api.PhaseRunning && !r.going
 	for _, x := range r.runs {
 		cs := x.told()
 		s.Restarts += cs.Restarts
+		if x.kind == initRun && (x.done || x.stage != r.stage) {
+			continue
+		}
 		s.Ready = s.Ready && cs.Ready
-		if s.Reason == "" && cs.Reason != "" {
+		if s.Reason == "" && cs.Reason != "" && cs.Reason != api.ReasonInitializing {
 			s.Reason, s.Message = cs.Reason, cs.Message
-			if len(r.runs) > 1 && cs.Message != "" {
+			switch {
+			case x.kind == initRun:
+				s.Message = join(x.title(), cs.Message)
+			case len(r.runs) > 1 && cs.Message != "":
 				s.Message = cs.Name + ": " + cs.Message
 			}
 		}
 		s.Containers = append(s.Containers, cs)
+	}
+	if x := r.current(); x != nil && s.Reason == "" && !r.going && !r.phase.Ended() {
+		s.Reason, s.Message = api.ReasonInitializing, x.does()
 	}
 	if f := r.net.retry.failure; f != nil {
 		s.Reason, s.Message = f.Reason, f.Message
@@ -125,14 +141,9 @@ func (x *run) told() api.ContainerStatus {
 		cs.LastExit = &e
 	}
 	switch {
-	case x.state == running || x.state == stopping || x.state == stopped:
+	case x.lives() || x.state == stopped:
 		cs.State = api.ContainerRunning
-		if x.readiness.message != "" {
-			cs.Reason, cs.Message = reasonNotReady, x.readiness.message
-		}
-		if x.sick != "" {
-			cs.Reason, cs.Message = api.ExitLivenessFailed, x.sick
-		}
+		cs.Reason, cs.Message = x.unready()
 	case x.final || (x.r.going && (x.state == ended || x.lastExit != nil)):
 		cs.State = api.ContainerExited
 		if x.lastExit != nil { // else it was stopped, and nobody told how it ended
@@ -142,6 +153,11 @@ func (x *run) told() api.ContainerStatus {
 		cs.Reason, cs.Message = x.image.retry.failure.Reason, x.image.retry.failure.Message
 	case x.pulling != "":
 		cs.Reason, cs.Message = api.ReasonPulling, x.pulling
+	case x.stage > x.r.stage && x.lastExit == nil:
+		cs.Reason = api.ReasonInitializing
+		if y := x.r.current(); y != nil {
+			cs.Message = "waits for " + y.title()
+		}
 	case x.lastExit == nil && x.waitsForLease():
 		cs.Reason, cs.Message = api.ReasonNoLease, "waits for the leader to give it a lease"
 	case x.lastExit != nil:
@@ -152,11 +168,30 @@ func (x *run) told() api.ContainerStatus {
 			cs.Message = fmt.Sprintf("restarts %s after its end (%s)", wait.Round(time.Millisecond), join(x.lastExit.Reason, x.lastExit.Message))
 		}
 	}
-	if x.r.lost != "" && !x.final {
+	if x.r.lost != "" && !x.final && x.stage <= x.r.stage {
 		cs.Reason, cs.Message = api.ReasonLeaseLost, x.r.lost
 	}
 	if f := x.failing.failure; f != nil {
 		cs.Reason, cs.Message = f.Reason, f.Message
 	}
 	return cs
+}
+
+// unready says in words why a container that runs is not ready; empty: nothing that
+// was told yet keeps it.
+func (x *run) unready() (reason, message string) {
+	switch {
+	case x.sick != "":
+		return x.sickAs, x.sick
+	case x.kind == initRun:
+		return api.ReasonInitializing, "runs"
+	case x.r.going:
+	case x.hook == hookRuns:
+		return reasonStarting, "its postStart hook runs"
+	case x.startup.message != "":
+		return reasonStarting, "startup probe: " + x.startup.message
+	case x.readiness.message != "":
+		return reasonNotReady, x.readiness.message
+	}
+	return "", ""
 }

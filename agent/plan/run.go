@@ -14,8 +14,12 @@ import (
 // container of the runtime at a time.
 type run struct {
 	r    *replica
-	spec api.Container
+	spec api.Container // its image pinned
 	hash string
+
+	kind    kind
+	stage   int
+	nth, of int // among those of its kind
 
 	state     runState
 	op        uint64 // under way; 0: none
@@ -39,13 +43,22 @@ type run struct {
 
 	lastExit  *api.Exit
 	final     bool      // ended, and not to be started again
+	done      bool      // an init container that has done its work
 	endedAt   time.Time // of the last end
 	inRow     int       // ends since the last good run
 	nextStart time.Time // the back-off; zero: at once
-	// sick is the liveness probe's message once it asks for a restart.
-	sick string
+	// sick is why the present container has to be restarted, once its liveness or its
+	// startup probe or its postStart hook asks for that; sickAs is the exit's reason.
+	sick, sickAs string
 
-	readiness, liveness probe
+	hook   hookState
+	hookOp uint64
+	begun  bool      // its startup probe, if it has one, has passed
+	left   bool      // its preStop hook has been run
+	stopBy time.Time // when its grace is over, from its preStop hook on; zero: that was not run
+
+	health                       *Healthcheck // asked in place of probes; nil: the manifest has some, or the image none
+	readiness, liveness, startup probe
 }
 
 type runState int
@@ -54,6 +67,7 @@ const (
 	absent   runState = iota // no container
 	starting                 // StartContainer is out
 	running
+	leaving  // RunHook is out, for preStop
 	stopping // StopContainer is out
 	stopped  // it was stopped; how it ended is not known yet
 	ended    // its process ended, its remains are there
@@ -86,11 +100,19 @@ func (c *Core) settleRun(x *run) {
 		c.startRun(x)
 	case running:
 		c.holdLease(x)
-		if x.sick != "" && x.state == running {
-			c.stopRun(x, api.ExitLivenessFailed, x.sick)
+		if x.state != running {
+			return
 		}
+		if x.sick != "" {
+			c.stopRun(x, x.sickAs, x.sick)
+			return
+		}
+		c.runPostStart(x)
 	case ended:
 		if x.final {
+			return
+		}
+		if x.stage > x.r.stage {
 			return
 		}
 		if c.now.Before(x.nextStart) {
@@ -116,8 +138,8 @@ func (c *Core) startRun(x *run) {
 		c.wantImage(x)
 		return
 	}
-	if r.net.state != netUp || r.leftoverNamed(x.spec.Name) {
-		return
+	if x.stage > r.stage || r.net.state != netUp || r.leftoverNamed(x.spec.Name) {
+		return // what takes long, its image, is fetched meanwhile
 	}
 	if !c.mayStart(r) { // what takes time is ready when it may
 		return
@@ -136,8 +158,11 @@ func (c *Core) startRun(x *run) {
 	if x.lastExit != nil {
 		why = fmt.Sprintf("its last run ended: %s", x.lastExit.Reason)
 	}
-	c.emit(StartContainer{ID: id, Replica: r.key, Revision: r.revision, Incarnation: c.incarnation, Attempt: x.attempt, Container: x.spec,
-		ImageID: x.imageID, Network: r.net.Network, HostNetwork: r.template.HostNetwork, Grace: r.grace(), Hash: x.hash, Lease: r.leaseOf(), Why: why})
+	spec := x.spec
+	spec.Env = c.environment(x)
+	c.emit(StartContainer{ID: id, Replica: r.key, Revision: r.revision, Incarnation: c.incarnation, Attempt: x.attempt, Container: spec,
+		ImageID: x.imageID, Network: r.net.Network, HostNetwork: r.template.HostNetwork, Grace: r.grace(), Hash: x.hash, Sysctls: r.template.Sysctls,
+		Lease: r.leaseOf(), Why: why})
 }
 
 func (c *Core) startDone(x *run, ev Done) {
@@ -186,7 +211,12 @@ func (c *Core) lookFor(x *run) {
 
 // take makes a container of the runtime the run's own.
 func (c *Core) take(x *run, o Container) {
-	x.doubtful = false
+	found := x.adopted && !x.doubtful // of another life of the agent
+	x.hook = hookWanted
+	if found || x.spec.Lifecycle == nil || x.spec.Lifecycle.PostStart == nil {
+		x.hook = hookOK
+	}
+	x.doubtful, x.begun, x.left, x.stopBy, x.health = false, false, false, time.Time{}, x.healthOf(o)
 	x.id, x.attempt, x.startedAt, x.uncertain, x.unguarded, x.sick, x.lapsed = o.ID, o.Attempt, o.StartedAt, o.Uncertain, o.Unguarded, "", ""
 	if x.startedAt.IsZero() {
 		x.startedAt = c.now
@@ -196,19 +226,26 @@ func (c *Core) take(x *run, o Container) {
 	}
 	c.leaveImage(x)
 	c.byID[o.ID] = x
+	before := found && x.r.rebooted && !o.Running // of another life of the node
+	if !before {
+		x.r.reach(x.stage)
+	}
 	if !o.Running {
 		exit := api.Exit{Code: lostCode, Reason: api.ExitError, Message: "how it ended is not known", FinishedAt: c.now}
 		if o.Exit != nil {
 			exit = *o.Exit
 		}
 		c.endRun(x, exit)
+		if before && x.done { // what it has done is lost, as far as it was in memory, or to the network
+			x.final, x.done, x.nextStart = false, false, time.Time{}
+		}
 		return
 	}
 	c.setState(x, running)
 	if n := &x.r.net; n.op == 0 && (n.state == netNone) && o.NetNS != "" {
 		n.state, n.Network = netUp, Network{NetNS: o.NetNS, IP: o.IP}
 	}
-	if !x.r.going {
+	if !x.r.going && x.hook == hookOK {
 		c.startProbes(x)
 	}
 }
@@ -222,6 +259,9 @@ func (c *Core) stopRun(x *run, cause, why string) {
 		x.r.wakeBy(x.failing.at)
 		return
 	}
+	if c.preStop(x, why) {
+		return
+	}
 	id, ok := c.begin(op{class: stops, replica: x.r, run: x})
 	if !ok {
 		return
@@ -229,7 +269,7 @@ func (c *Core) stopRun(x *run, cause, why string) {
 	x.op = id
 	c.setState(x, stopping)
 	c.stopProbes(x)
-	c.emit(StopContainer{ID: id, ContainerID: x.id, Grace: x.r.grace(), Cause: cause, Why: why})
+	c.emit(StopContainer{ID: id, ContainerID: x.id, Signal: x.spec.StopSignal, Grace: x.graceLeft(c.now), Cause: cause, Why: why})
 }
 
 func (c *Core) stopDone(x *run, ev Done) {
@@ -292,7 +332,7 @@ func (c *Core) forgetContainer(x *run) {
 // exited takes the runtime's word that a process ended.
 func (c *Core) exited(ev Exited) {
 	if x := c.byID[ev.ContainerID]; x != nil {
-		if x.state == running || x.state == stopping || x.state == stopped {
+		if x.lives() || x.state == stopped {
 			x.op = 0
 			c.endRun(x, ev.Exit)
 			c.mark(x.r)
@@ -320,7 +360,7 @@ func (c *Core) endRun(x *run, exit api.Exit) {
 	}
 	x.lapsed = ""
 	if x.sick != "" {
-		exit.Reason = api.ExitLivenessFailed
+		exit.Reason = x.sickAs
 		exit.Message = join(x.sick, exit.Message)
 		x.sick = ""
 	}
@@ -340,7 +380,12 @@ func (c *Core) judgeEnd(x *run, exit api.Exit) {
 		return
 	}
 	policy := x.r.template.RestartPolicy
-	failed := exit.Code != 0 || exit.Signal != 0 || exit.OOM || exit.Reason == api.ExitLivenessFailed
+	failed := exit.Code != 0 || exit.Signal != 0 || exit.OOM ||
+		exit.Reason == api.ExitLivenessFailed || exit.Reason == api.ExitStartupFailed || exit.Reason == api.ExitHookFailed
+	if x.kind == initRun && (!failed || x.done) { // its remains are kept: they tell the agent's next life
+		x.final, x.done = true, true
+		return
+	}
 	if policy.Condition == api.RestartNever || (policy.Condition == api.RestartOnFailure && !failed) {
 		x.final = true
 		return
