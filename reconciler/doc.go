@@ -54,6 +54,14 @@
 // An incumbent that is back on a damped node keeps its spare, if that is ready:
 // the node may be gone again in a moment.
 //
+// # Global services
+//
+// A slot of a global service belongs to a node (Seat): nothing stands in for it
+// elsewhere, there is neither surge nor relief, and what is new comes when all is gone
+// that was there. So there is at most one live filling on a node. A seat that is closed
+// (its node takes nothing new) keeps what it has, and the rollout goes on without it; a
+// seat to leave (the node is drained, or not fit any more) is emptied at once.
+//
 // # Exclusive slots
 //
 // A slot of an exclusive service has no spare and no successor beside it. It is

@@ -61,6 +61,9 @@ func newGlobal(v View, now time.Time) *global {
 	}
 	slices.SortFunc(g.seats, func(a, b seat) int { return cmp.Compare(a.number, b.number) })
 	g.Replicas = len(g.seats) // of which the floor is made
+	if g.Recreate {
+		g.MaxUnavailable = len(g.seats)
+	}
 	return g
 }
 

@@ -276,6 +276,7 @@ func TestPlanValues(t *testing.T) {
 			{Op: Void, Key: api.ReplicaKey{Namespace: "default", Service: "web", Slot: 1, Epoch: 9}, Revision: 1, Why: "n2 is dead"},
 			{Op: Create, Key: api.ReplicaKey{Namespace: "default", Service: "web", Slot: 1}, Revision: 1, Why: "web-1@9 is void: n2 is dead"},
 		},
+		Slots:   2,
 		Waiting: []string{"web-0@3 cannot be reached: n1 is suspect"},
 	}
 	if !reflect.DeepEqual(got, want) {
