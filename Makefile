@@ -80,6 +80,10 @@ bench-failover: deps build images ## measure failover, false alarms and partitio
 bench-net: deps build images ## measure the network: virtual IPs, routes, names, what clients lose (about 10 minutes)
 	@$(GO) run ./e2e/bench -book net
 
+.PHONY: bench-rollout
+bench-rollout: deps build images ## measure rollouts: how long, never below the floor, rolled back; what probes cost (about 5 minutes)
+	@$(GO) run ./e2e/bench -book rollout
+
 .PHONY: lint
 lint: ## gofmt, vet, staticcheck
 	@bad=$$(git ls-files '*.go' | xargs gofmt -l); if [ -n "$$bad" ]; then echo "not gofmt-ed:"; echo "$$bad"; exit 1; fi

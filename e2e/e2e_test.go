@@ -22,6 +22,9 @@ var fleet *rig.Fleet
 
 var nodes = []string{"n1", "n2", "n3"}
 
+// shared is a folder of this machine that every node's agent allows replicas to mount.
+var shared string
+
 func TestMain(m *testing.M) {
 	os.Exit(run(m))
 }
@@ -30,7 +33,18 @@ func run(m *testing.M) int {
 	ctx, cancel := context.WithTimeout(context.Background(), 12*time.Minute)
 	defer cancel()
 	var err error
-	fleet, err = rig.Up(ctx, lab.Config{Name: "e2e", Nodes: len(nodes), Capacity: "cpu=64,memory=32Gi"})
+	// Nodes have a /tmp and a /var/lib of their own, but not this.
+	if shared, err = os.MkdirTemp("/var/tmp", "orch-e2e-"); err == nil {
+		defer os.RemoveAll(shared)
+		err = os.Chmod(shared, 0o777) // the web program is nobody
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "make a folder to share:", err)
+		return 1
+	}
+	// The tests end the same node again and again, which is no flapping here.
+	fleet, err = rig.Up(ctx, lab.Config{Name: "e2e", Nodes: len(nodes), Capacity: "cpu=64,memory=32Gi",
+		AgentArgs: []string{"--allow-bind", shared}, Limits: []string{"flap-half-life=1s"}})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "make the fleet:", err)
 		return 1

@@ -33,26 +33,16 @@ func idle(ctx context.Context, b *bench) error {
 		if err != nil {
 			return err
 		}
-		before := map[int]time.Duration{}
-		began := time.Now()
-		for pid := range pids {
-			if before[pid], err = cpuTime(pid); err != nil {
-				return err
-			}
-		}
-		if err := rest(ctx, minute); err != nil {
+		used, err := cpuOver(ctx, pids, minute)
+		if err != nil {
 			return err
 		}
 		for pid, program := range pids {
-			used, err := cpuTime(pid)
-			if err != nil {
-				return err
-			}
 			bytes, err := residentBytes(pid)
 			if err != nil {
 				return err
 			}
-			cpu[program] = append(cpu[program], 100*(used-before[pid]).Seconds()/time.Since(began).Seconds())
+			cpu[program] = append(cpu[program], used[pid])
 			rss[program] = append(rss[program], float64(bytes)/1e6)
 		}
 		return nil
@@ -93,6 +83,29 @@ func (b *bench) daemons(ctx context.Context) (map[int]string, error) {
 	}
 	if len(out) != nodeCount+1 {
 		return nil, fmt.Errorf("%d agents and controllers run, want %d", len(out), nodeCount+1)
+	}
+	return out, nil
+}
+
+// cpuOver gives what each of these processes uses of a core in a time, in percent.
+func cpuOver[T any](ctx context.Context, pids map[int]T, d time.Duration) (map[int]float64, error) {
+	before, out := map[int]time.Duration{}, map[int]float64{}
+	began := time.Now()
+	for pid := range pids {
+		var err error
+		if before[pid], err = cpuTime(pid); err != nil {
+			return nil, err
+		}
+	}
+	if err := rest(ctx, d); err != nil {
+		return nil, err
+	}
+	for pid := range pids {
+		used, err := cpuTime(pid)
+		if err != nil {
+			return nil, err
+		}
+		out[pid] = 100 * (used - before[pid]).Seconds() / time.Since(began).Seconds()
 	}
 	return out, nil
 }

@@ -56,6 +56,9 @@ var measurements = []struct {
 	{"net", "change", netChange},
 	{"net", "lost", netLost},
 	{"net", "nodeloss", netNodeLoss},
+	{"rollout", "rolls", rolls},
+	{"rollout", "rollback", rollsBack},
+	{"rollout", "probes", probed},
 }
 
 // bench is a run: the fleet and where the figures go.
