@@ -235,7 +235,7 @@ func security(t *testing.T) {
 	}
 	contains(t, "a write to a root that is read-only", refusedInside(t, "security-0", "-try-write", "/bin/x"), "read-only file system")
 	plain := orchctl(t, "exec", "security-0", "-c", "plain", "--", "/bin/web", "-cat", "/proc/1/status")
-	contains(t, "the status of a container with the defaults", plain, "Uid:\t65534", "NoNewPrivs:\t1", "Seccomp:\t2", "CapBnd:\t00000000a80425fb")
+	contains(t, "the status of a container with the defaults", plain, "Uid:\t65534", "NoNewPrivs:\t1", "Seccomp:\t2", "CapBnd:\t00000000800405fb")
 }
 
 // privileged containers have everything; here the caller is an admin.
