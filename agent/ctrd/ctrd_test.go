@@ -183,6 +183,7 @@ func TestStop(t *testing.T) {
 		{"with its exit code", "wait=4", 10 * time.Second, "scaled down", 0, api.Exit{Code: 4, Reason: "Killed", Message: "stopped (scaled down); exit code 4"}},
 		{"after grace", "deaf", 300 * time.Millisecond, "scaled down", 300 * time.Millisecond, api.Exit{Code: 137, Signal: 9, Reason: "Killed", Message: "stopped (scaled down); signal 9 (SIGKILL)"}},
 		{"at once", "deaf", 0, "", 0, api.Exit{Code: 137, Signal: 9, Reason: api.ExitSignaled, Message: "ended by signal 9 (SIGKILL)"}},
+		{"startup", "wait=1", 10 * time.Second, api.ExitStartupFailed, 0, api.Exit{Code: 1, Reason: api.ExitStartupFailed, Message: "stopped because its startup probe failed; exit code 1"}},
 		{"liveness", "wait=1", 10 * time.Second, api.ExitLivenessFailed, 0, api.Exit{Code: 1, Reason: api.ExitLivenessFailed, Message: "stopped because its liveness probe failed; exit code 1"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

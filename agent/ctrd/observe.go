@@ -144,6 +144,13 @@ func (r *Runtime) exitOf(id string, labels map[string]string, status uint32, at 
 // endedByWatchdog is why a container was stopped that nobody renewed the lease of.
 const endedByWatchdog = "its lease was over, says its watchdog"
 
+// failedIts are the reasons for a stop that become the exit's.
+var failedIts = map[string]string{
+	api.ExitLivenessFailed: "liveness probe",
+	api.ExitStartupFailed:  "startup probe",
+	api.ExitHookFailed:     "postStart hook",
+}
+
 // judgeExit is exitOf without the reading. The exit code 137 alone is not out
 // of memory: the kernel must have said so.
 func judgeExit(status uint32, at time.Time, mem memoryEvidence, stopWhy string) api.Exit {
@@ -163,8 +170,8 @@ func judgeExit(status uint32, at time.Time, mem memoryEvidence, stopWhy string) 
 	switch {
 	case stopWhy == endedByWatchdog || stopWhy == api.ReasonLeaseLost:
 		e.Reason, e.Message = api.ReasonLeaseLost, "stopped ("+stopWhy+"); "+how
-	case stopWhy == api.ExitLivenessFailed:
-		e.Reason, e.Message = api.ExitLivenessFailed, "stopped because its liveness probe failed; "+how
+	case failedIts[stopWhy] != "":
+		e.Reason, e.Message = stopWhy, "stopped because its "+failedIts[stopWhy]+" failed; "+how
 	case e.Signal == int(unix.SIGKILL) && mem.oomKills > 0:
 		e.OOM, e.Reason = true, api.ExitOutOfMemory
 		e.Message = "killed by the kernel: out of memory" + limit

@@ -65,6 +65,11 @@ func Dial(ctx context.Context, cfg Config) (*Runtime, error) {
 	if !filepath.IsAbs(cfg.CgroupParent) {
 		return nil, fmt.Errorf("dial containerd: cgroup parent is not absolute: %q", cfg.CgroupParent)
 	}
+	for _, dir := range cfg.AllowBind {
+		if !filepath.IsAbs(dir) {
+			return nil, fmt.Errorf("dial containerd: folder for bind mounts is not absolute: %q", dir)
+		}
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}

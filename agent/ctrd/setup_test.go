@@ -121,13 +121,7 @@ address = %q
 	startContainerd()
 	env.r, err = Dial(context.Background(), testConfig())
 	check(err)
-	var archive bytes.Buffer
-	check(tarball.Write(name.MustParseReference(testImage), env.image, &archive))
-	refs, err := env.r.ImportImage(context.Background(), &archive)
-	check(err)
-	if len(refs) != 1 || refs[0] != testImage {
-		panic(fmt.Sprint("imported ", refs))
-	}
+	check(load(testImage, env.image))
 	code := m.Run()
 	left, err := env.r.List(context.Background())
 	if err != nil || len(left) > 0 {
@@ -169,6 +163,7 @@ func testConfig() Config {
 	return Config{
 		Address: env.socket, Namespace: "orchtest", ShimPath: env.shim, LogDir: env.dir + "/logs",
 		StateDir: env.dir + "/files", CgroupParent: env.parent, Incarnation: "inc-1",
+		Node: "n1", AllowBind: []string{env.dir + "/srv/data", env.dir + "/srv/link"},
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
 }
@@ -201,11 +196,20 @@ func pack(program string, cfg v1.Config) (v1.Image, error) {
 			return nil, err
 		}
 	}
-	if err := w.WriteHeader(&tar.Header{Name: "probe", Mode: 0o755, Size: int64(len(b))}); err != nil {
-		return nil, err
-	}
-	if _, err := w.Write(b); err != nil {
-		return nil, err
+	for _, f := range []struct {
+		name string
+		data []byte
+	}{
+		{"probe", b},
+		{"etc/passwd", []byte("root:x:0:0::/:/\napp:x:1000:1000::/:/\n")},
+		{"etc/group", []byte("root:x:0:\napp:x:1000:\nextra:x:2000:app\n")},
+	} {
+		if err := w.WriteHeader(&tar.Header{Name: f.name, Mode: 0o755, Size: int64(len(f.data))}); err != nil {
+			return nil, err
+		}
+		if _, err := w.Write(f.data); err != nil {
+			return nil, err
+		}
 	}
 	if err := w.Close(); err != nil {
 		return nil, err
@@ -228,6 +232,26 @@ func pack(program string, cfg v1.Config) (v1.Image, error) {
 		cf.Architecture = "arm64"
 	}
 	return mutate.ConfigFile(img, cf)
+}
+
+// load brings an image to the node, as an operator's archive does.
+func load(ref string, image v1.Image) error {
+	parsed, err := name.ParseReference(ref)
+	if err != nil {
+		return err
+	}
+	var archive bytes.Buffer
+	if err := tarball.Write(parsed, image, &archive); err != nil {
+		return err
+	}
+	refs, err := env.r.ImportImage(context.Background(), &archive)
+	if err != nil {
+		return err
+	}
+	if len(refs) != 1 || refs[0] != ref {
+		return fmt.Errorf("imported %v", refs)
+	}
+	return nil
 }
 
 var epochs uint64

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/containerd/containerd/v2/contrib/seccomp"
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -33,15 +32,8 @@ const (
 	groupAnnotation = "io.containerd.runc.v2.group"
 )
 
-// capabilities are those that root needs inside ordinary images: to change
-// owners and users, and to bind low ports. No raw sockets, no device nodes.
-var capabilities = []string{
-	"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL",
-	"CAP_NET_BIND_SERVICE", "CAP_SETGID", "CAP_SETUID", "CAP_SETPCAP", "CAP_SETFCAP", "CAP_SYS_CHROOT",
-}
-
 // specOpts turns a ContainerSpec into an OCI spec.
-func (r *Runtime) specOpts(s ContainerSpec, m imageMeta, cgroup string, files []specs.Mount) ([]oci.SpecOpts, error) {
+func (r *Runtime) specOpts(s ContainerSpec, m imageMeta, cgroup string, mounts []specs.Mount) ([]oci.SpecOpts, error) {
 	args := argsOf(s.Container, m)
 	if len(args) == 0 {
 		return nil, fmt.Errorf("neither the service nor image %s says what to run", s.Container.Image)
@@ -60,30 +52,30 @@ func (r *Runtime) specOpts(s ContainerSpec, m imageMeta, cgroup string, files []
 		oci.WithProcessCwd(cwd),
 		oci.WithEnv(envOf(s, m)),
 		oci.WithHostname(hostnameOf(s)),
-		oci.WithCapabilities(capabilities),
-		oci.WithNoNewPrivileges,
 		oci.WithCgroup(cgroup),
 		oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.CgroupNamespace}),
 		oci.WithMounts([]specs.Mount{{ // read-only, so that programs can see their limits
 			Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup",
 			Options: []string{"ro", "nosuid", "noexec", "nodev"},
 		}}),
-		oci.WithMounts(files),
+		oci.WithMounts(mounts),
 		oci.WithRlimit(openFiles()),
 		oci.WithAnnotations(map[string]string{groupAnnotation: s.Replica.ContainerName("")}),
 		withResources(s.Container.Resources),
+		withSysctls(s.Sysctls),
 	}
+	opts = append(opts, ulimits(s.Container.Ulimits)...)
 	switch {
 	case s.HostNetwork:
 		opts = append(opts, oci.WithHostNamespace(specs.NetworkNamespace))
 	case s.NetNS != "":
 		opts = append(opts, oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: s.NetNS}))
 	}
-	if u := m.config.User; u != "" && u != "0" && u != "root" && u != "0:0" {
-		opts = append(opts, oci.WithUser(u), oci.WithAdditionalGIDs(u))
+	security, err := securityOpts(s.Container, m)
+	if err != nil {
+		return nil, err
 	}
-	// Last, as the profile depends on the capabilities.
-	return append(opts, seccomp.WithDefaultProfile()), nil
+	return append(opts, security...), nil
 }
 
 // argsOf follows Kubernetes: a command replaces entrypoint and the image's

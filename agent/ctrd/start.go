@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -89,6 +90,15 @@ func (r *Runtime) create(ctx context.Context, id string, s ContainerSpec) (Obser
 	if err := os.MkdirAll(filepath.Dir(logFile), 0o750); err != nil {
 		return Observed{}, fmt.Errorf("start %s: make log folder: %w", id, err)
 	}
+	mounts, release, err := r.mounts(s.Container)
+	var refused *BindError
+	if errors.As(err, &refused) {
+		return Observed{}, err // its words are all that there is to say
+	}
+	if err != nil {
+		return Observed{}, fmt.Errorf("start %s: %w", id, err)
+	}
+	defer release()
 	files, err := r.writeFiles(id, s)
 	if err != nil {
 		return Observed{}, err
@@ -103,7 +113,7 @@ func (r *Runtime) create(ctx context.Context, id string, s ContainerSpec) (Obser
 		}
 		output = map[string]string{"leased-log": filepath.Join(r.filesOf(id), leasefile.Name)}
 	}
-	opts, err := r.specOpts(s, m, cgroup, files)
+	opts, err := r.specOpts(s, m, cgroup, slices.Concat(mounts, besides(files, mounts)))
 	if err != nil {
 		return Observed{}, startError(id, err)
 	}
@@ -123,8 +133,8 @@ func (r *Runtime) create(ctx context.Context, id string, s ContainerSpec) (Obser
 	}
 	container, err := r.client.NewContainer(ctx, id, parts...)
 	if err != nil {
-		if strings.Contains(err.Error(), "no users found") || strings.Contains(err.Error(), "no groups found") {
-			return Observed{}, startError(id, fmt.Errorf("image's user %q: %w", m.config.User, err))
+		if user := (*badUser)(nil); errors.As(err, &user) {
+			return Observed{}, startError(id, user)
 		}
 		return Observed{}, fmt.Errorf("start %s: create container: %w", id, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -21,11 +22,12 @@ import (
 // retryEvery is the pause before asking again a containerd that broke off.
 const retryEvery = 50 * time.Millisecond
 
-// Stop ends the container: its image's stop signal (else SIGTERM), after grace
-// SIGKILL, and returns when it has ended. A grace of zero kills at once. why
-// goes into the container's Exit; api.ExitLivenessFailed there becomes its
-// reason. A container that is gone or has ended is no error. A restart of
-// containerd meanwhile is waited out as long as ctx allows.
+// Stop ends the container: its stop signal (the manifest's, else its image's, else
+// SIGTERM), after grace SIGKILL, and returns when it has ended. A grace of zero
+// kills at once. why goes into the container's Exit; api.ExitLivenessFailed,
+// ExitStartupFailed and ExitHookFailed there become its reason. A container that is
+// gone or has ended is no error. A restart of containerd meanwhile is waited out as
+// long as ctx allows.
 func (r *Runtime) Stop(ctx context.Context, id string, grace time.Duration, why string) error {
 	ctx = r.in(ctx)
 	kill := time.Now().Add(grace)
@@ -136,19 +138,44 @@ func (r *Runtime) label(ctx context.Context, c containers.Container, key, value 
 	return err
 }
 
-// stopSignal reads the image's stop signal: "SIGQUIT", "QUIT" or "3".
+// stopSignal reads a container's stop signal: "SIGQUIT", "QUIT", "3" or, of an
+// image whose first process is an init system, "SIGRTMIN+3".
 func stopSignal(labels map[string]string) syscall.Signal {
 	s := strings.ToUpper(labels[labelStopSignal])
 	if s == "" {
 		return unix.SIGTERM
 	}
-	for n := syscall.Signal(1); n <= 64; n++ {
+	for _, rt := range []struct {
+		name string
+		base int
+	}{{"RTMIN", realTimeMin}, {"RTMAX", realTimeMax}} {
+		rest, ok := strings.CutPrefix(strings.TrimPrefix(s, "SIG"), rt.name)
+		if !ok {
+			continue
+		}
+		n := 0
+		if rest != "" {
+			var err error
+			if n, err = strconv.Atoi(rest); err != nil {
+				return unix.SIGTERM
+			}
+		}
+		if n += rt.base; n >= realTimeMin && n <= realTimeMax {
+			return syscall.Signal(n)
+		}
+		return unix.SIGTERM
+	}
+	for n := syscall.Signal(1); n <= realTimeMax; n++ {
 		if name := unix.SignalName(n); s == fmt.Sprint(int(n)) || (name != "" && (s == name || "SIG"+s == name)) {
 			return n
 		}
 	}
 	return unix.SIGTERM
 }
+
+// The real-time signals that programs may use, as the C libraries count them: the
+// kernel's first two are their own.
+const realTimeMin, realTimeMax = 34, 64
 
 // Remove deletes the container with its process, snapshot, cgroup and files;
 // its log stays. One that still runs is killed. One that is gone is no error.

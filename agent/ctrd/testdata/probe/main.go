@@ -128,6 +128,37 @@ func main() {
 					fmt.Println(l)
 				}
 			}
+		case "id":
+			groups, _ := os.Getgroups()
+			fmt.Println("uid", os.Getuid(), "gid", os.Getgid(), "groups", groups)
+		case "limit": // of setrlimit, by number
+			n, _ := strconv.Atoi(arg)
+			var l syscall.Rlimit
+			if err := syscall.Getrlimit(n, &l); err != nil {
+				fmt.Println(err)
+			}
+			fmt.Println("limit", n, l.Cur, l.Max)
+		case "size": // of a file system, in bytes
+			var st syscall.Statfs_t
+			if err := syscall.Statfs(arg, &st); err != nil {
+				fmt.Println(err)
+			}
+			fmt.Println("size", st.Blocks*uint64(st.Bsize))
+		case "mounted": // how, at a path
+			b, _ := os.ReadFile("/proc/self/mountinfo")
+			for _, l := range strings.Split(string(b), "\n") {
+				if f := strings.Fields(l); len(f) > 5 && f[4] == arg {
+					fmt.Println(arg, f[5])
+				}
+			}
+		case "device":
+			f, err := os.Open(arg)
+			if err != nil {
+				fmt.Println(err)
+				break
+			}
+			f.Close()
+			fmt.Println("opened", arg)
 		case "serve": // its host name to every connection, for ever
 			l, err := net.Listen("tcp", ":"+arg)
 			if err != nil {
