@@ -45,11 +45,25 @@ func (s *Service) Default() {
 	}
 	noneIfEmpty(&s.Metadata.Labels)
 	noneIfEmpty(&s.Metadata.Annotations)
-	setDefault(&s.Spec.Replicas, DefaultReplicas)
-	surge, unready := defaultRollout(s.Spec.Exclusive)
-	setDefault(&s.Spec.Rollout.MaxSurge, *surge)
-	setDefault(&s.Spec.Rollout.MaxUnavailable, *unready)
+	if s.Spec.Mode != ModeGlobal {
+		setDefault(&s.Spec.Replicas, DefaultReplicas)
+	}
+	s.Spec.fillRollout()
 	s.Spec.Template.Default()
+}
+
+// fillRollout leaves the bounds of a recreate open: they would say nothing there, and
+// who goes back to rolling is to get that one's.
+func (s *ServiceSpec) fillRollout() {
+	r := &s.Rollout
+	if r.Strategy != StrategyRecreate {
+		surge, unready := s.defaultBounds()
+		setDefault(&r.MaxSurge, surge)
+		setDefault(&r.MaxUnavailable, unready)
+	}
+	setDefault(&r.ProgressDeadline, Duration(DefaultProgressDeadline))
+	nilIfEmpty(&r.Canary)
+	setDefault(&r.AutoRollback, true)
 }
 
 // Default fills in what the template leaves out; see Service.Default.
@@ -73,18 +87,30 @@ func (t *Template) Default() {
 		setDefault(&t.LeaseDuration, Duration(DefaultLease))
 	}
 	t.RestartPolicy.fill()
-	for i := range t.Containers {
-		t.Containers[i].fill()
+	noneIfEmpty(&t.Sysctls)
+	nilIfEmpty(&t.InitContainers)
+	nilIfEmpty(&t.Sidecars)
+	for _, list := range [][]Container{t.InitContainers, t.Sidecars, t.Containers} {
+		for i := range list {
+			list[i].fill()
+		}
 	}
 }
 
-// defaultRollout: an exclusive service has no surge, for that would be a second
-// replica in a slot.
-func defaultRollout(exclusive bool) (surge, unready *IntOrPercent) {
-	if exclusive {
-		return Count(0), Count(1)
+// defaultBounds are maxSurge and maxUnavailable where nothing is written. An exclusive
+// service has no surge, for that would be a second replica in a slot; a global one has
+// none, for it has one slot for each node.
+func (s *ServiceSpec) defaultBounds() (surge, unready IntOrPercent) {
+	surge, unready = *Percent(DefaultSurge), *Percent(DefaultUnready)
+	switch {
+	case s.Exclusive:
+		return *Count(0), *Count(1)
+	case s.Mode == ModeGlobal, s.Rollout.Order == OrderStopFirst:
+		surge = *Count(0)
+	case s.Rollout.Order == OrderStartFirst:
+		unready = *Count(0)
 	}
-	return Percent(DefaultSurge), Percent(DefaultUnready)
+	return surge, unready
 }
 
 func (p *RestartPolicy) fill() {
@@ -110,6 +136,65 @@ func (c *Container) fill() {
 	c.Resources.fill()
 	c.ReadinessProbe.fill()
 	c.LivenessProbe.fill()
+	c.StartupProbe.fill()
+	if l := c.Lifecycle; l != nil {
+		l.PostStart.fill()
+		l.PreStop.fill()
+		if l.PostStart == nil && l.PreStop == nil {
+			c.Lifecycle = nil
+		}
+	}
+	c.fillSecurity()
+	c.fillUlimits()
+	nilIfEmpty(&c.Mounts)
+}
+
+// fillSecurity: written out, the usual choices must not make a new revision. What it
+// changes it copies first, as Resources.fill does.
+func (c *Container) fillSecurity() {
+	if c.SecurityContext == nil {
+		return
+	}
+	x := *c.SecurityContext
+	if x.Seccomp == SeccompDefault {
+		x.Seccomp = ""
+	}
+	nilIfEmpty(&x.Capabilities.Add)
+	nilIfEmpty(&x.Capabilities.Drop)
+	if x.usual() {
+		c.SecurityContext = nil
+		return
+	}
+	c.SecurityContext = &x
+}
+
+// usual tells whether the context asks for nothing.
+func (x *SecurityContext) usual() bool {
+	return x.User == "" && x.Group == "" && !x.ReadOnlyRoot && x.Capabilities.Add == nil && x.Capabilities.Drop == nil &&
+		x.Seccomp == "" && !x.AllowPrivilegeEscalation && !x.Privileged
+}
+
+func (c *Container) fillUlimits() {
+	noneIfEmpty(&c.Ulimits)
+	c.Ulimits = maps.Clone(c.Ulimits)
+	for name, u := range c.Ulimits {
+		if u.Hard == 0 {
+			u.Hard = u.Soft
+			c.Ulimits[name] = u
+		}
+	}
+}
+
+func (h *Hook) fill() {
+	if h == nil {
+		return
+	}
+	if h.HTTP != nil && h.HTTP.Path == "" {
+		h.HTTP.Path = "/"
+	}
+	if h.Sleep == nil {
+		setDefault(&h.Timeout, Duration(DefaultHookTimeout))
+	}
 }
 
 // fill copies its maps first: callers share them between revisions.

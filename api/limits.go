@@ -42,6 +42,9 @@ const (
 	MinBackOff       = 10 * time.Millisecond
 	// MaxCanarySteps of a rollout: more than anybody watches.
 	MaxCanarySteps = 20
+	// MinProgressDeadline keeps a slip from failing every rollout before a container
+	// could start.
+	MinProgressDeadline = time.Second
 	// MaxLastOutput in bytes of what a container wrote last: it travels with its
 	// status to the leader, and some of it into events.
 	MaxLastOutput = 1 << 10

@@ -3,6 +3,8 @@ package api
 import (
 	"fmt"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -10,17 +12,19 @@ import (
 // what would be right, to be put behind a field path.
 
 var (
-	dnsLabel   = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
-	labelName  = regexp.MustCompile(`^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$`)
-	envName    = regexp.MustCompile(`^[-._A-Za-z][-._A-Za-z0-9]*$`)
-	hasLetter  = regexp.MustCompile(`[a-z]`)
-	imageHost  = regexp.MustCompile(`^([A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?(\.[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?$`)
-	imagePart  = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*$`)
-	imageTag   = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
-	sha256Hex  = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
-	sha512Hex  = regexp.MustCompile(`^sha512:[0-9a-f]{128}$`)
-	httpPath   = regexp.MustCompile(`^/[!-~]*$`)
-	maxRefName = 255 // characters of an image name, as registries have it
+	dnsLabel  = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
+	labelName = regexp.MustCompile(`^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$`)
+	envName   = regexp.MustCompile(`^[-._A-Za-z][-._A-Za-z0-9]*$`)
+	hasLetter = regexp.MustCompile(`[a-z]`)
+	imageHost = regexp.MustCompile(`^([A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?(\.[A-Za-z0-9]([-A-Za-z0-9]*[A-Za-z0-9])?)*|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?$`)
+	imagePart = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*$`)
+	imageTag  = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
+	sha256Hex = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+	sha512Hex = regexp.MustCompile(`^sha512:[0-9a-f]{128}$`)
+	httpPath  = regexp.MustCompile(`^/[!-~]*$`)
+	// grpcService is a full name of protobuf, or empty.
+	grpcService = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*)?$`)
+	maxRefName  = 255 // characters of an image name, as registries have it
 )
 
 // CheckName tells whether s can name something: a DNS label of at most max
@@ -160,6 +164,32 @@ func imagePathProblem(name string, bad func(string) string) string {
 	}
 	return ""
 }
+
+// fields that a variable can be taken from, but for labels, and as Kubernetes names them.
+var (
+	fields      = []string{FieldName, FieldSlot, FieldEpoch, FieldRevision, FieldService, FieldNamespace, FieldNode, FieldIP}
+	otherFields = map[string]string{"metadata.name": FieldName, "metadata.namespace": FieldNamespace, "spec.nodeName": FieldNode,
+		"status.podIP": FieldIP, "status.hostIP": FieldNode}
+	wantField = "want one of " + strings.Join(fields, ", ") + ", or " + FieldLabels + " with a label's key, such as labels.app"
+)
+
+func fieldProblem(field string) string {
+	if key, ok := strings.CutPrefix(field, FieldLabels); ok {
+		if why := labelKeyProblem(key); why != "" {
+			return "after " + FieldLabels + ": " + why
+		}
+		return ""
+	}
+	if slices.Contains(fields, field) {
+		return ""
+	}
+	if right, ok := otherFields[field]; ok {
+		return fmt.Sprintf("%q is unknown here: write %s", field, right)
+	}
+	return fmt.Sprintf("%q is no field of a replica: %s", clip(field), wantField)
+}
+
+func quoted(s string) string { return strconv.Quote(clip(s)) }
 
 // clip keeps a message on one screen whatever stood in the field.
 func clip(s string) string {

@@ -4,13 +4,15 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 )
 
-// Want gives the number of replicas wanted.
+// Want gives the number of replicas wanted. A global service has as many as there are
+// nodes for it, which only the leader knows: then it means nothing.
 func (s ServiceSpec) Want() int {
 	if s.Replicas == nil {
 		return DefaultReplicas
@@ -18,53 +20,62 @@ func (s ServiceSpec) Want() int {
 	return *s.Replicas
 }
 
-// Surge gives how many replicas above n may exist during a rollout.
+// Surge gives how many replicas above n may exist during a rollout; n is Want, of a
+// global service the number of its nodes.
 func (s ServiceSpec) Surge(n int) int {
-	if s.Exclusive {
+	if s.Exclusive || s.Mode == ModeGlobal || s.Rollout.Strategy == StrategyRecreate {
 		return 0
 	}
-	v := s.Rollout.MaxSurge
-	if v == nil {
-		v, _ = defaultRollout(false)
+	surge, _ := s.defaultBounds()
+	if v := s.Rollout.MaxSurge; v != nil {
+		surge = *v
 	}
-	return max(0, v.Of(n, true))
+	return max(0, surge.Of(n, true))
 }
 
-// Unavailable gives how many of n replicas may be unready during a rollout. It
-// is at most n, and at least 1 where Surge(n) is 0 and n is not: else a share
-// rounded down to nothing would never let a rollout begin.
+// Unavailable gives how many of n replicas may be unready during a rollout: all when
+// it recreates. It is at most n, and at least 1 where Surge(n) is 0 and n is not: else
+// a share rounded down to nothing would never let a rollout begin.
 func (s ServiceSpec) Unavailable(n int) int {
-	v := s.Rollout.MaxUnavailable
-	if v == nil {
-		_, v = defaultRollout(s.Exclusive)
+	if s.Rollout.Strategy == StrategyRecreate {
+		return n
 	}
-	u := max(0, v.Of(n, false))
+	_, unready := s.defaultBounds()
+	if v := s.Rollout.MaxUnavailable; v != nil {
+		unready = *v
+	}
+	u := max(0, unready.Of(n, false))
 	if u == 0 && s.Surge(n) == 0 {
 		u = 1
 	}
 	return min(u, n)
 }
 
-// Requests sums the requests of all containers: what one replica takes of a
-// node. Resources of amount zero are left out. A missing request counts as the
-// limit, as Default would fill it in. A sum that does not fit is MaxQuantity.
-func (t Template) Requests() ResourceList {
+// Requests gives what one replica takes of a node: of each resource the sum over
+// LongRunning, or what the init container asks for that needs most, if that is more;
+// for init containers run one after the other, and before. Resources of amount zero
+// are left out. A missing request counts as the limit, as Default would fill it in. A
+// sum that does not fit is MaxQuantity.
+func (t *Template) Requests() ResourceList {
 	sum := ResourceList{}
-	for _, c := range t.Containers {
-		r := c.Resources
-		r.fill()
-		for name, q := range r.Requests {
-			if q <= 0 {
-				continue
-			}
-			if sum[name] > MaxQuantity-q {
-				sum[name] = MaxQuantity
-				continue
-			}
-			sum[name] += q
+	for _, c := range t.LongRunning() {
+		for name, q := range c.Resources.requested() {
+			sum[name] = min(sum[name], MaxQuantity-q) + q
+		}
+	}
+	for _, c := range t.InitContainers {
+		for name, q := range c.Resources.requested() {
+			sum[name] = max(sum[name], q)
 		}
 	}
 	return sum
+}
+
+// requested gives the requests above zero.
+func (r Resources) requested() ResourceList {
+	r.fill() // r is a copy, and fill copies the maps
+	maps.DeleteFunc(r.Requests, func(_ string, q Quantity) bool { return q <= 0 })
+	return r.Requests
 }
 
 // HostPort is a port on a node's own address.
@@ -79,9 +90,9 @@ func (p HostPort) String() string { return fmt.Sprintf("%d/%s", p.Port, p.Protoc
 // HostPorts gives the node ports that one replica takes for itself, sorted: those in
 // mode host, and with HostNetwork all. What is published on every node is no single
 // replica's.
-func (t Template) HostPorts() []HostPort {
+func (t *Template) HostPorts() []HostPort {
 	var ports []HostPort
-	for _, c := range t.Containers {
+	for _, c := range t.LongRunning() {
 		for _, p := range c.Ports {
 			switch {
 			case t.HostNetwork:

@@ -95,17 +95,14 @@ func (c *checker) labels(path string, labels map[string]string) {
 }
 
 func (c *checker) spec(s *ServiceSpec) {
-	if n := s.Want(); n < 0 {
-		c.add("spec.replicas", "is negative: use 0 to run none")
-	} else if n > MaxReplicas {
-		c.add("spec.replicas", "is %d: at most %d are allowed", n, MaxReplicas)
-	}
+	c.mode(s)
 	if s.Priority < -MaxPriority || s.Priority > MaxPriority {
 		c.add("spec.priority", "is %d: want -%d to %d; 0 is usual, higher is more important", s.Priority, MaxPriority, MaxPriority)
 	}
 	c.rollout(s)
 	c.traffic(s)
 	c.containers(&s.Template)
+	c.sysctls(&s.Template)
 	c.labels("spec.nodeSelector", s.NodeSelector)
 	for i, x := range s.Constraints {
 		c.constraint(at("spec.constraints", i), x)
@@ -113,42 +110,6 @@ func (c *checker) spec(s *ServiceSpec) {
 	c.restart("spec.restartPolicy", s.RestartPolicy)
 	c.duration("spec.terminationGracePeriod", s.TerminationGracePeriod, 0, MaxGrace)
 	c.partition(&s.Template)
-}
-
-func (c *checker) rollout(s *ServiceSpec) {
-	r := s.Rollout
-	c.share("spec.rollout.maxSurge", r.MaxSurge)
-	c.share("spec.rollout.maxUnavailable", r.MaxUnavailable)
-	if s.Exclusive {
-		c.exclusiveRollout(r)
-		return
-	}
-	if r.MaxSurge != nil && r.MaxUnavailable != nil && r.MaxSurge.Value == 0 && r.MaxUnavailable.Value == 0 {
-		c.add("spec.rollout.maxUnavailable", "and maxSurge are both 0: no replica could ever be replaced; set one of them to at least 1")
-	}
-}
-
-// exclusiveRollout: a surge of an exclusive service would be a second replica in
-// a slot, so what was there stops first, and some replica is always missing.
-func (c *checker) exclusiveRollout(r Rollout) {
-	if r.MaxSurge != nil && r.MaxSurge.Value > 0 {
-		c.add("spec.rollout.maxSurge", "is %s, but an exclusive service never runs a slot twice, not even in a rollout: remove this line, or exclusive", r.MaxSurge)
-	}
-	if r.MaxUnavailable != nil && r.MaxUnavailable.Value == 0 {
-		c.add("spec.rollout.maxUnavailable", "is 0, and an exclusive service has no surge: no replica could ever be replaced; set it to at least 1")
-	}
-}
-
-func (c *checker) share(path string, v *IntOrPercent) {
-	switch {
-	case v == nil:
-	case v.Value < 0:
-		c.add(path, "%q is negative: want a count such as 2 or a share such as 25%%", v)
-	case v.Percent && v.Value > 100:
-		c.add(path, "%q is above 100%%: want a share from 0%% to 100%%, or a count", v)
-	case v.Value > MaxReplicas:
-		c.add(path, "is %d: at most %d is allowed", v.Value, MaxReplicas)
-	}
 }
 
 func (c *checker) constraint(path string, x Constraint) {

@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
+	"time"
 )
 
 // taken remembers what may stand only once in a service, and where it stood.
@@ -21,27 +21,45 @@ func (t taken) claim(key, path string) string {
 }
 
 func (c *checker) containers(t *Template) {
-	list := t.Containers
-	if len(list) == 0 {
+	if len(t.Containers) == 0 {
 		c.add("spec.containers", "is required: list at least one container with name and image")
 	}
-	if len(list) > MaxContainers {
-		c.add("spec.containers", "lists %d: at most %d are allowed in one service", len(list), MaxContainers)
+	if n := len(t.InitContainers) + len(t.Sidecars) + len(t.Containers); n > MaxContainers {
+		c.add("spec.containers", "lists %d%s: at most %d are allowed in one service", n, beside(t), MaxContainers)
 	}
 	names, ports := taken{}, taken{}
-	for i := range list {
-		path := at("spec.containers", i)
-		name := list[i].Name
-		if why := nameProblem(name, MaxContainerName); why != "" {
-			c.report(path+".name", why)
-		} else if before := names.claim(name, path+".name"); before != "" {
-			c.add(path+".name", "%q is taken by %s: container names are unique within a service", name, before)
+	for _, list := range []struct {
+		path string
+		of   []Container
+		init bool
+	}{{"spec.initContainers", t.InitContainers, true}, {"spec.sidecars", t.Sidecars, false}, {"spec.containers", t.Containers, false}} {
+		for i := range list.of {
+			path, x := at(list.path, i), &list.of[i]
+			if why := nameProblem(x.Name, MaxContainerName); why != "" {
+				c.report(path+".name", why)
+			} else if before := names.claim(x.Name, path+".name"); before != "" {
+				c.add(path+".name", "%q is taken by %s: container names are unique within a service", x.Name, before)
+			}
+			c.container(path, x)
+			if list.init {
+				c.initOnly(path, x)
+				continue
+			}
+			c.asked(path, x, t.TerminationGracePeriod.Or(DefaultGrace))
+			c.ports(path+".ports", x.Ports, t.HostNetwork, ports)
 		}
-		c.container(path, &list[i])
-		c.ports(path+".ports", list[i].Ports, t.HostNetwork, ports)
 	}
 }
 
+// beside says what else was counted with the containers.
+func beside(t *Template) string {
+	if len(t.InitContainers)+len(t.Sidecars) == 0 {
+		return ""
+	}
+	return " with initContainers and sidecars"
+}
+
+// container checks what all kinds of containers have.
 func (c *checker) container(path string, x *Container) {
 	c.report(path+".image", imageProblem(x.Image))
 	if x.Command != nil {
@@ -56,8 +74,32 @@ func (c *checker) container(path string, x *Container) {
 	}
 	c.noNUL(path+".workingDir", x.WorkingDir)
 	c.resources(path+".resources", x.Resources)
+	c.stopSignal(path+".stopSignal", x.StopSignal)
+	c.security(path+".securityContext", x.SecurityContext)
+	c.ulimits(path+".ulimits", x.Ulimits)
+	c.mounts(path+".mounts", x.Mounts)
+}
+
+// asked checks the probes and hooks of a container that runs as long as its replica.
+func (c *checker) asked(path string, x *Container, grace time.Duration) {
 	c.probe(path+".readinessProbe", x.ReadinessProbe, x.Ports)
 	c.probe(path+".livenessProbe", x.LivenessProbe, x.Ports)
+	c.startup(path+".startupProbe", x.StartupProbe, x.Ports)
+	c.lifecycle(path+".lifecycle", x.Lifecycle, x.Ports, grace)
+}
+
+// initOnly refuses what only a container that goes on running can have.
+func (c *checker) initOnly(path string, x *Container) {
+	const why = "is for containers that go on running, and an init container runs to its end: remove it, or make it one of sidecars"
+	for _, f := range []struct {
+		name string
+		set  bool
+	}{{"ports", len(x.Ports) > 0}, {"readinessProbe", x.ReadinessProbe != nil}, {"livenessProbe", x.LivenessProbe != nil},
+		{"startupProbe", x.StartupProbe != nil}, {"lifecycle", x.Lifecycle != nil}} {
+		if f.set {
+			c.add(path+"."+f.name, why)
+		}
+	}
 }
 
 func (c *checker) command(path string, words []string, remedy string) {
@@ -95,6 +137,16 @@ func (c *checker) env(path string, list []EnvVar) {
 			c.add(here+".name", "%q is set by %s already: remove one of them", clip(v.Name), before)
 		}
 		c.noNUL(here+".value", v.Value)
+		if v.ValueFrom != nil {
+			if v.Value != "" {
+				c.add(here+".valueFrom", "and value are both set: remove one of them")
+			}
+			if f := v.ValueFrom.Field; f == "" {
+				c.add(here+".valueFrom", "has no field: %s", wantField)
+			} else {
+				c.report(here+".valueFrom.field", fieldProblem(f))
+			}
+		}
 	}
 }
 
@@ -147,74 +199,6 @@ func (c *checker) publish(path string, p Port, hostNetwork bool, seen taken) {
 	if before := seen.claim(fmt.Sprintf("host %d/%s", p.Publish, p.Transport()), path); before != "" {
 		c.add(path+".publish", "%d/%s is taken by %s: a replica can have a node's port only once", p.Publish, p.Transport(), before)
 	}
-}
-
-func (c *checker) probe(path string, p *Probe, ports []Port) {
-	if p == nil {
-		return
-	}
-	kinds := 0
-	for _, set := range []bool{p.HTTP != nil, p.TCP != nil, p.Exec != nil} {
-		if set {
-			kinds++
-		}
-	}
-	if kinds != 1 {
-		c.add(path, "has %d of http, tcp and exec: exactly one is needed", kinds)
-	}
-	if p.HTTP != nil {
-		c.portRef(path+".http.port", p.HTTP.Port, ports)
-		if p.HTTP.Path != "" && !httpPath.MatchString(p.HTTP.Path) {
-			c.add(path+".http.path", "%q is not a path: start it with / and write blanks and other than ASCII as %%xx", clip(p.HTTP.Path))
-		}
-	}
-	if p.TCP != nil {
-		c.portRef(path+".tcp.port", p.TCP.Port, ports)
-	}
-	if p.Exec != nil {
-		c.command(path+".exec.command", p.Exec.Command, "name the program to run in the container")
-	}
-	c.duration(path+".initialDelay", p.InitialDelay, 0, MaxDelay)
-	c.duration(path+".interval", p.Interval, MinProbeInterval, MaxDelay)
-	c.duration(path+".timeout", p.Timeout, MinProbeInterval, MaxDelay)
-	c.threshold(path+".failureThreshold", p.FailureThreshold)
-	c.threshold(path+".successThreshold", p.SuccessThreshold)
-}
-
-func (c *checker) threshold(path string, n int) {
-	if n < 0 || n > MaxThreshold {
-		c.add(path, "is %d: want a number from 1 to %d", n, MaxThreshold)
-	}
-}
-
-func (c *checker) portRef(path string, ref PortRef, ports []Port) {
-	if ref == "" {
-		c.add(path, "is required: a port's number, or the name of one of the container's ports")
-		return
-	}
-	if n, err := strconv.Atoi(string(ref)); err == nil {
-		if n < 1 || n > MaxPort {
-			c.add(path, "%d is not a port: want a number from 1 to %d", n, MaxPort)
-		}
-		return
-	}
-	var names []string
-	for _, p := range ports {
-		if p.Name == string(ref) {
-			if p.Transport() != TCP {
-				c.add(path, "%q is a %s port: probes connect by TCP", ref, p.Transport())
-			}
-			return
-		}
-		if p.Name != "" {
-			names = append(names, p.Name)
-		}
-	}
-	if len(names) == 0 {
-		c.add(path, "no port of this container is named %q: give the number, or name a port", clip(string(ref)))
-		return
-	}
-	c.add(path, "no port of this container is named %q: it has %s", clip(string(ref)), strings.Join(names, ", "))
 }
 
 func (c *checker) resources(path string, r Resources) {

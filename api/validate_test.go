@@ -11,21 +11,31 @@ import (
 
 // good is a service with every field set.
 func good() *Service {
-	second := Duration(time.Second)
+	second, mib := Duration(time.Second), Whole(1<<20)
 	return &Service{
 		Metadata: Metadata{Name: "web", Labels: map[string]string{"app": "web", "example.com/tier": ""}},
 		Spec: ServiceSpec{
-			Rollout:         Rollout{MaxSurge: Count(1), MaxUnavailable: Percent(0)},
+			Rollout: Rollout{Strategy: StrategyRolling, Order: OrderStartFirst, MaxSurge: Count(1), MaxUnavailable: Percent(0), MinReady: durationOf(time.Second),
+				ProgressDeadline: durationOf(time.Minute), Canary: []CanaryStep{{Replicas: *Count(1), Pause: durationOf(time.Second)}, {Replicas: *Percent(100)}}, AutoRollback: new(bool)},
 			Priority:        -7,
 			SessionAffinity: AffinityClientIP, TrafficDistribution: PreferSameNode,
 			Template: Template{
+				InitContainers: []Container{{Name: "migrate", Image: "orch.local/web:1.0", Mounts: []Mount{{Path: "/dev/shm", Tmpfs: &Tmpfs{}}}}},
+				Sidecars: []Container{{Name: "proxy", Image: "orch.local/proxy:1.0", Ports: []Port{{Name: "proxy", Port: 9000}},
+					StartupProbe: &Probe{GRPC: &GRPCProbe{Port: "proxy", Service: "shop.v1.Orders"}}}},
+				Sysctls: map[string]string{"kernel.shmmax": "68719476736"},
 				Containers: []Container{{
 					Name: "main", Image: "orch.local/web:1.0", Command: []string{"/web"}, Args: []string{""},
-					Env: []EnvVar{{Name: "A", Value: "1"}}, WorkingDir: "/srv",
-					Ports:          []Port{{Name: "http", Port: 80, Publish: 8080, Mode: PublishHost}},
-					Resources:      Resources{Requests: ResourceList{CPU: 100, "gpus": 1000}, Limits: ResourceList{CPU: 200, Memory: Whole(64 << 20)}},
-					ReadinessProbe: &Probe{HTTP: &HTTPProbe{Port: "http"}, Interval: &second},
-					LivenessProbe:  &Probe{Exec: &ExecProbe{Command: []string{"true"}}},
+					Env: []EnvVar{{Name: "A", Value: "1"}, {Name: "B", ValueFrom: &EnvSource{Field: FieldLabels + "example.com/tier"}}}, WorkingDir: "/srv",
+					Lifecycle:       &Lifecycle{PostStart: &Hook{HTTP: &HTTPProbe{Port: "http"}}, PreStop: &Hook{Sleep: &second}},
+					StopSignal:      "SIGRTMIN+3",
+					SecurityContext: &SecurityContext{User: "www-data", Group: "33", ReadOnlyRoot: true, Capabilities: Capabilities{Drop: []string{"ALL"}, Add: []string{"CAP_NET_RAW"}}, Seccomp: SeccompUnconfined, AllowPrivilegeEscalation: true},
+					Ulimits:         map[string]Ulimit{"nofile": {Soft: 1024}, "core": {Soft: 0, Hard: -1}},
+					Mounts:          []Mount{{Path: "/tmp", Tmpfs: &Tmpfs{Size: &mib}}, {Path: "/data", Bind: "/srv/data", ReadOnly: true}},
+					Ports:           []Port{{Name: "http", Port: 80, Publish: 8080, Mode: PublishHost}},
+					Resources:       Resources{Requests: ResourceList{CPU: 100, "gpus": 1000}, Limits: ResourceList{CPU: 200, Memory: Whole(64 << 20)}},
+					ReadinessProbe:  &Probe{HTTP: &HTTPProbe{Port: "http"}, Interval: &second},
+					LivenessProbe:   &Probe{Exec: &ExecProbe{Command: []string{"true"}}},
 				}, {Name: "two", Image: "busybox"}},
 				OnPartition:   PartitionStop,
 				LeaseDuration: durationOf(30 * time.Second),
@@ -86,7 +96,8 @@ func TestDefault(t *testing.T) {
 // TestDefaultLeases: who uses none of the fields of leases is stored as before
 // there were any, and an explicit keep is no new revision.
 func TestDefaultLeases(t *testing.T) {
-	const usual = `"rollout":{"maxSurge":"25%","maxUnavailable":"25%"},"containers":null`
+	const rolled = `,"progressDeadline":"10m","autoRollback":true},"containers":null`
+	const usual = `"rollout":{"maxSurge":"25%","maxUnavailable":"25%"` + rolled
 	for name, c := range map[string]struct {
 		spec ServiceSpec
 		want string
@@ -95,10 +106,10 @@ func TestDefaultLeases(t *testing.T) {
 		"plain": {ServiceSpec{}, usual, []string{"exclusive", "onPartition", "leaseDuration", "priority"}},
 		"keep":  {ServiceSpec{Template: Template{OnPartition: PartitionKeep}}, usual, []string{"onPartition", "leaseDuration"}},
 		"stop":  {ServiceSpec{Template: Template{OnPartition: PartitionStop}}, usual + `,"restartPolicy":{"condition":"always","backOff":"1s","maxBackOff":"1m","resetAfter":"1m"},"terminationGracePeriod":"10s","onPartition":"stop","leaseDuration":"15s"`, []string{"exclusive"}},
-		"exclusive": {ServiceSpec{Template: Template{Exclusive: true}}, `"rollout":{"maxSurge":0,"maxUnavailable":1},"containers":null,"restartPolicy":{"condition":"always","backOff":"1s","maxBackOff":"1m","resetAfter":"1m"},` +
+		"exclusive": {ServiceSpec{Template: Template{Exclusive: true}}, `"rollout":{"maxSurge":0,"maxUnavailable":1` + rolled + `,"restartPolicy":{"condition":"always","backOff":"1s","maxBackOff":"1m","resetAfter":"1m"},` +
 			`"terminationGracePeriod":"10s","exclusive":true,"onPartition":"stop","leaseDuration":"15s"`, nil},
 		"exclusive, told otherwise": {ServiceSpec{Rollout: Rollout{MaxUnavailable: Percent(50)}, Template: Template{Exclusive: true, LeaseDuration: durationOf(time.Minute)}},
-			`"rollout":{"maxSurge":0,"maxUnavailable":"50%"}`, []string{"15s"}},
+			`"rollout":{"maxSurge":0,"maxUnavailable":"50%",`, []string{"15s"}},
 		"exclusive and keep stay for Validate": {ServiceSpec{Template: Template{Exclusive: true, OnPartition: PartitionKeep}}, `"exclusive":true,"onPartition":"keep"`, nil},
 	} {
 		s := &Service{Spec: c.spec}
@@ -138,6 +149,7 @@ func TestExclusiveRollout(t *testing.T) {
 func TestLeaseRoom(t *testing.T) {
 	bad := func(lease, grace time.Duration) bool {
 		s := good()
+		s.Spec.Containers[0].Lifecycle = nil // whose hook asks for a grace
 		s.Spec.Exclusive, s.Spec.Rollout, s.Spec.LeaseDuration, s.Spec.TerminationGracePeriod = true, Rollout{}, durationOf(lease), durationOf(grace)
 		return Validate(s) != nil
 	}
@@ -171,7 +183,11 @@ func TestDefaultShares(t *testing.T) {
 	s := good()
 	copied := *s
 	copied.Spec.Containers = append([]Container(nil), s.Spec.Containers...)
+	s.Spec.Containers[0].SecurityContext.Seccomp = SeccompDefault
 	copied.Default()
+	if s.Spec.Containers[0].Ulimits["nofile"].Hard != 0 || s.Spec.Containers[0].SecurityContext.Seccomp == "" {
+		t.Error("Default wrote into the other's limits or context")
+	}
 	if _, leaked := s.Spec.Containers[0].Resources.Limits[Pids]; leaked {
 		t.Error("Default wrote into the other's map")
 	}
@@ -189,7 +205,7 @@ func TestValidate(t *testing.T) {
 		"nul in arg":    {func(s *Service) { s.Spec.Containers[0].Args = []string{"a\x00"} }, `spec.containers[0].args[0]: has a NUL character: remove it, for no process can receive it`},
 		"nul in env":    {func(s *Service) { s.Spec.Containers[0].Env[0].Value = "\x00" }, `spec.containers[0].env[0].value: has a NUL character: remove it, for no process can receive it`},
 		"quantity":      {func(s *Service) { s.Spec.Containers[0].Resources.Requests[CPU] = -1 }, `spec.containers[0].resources.requests.cpu: is negative: want 0 or more`},
-		"many":          {func(s *Service) { s.Spec.Containers = make([]Container, 21) }, `spec.containers: lists 21: at most 20 are allowed in one service`},
+		"many":          {func(s *Service) { s.Spec.Containers = make([]Container, 21) }, `spec.containers: lists 23 with initContainers and sidecars: at most 20 are allowed in one service`},
 		"large":         {func(s *Service) { s.Spec.Containers[0].Env[0].Value = strings.Repeat("x", MaxServiceBytes) }, `at most 262144 are allowed; move large values out of env and args`},
 		"long duration": {func(s *Service) { s.Spec.TerminationGracePeriod = durationOf(25 * time.Hour) }, `spec.terminationGracePeriod: 25h is too long: at most 24h is allowed`},
 		"version below": {func(s *Service) { s.Metadata.ResourceVersion = -1 }, `metadata.resourceVersion: is negative`},

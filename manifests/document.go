@@ -97,9 +97,12 @@ func (r *reader) kind(n *yaml.Node) bool {
 	switch kind := n.Value; kind {
 	case api.KindService:
 		return true
-	case api.KindNode, api.KindReplica, api.KindEvent, api.KindEndpoint:
+	case api.KindNode, api.KindReplica, api.KindEvent, api.KindEndpoint, api.KindRevision:
 		return refuse("%s is made by orch itself and cannot be applied", kind)
 	default:
+		if right, ok := otherKinds[kind]; ok {
+			return refuse("%s is not known here: %s", kind, right)
+		}
 		if near := nearest(kind, append(keys(laterKinds), api.KindService)); near != "" {
 			return refuse("%q is unknown; did you mean %q?", clip(kind), near)
 		}
@@ -109,13 +112,11 @@ func (r *reader) kind(n *yaml.Node) bool {
 
 // foreign helps those who come with a manifest of another system.
 func foreign(version, kind string) string {
-	switch kind {
-	case "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Pod":
-		return fmt.Sprintf(`: this is a Kubernetes manifest; a %s is written as kind: Service here, with replicas and containers directly under spec (see manifests/examples/web.yaml)`, kind)
-	case api.KindService:
-		if version == "v1" {
-			return ": a Service here is what runs (replicas and containers), not Kubernetes' load balancer (see manifests/examples/web.yaml)"
-		}
+	if right, ok := otherKinds[kind]; ok {
+		return fmt.Sprintf(`: this is a Kubernetes manifest; for a %s %s, with containers directly under spec (see manifests/examples/web.yaml)`, kind, right)
+	}
+	if kind == api.KindService && version == "v1" {
+		return ": a Service here is what runs (replicas and containers), not Kubernetes' load balancer (see manifests/examples/web.yaml)"
 	}
 	if strings.HasPrefix(version, "orch/") {
 		return ": this version of orch knows only that one"

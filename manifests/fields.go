@@ -53,19 +53,23 @@ func fieldsIn(t reflect.Type) func(yield func(field) bool) {
 }
 
 // homesOf tells where in a service a field of this name stands: "spec.rollout";
-// "" if nowhere.
+// "" if nowhere. Of several the outermost is meant: the service's replicas, not those of
+// a canary's step.
 func homesOf(name string) string {
 	var homes []string
 	walk(reflect.TypeFor[api.Service](), "", func(path string, t reflect.Type) {
-		if _, ok := fieldsOf(t)[name]; ok && path != "status" && !strings.HasPrefix(path, "status.") {
-			if path == "" {
-				path = "the document's top level"
-			}
+		same := strings.HasPrefix(path, "spec.initContainers") || strings.HasPrefix(path, "spec.sidecars") // as spec.containers
+		if _, ok := fieldsOf(t)[name]; ok && !same && path != "status" && !strings.HasPrefix(path, "status.") {
 			homes = append(homes, path)
 		}
 	})
-	if len(homes) > 3 {
+	if len(homes) == 0 || len(homes) > 3 {
 		return "" // such as "name": no help
+	}
+	outermost := slices.MinFunc(homes, func(a, b string) int { return strings.Count(a, ".") - strings.Count(b, ".") })
+	homes = slices.DeleteFunc(homes, func(h string) bool { return strings.Count(h, ".") > strings.Count(outermost, ".") })
+	if i := slices.Index(homes, ""); i >= 0 {
+		homes[i] = "the document's top level"
 	}
 	return strings.Join(homes, " or ")
 }
@@ -75,7 +79,7 @@ func walk(t reflect.Type, path string, f func(path string, t reflect.Type)) {
 	switch {
 	case t.Kind() == reflect.Pointer:
 		walk(t.Elem(), path, f)
-	case t.Kind() == reflect.Slice:
+	case t.Kind() == reflect.Slice, t.Kind() == reflect.Map:
 		walk(t.Elem(), path+"[]", f)
 	case t.Kind() == reflect.Struct && leaves[t].typ == nil:
 		f(path, t)
