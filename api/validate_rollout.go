@@ -22,9 +22,6 @@ func (c *checker) global(s *ServiceSpec) {
 	if s.Replicas != nil {
 		c.add("spec.replicas", "is %d, but a global service has one replica on every node that is fit: remove this line, or mode", *s.Replicas)
 	}
-	if s.Priority != 0 {
-		c.add("spec.priority", "says whose spares come first, and a global service has none: remove this line, or mode")
-	}
 	if s.Exclusive {
 		c.add("spec.exclusive", "and mode: global exclude each other: what may run only once cannot run on every node; remove one of them")
 	}
