@@ -21,6 +21,7 @@ func (p *planner) oneEach() {
 	}
 	p.relieveStopFirst()
 	p.evict()
+	p.pruneProtected()
 	p.stopFirst()
 	p.refill()
 }
@@ -57,7 +58,7 @@ func (f *Filling) unsettled() bool {
 // keepRank is how well a filling would do as the only one of its slot.
 func (p *planner) keepRank(f *Filling) int {
 	rank := 0
-	for _, good := range []bool{f.available(), f.heard(), !f.ended() && !f.suspect(), !f.relieved(), f.Revision == p.Revision, !f.Spare} {
+	for _, good := range []bool{f.available(), p.counts(f), f.heard(), !f.ended() && !f.suspect(), !f.relieved(), f.Revision == p.Revision, !f.Spare} {
 		rank *= 2
 		if good {
 			rank++
@@ -98,7 +99,9 @@ func (p *planner) relieveStopFirst() {
 			if available <= floor || p.unfenceable(s) != nil {
 				continue
 			}
-			available--
+			if p.mature(f) {
+				available--
+			}
 		}
 		p.remove(f, "it is relieved stop-first: %s", f.Relieve)
 		p.actions[len(p.actions)-1].Relief = true
@@ -108,14 +111,15 @@ func (p *planner) relieveStopFirst() {
 // refill creates what slots lack in which nothing can run any more.
 func (p *planner) refill() {
 	for _, s := range p.wanted() {
-		if len(s.live()) > 0 || p.blocked(s) {
+		revision := p.fillRevision(s)
+		if len(s.live()) > 0 || p.blocked(s) || p.waitsForOthers(revision) {
 			continue
 		}
 		why := s.lost
 		if why == "" {
 			why = "the slot is empty"
 		}
-		p.create(s, Action{Revision: p.Revision, Why: why})
+		p.create(s, Action{Revision: revision, Why: why})
 	}
 }
 
@@ -168,6 +172,9 @@ func (p *planner) wake() time.Time {
 	var next time.Time
 	if !p.Exclusive {
 		return next
+	}
+	if p.Recreate {
+		next = p.othersFenced()
 	}
 	for _, s := range p.wanted() {
 		if !p.waitsForFence(s) {

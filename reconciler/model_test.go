@@ -161,9 +161,14 @@ func (w *fleet) report(f *Filling, phase api.Phase, ready bool) {
 	if !f.heard() || f.Phase.Ended() {
 		return
 	}
+	since := f.ReadySince
 	f.Phase, f.Ready, f.ReadySince = phase, ready, time.Time{}
-	if ready {
+	switch {
+	case !ready:
+	case since.IsZero():
 		f.ReadySince = w.now
+	default:
+		f.ReadySince = since
 	}
 	if phase == api.PhaseRunning && (f.FencedAt.IsZero() || !f.Stopping) {
 		w.grant(f)
@@ -200,6 +205,9 @@ func (w *fleet) allReady() {
 // text prints the fillings, one a line.
 func (w *fleet) text() string {
 	var b strings.Builder
+	if v := w.view; v.Held || v.Recreate || v.Stable != 0 || v.MinReady > 0 {
+		fmt.Fprintf(&b, "%d replicas of revision %d, surge %d, unavailable %d, stable %d, held %t at most %d, recreate %t, ready for %s\n", v.Replicas, v.Revision, v.MaxSurge, v.MaxUnavailable, v.Stable, v.Held, v.AtMost, v.Recreate, v.MinReady)
+	}
 	for _, f := range w.view.Fillings {
 		fmt.Fprintf(&b, "%s revision %d on %s (%s) %s", f.name(), f.Revision, f.Node, f.Verdict, f.Phase)
 		for _, x := range []struct {
@@ -223,8 +231,8 @@ func (w *fleet) checkPlan(t checker) Decision {
 	before := w.text()
 	d := Plan(w.view, w.now)
 	later := w.now
-	if !w.view.Exclusive {
-		later = w.now.Add(time.Hour) // only fences depend on time
+	if !w.view.Exclusive && w.view.MinReady == 0 {
+		later = w.now.Add(time.Hour) // only fences and MinReady depend on time
 	}
 	if again := Plan(w.view, later); fmt.Sprintf("%+v", d) != fmt.Sprintf("%+v", again) {
 		t.Fatalf("same view, two plans:\n%+v\n%+v", d, again)
@@ -241,6 +249,9 @@ func (w *fleet) checkPlan(t checker) Decision {
 	if w.view.Exclusive && w.view.MaxUnavailable == 0 {
 		floor-- // there is no surge to do without
 	}
+	if w.recreates() { // what is recreated is away meanwhile
+		floor = 0
+	}
 	if len(is) < len(was) && len(is) < floor && !w.view.Deleting {
 		t.Fatalf("I4: from %d available slots to %d, floor %d\n%s%v", len(was), len(is), floor, before, d.Actions)
 	}
@@ -250,6 +261,7 @@ func (w *fleet) checkPlan(t checker) Decision {
 		t.Fatalf("relief takes a slot's last available filling\n%s%v", before, d.Actions)
 	}
 	w.checkSurplus(t, d, after)
+	w.checkReach(t, d, after)
 	return d
 }
 
@@ -274,6 +286,46 @@ func (w *fleet) checkSurplus(t checker, d Decision, after View) {
 		if is > was && is > surge {
 			t.Fatalf("surplus of %s from %d to %d, surge %d\n%s%v", x.what, was, is, surge, w.text(), d.Actions)
 		}
+	}
+}
+
+// recreates tells whether something of another revision is to go first.
+func (w *fleet) recreates() bool {
+	return w.view.Recreate && slices.ContainsFunc(w.view.Fillings, func(f Filling) bool { return f.Revision != w.view.Revision })
+}
+
+// checkReach checks that a held rollout comes to no further slot, that what is
+// recreated never runs beside what was before, and that Counted is right.
+func (w *fleet) checkReach(t checker, d Decision, after View) {
+	t.Helper()
+	reached := func(v View) map[int]bool {
+		slots := map[int]bool{}
+		for _, f := range v.Fillings {
+			if !f.Stopping && f.Revision == v.Revision && f.Key.Slot < v.Replicas {
+				slots[f.Key.Slot] = true
+			}
+		}
+		return slots
+	}
+	was, is := reached(w.view), reached(after)
+	if v := w.view; v.Held && v.Stable != 0 && v.Stable != v.Revision && !v.Recreate && len(is) > len(was) && len(is) > v.AtMost {
+		t.Fatalf("a rollout that is held at %d came from %d to %d slots\n%s%v", v.AtMost, len(was), len(is), w.text(), d.Actions)
+	}
+	if w.view.Recreate && !w.view.Held && !w.view.Exclusive && slices.ContainsFunc(d.Actions, func(a Action) bool { return a.Op == Create && a.Revision == w.view.Revision }) {
+		for _, f := range after.Fillings {
+			if f.Revision != w.view.Revision {
+				t.Fatalf("something is created beside %s\n%s%v", f.name(), w.text(), d.Actions)
+			}
+		}
+	}
+	counted := map[int]bool{}
+	for _, f := range after.Fillings {
+		if f.Revision == w.view.Revision && w.serves(after, f) && !w.view.Deleting {
+			counted[f.Key.Slot] = true
+		}
+	}
+	if d.Counted != len(counted) {
+		t.Fatalf("Counted %d, want %d\n%s%v", d.Counted, len(counted), w.text(), d.Actions)
 	}
 }
 
@@ -322,18 +374,23 @@ func (w *fleet) mayRun(f Filling, void bool) bool {
 // Wake, and then something.
 func (w *fleet) checkWake(t checker, after View, wake time.Time) {
 	t.Helper()
+	loose := after.MinReady > 0 || after.Recreate
 	creates := func(at time.Time) bool {
-		return slices.ContainsFunc(Plan(after, at).Actions, func(a Action) bool { return a.Op == Create })
+		plan := Plan(after, at)
+		if loose { // what counts then, or is known to be gone, may change nothing, or make something go
+			return len(plan.Actions) > 0
+		}
+		return slices.ContainsFunc(plan.Actions, func(a Action) bool { return a.Op == Create })
 	}
 	before := w.now.Add(time.Hour)
 	if !wake.IsZero() {
 		before = wake.Add(-1)
-		if !wake.After(w.now) || !creates(wake) {
+		if !wake.After(w.now) || !loose && !creates(wake) {
 			t.Fatalf("%s later, at Wake, nothing is created\n%s", wake.Sub(w.now), (&fleet{view: after, now: w.now}).text())
 		}
 	}
 	if creates(before) {
-		t.Fatalf("%s later, before Wake, something is created\n%s", before.Sub(w.now), (&fleet{view: after, now: w.now}).text())
+		t.Fatalf("%s later, before Wake, something is created: %v\n%s", before.Sub(w.now), Plan(after, before).Actions, (&fleet{view: after, now: w.now}).text())
 	}
 }
 
@@ -397,15 +454,22 @@ func (w *fleet) checkIdle(t checker, d Decision) {
 func (w *fleet) serving(v View) map[int]bool {
 	slots := map[int]bool{}
 	for _, f := range v.Fillings {
-		ok := f.Verdict != api.VerdictSuspect && f.Verdict != api.VerdictDead
-		if v.Exclusive && !f.heard() && !w.mayRun(f, false) {
-			ok = false
-		}
-		if f.Key.Slot < v.Replicas && f.Ready && ok && !f.Stopping && f.Phase != api.PhaseFailed && f.Phase != api.PhaseStopped {
+		if w.serves(v, f) {
 			slots[f.Key.Slot] = true
 		}
 	}
 	return slots
+}
+
+func (w *fleet) serves(v View, f Filling) bool {
+	ok := f.Verdict != api.VerdictSuspect && f.Verdict != api.VerdictDead
+	if v.Exclusive && !f.heard() && !w.mayRun(f, false) {
+		ok = false
+	}
+	if f.Revision == v.Revision && w.now.Sub(f.ReadySince) < v.MinReady {
+		ok = false
+	}
+	return f.Key.Slot < v.Replicas && f.Ready && ok && !f.Stopping && f.Phase != api.PhaseFailed && f.Phase != api.PhaseStopped
 }
 
 // surplus counts fillings beyond one a wanted slot, spares apart, and without

@@ -18,12 +18,18 @@ func Plan(v View, now time.Time) Decision {
 	p := newPlanner(v, now)
 	p.voidDead()
 	p.removeUnwanted()
-	if v.Exclusive {
+	p.measure()
+	if p.recreating() {
+		p.stopOthers()
+	}
+	switch {
+	case p.recreating():
+	case v.Exclusive:
 		p.oneEach()
-	} else {
+	default:
 		p.withSpares()
 	}
-	return Decision{Actions: p.sorted(), Wake: p.wake(), Slots: p.Replicas, Waiting: p.waiting()}
+	return Decision{Actions: p.sorted(), Wake: earlier(p.wake(), p.ripens()), Counted: p.counted(), Slots: p.Replicas, Waiting: p.waiting()}
 }
 
 // earlier gives the earlier of two times, of which zero is none.
@@ -45,9 +51,11 @@ func (p *planner) withSpares() {
 	for _, s := range p.wanted() {
 		p.contest(s)
 		p.prune(s)
-		p.standIn(s, proven)
 	}
 	p.pruneProtected()
+	for _, s := range p.wanted() {
+		p.standIn(s, proven)
+	}
 	p.stopFirst()
 	p.fill()
 	p.startFirst()
@@ -165,7 +173,7 @@ func (s *slot) available() bool { return slices.ContainsFunc(s.fillings, (*Filli
 func (p *planner) available() int {
 	n := 0
 	for _, s := range p.wanted() {
-		if s.available() {
+		if p.slotCounts(s) {
 			n++
 		}
 	}

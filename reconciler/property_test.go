@@ -80,7 +80,8 @@ func (w *fleet) disturb(t *rapid.T) {
 		}
 	}
 	switch rapid.SampledFrom([]string{"ready", "ready", "allReady", "unready", "preparing", "fail", "gone", "verdict", "verdict",
-		"revision", "scale", "budget", "refuse", "silence", "exclusive", "time", "time", "renew", "renew", "relieve", "relieve", "well", "impair", "damp", "drain", "undrain"}).Draw(t, "event") {
+		"revision", "scale", "budget", "refuse", "silence", "exclusive", "time", "time", "renew", "renew", "relieve", "relieve", "well", "impair", "damp", "drain", "undrain",
+		"hold", "hold", "stable", "minReady", "recreate"}).Draw(t, "event") {
 	case "ready":
 		filling(func(f *Filling) { w.report(f, api.PhaseRunning, true) })
 	case "allReady":
@@ -133,6 +134,14 @@ func (w *fleet) disturb(t *rapid.T) {
 		w.drain(node(), true)
 	case "undrain":
 		w.drain(node(), false)
+	case "hold":
+		w.view.Held, w.view.AtMost = rapid.Bool().Draw(t, "held"), rapid.IntRange(0, 4).Draw(t, "atMost")
+	case "stable":
+		w.view.Stable = rapid.Int64Range(0, 3).Draw(t, "stable")
+	case "minReady":
+		w.view.MinReady = time.Duration(rapid.IntRange(0, 15).Draw(t, "seconds")) * time.Second
+	case "recreate":
+		w.view.Recreate = rapid.Bool().Draw(t, "recreate")
 	case "damp":
 		w.damp(node(), rapid.Bool().Draw(t, "damped"))
 	}
@@ -147,8 +156,10 @@ func (w *fleet) judgeRandom(t *rapid.T, node string) {
 // comes back or is found dead, or stays without its agent or unable to work, and
 // a last revision replaces what failed for good.
 func (w *fleet) calm(t *rapid.T) {
+	w.view.Held = false
 	comeBack, stay := rapid.Bool().Draw(t, "return"), rapid.Bool().Draw(t, "stay")
 	w.refuse = false
+	w.view.Recreate = w.view.Recreate && !stay // what cannot be told to stop is waited for
 	for i, n := range w.nodes {
 		w.damp(n, false)
 		if !stay || i == 0 {
@@ -176,6 +187,9 @@ func (w *fleet) calm(t *rapid.T) {
 // with the least budget slots take their turns one after the other.
 func (w *fleet) mustConverge(t checker) {
 	rounds := 14 + 4*w.view.Replicas
+	if w.view.MinReady > 0 { // what is new counts after as many
+		rounds *= 1 + int(w.view.MinReady/(lease/3))
+	}
 	for range rounds {
 		w.relieveLasting()
 		w.step(t)
@@ -259,6 +273,9 @@ func TestAnyView(t *testing.T) {
 			return rapid.SampledFrom([]time.Time{{}, {}, w.now.Add(-time.Second), w.now, w.now.Add(lease / 2), w.now.Add(lease)}).Draw(t, "fence")
 		}
 		w.view.Fenced = map[int]time.Time{0: fence(), 1: fence()}
+		w.view.Held, w.view.AtMost = rapid.Bool().Draw(t, "held"), rapid.IntRange(0, 3).Draw(t, "atMost")
+		w.view.Stable, w.view.Recreate = rapid.Int64Range(0, 3).Draw(t, "stable"), rapid.IntRange(0, 3).Draw(t, "recreate") == 0
+		w.view.MinReady = time.Duration(rapid.SampledFrom([]int{0, 0, 5, 12}).Draw(t, "minReady")) * time.Second
 		for _, n := range w.nodes {
 			w.judgeRandom(t, n)
 		}
@@ -272,7 +289,8 @@ func TestAnyView(t *testing.T) {
 				Revision: revision, Node: node, Verdict: w.verdict[node], Leased: w.leased[revision], FencedAt: fence(),
 				Relieve: rapid.SampledFrom([]string{"", "", "it cannot work"}).Draw(t, "relieve"), Overdue: rapid.IntRange(0, 3).Draw(t, "overdue") == 0, Damped: rapid.IntRange(0, 3).Draw(t, "damped") == 0,
 				Phase: rapid.SampledFrom(phases).Draw(t, "phase"), Ready: rapid.Bool().Draw(t, "ready"),
-				Stopping: rapid.IntRange(0, 4).Draw(t, "stopping") == 0, Spare: rapid.IntRange(0, 3).Draw(t, "spare") == 0})
+				ReadySince: rapid.SampledFrom([]time.Time{{}, w.now.Add(-6 * time.Second), w.now}).Draw(t, "readySince"),
+				Stopping:   rapid.IntRange(0, 4).Draw(t, "stopping") == 0, Spare: rapid.IntRange(0, 3).Draw(t, "spare") == 0})
 		}
 		w.apply(Decision{}) // sorts
 		w.step(t)

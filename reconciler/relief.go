@@ -36,7 +36,7 @@ func (p *planner) relieveIdle(s *slot) {
 	i := slices.IndexFunc(s.spares(), func(f *Filling) bool {
 		return f.reported() && !f.relieved() && !f.ended() && !f.Phase.Before(api.PhaseRunning)
 	})
-	if i < 0 || s.available() || !slices.ContainsFunc(s.live(), idle) {
+	if i < 0 || p.slotCounts(s) || !slices.ContainsFunc(s.live(), idle) {
 		return
 	}
 	w := s.spares()[i]
@@ -69,11 +69,11 @@ func (p *planner) evict() {
 			if !f.Overdue || !f.known() || f.ended() || p.unfenceable(s) != nil {
 				continue
 			}
-			last := f.available() && !slices.ContainsFunc(s.live(), func(x *Filling) bool { return x != f && !x.Stopping && x.available() })
+			last := f.available() && !slices.ContainsFunc(s.live(), func(x *Filling) bool { return x != f && p.counts(x) })
 			if last && available <= floor {
 				continue
 			}
-			if last {
+			if last && p.mature(f) {
 				available--
 			}
 			p.remove(f, "%s was to be empty by now: %d of %d slots are available without it, %d must stay", f.Node, available, p.Replicas, floor)
@@ -84,15 +84,16 @@ func (p *planner) evict() {
 	}
 }
 
-// reliever is what may go on alone in the slot: an incumbent that serves, else a
-// spare, of the wanted revision if there is one.
+// reliever is what may go on alone in the slot: an incumbent that serves, and counts
+// as available, else a spare, of the wanted revision if there is one.
 func (p *planner) reliever(s *slot) *Filling {
-	if i := slices.IndexFunc(s.incumbents(), (*Filling).serving); i >= 0 {
+	serving := func(f *Filling) bool { return f.serving() && p.mature(f) }
+	if i := slices.IndexFunc(s.incumbents(), serving); i >= 0 {
 		return s.incumbents()[i]
 	}
 	var best *Filling
 	for _, f := range s.spares() {
-		if f.serving() && (best == nil || f.Revision == p.Revision && best.Revision != p.Revision) {
+		if serving(f) && (best == nil || f.Revision == p.Revision && best.Revision != p.Revision) {
 			best = f
 		}
 	}

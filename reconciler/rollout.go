@@ -25,6 +25,9 @@ func (p *planner) prune(s *slot) {
 		return
 	}
 	if keep := firstServing(p.current(s)); keep != nil {
+		if keep = p.firstCounting(s); keep == nil {
+			return // not for long enough; until then what is there stays
+		}
 		for _, f := range s.live() {
 			switch {
 			case f == keep || !f.heard():
@@ -38,6 +41,11 @@ func (p *planner) prune(s *slot) {
 	}
 	p.pruneEnded(s)
 	p.pruneOld(s)
+}
+
+// firstCounting is firstServing of those that count as available.
+func (p *planner) firstCounting(s *slot) *Filling {
+	return firstServing(s.filter(func(f *Filling) bool { return !f.Stopping && f.Revision == p.Revision && p.mature(f) }))
 }
 
 // firstServing is the oldest filling that is surely ready, one that is not to be
@@ -71,7 +79,7 @@ func (p *planner) pruneOld(s *slot) {
 	keep := firstServing(p.old(s))
 	for _, f := range p.old(s) {
 		switch {
-		case f == keep || !f.known() && !f.over():
+		case f == keep || !f.known() && !f.over() || !f.ready() && p.protected(f):
 		case f.ended():
 			p.remove(f, "revision %d has ended and revision %d is wanted", f.Revision, p.Revision)
 		case !f.ready():
@@ -100,7 +108,7 @@ func (p *planner) stopFirst() {
 		if available <= floor {
 			return
 		}
-		if !p.rollable(s) || p.unfenceable(s) != nil {
+		if !p.rollable(s) || !p.slotCounts(s) || p.unfenceable(s) != nil || !p.mayEmpty(s) {
 			continue
 		}
 		for _, f := range s.live() {
@@ -116,7 +124,8 @@ func (p *planner) stopFirst() {
 func (p *planner) fill() {
 	surge := p.surge()
 	for _, s := range p.wanted() {
-		if len(s.live()) > 0 {
+		revision := p.fillRevision(s)
+		if len(s.live()) > 0 || p.waitsForOthers(revision) {
 			continue
 		}
 		if s.occupants() > 0 {
@@ -129,7 +138,7 @@ func (p *planner) fill() {
 		if why == "" {
 			why = "the slot is empty"
 		}
-		p.create(s, Action{Revision: p.Revision, Why: why})
+		p.create(s, Action{Revision: revision, Why: why})
 	}
 }
 
@@ -140,7 +149,7 @@ func (p *planner) startFirst() {
 		if surge >= p.MaxSurge {
 			return
 		}
-		if !p.rollable(s) {
+		if !p.rollable(s) || !p.mayReach(s) {
 			continue
 		}
 		f := s.live()[0]

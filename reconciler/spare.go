@@ -78,10 +78,15 @@ func (p *planner) contest(s *slot) {
 		}
 		p.adopt(w, "the incumbent %s on %s goes", incumbents[0].name(), incumbents[0].Node)
 	}
-	i := slices.IndexFunc(s.incumbents(), (*Filling).serving)
+	i := slices.IndexFunc(s.incumbents(), func(f *Filling) bool { return f.serving() && p.mature(f) })
+	if i < 0 {
+		i = slices.IndexFunc(s.incumbents(), (*Filling).serving)
+	}
 	for _, f := range s.spares() {
 		switch {
 		case !f.heard() && !f.relieved() || p.staysBeside(s, f):
+		case i >= 0 && !p.mature(s.incumbents()[i]) && p.counts(f):
+			// It has to be ready for longer, to take over what the spare does.
 		case i >= 0:
 			p.remove(f, "incumbent on %s is back and ready", s.incumbents()[i].Node)
 		case (f.ended() || f.reported() && f.Final && !f.ready()) && allReported(incumbents):
@@ -115,7 +120,7 @@ func (p *planner) successor(incumbents, spares []*Filling) *Filling {
 	var best *Filling
 	for _, f := range spares {
 		wanted := f.Revision == p.Revision
-		if !f.reported() || !f.ready() || anyReady && (anyWanted || !wanted) {
+		if !f.reported() || !f.ready() || anyReady && (anyWanted || !wanted || !p.mature(f)) {
 			continue
 		}
 		if best == nil || wanted && best.Revision != p.Revision {
@@ -138,7 +143,8 @@ func allReported(fs []*Filling) bool {
 // revision as soon as the incumbent's own is no better, or if there is no other
 // slot that could prove it.
 func (p *planner) spareRevision(s *slot, proven bool) int64 {
-	if proven {
+	held := !p.mayReach(s)
+	if proven && !held {
 		return p.Revision
 	}
 	fs := s.incumbents()
@@ -147,7 +153,10 @@ func (p *planner) spareRevision(s *slot, proven bool) int64 {
 		own, ready = fs[i].Revision, true
 	}
 	ended := slices.ContainsFunc(s.spares(), func(f *Filling) bool { return f.ended() && f.Revision == own })
-	if !allSuspect(fs) && (!ready || ended || p.Replicas == 1) {
+	switch {
+	case p.other() && own != p.Revision && !ready:
+		return p.Stable
+	case !held && !allSuspect(fs) && (!ready || ended || p.Replicas == 1):
 		return p.Revision
 	}
 	return own

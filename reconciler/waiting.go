@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/orchctl/orch/api"
 )
@@ -14,7 +15,7 @@ const waitingMax = 20 // lines, one more says how many were left out
 // that the plan is applied. What the plan creates is left to the one who places it.
 func (p *planner) waiting() []string {
 	var lines []string
-	turns := 0
+	turns, held := 0, 0
 	for _, s := range p.slots {
 		for _, f := range s.fillings {
 			if line := p.obstacle(s, f); line != "" {
@@ -24,8 +25,12 @@ func (p *planner) waiting() []string {
 		if line := p.fenceLine(s); line != "" {
 			lines = append(lines, line)
 		}
-		if s.number < p.Replicas && p.rollable(s) {
+		switch {
+		case s.number >= p.Replicas || !p.rollable(s):
+		case p.mayReach(s):
 			turns++
+		default:
+			held++
 		}
 	}
 	if turns > 0 {
@@ -34,6 +39,9 @@ func (p *planner) waiting() []string {
 			surge = ""
 		}
 		lines = append(lines, fmt.Sprintf("slots that wait for their turn: %d (available %d, at least %d%s)", turns, p.available(), p.floor(), surge))
+	}
+	if held > 0 {
+		lines = append(lines, fmt.Sprintf("slots that keep their revision for now: %d (revision %d is in %d, at most %d)", held, p.Revision, p.reach.reached, p.AtMost))
 	}
 	if more := len(lines) - waitingMax; more > 0 {
 		lines = append(lines[:waitingMax:waitingMax], fmt.Sprintf("and %d more", more))
@@ -60,6 +68,8 @@ func (p *planner) obstacle(s *slot, f *Filling) string {
 		return fmt.Sprintf("%s has ended (%s) on %s%s", f.name(), f.Phase, f.Node, unheard(f))
 	case !f.ready():
 		return fmt.Sprintf("%s is not ready on %s%s", f.name(), f.Node, unheard(f))
+	case !f.Stopping && !p.mature(f):
+		return fmt.Sprintf("%s is ready on %s, and counts from %s", f.name(), f.Node, f.ReadySince.Add(p.MinReady+time.Second-1).UTC().Format("15:04:05Z"))
 	case f.Spare && p.staysBeside(s, f):
 		return fmt.Sprintf("%s stays beside the incumbent, whose node comes and goes", f.name())
 	case !f.heard() && !settled:
