@@ -192,8 +192,13 @@ func orMost(n int64, most uint64) uint64 {
 	return uint64(n)
 }
 
-// mostOpenFiles is what the kernel takes at most; "unlimited" it refuses here.
+// mostOpenFiles is what "no limit" of open files comes to: the kernel has one for
+// them always, and who may not raise limits has its own.
 func mostOpenFiles() uint64 {
+	caps, err := cap.Current()
+	if err != nil || !slices.Contains(caps, "CAP_SYS_RESOURCE") {
+		return openFiles().Hard
+	}
 	b, err := os.ReadFile("/proc/sys/fs/nr_open")
 	if err == nil {
 		if n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64); err == nil {
