@@ -89,7 +89,8 @@ func (c *Core) accept(s *service, outcome, by string) {
 		c.returnVIP(before)
 	}
 	c.event(s.key.Namespace, api.KindService, s.key.Name, api.EventNormal, map[string]string{"created": "Created", "configured": "Configured"}[outcome],
-		fmt.Sprintf("revision %d, %d replicas, by %s", s.obj.Status.Revision, s.obj.Spec.Want(), orElse(by, "unknown")))
+		fmt.Sprintf("revision %d, %s, by %s", s.obj.Status.Revision, s.size(), orElse(by, "unknown")))
+	c.noteGlobal(s)
 	c.pruneRevisions(s)
 	c.claimPorts(s)
 	c.tellService(s)
@@ -208,6 +209,8 @@ func (c *Core) scale(ev Scale) {
 		err = fmt.Errorf("service %s: %w", ev.Key, ErrNotFound)
 	case s.deleting():
 		err = fmt.Errorf("service %s is being deleted: %w", ev.Key, ErrBusy)
+	case s.global():
+		err = fmt.Errorf("scale service %s to %d: %w: it is global and has %s", ev.Key, ev.Replicas, ErrInvalid, s.size())
 	case ev.Replicas < 0:
 		err = fmt.Errorf("scale service %s to %d: %w: want 0 or more", ev.Key, ev.Replicas, ErrInvalid)
 	case ev.Current >= 0 && s.obj.Spec.Want() != ev.Current:

@@ -90,17 +90,25 @@ func (a amounts) minus(b amounts) amounts { return amounts{a.cpu - b.cpu, a.memo
 
 func amountsOf(l api.ResourceList) amounts { return amounts{l[api.CPU].Milli(), l[api.Memory].Milli()} }
 
-// requested sums what a template's containers ask for, as the scheduler does.
+// requested is what a replica asks for, as the scheduler has it: of each resource what
+// runs on asks for together, or the init container that asks for most.
 func requested(t *api.Template) amounts {
-	var sum amounts
-	for _, ct := range t.Containers {
-		of := func(name string) int64 {
+	of := func(ct *api.Container) amounts {
+		one := func(name string) int64 {
 			if q, ok := ct.Resources.Requests[name]; ok {
 				return q.Milli()
 			}
 			return ct.Resources.Limits[name].Milli()
 		}
-		sum = sum.plus(amounts{of(api.CPU), of(api.Memory)})
+		return amounts{one(api.CPU), one(api.Memory)}
+	}
+	var sum amounts
+	for _, ct := range t.LongRunning() {
+		sum = sum.plus(of(&ct))
+	}
+	for _, ct := range t.InitContainers {
+		alone := of(&ct)
+		sum = amounts{max(sum.cpu, alone.cpu), max(sum.memory, alone.memory)}
 	}
 	return sum
 }
@@ -177,10 +185,10 @@ func (c *Core) byImportance(plans []planned) {
 
 // serving counts the service's slots that serve, of how many.
 func (c *Core) serving(s *service) (ready, want int) {
-	want = s.obj.Spec.Want()
+	want = s.want()
 	last := -1
 	for _, f := range s.fillings { // sorted by slot
-		if v := c.verdictOf(f); f.key.Slot != last && f.key.Slot < want && f.status.Ready && !f.stopping && v != api.VerdictSuspect && v != api.VerdictDead {
+		if v := c.verdictOf(f); f.key.Slot != last && s.wants(f.key.Slot) && f.status.Ready && !f.stopping && v != api.VerdictSuspect && v != api.VerdictDead {
 			last = f.key.Slot
 			ready++
 		}
@@ -205,7 +213,7 @@ type admission struct {
 // to wait for a budget; those are put into words.
 func (a *admission) admit(p planned) []reconciler.Action {
 	s, b := p.s, a.c.budgets
-	perService := shareOf(b.SparesShare, s.obj.Spec.Want(), b.SparesMin)
+	perService := shareOf(b.SparesShare, s.want(), b.SparesMin)
 	inFleet := shareOf(b.SparesFleetShare, len(a.c.fillings), b.SparesFleetMin)
 	var out []reconciler.Action
 	var ofService, ofFleet, ofRoom int

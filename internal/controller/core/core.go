@@ -65,6 +65,7 @@ type Core struct {
 	dirty   map[api.Key]bool // to be planned by the next Turn
 	blocked map[api.Key]bool // hold replicas that found no node; see roomMade
 	wakes   map[api.Key]time.Time
+	globals map[api.Key]bool // services whose slots belong to nodes
 
 	counters, written counters
 	batches           []*batch
@@ -113,7 +114,7 @@ func New(cfg Config) *Core {
 	return &Core{
 		cfg: cfg, services: map[api.Key]*service{}, nodes: map[string]*node{}, fillings: map[api.ReplicaKey]*filling{},
 		fleet: scheduler.NewFleet(), live: liveness.New(cfg.Liveness), history: newHistory(cfg.EventHistory),
-		dirty: map[api.Key]bool{}, blocked: map[api.Key]bool{}, wakes: map[api.Key]time.Time{},
+		dirty: map[api.Key]bool{}, blocked: map[api.Key]bool{}, wakes: map[api.Key]time.Time{}, globals: map[api.Key]bool{},
 		back: map[string]bool{}, fresh: map[string]bool{}, ends: newEndpoints(), view: newView(),
 		addresses: newAddresses(), claims: newClaims(),
 		unknown: map[string]bool{}, requests: newRequests(), tally: tally{of: map[api.Verdict]int{}},

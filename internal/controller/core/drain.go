@@ -228,7 +228,7 @@ func (c *Core) drainWait(s *service, f *filling) string {
 	case slices.ContainsFunc(s.inSlot(slot), stopping):
 		return "waits until another of its slot is gone"
 	case c.overdue(c.nodes[f.node]):
-		return fmt.Sprintf("stays: %s keeps at least %d available", s.key.Name, max(0, s.obj.Spec.Want()-s.obj.Spec.Unavailable(s.obj.Spec.Want())))
+		return fmt.Sprintf("stays: %s keeps at least %d available", s.key.Name, max(0, s.want()-s.obj.Spec.Unavailable(s.want())))
 	}
 	return "waits for its turn"
 }

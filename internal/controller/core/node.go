@@ -136,6 +136,7 @@ func (c *Core) sessionOpened(ev SessionOpened) {
 		c.putNode(n)
 	}
 	c.fleet.SetNode(n.forScheduler())
+	c.reseat()
 	c.view.touchNode(n)
 	c.roomMade()
 	c.sendStanding(n)
@@ -371,6 +372,7 @@ func (c *Core) removeNode(n *node, by string) error {
 	c.fleet.RemoveNode(n.name)
 	delete(c.nodes, n.name)
 	c.byName = nil
+	c.reseat()
 	c.returnSubnet(n)
 	delete(c.reliefs.ailing, n.name)
 	delete(c.reliefs.drains, n.name)

@@ -89,7 +89,7 @@ func (c *Core) planService(s *service, wake time.Time) []reconciler.Action {
 		switch {
 		case unheard && !c.harmless(s, a):
 			held = true
-		case a.Op == reconciler.Create && !a.Spare && len(c.unknown) > 0:
+		case a.Op == reconciler.Create && !a.Spare && a.On == "" && len(c.unknown) > 0:
 			// The first agents to return would get everything.
 			held, c.blocked[s.key] = true, true
 		case a.Op == reconciler.Create && a.Relief && c.frozen.on:
@@ -125,7 +125,7 @@ func (s *service) groups(creates []reconciler.Action) []scheduler.Group {
 			g = &scheduler.Group{Service: s.key, Shape: s.revisions[a.Revision].shape}
 			byRevision[a.Revision] = g
 		}
-		g.Slots = append(g.Slots, scheduler.Slot{Key: a.Key, Avoid: a.Avoid})
+		g.Slots = append(g.Slots, scheduler.Slot{Key: a.Key, Avoid: a.Avoid, On: a.On})
 	}
 	var groups []scheduler.Group
 	for _, n := range slices.Sorted(maps.Keys(byRevision)) {
@@ -170,12 +170,13 @@ func (c *Core) carryOut(s *service, f *filling, a reconciler.Action) {
 // stop has a filling go; its agent is told by another, see handOver.
 func (c *Core) stop(f *filling, why string) {
 	f.stopping, f.why = true, why
+	c.services[f.key.ServiceKey()].seats.settled = false
 	c.write(store.Put(placementKey(f.key), f.record()))
 }
 
 // noteRemoval counts what is removed because of a node's verdict.
 func (c *Core) noteRemoval(s *service, f *filling, a reconciler.Action) {
-	if f == nil || s.deleting() || f.key.Slot >= s.obj.Spec.Want() {
+	if f == nil || s.deleting() || !s.wants(f.key.Slot) {
 		return
 	}
 	beside := func(spare bool) bool {
@@ -267,13 +268,15 @@ func (c *Core) refuse(s *service, r scheduler.Refusal, a reconciler.Action) {
 
 // viewOf gives the reconciler what it needs of a service.
 func (c *Core) viewOf(s *service) reconciler.View {
-	n := s.obj.Spec.Want()
+	c.seat(s)
+	n := s.want()
 	v := reconciler.View{Service: s.key, Deleting: s.deleting(), Replicas: n, Revision: s.obj.Status.Revision,
-		MaxSurge: s.obj.Spec.Surge(n), MaxUnavailable: s.obj.Spec.Unavailable(n), Exclusive: s.exclusive()}
+		MaxSurge: s.obj.Spec.Surge(n), MaxUnavailable: s.obj.Spec.Unavailable(n), Exclusive: s.exclusive(),
+		Global: s.global(), Nodes: s.seats.of}
 	for _, f := range s.fillings {
 		x := reconciler.Filling{Key: f.key, Revision: f.revision, Node: f.node, Verdict: c.verdictOf(f),
 			Phase: f.status.Phase, Ready: f.status.Ready && !c.spent(f), ReadySince: f.readySince, Stopping: f.stopping, Spare: f.spare, Relieve: f.relieve,
-			Final: slices.ContainsFunc(f.status.Containers, func(x api.ContainerStatus) bool { return x.State == api.ContainerExited })}
+			Final: s.revisions[f.revision].final(f.status)}
 		if n := c.nodes[f.node]; n != nil {
 			x.Damped = n.damped()
 			if x.Relieve == "" && s.reliefs[f.key.Slot] != nil {
@@ -340,7 +343,7 @@ func (c *Core) harmless(s *service, a reconciler.Action) bool {
 	case reconciler.Create:
 		return !slices.ContainsFunc(s.fillings, func(f *filling) bool { return f.key.Slot == a.Key.Slot && !f.stopping }) || a.Spare
 	case reconciler.Remove:
-		if s.deleting() || a.Key.Slot >= s.obj.Spec.Want() {
+		if s.deleting() || !s.wants(a.Key.Slot) {
 			return true
 		}
 		// What relieves it is heard and serves; what it itself does was last heard of

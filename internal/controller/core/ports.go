@@ -33,9 +33,15 @@ type claim struct {
 
 func claimsOf(t *api.Template) []claim {
 	var out []claim
-	for i, ct := range t.Containers {
+	for i, ct := range t.LongRunning() {
+		list := "containers"
+		if i < len(t.Sidecars) {
+			list = "sidecars"
+		} else {
+			i -= len(t.Sidecars)
+		}
 		for j, p := range ct.Ports {
-			field := fmt.Sprintf("containers[%d].ports[%d].", i, j)
+			field := fmt.Sprintf("%s[%d].ports[%d].", list, i, j)
 			switch {
 			case p.Publish != 0: // with the node's network, that is the same number
 				out = append(out, claim{portOf(p.Publish, p.Protocol), p.Mode != api.PublishHost, field + "publish"})

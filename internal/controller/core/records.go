@@ -109,6 +109,7 @@ func (c *Core) Load(kvs []store.KV, rev int64) error {
 			}
 		}
 		c.unsettle(s.key)
+		c.noteGlobal(s)
 		c.markDirty(s)
 	}
 	return nil

@@ -212,11 +212,11 @@ func (c *Core) underRelief(but []planned) int {
 }
 
 // relievable tells whether a replica of a node that ails or is drained is to be
-// replaced: it is wanted, nothing in its slot is about to go, and it is not being
-// relieved yet. A spare or a successor in the slot is what it is replaced by. Where
+// replaced: it is wanted, and not on that very node, nothing in its slot is about to go,
+// and it is not being relieved yet. A spare or a successor in the slot is what it is replaced by. Where
 // the agent of an exclusive one is lost its lease ends by itself.
 func (c *Core) relievable(s *service, f *filling) bool {
-	if f.stopping || f.void || f.status.Phase.Ended() || s.reliefs[f.key.Slot] != nil || s.deleting() || f.key.Slot >= s.obj.Spec.Want() {
+	if f.stopping || f.void || f.status.Phase.Ended() || s.reliefs[f.key.Slot] != nil || s.deleting() || s.global() || !s.wants(f.key.Slot) {
 		return false
 	}
 	if slices.ContainsFunc(s.inSlot(f.key.Slot), func(x *filling) bool { return x.stopping && x.relieve == "" }) {
@@ -271,7 +271,7 @@ func (c *Core) beginRelief(s *service, f *filling, kind reliefKind, why string) 
 // the spare is removed as after any return.
 func (c *Core) settleReliefs(s *service) {
 	for _, slot := range slices.Sorted(maps.Keys(s.reliefs)) {
-		if r := s.reliefs[slot]; s.deleting() || slot >= s.obj.Spec.Want() || !c.underWay(s, r) {
+		if r := s.reliefs[slot]; s.deleting() || s.global() || !s.wants(slot) || !c.underWay(s, r) {
 			c.endRelief(s, slot)
 		}
 	}

@@ -23,6 +23,7 @@ type service struct {
 	refusedBefore map[int]refusal // of the plan before, so that news can be told from what lasts
 	waiting       []string        // what a rollout waits for, in words
 
+	seats      seats           // of a global one
 	exclusives int             // fillings of a revision that is exclusive
 	reliefs    map[int]*relief // under way, by slot; nil: none is
 	placeless  bool            // nowhere to go for what is exclusive and to be relieved, as last looked
@@ -40,6 +41,14 @@ type revision struct {
 	ports []api.Port
 	// requested by all containers.
 	requested amounts
+}
+
+// final tells whether a container that is to run as long as the replica has ended for
+// good: then that will never be ready.
+func (r *revision) final(s api.ReplicaStatus) bool {
+	return slices.ContainsFunc(s.Containers, func(x api.ContainerStatus) bool {
+		return x.State == api.ContainerExited && !slices.ContainsFunc(r.Template.InitContainers, func(i api.Container) bool { return i.Name == x.Name })
+	})
 }
 
 // refusal is a replica that wants a node and found none.
@@ -62,7 +71,7 @@ type filling struct {
 	why        string
 	placedAt   time.Time
 
-	// From the revision: the ports of all containers, whether they are its node's,
+	// From the revision: the ports of all containers that run on, whether they are its node's,
 	// whether it is exclusive, and its lease; 0: it needs none.
 	ports       []api.Port
 	hostNetwork bool
@@ -114,7 +123,7 @@ func (s *service) newest() *revision { return s.revisions[s.obj.Status.Revision]
 
 func (s *service) addRevision(r *api.Revision) {
 	rev := &revision{Revision: *r, shape: scheduler.NewShape(r.Template), requested: requested(&r.Template)}
-	for _, ct := range r.Template.Containers {
+	for _, ct := range r.Template.LongRunning() {
 		rev.ports = append(rev.ports, ct.Ports...)
 	}
 	s.revisions[r.Number] = rev
@@ -133,6 +142,7 @@ func (s *service) inSlot(slot int) []*filling {
 func (s *service) insert(f *filling) {
 	i, _ := slices.BinarySearchFunc(s.fillings, f, func(a, b *filling) int { return compareReplicas(a.key, b.key) })
 	s.fillings = slices.Insert(s.fillings, i, f)
+	s.seats.settled = false
 }
 
 // index makes a filling known to everything that looks things up by it.
@@ -169,6 +179,7 @@ func (c *Core) lose(s *service, f *filling, why string) {
 // drop forgets a filling whose record goes.
 func (c *Core) drop(s *service, f *filling) {
 	s.fillings = slices.DeleteFunc(s.fillings, func(x *filling) bool { return x == f })
+	s.seats.settled = false
 	delete(c.fillings, f.key)
 	if n := c.nodes[f.node]; n != nil {
 		delete(n.fillings, f.key)
@@ -229,6 +240,7 @@ func (c *Core) removeIfDone(s *service) bool {
 	delete(c.dirty, s.key)
 	delete(c.blocked, s.key)
 	delete(c.wakes, s.key)
+	delete(c.globals, s.key)
 	c.forgetBudgets(s)
 	c.event(s.key.Namespace, api.KindService, s.key.Name, api.EventNormal, "Deleted", "every replica is gone")
 	c.view.forget(s)

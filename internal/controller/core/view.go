@@ -240,6 +240,7 @@ func (c *Core) verdictWords(f *filling, v api.Verdict) string {
 
 func (c *Core) publicService(s *service) *api.Service {
 	out := s.obj
+	c.seat(s)
 	st := api.ServiceStatus{Revision: s.obj.Status.Revision, VIP: s.obj.Status.VIP}
 	ready, updatedReady := map[int]bool{}, map[int]bool{}
 	for _, f := range s.fillings {
@@ -251,12 +252,15 @@ func (c *Core) publicService(s *service) *api.Service {
 		if updated {
 			st.Updated++
 		}
-		if e, ok := c.ends.live[f.key]; ok && !e.Degraded && f.key.Slot < s.obj.Spec.Want() {
+		if e, ok := c.ends.live[f.key]; ok && !e.Degraded && s.wants(f.key.Slot) {
 			ready[f.key.Slot] = true
 			updatedReady[f.key.Slot] = updatedReady[f.key.Slot] || updated
 		}
 	}
 	st.Ready = len(ready)
+	if s.global() {
+		st.Replicas = s.want() // those that are to be: the manifest does not say how many
+	}
 	for _, ok := range updatedReady {
 		if ok {
 			st.UpdatedReady++
