@@ -34,7 +34,7 @@ type Exec func(ctx context.Context, command []string) (code int, output string, 
 // Target is what is asked, and how often.
 type Target struct {
 	Probe api.Probe
-	// IP is the replica's, Port the number for HTTP and TCP.
+	// IP is the replica's, Port the number for HTTP, TCP and GRPC.
 	IP   string
 	Port int
 	// Exec is needed for a command only.
@@ -92,6 +92,8 @@ func Try(ctx context.Context, t Target) (ok, asked bool, message string) {
 		err = tryHTTP(ctx, t)
 	case t.Probe.TCP != nil:
 		err = tryTCP(ctx, t)
+	case t.Probe.GRPC != nil:
+		err = tryGRPC(ctx, t)
 	case t.Probe.Exec != nil:
 		err = tryExec(ctx, t)
 	default:
@@ -152,11 +154,8 @@ func tryExec(ctx context.Context, t Target) error {
 		return err
 	}
 	if code != 0 {
-		if len(output) > messageMax {
-			output = output[:messageMax] + "..."
-		}
-		if output = strings.TrimSpace(output); output != "" {
-			output = ": " + strings.ToValidUTF8(output, "?")
+		if output = strings.TrimSpace(short(output)); output != "" {
+			output = ": " + output
 		}
 		return fmt.Errorf("%s: exit code %d%s", t.Probe.Exec.Command[0], code, output)
 	}
@@ -168,7 +167,7 @@ func tryExec(ctx context.Context, t Target) error {
 func inWords(err error, ctx context.Context, t Target) string {
 	var timeout net.Error
 	switch {
-	case errors.Is(ctx.Err(), context.DeadlineExceeded) || (errors.As(err, &timeout) && timeout.Timeout()):
+	case errors.Is(ctx.Err(), context.DeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) || (errors.As(err, &timeout) && timeout.Timeout()):
 		if t.Probe.Exec != nil {
 			return fmt.Sprintf("%s: no end within %s", t.Probe.Exec.Command[0], t.Timeout)
 		}
