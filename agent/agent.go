@@ -35,6 +35,8 @@ type Runtime interface {
 	Ping(ctx context.Context) error
 	List(ctx context.Context) ([]ctrd.Observed, error)
 	Events(ctx context.Context) <-chan ctrd.Event
+	// Resolve gives the digest that an image reference means now.
+	Resolve(ctx context.Context, ref string) (digest string, err error)
 	EnsureImage(ctx context.Context, ref string, progress func(string)) (ctrd.ImageInfo, error)
 	ImportImage(ctx context.Context, r io.Reader) ([]string, error)
 	Start(ctx context.Context, s ctrd.ContainerSpec) (ctrd.Observed, error)
@@ -148,7 +150,7 @@ func Run(ctx context.Context, cfg Config) error {
 		// to start them without a session.
 		cfg.Logger.Warn("cannot read the last assignment: nothing is started before a session", "err", err)
 	}
-	d := newDriver(cfg, plan.New(plan.Config{BootID: cfg.Host.BootID, Cores: runtime.NumCPU(), Saved: saved, Endpoints: cfg.Traffic.Known()}))
+	d := newDriver(cfg, plan.New(plan.Config{BootID: cfg.Host.BootID, Node: cfg.Name, Cores: runtime.NumCPU(), Saved: saved, Endpoints: cfg.Traffic.Known()}))
 	d.gossip = &gossiper{cfg: cfg}
 	d.session = session.New(session.Config{
 		Controllers: cfg.Controllers, Credentials: cfg.Credentials, Hello: d.hello, SelfCheck: d.check.state,

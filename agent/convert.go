@@ -29,6 +29,8 @@ func failure(err error, other string) *plan.Failure {
 		f.Reason, f.Exit = api.ExitStartFailed, &exit
 	case errors.Is(err, ctrd.ErrLeaseOver):
 		f.Reason = api.ReasonLeaseLost
+	case errors.Is(err, ctrd.ErrBindRefused):
+		f.Reason = api.ReasonBindRefused
 	case errors.Is(err, ctrd.ErrImageMissing):
 		f.Reason = api.ReasonImageMissing
 	case errors.Is(err, ctrd.ErrImageError):
@@ -38,14 +40,18 @@ func failure(err error, other string) *plan.Failure {
 }
 
 func containerOf(o ctrd.Observed) plan.Container {
-	return plan.Container{ID: o.ID, Replica: o.Replica, Name: o.Container, Revision: o.Revision, Incarnation: o.Incarnation, Attempt: o.Attempt,
+	c := plan.Container{ID: o.ID, Replica: o.Replica, Name: o.Container, Revision: o.Revision, Incarnation: o.Incarnation, Attempt: o.Attempt,
 		Hash: o.SpecHash, ImageID: o.ImageID, NetNS: o.NetNS, IP: o.IP, Grace: o.Grace, Running: o.Running, Uncertain: o.Uncertain,
 		StartedAt: o.StartedAt, Exit: o.Exit}
+	if h := o.Healthcheck; h != nil {
+		c.Healthcheck = &plan.Healthcheck{Probe: h.Probe, StartPeriod: h.StartPeriod}
+	}
+	return c
 }
 
 func specOf(e plan.StartContainer, cfg Config) ctrd.ContainerSpec {
 	s := ctrd.ContainerSpec{Replica: e.Replica, Revision: e.Revision, Incarnation: e.Incarnation, Attempt: e.Attempt, Container: e.Container,
-		ImageID: e.ImageID, NetNS: e.Network.NetNS, HostNetwork: e.HostNetwork, IP: e.Network.IP, Env: environment(e, cfg), Grace: e.Grace, SpecHash: e.Hash}
+		ImageID: e.ImageID, NetNS: e.Network.NetNS, HostNetwork: e.HostNetwork, IP: e.Network.IP, Env: environment(e, cfg), Grace: e.Grace, SpecHash: e.Hash, Sysctls: e.Sysctls}
 	// A replica has a namespace of its own, unless it has its node's network.
 	s.HostNetwork = e.Network.NetNS == ""
 	files := cfg.Network.Files(e.Replica)

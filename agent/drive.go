@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -45,7 +46,7 @@ type driver struct {
 	// standing tells the kernel's side where the node stands.
 	standing *standing
 
-	inbox   chan any      // plan.Event, connected, or func() to run beside the plan
+	inbox   chan any      // plan.Event, connected, ended, or func() to run beside the plan
 	stopped chan struct{} // nobody reads the inbox any more
 	gen     uint64        // the session that reports go to; the loop's own
 	timer   *time.Timer
@@ -57,6 +58,7 @@ type driver struct {
 
 	work   sync.WaitGroup
 	probes map[probeKey]context.CancelFunc
+	owners map[string]owner // of containers, by id; the loop's own
 }
 
 type probeKey struct {
@@ -68,7 +70,7 @@ type probeKey struct {
 type connected struct{ gen uint64 }
 
 func newDriver(cfg Config, core *plan.Core) *driver {
-	d := &driver{cfg: cfg, core: core, inbox: make(chan any, inboxMax), stopped: make(chan struct{}), probes: map[probeKey]context.CancelFunc{}, leases: leases{writing: map[string]*plan.Lease{}},
+	d := &driver{cfg: cfg, core: core, inbox: make(chan any, inboxMax), stopped: make(chan struct{}), probes: map[probeKey]context.CancelFunc{}, owners: map[string]owner{}, leases: leases{writing: map[string]*plan.Lease{}},
 		check: newSelfCheck(cfg), saver: newSaver(cfg), standing: newStanding(cfg)}
 	d.storeRevision.Store(core.StoreRevision())
 	return d
@@ -101,8 +103,15 @@ func (d *driver) handle(ctx context.Context, ev any) {
 	case plan.Disconnected:
 		d.cfg.Traffic.Connected(false)
 		d.step(ctx, ev)
+	case plan.Observed:
+		for _, c := range ev.Containers {
+			d.owners[c.ID] = owner{c.Replica, c.Name}
+		}
+		d.step(ctx, ev)
 	case plan.Event:
 		d.step(ctx, ev)
+	case ended:
+		d.ended(ctx, ev)
 	case wire.Grant:
 		d.granted(ctx, ev)
 	case connected:
@@ -167,8 +176,10 @@ func (d *driver) do(ctx context.Context, e plan.Effect) {
 			delete(d.probes, key)
 		}
 	case plan.ForgetReplica:
+		maps.DeleteFunc(d.owners, func(_ string, o owner) bool { return o.replica == e.Replica })
 		d.work.Go(func() { forgetLogs(d.cfg.LogDir, e.Replica, d.cfg.Logger) })
 	default:
+		d.own(e)
 		d.cfg.Logger.Debug("do", "effect", describe(e))
 		d.work.Go(func() {
 			began := time.Now()
@@ -229,6 +240,8 @@ func (d *driver) carryOut(ctx context.Context, e plan.Effect) plan.Event {
 		ctx, cancel := context.WithTimeout(ctx, e.Grace+stopSlack)
 		defer cancel()
 		return plan.Done{ID: e.ID, Failure: failure(d.cfg.Runtime.Stop(ctx, e.ContainerID, e.Grace, e.Cause), reasonStopError)}
+	case plan.RunHook:
+		return d.runHook(ctx, e)
 	case plan.RemoveContainer:
 		ctx, cancel := context.WithTimeout(ctx, removeMax)
 		defer cancel()
@@ -249,6 +262,11 @@ func (d *driver) observe(ctx context.Context, e plan.Observe) plan.Event {
 	for _, o := range list {
 		c := containerOf(o)
 		c.Unguarded = !d.guarded(ctx, o)
+		if c.Exit != nil {
+			exit := *c.Exit
+			exit.Output = d.output(o.ID, owner{o.Replica, o.Container})
+			c.Exit = &exit
+		}
 		ev.Containers = append(ev.Containers, c)
 	}
 	return ev
@@ -259,7 +277,7 @@ func (d *driver) watchRuntime(ctx context.Context) error {
 	for ev := range d.cfg.Runtime.Events(ctx) {
 		switch ev := ev.(type) {
 		case ctrd.Exited:
-			d.tell(ctx, plan.Exited{ContainerID: ev.ID, Exit: ev.Exit})
+			d.tell(ctx, ended{ev.ID, ev.Exit})
 		case ctrd.Reconnected:
 			d.tell(ctx, plan.RuntimeBack{})
 		case ctrd.OOM:

@@ -22,20 +22,25 @@ func (d *driver) startProbe(ctx context.Context, e plan.StartProbe) {
 	ctx, cancel := context.WithCancel(ctx)
 	d.probes[key] = cancel
 	target := probes.Target{Probe: e.Probe, IP: e.IP, Port: e.Port, First: e.First, Soon: e.Soon, Until: e.Until, Interval: e.Interval, Timeout: e.Timeout,
-		Exec: func(ctx context.Context, command []string) (int, string, error) {
-			var out head
-			code, err := d.cfg.Runtime.Exec(ctx, e.ContainerID, ctrd.ExecSpec{Args: command, Stdout: &out, Stderr: &out})
-			if errors.Is(err, ctrd.ErrAway) {
-				err = fmt.Errorf("%w: %w", probes.ErrUnasked, err)
-			}
-			return code, out.String(), err
-		}}
+		Exec: d.execIn(e.ContainerID)}
 	d.work.Go(func() {
 		defer cancel()
 		probes.Run(ctx, target, func(ok bool, message string) {
 			d.tell(ctx, plan.Probed{ContainerID: e.ContainerID, Kind: e.Kind, OK: ok, Message: message})
 		})
 	})
+}
+
+// execIn runs commands in a container.
+func (d *driver) execIn(id string) probes.Exec {
+	return func(ctx context.Context, command []string) (int, string, error) {
+		var out head
+		code, err := d.cfg.Runtime.Exec(ctx, id, ctrd.ExecSpec{Args: command, Stdout: &out, Stderr: &out})
+		if errors.Is(err, ctrd.ErrAway) {
+			err = fmt.Errorf("%w: %w", probes.ErrUnasked, err)
+		}
+		return code, out.String(), err
+	}
 }
 
 // head keeps the beginning of what is written to it. Standard output and error

@@ -24,8 +24,8 @@ import (
 // resizesMax is how many sizes of a terminal may wait; older ones are of no use.
 const resizesMax = 4
 
-// Relay implements session.Handler: it serves logs, exec, images, port-forwards and
-// checks of the network.
+// Relay implements session.Handler: it serves logs, exec, images, what their names mean,
+// port-forwards and checks of the network.
 func (d *driver) Relay(ctx context.Context, open *orchv1.OpenRelay, r session.Relay) {
 	var end *orchv1.End
 	switch req := open.GetRequest().(type) {
@@ -39,6 +39,8 @@ func (d *driver) Relay(ctx context.Context, open *orchv1.OpenRelay, r session.Re
 		end = d.relayForward(ctx, req.PortForward, r)
 	case *orchv1.OpenRelay_NetCheck:
 		end = d.relayNetCheck(ctx, req.NetCheck, r)
+	case *orchv1.OpenRelay_Resolve:
+		end = d.relayResolve(ctx, req.Resolve, r)
 	default:
 		end = &orchv1.End{ExitCode: -1, Error: "this node's agent does not know what was asked: it may be older than the controller"}
 	}
@@ -177,7 +179,7 @@ func feedExec(r session.Relay, feed *io.PipeWriter, resizes chan ctrd.Size) {
 	}
 }
 
-// frameWriter sends what two goroutines write.
+// frameWriter sends what several goroutines write.
 type frameWriter struct {
 	mu sync.Mutex
 	r  session.Relay
@@ -190,10 +192,14 @@ type streamWriter struct {
 
 func (w *frameWriter) stream(wrap func([]byte) *orchv1.Frame) io.Writer { return streamWriter{w, wrap} }
 
+func (w *frameWriter) send(f *orchv1.Frame) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.r.Send(f)
+}
+
 func (s streamWriter) Write(p []byte) (int, error) {
-	s.w.mu.Lock()
-	defer s.w.mu.Unlock()
-	if err := s.w.r.Send(s.wrap(slices.Clone(p))); err != nil {
+	if err := s.w.send(s.wrap(slices.Clone(p))); err != nil {
 		return 0, err
 	}
 	return len(p), nil

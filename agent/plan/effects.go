@@ -63,7 +63,8 @@ type (
 		ContainerID string
 		Lease       Lease
 	}
-	// RunHook carries out a container's hook, for Timeout at most.
+	// RunHook carries out a container's hook, for Timeout at most. Patient: where nothing
+	// listens yet, as right after a start, it waits.
 	RunHook struct {
 		ID          uint64
 		ContainerID string
@@ -72,18 +73,18 @@ type (
 		// Port is the number for HTTP.
 		Port    int
 		Timeout time.Duration
+		Patient bool
 		Why     string
 	}
-	// StopContainer ends a container: Signal, after Grace SIGKILL. Cause goes
-	// into its exit: api.ExitLivenessFailed, or words.
+	// StopContainer ends a container: the stop signal with which it was made, after
+	// Grace SIGKILL. Cause goes into its exit: api.ExitLivenessFailed,
+	// api.ExitStartupFailed, api.ExitHookFailed, or words.
 	StopContainer struct {
 		ID          uint64
 		ContainerID string
-		// Signal is its StopSignal; empty: the image's, else SIGTERM.
-		Signal string
-		Grace  time.Duration
-		Cause  string
-		Why    string
+		Grace       time.Duration
+		Cause       string
+		Why         string
 	}
 	// RemoveContainer removes what is left of a container that does not run.
 	RemoveContainer struct {

@@ -25,6 +25,12 @@ func (c *Core) Address(key api.ReplicaKey) (netip.Addr, error) {
 	return netip.Addr{}, fmt.Errorf("replica %s has no address yet: %s", key, why)
 }
 
+// Wants tells whether the replica is to run here: how its containers end is of interest.
+func (c *Core) Wants(key api.ReplicaKey) bool {
+	r := c.replicas[key]
+	return r != nil && !r.going && !r.gone
+}
+
 // Found is a container as a user means it.
 type Found struct {
 	Name        string

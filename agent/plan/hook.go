@@ -32,7 +32,9 @@ func (c *Core) runPostStart(x *run) {
 		return
 	}
 	x.hook, x.hookOp = hookRuns, id
-	c.emit(x.runHook(id, hook, hookTimeout(hook), "postStart: its container was started"))
+	e := x.runHook(id, hook, hookTimeout(hook), "postStart: its container was started")
+	e.Patient = true
+	c.emit(e)
 }
 
 // preStop runs the hook of a container that is to be stopped, before its signal, and

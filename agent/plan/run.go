@@ -269,7 +269,7 @@ func (c *Core) stopRun(x *run, cause, why string) {
 	x.op = id
 	c.setState(x, stopping)
 	c.stopProbes(x)
-	c.emit(StopContainer{ID: id, ContainerID: x.id, Signal: x.spec.StopSignal, Grace: x.graceLeft(c.now), Cause: cause, Why: why})
+	c.emit(StopContainer{ID: id, ContainerID: x.id, Grace: x.graceLeft(c.now), Cause: cause, Why: why})
 }
 
 func (c *Core) stopDone(x *run, ev Done) {

@@ -2,10 +2,13 @@ package runtimetest
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,8 +24,11 @@ const eventsMax = 64
 type Runtime struct {
 	mu         sync.Mutex
 	containers map[string]*ctrd.Observed
+	specs      map[string]ctrd.ContainerSpec
 	images     map[string]bool
-	calls      []string // that change something
+	digests    map[string]string            // by reference, where Retag said so
+	health     map[string]*ctrd.Healthcheck // by reference
+	calls      []string                     // that change something
 	events     map[chan ctrd.Event]bool
 	down       error
 	leases     map[string]ctrd.Lease
@@ -33,7 +39,8 @@ type Runtime struct {
 
 // New makes a runtime without containers that has these images.
 func New(images ...string) *Runtime {
-	r := &Runtime{containers: map[string]*ctrd.Observed{}, images: map[string]bool{}, events: map[chan ctrd.Event]bool{}, leases: map[string]ctrd.Lease{}}
+	r := &Runtime{containers: map[string]*ctrd.Observed{}, specs: map[string]ctrd.ContainerSpec{}, images: map[string]bool{}, digests: map[string]string{}, health: map[string]*ctrd.Healthcheck{},
+		events: map[chan ctrd.Event]bool{}, leases: map[string]ctrd.Lease{}}
 	for _, ref := range images {
 		r.images[ref] = true
 	}
@@ -106,6 +113,13 @@ func (r *Runtime) Get(id string) (ctrd.Observed, bool) {
 	return ctrd.Observed{}, false
 }
 
+// SpecOf is what a container was made from.
+func (r *Runtime) SpecOf(id string) ctrd.ContainerSpec {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.specs[id]
+}
+
 // SetDown makes Ping and List fail with err; nil ends that.
 func (r *Runtime) SetDown(err error) {
 	r.mu.Lock()
@@ -118,6 +132,34 @@ func (r *Runtime) AddImage(ref string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.images[ref] = true
+}
+
+// Retag makes a reference on this node mean another image; see DigestOf.
+func (r *Runtime) Retag(ref, digest string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.images[ref], r.digests[ref] = true, digest
+}
+
+// SetHealthcheck gives an image a HEALTHCHECK.
+func (r *Runtime) SetHealthcheck(ref string, h *ctrd.Healthcheck) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.health[ref] = h
+}
+
+// DigestOf is the digest of the image that a reference means unless Retag said
+// otherwise, the same on every node.
+func DigestOf(ref string) string {
+	sum := sha256.Sum256([]byte(ref))
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+func (r *Runtime) digest(ref string) string {
+	if d, ok := r.digests[ref]; ok {
+		return d
+	}
+	return DigestOf(ref)
 }
 
 // Exit ends a container's process with a code, by itself.
@@ -216,12 +258,32 @@ func (r *Runtime) Reconnect() {
 	}
 }
 
-// EnsureImage knows the images that were brought.
-func (r *Runtime) EnsureImage(_ context.Context, ref string, _ func(string)) (ctrd.ImageInfo, error) {
+// Resolve gives the digest of an image that was brought.
+func (r *Runtime) Resolve(_ context.Context, ref string) (string, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.images[ref] {
+		return "", fmt.Errorf("%w: %s is not on this node", ctrd.ErrImageMissing, ref)
+	}
+	return r.digest(ref), nil
+}
+
+// EnsureImage knows the images that were brought; one that is wanted by its digest has
+// to be that one.
+func (r *Runtime) EnsureImage(_ context.Context, ref string, _ func(string)) (ctrd.ImageInfo, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	name, digest, pinned := strings.Cut(ref, "@")
+	switch {
+	case r.images[ref]:
+	case pinned && r.images[name] && r.digest(name) == digest:
+	case pinned && r.images[name]:
+		return ctrd.ImageInfo{}, fmt.Errorf("%w: image %s is %s, the revision wants %s", ctrd.ErrImageMissing, name, r.digest(name), digest)
+	default:
 		return ctrd.ImageInfo{}, fmt.Errorf("%w: %s is not on this node", ctrd.ErrImageMissing, ref)
+	}
+	if pinned {
+		return ctrd.ImageInfo{ID: digest, Ref: ref}, nil
 	}
 	return ctrd.ImageInfo{ID: "sha256:" + ref, Ref: ref}, nil
 }
@@ -250,7 +312,10 @@ func (r *Runtime) Start(_ context.Context, s ctrd.ContainerSpec) (ctrd.Observed,
 	if o == nil {
 		o = &ctrd.Observed{ID: id, Replica: s.Replica, Container: s.Container.Name, Revision: s.Revision, Incarnation: s.Incarnation, Attempt: s.Attempt,
 			SpecHash: s.SpecHash, ImageID: s.ImageID, NetNS: s.NetNS, IP: s.IP, Grace: s.Grace, Running: true, StartedAt: time.Now()}
+		image, _, _ := strings.Cut(s.Container.Image, "@")
+		o.Healthcheck = r.health[image]
 		r.containers[id] = o
+		r.specs[id] = s
 		if s.Lease != nil {
 			o.Leased = true
 			r.leases[id] = *s.Lease
@@ -292,6 +357,7 @@ func (r *Runtime) Remove(_ context.Context, id string) error {
 	r.note("remove %s", id)
 	delete(r.containers, id)
 	delete(r.leases, id)
+	delete(r.specs, id)
 	return nil
 }
 
