@@ -62,7 +62,7 @@ func golden(t *testing.T, file string, got []byte) {
 // own text.
 func TestExamples(t *testing.T) {
 	sources, err := FromPaths([]string{"examples"}, nil)
-	if err != nil || len(sources) < 6 {
+	if err != nil || len(sources) < 20 {
 		t.Fatalf("%d examples, %v", len(sources), err)
 	}
 	docs, err := Load(sources)
