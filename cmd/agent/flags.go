@@ -27,7 +27,7 @@ type flags struct {
 	shim, cniBin                                      string
 	cgroupParent, bootIDFile, logLevel                string
 	join, labels, capacity, resources                 []string
-	insecureRegistries                                []string
+	insecureRegistries, allowBind                     []string
 	gossipPort                                        int
 	replicaCIDR, clusterCIDR                          string // of earlier versions
 }
@@ -73,6 +73,7 @@ func newCommand() *cobra.Command {
 	p.StringSliceVar(&f.capacity, "capacity", nil, "what replicas may use, as cpu=2,memory=4Gi; default: cores, and memory less a reserve")
 	p.StringArrayVar(&f.resources, "resource", nil, "further resource that is only counted, as gpus=2; repeat for more")
 	p.StringSliceVar(&f.insecureRegistries, "insecure-registry", nil, "registry that is spoken to without TLS, as host:port")
+	p.StringArrayVar(&f.allowBind, "allow-bind", nil, "folder of which replicas may have something mounted (mounts: bind); repeat for more; none: refused")
 	p.IntVar(&f.gossipPort, "gossip-port", 7946, "port of gossip between nodes, UDP and TCP; 0: none")
 	p.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	// What earlier versions took, so that whoever still says it learns what to do.
@@ -126,6 +127,11 @@ func (f flags) check() (settings, error) {
 	}
 	if f.gossipPort < 0 || f.gossipPort > api.MaxPort {
 		return bad("--gossip-port %d: want a number from 1 to %d, or 0 for none", f.gossipPort, api.MaxPort)
+	}
+	for _, dir := range f.allowBind {
+		if !filepath.IsAbs(dir) {
+			return bad("--allow-bind %q: want an absolute path, such as /srv/data", dir)
+		}
 	}
 	if s.nodeLabels, err = readLabels(f.labels, f.name); err != nil {
 		return bad("%w", err)

@@ -32,6 +32,7 @@ func TestBadFlags(t *testing.T) {
 		"capacity":   {func(f *flags) { f.capacity = []string{"cpu=two"} }, `--capacity "cpu=two": want name=quantity`},
 		"slip":       {func(f *flags) { f.capacity = []string{"gpus=2"} }, `others go with --resource`},
 		"resource":   {func(f *flags) { f.resources = []string{"cpu=2"} }, `want a resource other than cpu`},
+		"bind":       {func(f *flags) { f.allowBind = []string{"/srv/data", "data"} }, `--allow-bind "data": want an absolute path`},
 		"gossipport": {func(f *flags) { f.gossipPort = 70000 }, `--gossip-port 70000: want`},
 	} {
 		f := good()

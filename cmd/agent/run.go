@@ -65,7 +65,7 @@ func run(ctx context.Context, f flags) error {
 		Credentials: identity.Credentials, Host: host, Labels: s.nodeLabels, Capacity: s.resources, Version: version.String(),
 		GossipPort: s.gossipPort, Logger: logger}
 	runtime, err := ctrd.Dial(ctx, ctrd.Config{Address: s.containerd, ShimPath: s.shim, LogDir: cfg.LogDir, CgroupParent: s.cgroupParent,
-		InsecureRegistries: s.insecureRegistries, Logger: logger})
+		InsecureRegistries: s.insecureRegistries, AllowBind: s.allowBind, Node: s.name, Logger: logger})
 	if err != nil {
 		return fmt.Errorf("%w; is containerd running? --containerd says where its socket is", err)
 	}
