@@ -48,7 +48,10 @@ type Options struct {
 	Cmd        []string
 	Env        []string // "NAME=value"
 	WorkingDir string   // empty means /
-	User       string   // "uid[:gid]"; empty means root
+	User       string   // "uid[:gid]", or names of the image's own files; empty means root
+	StopSignal string   // "SIGQUIT"; empty means SIGTERM
+	// Healthcheck is the image's HEALTHCHECK; nil means none.
+	Healthcheck *v1.HealthConfig
 	Labels     map[string]string
 	// Architecture in Go's words; empty means amd64. The system is linux.
 	Architecture string
@@ -109,7 +112,7 @@ func build(o Options) (v1.Image, error) {
 	config.Created = v1.Time{Time: epoch}
 	config.Config = v1.Config{
 		Entrypoint: o.Entrypoint, Cmd: o.Cmd, Env: o.Env,
-		WorkingDir: o.WorkingDir, User: o.User, Labels: o.Labels,
+		WorkingDir: o.WorkingDir, User: o.User, Labels: o.Labels, StopSignal: o.StopSignal, Healthcheck: o.Healthcheck,
 	}
 	return mutate.ConfigFile(image, config)
 }
