@@ -48,9 +48,9 @@ func (g *ledger) hasRoom(l *lead, after picture, k api.ReplicaKey) {
 			ofService++
 		}
 	}
-	want := after.services[k.ServiceKey()].Spec.Want()
-	if s := g.pic.services[k.ServiceKey()]; s != nil {
-		want = max(want, s.Spec.Want())
+	want := g.slots(after, k.ServiceKey())
+	if g.pic.services[k.ServiceKey()] != nil {
+		want = max(want, g.slots(g.pic, k.ServiceKey()))
 	}
 	if most := max(b.SparesMin, want/2); ofService > most {
 		g.w.violate("budget", "%s is placed as a spare, the %dth of its service: at most %d may be", k, ofService, most)
@@ -122,7 +122,7 @@ func (g *ledger) relievedRightly(l *lead, after picture, k api.ReplicaKey, uncle
 	most := 1
 	for _, pic := range []picture{g.pic, after} { // of nodes that are drained as many as it may surge
 		if s := pic.services[k.ServiceKey()]; s != nil {
-			most = max(most, s.Spec.Surge(s.Spec.Want()))
+			most = max(most, s.Spec.Surge(g.slots(pic, k.ServiceKey())))
 		}
 	}
 	if len(slots) > most {

@@ -16,6 +16,7 @@ func (g *ledger) decided(l *lead, changes []change) {
 	}
 	after := g.pic.with(changes)
 	touched := map[api.Key]bool{}
+	g.rollsRightly(l, after, changes)
 	for _, c := range changes {
 		if c.kind == kindNode && c.object != nil {
 			g.drainedRightly(l, after, c.node)
@@ -28,7 +29,10 @@ func (g *ledger) decided(l *lead, changes []change) {
 		case c.placement == nil && known:
 			g.released(l, after, c.replica, old)
 		case c.placement != nil && !known:
+			g.revisions[c.replica] = c.placement.revision
 			g.placedWell(l, after, c.replica, *c.placement)
+			g.held(l, after, c.replica, *c.placement)
+			g.oncePerNode(after, c.replica, *c.placement)
 		case c.placement != nil && c.placement.stopping && !old.stopping:
 			touched[c.replica.ServiceKey()] = true
 			g.stopsRightly(l, after, c.replica, *c.placement)
@@ -95,10 +99,8 @@ func (g *ledger) placedWell(l *lead, after picture, k api.ReplicaKey, p placemen
 		g.w.violate("I3", "%s is placed on %s, which is cordoned", k, p.node)
 	}
 	if r := after.revisions[revisionKey{k.ServiceKey(), p.revision}]; r != nil {
-		for label, want := range r.template.NodeSelector {
-			if h.labels[label] != want {
-				g.w.violate("I3", "%s wants %s=%s, but is placed on %s", k, label, want, p.node)
-			}
+		if !h.takes(r.template) {
+			g.w.violate("I3", "%s wants %v, but is placed on %s", k, r.template.NodeSelector, p.node)
 		}
 	}
 }
@@ -145,11 +147,11 @@ func (g *ledger) staysAvailable(l *lead, after picture, key api.Key) {
 	for _, k := range g.pic.of(key) {
 		p := g.pic.placements[k]
 		free := func(e uint64) bool {
-			return !l.know.available(after, k, p, e) || slices.ContainsFunc(g.pic.of(key), func(o api.ReplicaKey) bool {
-				return o != k && o.Slot == k.Slot && l.know.available(after, o, after.placements[o], e)
+			return !l.know.counts(l, after, k, p, e) || slices.ContainsFunc(g.pic.of(key), func(o api.ReplicaKey) bool {
+				return o != k && o.Slot == k.Slot && l.know.counts(l, after, o, after.placements[o], e)
 			})
 		}
-		if g.hasLeft(k) || k.Slot >= s.Spec.Want() { // what is not wanted any more goes at no cost
+		if g.hasLeft(k) || !g.wants(after, k, p) { // what is not wanted any more goes at no cost
 			continue
 		}
 		if after.placements[k].stopping && !slices.ContainsFunc(events, free) {
@@ -162,7 +164,11 @@ func (g *ledger) staysAvailable(l *lead, after picture, key api.Key) {
 		if s == nil {
 			continue
 		}
-		n := s.Spec.Want()
+		pic := g.pic
+		if pic.services[key] != s {
+			pic = after
+		}
+		n := g.slots(pic, key)
 		floor := n - s.Spec.Unavailable(n)
 		if g.exclusive(key) {
 			floor = min(floor, n-1) // there is no surge, whatever the newest revision says
@@ -170,7 +176,7 @@ func (g *ledger) staysAvailable(l *lead, after picture, key api.Key) {
 		count := func(p picture, event uint64) int {
 			slots := map[int]bool{}
 			for _, k := range p.of(key) {
-				if k.Slot < n && l.know.available(after, k, p.placements[k], event) {
+				if g.wants(pic, k, p.placements[k]) && l.know.counts(l, after, k, p.placements[k], event) {
 					slots[k.Slot] = true
 				}
 			}

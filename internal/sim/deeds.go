@@ -51,8 +51,16 @@ func (g *ledger) reported(h *host, r wire.Report) {
 		return
 	}
 	for _, c := range h.runtime.sorted() {
-		if c.Replica == r.Key && c.Running && c.spec.ReadinessProbe != nil && !c.answered {
+		if c.Replica != r.Key || !c.Running {
+			continue
+		}
+		switch {
+		case c.spec.ReadinessProbe != nil && !c.answered:
 			g.w.violate("I8", "%s reports %s as ready, though %s never answered its readiness probe", h.name, r.Key, c.ID)
+		case c.spec.StartupProbe != nil && !c.started:
+			g.w.violate("I8", "%s reports %s as ready, though %s never answered its startup probe", h.name, r.Key, c.ID)
+		case c.spec.Lifecycle != nil && c.spec.Lifecycle.PostStart != nil && !c.hooked && c.by == h.agent.life:
+			g.w.violate("I8", "%s reports %s as ready, though the hook of %s has not ended", h.name, r.Key, c.ID)
 		}
 	}
 }
@@ -79,10 +87,13 @@ func (g *ledger) stopped(h *host, e plan.StopContainer, c *container) {
 	p, ok := g.pic.placements[c.Replica]
 	switch {
 	case !ok || p.stopping || p.node != h.name || p.revision != c.Revision:
+	case h.runtime.onlySidecars(c):
 	case e.Cause == api.ReasonLeaseLost && c.lease != nil:
 		if early := c.lease.Term - h.sinceBoot(); early > leaseMargin {
 			g.w.violate("I5", "%s stops %s for want of a lease %s before that ends", h.name, c.ID, early)
 		}
+	case e.Cause == api.ExitStartupFailed && c.spec.StartupProbe != nil && c.startups >= max(1, c.spec.StartupProbe.FailureThreshold):
+	case e.Cause == api.ExitHookFailed && c.hookFailed:
 	case e.Cause == api.ExitLivenessFailed && c.spec.LivenessProbe != nil && c.failed >= max(1, c.spec.LivenessProbe.FailureThreshold):
 	default:
 		g.w.violate("I5", "%s stops %s (%s), which is assigned there and well: %s", h.name, c.ID, c.Replica, e.Why)

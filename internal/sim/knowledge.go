@@ -30,6 +30,10 @@ type knowledge struct {
 	mass      mass
 	// rebalanced: somebody has asked for a rebalance in this term.
 	rebalanced bool
+	// missed is when last something of a service was on a node that is not heard;
+	// stalledAt when this leader last did not run for a while.
+	missed    map[api.Key]int64
+	stalledAt int64
 	// drains are the events at which each node was last told to be drained.
 	drains map[string]uint64
 
@@ -50,13 +54,14 @@ type known struct {
 type flip struct {
 	event uint64
 	ready bool
+	clock int64
 }
 
 // flipsMax bounds what is remembered of one replica: checks look back over one
 // or two transactions only.
 const flipsMax = 8
 
-func (s *known) say(ready bool, event uint64) {
+func (s *known) say(ready bool, event uint64, clock int64) {
 	if s.ready == ready {
 		return
 	}
@@ -64,7 +69,7 @@ func (s *known) say(ready bool, event uint64) {
 		s.unreadySince = event
 	}
 	s.everReady = s.everReady || ready
-	s.flips = append(s.flips, flip{event, ready})
+	s.flips = append(s.flips, flip{event, ready, clock})
 	if len(s.flips) > flipsMax {
 		s.flips = s.flips[1:]
 	}
@@ -76,7 +81,7 @@ func (s *known) hear(heard bool, event uint64) {
 		return
 	}
 	s.reported = heard
-	s.heard = append(s.heard, flip{event, heard})
+	s.heard = append(s.heard, flip{event, heard, 0})
 	if len(s.heard) > flipsMax {
 		s.heard = s.heard[1:]
 	}
@@ -95,7 +100,7 @@ func at(flips []flip, event uint64) bool {
 
 func newKnowledge() *knowledge {
 	return &knowledge{hearsay: newHearsay(), handing: newHanding(), session: map[string]uint64{}, status: map[api.ReplicaKey]*known{}, verdict: map[string]api.Verdict{}, unfit: map[string]uint64{},
-		dead: map[string]bool{}, impaired: map[string]uint64{}, damped: map[string]uint64{}, ails: map[string]int64{}, sick: map[string]sickness{}, suspectAt: map[string]int64{}, awayAt: map[string]int64{}, mass: mass{fell: map[string]int64{}}, drains: map[string]uint64{}, ends: map[api.ReplicaKey]bool{}}
+		dead: map[string]bool{}, impaired: map[string]uint64{}, damped: map[string]uint64{}, ails: map[string]int64{}, sick: map[string]sickness{}, suspectAt: map[string]int64{}, awayAt: map[string]int64{}, mass: mass{fell: map[string]int64{}}, drains: map[string]uint64{}, missed: map[api.Key]int64{}, ends: map[api.ReplicaKey]bool{}}
 }
 
 func (n *knowledge) opened(l *lead, node string, session uint64) {
@@ -127,7 +132,7 @@ func (n *knowledge) report(l *lead, ev core.Status) {
 	for _, r := range ev.Report.Replicas {
 		said[r.Key] = true
 		s := n.of(r.Key)
-		s.say(r.Status.Ready, l.events)
+		s.say(r.Status.Ready, l.events, l.w.clock)
 		s.phase = r.Status.Phase
 		s.hear(true, l.events)
 	}
@@ -137,7 +142,7 @@ func (n *knowledge) report(l *lead, ev core.Status) {
 	n.whole[ev.Node] = true
 	for k, s := range n.status {
 		if !said[k] && l.w.ledger.placed[k] == ev.Node {
-			s.say(false, l.events)
+			s.say(false, l.events, l.w.clock)
 			s.hear(true, l.events)
 		}
 	}
@@ -146,6 +151,7 @@ func (n *knowledge) report(l *lead, ev core.Status) {
 // verdicts looks at what the leader holds of each node, before it plans.
 func (n *knowledge) verdicts(l *lead) {
 	defer n.mass.look(l, n)
+	defer n.overlook(l)
 	for _, h := range l.w.hosts {
 		v := l.core.Verdict(h.name)
 		if was := n.verdict[h.name]; was != v {
@@ -199,6 +205,56 @@ func (n *knowledge) available(pic picture, k api.ReplicaKey, p placement, event 
 		return at(s.heard, event)
 	}
 	return true
+}
+
+// counts tells whether it counts as available: what has the newest revision only when
+// it was ready for a while.
+func (n *knowledge) counts(l *lead, pic picture, k api.ReplicaKey, p placement, event uint64) bool {
+	if !n.available(pic, k, p, event) {
+		return false
+	}
+	least := time.Duration(1 << 62)
+	for _, x := range []picture{l.w.ledger.pic, pic} {
+		if s := x.services[k.ServiceKey()]; s != nil {
+			d := s.Spec.Rollout.MinReady.Or(0)
+			if p.revision != s.Status.Revision {
+				d = 0
+			}
+			least = min(least, d)
+		}
+	}
+	return l.w.clock-since(n.status[k].flips, event) >= int64(least*minReadyShare/100)
+}
+
+// minReadyShare is what clocks may be wrong by.
+const minReadyShare = 97
+
+// since is when it became what it was by an event.
+func since(flips []flip, event uint64) (clock int64) {
+	for _, f := range flips {
+		if f.event <= event {
+			clock = f.clock
+		}
+	}
+	return clock
+}
+
+// overlook keeps of which services something is on nodes that are not heard.
+func (n *knowledge) overlook(l *lead) {
+	silent := map[string]bool{}
+	for node, v := range n.verdict {
+		if v != api.VerdictHealthy && v != api.VerdictBack {
+			silent[node] = true
+		}
+	}
+	if len(silent) == 0 {
+		return
+	}
+	for k, p := range l.w.ledger.pic.placements {
+		if silent[p.node] {
+			n.missed[k.ServiceKey()] = max(l.w.clock, 1)
+		}
+	}
 }
 
 // endpoints: I8. Nobody is to get traffic who is not ready.

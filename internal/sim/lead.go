@@ -78,6 +78,7 @@ func (l *lead) step(ev core.Event) {
 		l.know.rebalanced = l.know.rebalanced || !ev.DryRun
 	case core.Stalled:
 		l.know.mass.stalled = true
+		l.know.stalledAt = max(l.w.clock, 1)
 	case core.Acked:
 		if l.know.session[ev.Node] == ev.Session {
 			l.know.acked[ev.Node] = max(l.know.acked[ev.Node], ev.EndpointVersion)

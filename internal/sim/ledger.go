@@ -37,6 +37,7 @@ type revisionKey struct {
 }
 
 type revision struct {
+	obj      api.Revision
 	template *api.Template
 	requests api.ResourceList
 	ports    []api.HostPort
@@ -99,6 +100,16 @@ type ledger struct {
 	heldAt  map[portOf]int64
 	// moved counts changes of placements.
 	moved int
+	// rolls are by UID; revisions of every placement that was ever decided; global are
+	// those that were for a global service.
+	rolls     map[string]*rolled
+	revisions map[api.ReplicaKey]int64
+	global    map[api.ReplicaKey]bool
+	ends      map[failures]int
+	// initialized are init containers that have ended well; sidecars counts starts of
+	// the others.
+	initialized map[failures]bool
+	sidecars    map[failures]int
 }
 
 type version struct {
@@ -111,6 +122,7 @@ type version struct {
 func newLedger(w *world) *ledger {
 	return &ledger{w: w, epochs: map[uint64]api.ReplicaKey{}, placed: map[api.ReplicaKey]string{}, boots: map[api.ReplicaKey]string{}, templates: map[api.ReplicaKey]*api.Template{}, highest: map[string]uint64{},
 		versions: map[string]map[int64]version{}, newest: map[string]int64{}, done: map[string]bool{}, relief: map[api.ReplicaKey]bool{}, left: map[api.ReplicaKey]int64{}, committedAt: map[api.ReplicaKey]int64{}, heldAt: map[portOf]int64{},
+		rolls: map[string]*rolled{}, revisions: map[api.ReplicaKey]int64{}, global: map[api.ReplicaKey]bool{}, ends: map[failures]int{}, initialized: map[failures]bool{}, sidecars: map[failures]int{},
 		pic: picture{map[api.Key]*api.Service{}, map[api.ReplicaKey]placement{}, map[string]*api.Node{}, map[revisionKey]*revision{}}}
 }
 
@@ -145,7 +157,7 @@ func (g *ledger) read(ops []store.Op) []change {
 			if !gone {
 				var r api.Revision
 				g.open(op.Value, &r)
-				c.revision = &revision{&r.Template, r.Template.Requests(), r.Template.HostPorts(), 1}
+				c.revision = &revision{r, &r.Template, requestsOf(&r.Template), r.Template.HostPorts(), 1}
 				if r.Template.HostNetwork {
 					c.revision.addresses = 0
 				}
@@ -187,6 +199,23 @@ func (g *ledger) open(b []byte, v any) {
 	var e orchv1.Envelope
 	g.must(proto.Unmarshal(b, &e))
 	g.must(json.Unmarshal(e.Json, v))
+}
+
+// requestsOf is what a replica takes of a node: of what runs at once the sum, or what
+// an init container needs before, if that is more.
+func requestsOf(t *api.Template) api.ResourceList {
+	sum := api.ResourceList{}
+	for _, c := range t.LongRunning() {
+		for name, q := range c.Resources.Requests {
+			sum[name] += q
+		}
+	}
+	for _, c := range t.InitContainers {
+		for name, q := range c.Resources.Requests {
+			sum[name] = max(sum[name], q)
+		}
+	}
+	return sum
 }
 
 // with gives the picture after the changes; the receiver stays as it is.
@@ -260,6 +289,8 @@ func (g *ledger) apply(changes []change) {
 			g.applyPlacement(c)
 		case kindService:
 			g.applyService(c)
+		case kindRevision:
+			g.rolledOut(c, changes)
 		case kindRequest:
 			if g.done[c.node] {
 				g.w.violate("I2", "request %s was done twice", c.node)

@@ -65,7 +65,7 @@ func hasEnded(l *lead, k api.ReplicaKey) bool {
 func (w *world) couldMove(k api.ReplicaKey) bool {
 	pic := w.ledger.pic
 	s := pic.services[k.ServiceKey()]
-	if s == nil || !s.Metadata.DeletedAt.IsZero() || k.Slot >= s.Spec.Want() || w.lost != nil || w.mute != nil {
+	if s == nil || !s.Metadata.DeletedAt.IsZero() || s.Spec.Mode == api.ModeGlobal || k.Slot >= s.Spec.Want() || w.lost != nil || w.mute != nil {
 		return false
 	}
 	newest := pic.revisions[revisionKey{k.ServiceKey(), s.Status.Revision}]

@@ -30,11 +30,16 @@ type container struct {
 	behavior behavior
 	life     int // counts what was scheduled for it before and counts no more
 	readyAt  int64
-	sickTill int64  // probes fail
-	failed   int    // liveness tries in a row
-	answered bool   // its readiness probe succeeded once
-	cause    string // why it is stopped
-	told     bool   // SIGTERM was sent, or it ended
+	sickTill int64 // probes fail
+	failed   int   // liveness tries in a row
+	answered bool  // its readiness probe succeeded once
+	started  bool  // likewise its startup probe
+	// hooked: its postStart hook ended well; hookFailed: one failed.
+	hooked, hookFailed bool
+	startups           int    // startup tries in a row that failed
+	by                 uint64 // the life of the agent that started it
+	cause              string // why it is stopped
+	told               bool   // SIGTERM was sent, or it ended
 
 	exclusive bool
 	lease     *plan.Lease // its watchdog's; nil: it has none
@@ -139,6 +144,7 @@ func (r *runtime) do(a *agent, e plan.Effect) {
 		})
 	case plan.StopContainer:
 		c := r.tellStop(e)
+		w.inOrderToEnd(c, e)
 		if trouble {
 			answer(ms(1, 50), func() plan.Event { return failed(e.ID, api.ReasonCreateError, "the runtime is away") })
 			return
@@ -155,6 +161,8 @@ func (r *runtime) do(a *agent, e plan.Effect) {
 			delete(r.containers, e.ContainerID)
 			return plan.Done{ID: e.ID}
 		})
+	case plan.RunHook:
+		r.hook(e, answer)
 	default:
 		w.violate("sim", "the agent wants %T, which is not made up here", e)
 	}
@@ -245,6 +253,7 @@ func (r *runtime) start(e plan.StartContainer, trouble bool) plan.Event {
 	}
 	b := behaviorOf(e.Container.Image)
 	if b.startFails {
+		w.ledger.failed(e.Replica, e.Container.Name)
 		return plan.Done{ID: e.ID, Failure: &plan.Failure{Reason: api.ReasonCreateError, Message: "no such file",
 			Exit: &api.Exit{Code: 128, Reason: api.ExitStartFailed, Message: "no such file", FinishedAt: r.h.now()}}}
 	}
@@ -253,7 +262,7 @@ func (r *runtime) start(e plan.StartContainer, trouble bool) plan.Event {
 			w.violate("I5", "%s runs two containers %s of %s: %s and %s", r.h.name, c.Name, e.Replica, c.ID, id)
 		}
 	}
-	c := &container{spec: e.Container, behavior: b}
+	c := &container{spec: e.Container, behavior: b, by: r.h.agent.life}
 	c.Container = plan.Container{ID: id, Replica: e.Replica, Name: e.Container.Name, Revision: e.Revision, Incarnation: e.Incarnation, Attempt: e.Attempt,
 		Hash: e.Hash, ImageID: e.ImageID, NetNS: e.Network.NetNS, IP: e.Network.IP, Grace: e.Grace, Running: true, StartedAt: r.h.now()}
 	c.lease = e.Lease
@@ -266,11 +275,22 @@ func (r *runtime) start(e plan.StartContainer, trouble bool) plan.Event {
 	r.containers[id] = c
 	w.res.Starts++
 	w.alone(r.h, c)
+	w.ledger.aloneHere(r.h, c)
+	w.inOrder(r.h, c)
+	if w.ledger.global[e.Replica] {
+		w.res.Globals++
+	}
 	w.tenants.add(r.h, c)
 	delete(w.ledger.left, e.Replica)
 	r.watch(c)
+	if b.picky && r.h.labels["zone"] != "b" {
+		b.ends = false
+	}
 	if b.ends {
 		life := c.life
+		if b.fitful && chance(w.r.run, 0.5) {
+			b.exit = api.Exit{Code: 0, Reason: api.ExitCompleted}
+		}
 		r.h.upkeep(between(w.r.run, b.endsAfter/2, b.endsAfter), func() {
 			if c.life == life {
 				r.end(c, b.exit)
@@ -310,10 +330,17 @@ func (r *runtime) end(c *container, exit api.Exit) {
 		w.ledger.left[c.Replica] = w.clock
 	}
 	exit.FinishedAt = r.h.now()
-	if c.cause == api.ExitLivenessFailed {
-		exit.Reason = api.ExitLivenessFailed
+	switch c.cause {
+	case api.ExitLivenessFailed, api.ExitStartupFailed, api.ExitHookFailed:
+		exit.Reason = c.cause
+		w.ledger.failed(c.Replica, c.Name)
+	case "":
+		if !c.termed {
+			w.ledger.failed(c.Replica, c.Name)
+		}
 	}
 	c.Running, c.Exit = false, &exit
+	w.ledger.endedWell(c)
 	w.unserved(c)
 	w.mixText(c.ID)
 	w.say("%s: %s ends, code %d %s", r.h.name, c.ID, exit.Code, exit.Reason)
@@ -335,6 +362,14 @@ func (r *runtime) probe(id probeID) bool {
 		ok = ok && c.ready(r.h.w.clock)
 		if ok {
 			c.answered = true
+		}
+		return ok
+	}
+	if id.kind == plan.Startup {
+		if ok = ok && c.ready(r.h.w.clock); ok {
+			c.started, c.startups = true, 0
+		} else if c != nil {
+			c.startups++
 		}
 		return ok
 	}

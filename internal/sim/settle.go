@@ -103,14 +103,9 @@ func (w *world) complete() (of map[api.Key]bool, all bool) {
 	of, all = map[api.Key]bool{}, true
 	for key, s := range w.ledger.pic.services {
 		newest := w.ledger.pic.revisions[revisionKey{key, s.Status.Revision}]
-		slots := map[int]bool{}
-		ks := w.ledger.pic.of(key)
-		for _, k := range ks {
-			if p := w.ledger.pic.placements[k]; p.revision == s.Status.Revision && !p.stopping {
-				slots[k.Slot] = true
-			}
-		}
-		of[key] = !slices.ContainsFunc(ks, func(k api.ReplicaKey) bool { return w.unheard(w.ledger.pic.placements[k]) }) && fine(newest.template) && len(slots) == s.Spec.Want() && len(ks) == s.Spec.Want()
+		ks, want := w.ledger.pic.of(key), w.ledger.slots(w.ledger.pic, key)
+		of[key] = !slices.ContainsFunc(ks, func(k api.ReplicaKey) bool { return w.unheard(w.ledger.pic.placements[k]) }) && fine(newest.template) &&
+			s.Status.Rollout.State == api.RolloutComplete && len(w.ledger.pic.reached(key, s.Status.Revision)) == want && len(ks) == want
 		all = all && of[key]
 	}
 	return of, all
@@ -249,6 +244,8 @@ func (u *user) missed() string {
 		return fmt.Sprintf("service %s is there, though its delete was acknowledged", u.key)
 	case u.last != nil && s == nil:
 		return fmt.Sprintf("service %s is not there, though its apply was acknowledged", u.key)
+	case u.last != nil && s.Metadata.UID == u.last.Metadata.UID && u.w.ledger.rollsOf(s.Metadata.UID).own > u.last.Metadata.ResourceVersion:
+		return "" // it was rolled back since
 	case u.last != nil && u.colleagues > 0 && s.Metadata.ResourceVersion > u.last.Metadata.ResourceVersion:
 		return "" // superseded
 	case u.last != nil && versionOf(s) != versionOf(u.last):

@@ -138,6 +138,9 @@ type Result struct {
 	// Drains asked for and done, moves of rebalances, applies that were refused for a
 	// port, endpoints that were handed over, and 1 if the run was gentle.
 	Drains, Drained, Moves, Conflicts, HandedOver, Gentle int
+	// Revisions that were rolled out well, that failed, and that were rolled back;
+	// words on rollouts, and containers of global services that were started.
+	RolloutsComplete, RolloutsFailed, RolledBack, RolloutWords, Globals int
 	// Hash is that of everything that happened, in order.
 	Hash      uint64
 	Violation *Violation

@@ -27,6 +27,12 @@ func (w *world) serviceUnsettled(l *lead, key api.Key) string {
 	if newest == nil {
 		return fmt.Sprintf("service %s has no revision %d", key, s.Status.Revision)
 	}
+	if what := w.rolloutUnsettled(l, key); what != "" {
+		return what
+	}
+	if s.Spec.Mode == api.ModeGlobal {
+		return w.globalUnsettled(key, s, seen)
+	}
 	bySlot := map[int][]api.ReplicaKey{}
 	for _, k := range pic.of(key) {
 		if w.unheard(pic.placements[k]) && (pic.placements[k].stopping || w.stoodInFor(k)) {
@@ -45,8 +51,8 @@ func (w *world) serviceUnsettled(l *lead, key api.Key) string {
 	if seen.Status.Ready < s.Spec.Want() && len(seen.Status.Reasons) == 0 {
 		return fmt.Sprintf("%d of %d replicas of %s are ready and it does not say why", seen.Status.Ready, s.Spec.Want(), key)
 	}
-	if !fine(newest.template) {
-		return "" // it said why not
+	if !fine(newest.template) || s.Status.Rollout.State != api.RolloutComplete && s.Status.Rollout.From != 0 {
+		return w.heldUnsettled(key, bySlot) // it said why not
 	}
 	full := w.fullFor(newest) && slices.ContainsFunc(seen.Status.Reasons, func(r string) bool { return strings.Contains(r, "pending: ") })
 	// What has ended counts as missing, and may hold up a rollout for good.
@@ -124,10 +130,7 @@ func (w *world) addressesFree(h *host) int {
 func (w *world) fullOn(r *revision, of func(*host) bool) bool {
 	pic := w.ledger.pic
 	for _, h := range w.living() {
-		fits := true
-		for label, want := range r.template.NodeSelector {
-			fits = fits && h.labels[label] == want
-		}
+		fits := h.takes(r.template)
 		addresses := w.addressesFree(h)
 		fits = fits && (r.addresses == 0 || addresses > 0)
 		if of != nil {
@@ -157,7 +160,7 @@ func (w *world) fullOn(r *revision, of func(*host) bool) bool {
 // notRunning says what of a replica does not run, or runs twice.
 func (w *world) notRunning(k api.ReplicaKey, t *api.Template) string {
 	p := w.ledger.pic.placements[k]
-	for _, spec := range t.Containers {
+	for _, spec := range t.LongRunning() {
 		var running []string
 		for _, h := range w.hosts {
 			if h == w.mute && h.name != p.node {

@@ -213,7 +213,7 @@ func (w *world) serves(on *host, e wire.Endpoint) {
 		return // its packets are so slow that it is taken for missing, and nobody waits for it
 	}
 	h := w.host(e.Node)
-	for _, spec := range t.Containers {
+	for _, spec := range t.LongRunning() {
 		ok := slices.ContainsFunc(h.runtime.sorted(), func(c *container) bool {
 			return c.Replica == e.Replica && c.Name == spec.Name && !c.told && c.IP == e.IP && (c.ready(w.clock) || c.Running && spec.ReadinessProbe == nil)
 		})
@@ -278,7 +278,7 @@ func (t *traffic) ledOtherwise() string {
 
 func samePorts(a []api.Port, t *api.Template) bool {
 	var b []api.Port
-	for _, c := range t.Containers {
+	for _, c := range t.LongRunning() {
 		b = append(b, c.Ports...)
 	}
 	return slices.Equal(a, b)

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -23,6 +24,8 @@ type user struct {
 	version int
 	// leased is how likely the service is to be exclusive, or to stop when cut off.
 	leased float64
+	// global is how likely it is to be global.
+	global float64
 	// colleagues counts what others asked for.
 	colleagues int
 }
@@ -39,12 +42,13 @@ type request struct {
 	// once is set for a word about a node and for what a colleague asks: it is not
 	// tried again.
 	once bool
-	// deletes is set for a delete.
+	// deletes is set for a delete, word for a word on a rollout: it may be refused.
 	deletes bool
+	word    string
 }
 
 func newUser(w *world, i int) *user {
-	return &user{w: w, leased: pick(w.r.world, []float64{0, 0.1, 0.5, 0.95}), key: api.Key{Namespace: api.DefaultNamespace, Name: []string{"web", "db", "cache", "queue", "cron"}[i]}}
+	return &user{w: w, leased: pick(w.r.world, []float64{0, 0.1, 0.5, 0.95}), global: pick(w.r.world, []float64{0, 0, 0.1, 0.8}), key: api.Key{Namespace: api.DefaultNamespace, Name: []string{"web", "db", "cache", "queue", "cron"}[i]}}
 }
 
 // nextRequest has somebody ask for something now and then.
@@ -89,12 +93,16 @@ func (u *user) ask(number int) {
 		}})
 	case n < 60 && u.leased > 0.3:
 		// Only what its lease says changes.
-		s := *have
+		s := cloneOf(have)
 		s.Metadata.ResourceVersion, s.Metadata.UID = 0, ""
 		s.Spec.Priority = w.r.users.IntN(10)
 		u.lease(&s.Spec.Template)
-		s.Spec.Rollout = api.Rollout{}
+		u.mayHook(&s.Spec.Template)
+		s.Spec.Mode, s.Spec.Rollout = "", api.Rollout{ProgressDeadline: have.Spec.Rollout.ProgressDeadline}
 		s.Default()
+		if problems := api.Validate(&s); len(problems) > 0 {
+			w.violate("sim", "a made-up manifest is invalid: %v", problems)
+		}
 		u.send(&request{words: fmt.Sprintf("apply %s with another lease:%s", u.key.Name, leaseWords(&s.Spec.Template)), make: func(t uint64) core.Event {
 			return core.Apply{Ticket: t, Services: []*api.Service{&s}, RequestID: u.pending.id, By: "user"}
 		}})
@@ -103,8 +111,13 @@ func (u *user) ask(number int) {
 		u.send(&request{words: "try apply " + u.key.Name, make: func(t uint64) core.Event {
 			return core.Apply{Ticket: t, Services: []*api.Service{s}, DryRun: true, By: "user"}
 		}})
-	case n < 85:
+	case n < 74:
+		u.wordOnRollout()
+	case n < 87:
 		replicas := w.r.users.IntN(7)
+		if have.Spec.Mode == api.ModeGlobal {
+			return // it would be refused
+		}
 		u.send(&request{words: fmt.Sprintf("scale %s to %d", u.key.Name, replicas), make: func(t uint64) core.Event {
 			return core.Scale{Ticket: t, Key: u.key, Replicas: replicas, Current: -1, RequestID: u.pending.id, By: "user"}
 		}})
@@ -113,6 +126,28 @@ func (u *user) ask(number int) {
 			return core.Delete{Ticket: t, Keys: []api.Key{u.key}, IgnoreMissing: true, RequestID: u.pending.id, By: "user"}
 		}})
 	}
+}
+
+// cloneOf gives a service that shares nothing with another.
+func cloneOf(s *api.Service) (out api.Service) {
+	js, err := json.Marshal(s)
+	if err == nil {
+		err = json.Unmarshal(js, &out)
+	}
+	if err != nil {
+		panic(fmt.Sprintf("copy a service: %v", err)) // it came as JSON
+	}
+	return out
+}
+
+// wordOnRollout is an operator's word on how the newest revision is rolled out.
+func (u *user) wordOnRollout() {
+	w := u.w
+	word := pick(w.r.users, []string{"pause", "pause", "resume", "resume", "undo", "undo", "restart"})
+	w.res.RolloutWords++
+	u.send(&request{word: word, words: word + " the rollout of " + u.key.Name, make: func(t uint64) core.Event {
+		return core.Rollout{Ticket: t, Key: u.key, Word: word, RequestID: u.pending.id, By: "operator"}
+	}})
 }
 
 // wordOnNode is an operator's word.
@@ -191,6 +226,9 @@ func (u *user) send(r *request) {
 
 // colleague scales the service once, whatever becomes of it.
 func (u *user) colleague() {
+	if u.last != nil && u.last.Spec.Mode == api.ModeGlobal {
+		return
+	}
 	u.colleagues++
 	replicas := u.w.r.users.IntN(7)
 	u.w.res.Requests++
@@ -302,6 +340,8 @@ func (r *request) answered(e core.Reply) {
 		return
 	case errors.Is(e.Err, core.ErrNotFound):
 		u.last = nil
+	case r.word != "" && errors.Is(e.Err, core.ErrInvalid): // there is nothing to undo, or it is not paused
+		w.say("a user is refused: %v", e.Err)
 	case isConflict(e.Err):
 		w.res.Conflicts++
 		w.say("a user is refused: %v", e.Err)

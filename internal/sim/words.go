@@ -42,6 +42,8 @@ func effectTag(e plan.Effect) uint64 {
 		return 14
 	case plan.Wake:
 		return 15
+	case plan.RunHook:
+		return 17
 	}
 	return 16
 }

@@ -42,6 +42,11 @@ type summary struct {
 	Conflicts   int            `json:"conflicts"`
 	HandedOver  int            `json:"handed_over"`
 	Gentle      int            `json:"gentle"`
+	Complete    int            `json:"rollouts_complete"`
+	FailedOnes  int            `json:"rollouts_failed"`
+	RolledBack  int            `json:"rolled_back"`
+	Words       int            `json:"rollout_words"`
+	Globals     int            `json:"global_starts"`
 	Failed      *failure       `json:"failed,omitempty"`
 	settled     float64        // the sum
 }
@@ -77,6 +82,11 @@ func (s *summary) add(r sim.Result) {
 	s.Conflicts += r.Conflicts
 	s.HandedOver += r.HandedOver
 	s.Gentle += r.Gentle
+	s.Complete += r.RolloutsComplete
+	s.FailedOnes += r.RolloutsFailed
+	s.RolledBack += r.RolledBack
+	s.Words += r.RolloutWords
+	s.Globals += r.Globals
 	for k, n := range r.Faults {
 		s.Faults[k.String()] += n
 	}
@@ -124,6 +134,7 @@ func (s *summary) tell() {
 	fmt.Printf("in all: %d spares, %d reliefs, %d nodes taken for dead, %d impaired, %d damped, %d freezes, %d degraded endpoints, %d leases ended\n",
 		s.Spares, s.Reliefs, s.Dead, s.Impaired, s.Damped, s.Freezes, s.Degraded, s.LeasesEnded)
 	fmt.Printf("%d endpoints handed over, %d drains, %d of them done, %d moves, %d ports in conflict; %d runs were gentle\n", s.HandedOver, s.Drains, s.Drained, s.Moves, s.Conflicts, s.Gentle)
+	fmt.Printf("%d revisions rolled out, %d failed and stayed, %d rolled back; %d words on rollouts, %d containers of global services\n", s.Complete, s.FailedOnes, s.RolledBack, s.Words, s.Globals)
 	fmt.Print("faults:")
 	sim.AllFaults.Each(func(k sim.Fault) { fmt.Printf(" %s %d", k, s.Faults[k.String()]) })
 	fmt.Println()

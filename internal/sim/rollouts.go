@@ -1,0 +1,308 @@
+package sim
+
+import (
+	"maps"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/orchctl/orch/api"
+)
+
+// rolled is what the ledger keeps of one service's rollouts, independently of what
+// their leaders say of them.
+type rolled struct {
+	stable int64 // the last revision that was rolled out well; 0: none
+	of     *api.Revision
+	// own is the resourceVersion of the last change that orch made by itself.
+	own int64
+
+	// As last decided, whether it was written or not:
+	born   map[int64]int64 // when each revision was made
+	paused int64           // when it was paused, the last time that this was looked at
+	// parked is how many slots had the newest revision when it was paused by hand, or
+	// failed.
+	parked int
+}
+
+func (g *ledger) rollsOf(uid string) *rolled {
+	if g.rolls[uid] == nil {
+		g.rolls[uid] = &rolled{born: map[int64]int64{}}
+	}
+	return g.rolls[uid]
+}
+
+// isFinal tells a state that no revision leaves.
+func isFinal(s api.RolloutState) bool {
+	return s == api.RolloutComplete || s == api.RolloutRolledBack || s == api.RolloutSuperseded
+}
+
+// rollback tells a revision that nobody asked for.
+func (r *revision) rollback() bool { return r.obj.By == byOrch }
+
+// byOrch is who makes a revision that nobody asked for.
+const byOrch = "orch"
+
+// failures counts the ends of one container that nobody wanted.
+type failures struct {
+	replica   api.ReplicaKey
+	container string
+}
+
+// failed: a container has come to an end by itself, or could not be started.
+func (g *ledger) failed(k api.ReplicaKey, container string) { g.ends[failures{k, container}]++ }
+
+// rolledOut is the durable side: which revision was rolled out well.
+func (g *ledger) rolledOut(c change, changes []change) {
+	old, now := g.pic.revisions[revisionKey{c.key, c.number}], c.revision
+	if now == nil {
+		return
+	}
+	if old != nil && old.obj.UID == now.obj.UID {
+		if !reflect.DeepEqual(old.template, now.template) || !maps.Equal(old.obj.Images, now.obj.Images) {
+			g.w.violate("I2", "revision %d of %s became another", c.number, c.key)
+		}
+		if s := old.obj.Rollout.State; s != now.obj.Rollout.State && isFinal(s) {
+			g.w.violate("rollout", "revision %d of %s was %s and is %s now", c.number, c.key, s, now.obj.Rollout.State)
+		}
+	}
+	if now.rollback() && old == nil {
+		for _, x := range changes {
+			if x.kind == kindService && x.key == c.key && x.service != nil {
+				g.rollsOf(now.obj.UID).own = x.service.Metadata.ResourceVersion
+			}
+		}
+	}
+	if r := g.rollsOf(now.obj.UID); now.obj.Rollout.State == api.RolloutComplete && c.number > r.stable {
+		r.stable, r.of = c.number, &now.obj
+	}
+}
+
+// rolls holds what a leader decides of rollouts against what it knew.
+func (g *ledger) rollsRightly(l *lead, after picture, changes []change) {
+	for _, c := range changes {
+		switch {
+		case c.kind == kindRevision && c.revision != nil:
+			old := g.pic.revisions[revisionKey{c.key, c.number}]
+			was := api.RolloutState("")
+			if old != nil && old.obj.UID == c.revision.obj.UID {
+				was = old.obj.Rollout.State
+			} else {
+				g.rollsOf(c.revision.obj.UID).born[c.number] = max(g.w.clock, 1)
+				g.made(l, after, changes, c)
+			}
+			if state := c.revision.obj.Rollout.State; state != was {
+				switch state {
+				case api.RolloutComplete:
+					g.completesRightly(l, after, c.key, c.number)
+				case api.RolloutFailed:
+					g.w.res.RolloutsFailed++
+					g.failsRightly(l, after, c.key, c.number)
+				}
+			}
+		case c.kind == kindService && c.service != nil:
+			g.parks(after, c.key, c.service)
+			if r := after.revisions[revisionKey{c.key, c.service.Status.Revision}]; r != nil && !sameTemplate(&c.service.Spec.Template, r.template) {
+				g.w.violate("rollout", "service %s does not have the template of its revision %d", c.key, c.service.Status.Revision)
+			}
+		}
+	}
+}
+
+// made: a revision is there because somebody asked, or because the one before failed;
+// then it is the last that was rolled out well.
+func (g *ledger) made(l *lead, after picture, changes []change, c change) {
+	s := after.services[c.key]
+	if !c.revision.rollback() {
+		if !slices.ContainsFunc(changes, func(x change) bool { return x.kind == kindRequest }) {
+			g.w.violate("rollout", "revision %d of %s was made, by %q, though nobody asked for it", c.number, c.key, c.revision.obj.By)
+		}
+		return
+	}
+	g.w.res.RolledBack++
+	g.w.say("%s rolls %s back: revision %d, %s", l.ctl.name, c.key, c.number, c.revision.obj.Cause)
+	r := g.rollsOf(c.revision.obj.UID)
+	back := func(x *api.Revision) bool {
+		return x != nil && sameTemplate(&x.Template, c.revision.template) && maps.Equal(x.Images, c.revision.obj.Images)
+	}
+	if !back(r.of) && !slices.ContainsFunc(changes, func(x change) bool { // it was complete just now
+		return x.kind == kindRevision && x.revision != nil && x.key == c.key && x.revision.obj.Rollout.State == api.RolloutComplete && back(&x.revision.obj)
+	}) {
+		g.w.violate("rollout", "%s is rolled back to revision %d, which is not what was rolled out well last (revision %d)", c.key, c.number, r.stable)
+		return
+	}
+	gone := after.revisions[revisionKey{c.key, c.number - 1}]
+	switch {
+	case gone == nil || s == nil:
+		g.w.violate("rollout", "%s is rolled back by revision %d, and there is none before it", c.key, c.number)
+	case gone.rollback():
+		g.w.violate("rollout", "%s is rolled back by revision %d, and the one before was a rollback, too", c.key, c.number)
+	case s.Spec.Rollout.AutoRollback != nil && !*s.Spec.Rollout.AutoRollback && sameRollback(g.pic.services[c.key], s):
+		g.w.violate("rollout", "%s is rolled back by revision %d, though it says autoRollback: false", c.key, c.number)
+	default:
+		g.failsRightly(l, after, c.key, c.number-1)
+	}
+}
+
+func sameRollback(a, b *api.Service) bool {
+	return a != nil && reflect.DeepEqual(a.Spec.Rollout.AutoRollback, b.Spec.Rollout.AutoRollback)
+}
+
+// sameTemplate: both were read from JSON.
+func sameTemplate(a, b *api.Template) bool { return reflect.DeepEqual(a, b) }
+
+// parks keeps how far a rollout had come when it was told to go no further.
+func (g *ledger) parks(after picture, key api.Key, s *api.Service) {
+	r, old := g.rollsOf(s.Metadata.UID), g.pic.services[key]
+	var was api.RolloutStatus
+	if old != nil && old.Metadata.UID == s.Metadata.UID && old.Status.Revision == s.Status.Revision {
+		was = old.Status.Rollout
+	}
+	now := s.Status.Rollout
+	if now.PausedBy != "" && was.PausedBy == "" || now.State == api.RolloutFailed && was.State != api.RolloutFailed {
+		r.parked = len(after.reached(key, s.Status.Revision))
+	}
+	if old != nil && old.Status.Rollout.State == api.RolloutPaused || now.State == api.RolloutPaused {
+		r.paused = max(g.w.clock, 1)
+	}
+}
+
+// reached are the slots in which a revision is.
+func (p picture) reached(key api.Key, revision int64) map[int]bool {
+	out := map[int]bool{}
+	for k, x := range p.placements {
+		if k.ServiceKey() == key && x.revision == revision && !x.stopping {
+			out[k.Slot] = true
+		}
+	}
+	return out
+}
+
+// unbounded is what mayReach gives where nothing holds a rollout.
+const unbounded = 1 << 30
+
+// mayReach is how many slots the newest revision may be in by what is stored.
+func (g *ledger) mayReach(p picture, key api.Key) int {
+	s := p.services[key]
+	if s == nil {
+		return unbounded
+	}
+	status, r := s.Status.Rollout, g.rollsOf(s.Metadata.UID)
+	switch {
+	case r.stable == 0: // nothing else could be in its place
+		return unbounded
+	case status.PausedBy != "" || status.State == api.RolloutFailed:
+		return r.parked
+	case status.Step > 0 && status.Step <= len(s.Spec.Rollout.Canary):
+		return s.Spec.Rollout.Canary[status.Step-1].Replicas.Of(g.slots(p, key), true)
+	}
+	return unbounded
+}
+
+// held: the newest revision comes to no more slots than it may, and with recreate to
+// none while others run.
+func (g *ledger) held(l *lead, after picture, k api.ReplicaKey, p placement) {
+	key := k.ServiceKey()
+	s, old := after.services[key], g.pic.services[key]
+	if s == nil || old == nil || p.revision != s.Status.Revision || old.Status.Revision != s.Status.Revision {
+		return
+	}
+	now, before := after.reached(key, p.revision), g.pic.reached(key, p.revision)
+	if most := max(g.mayReach(g.pic, key), g.mayReach(after, key)); len(now) > most && len(now) > len(before) {
+		g.w.violate("rollout", "%s is placed with revision %d, which is in %d slots then; it is held at %d (%s, step %d, paused by %q)",
+			k, p.revision, len(now), most, s.Status.Rollout.State, s.Status.Rollout.Step, s.Status.Rollout.PausedBy)
+	}
+	if s.Spec.Rollout.Strategy != api.StrategyRecreate || old.Spec.Rollout.Strategy != api.StrategyRecreate || s.Spec.Exclusive {
+		return
+	}
+	for _, h := range g.w.hosts {
+		if l.know.verdict[h.name] != api.VerdictHealthy || !l.know.wellSince(h.name, l.openSince) {
+			continue
+		}
+		for _, c := range h.runtime.sorted() {
+			if o, placed := g.pic.placements[c.Replica]; placed && c.Running && c.Replica.ServiceKey() == key && o.revision != p.revision && o.node == h.name && o.boot == h.bootID() && l.know.whole[h.name] {
+				g.w.violate("rollout", "%s is placed with revision %d while %s of revision %d runs on %s, though the service is to be recreated", k, p.revision, c.ID, o.revision, h.name)
+				return
+			}
+		}
+	}
+}
+
+// completesRightly: a revision was rolled out well only when it serves in every slot.
+func (g *ledger) completesRightly(l *lead, after picture, key api.Key, number int64) {
+	s := after.services[key]
+	if s == nil || !s.Metadata.DeletedAt.IsZero() {
+		return
+	}
+	g.w.res.RolloutsComplete++
+	counts := map[int]bool{}
+	for _, pic := range []picture{g.pic, after} {
+		for _, k := range pic.of(key) {
+			p := pic.placements[k]
+			if p.revision == number && slices.ContainsFunc(l.eventsOf([]api.ReplicaKey{k}), func(e uint64) bool { return l.know.counts(l, after, k, p, e) }) {
+				counts[k.Slot] = true
+			}
+		}
+	}
+	want := s.Spec.Want()
+	if old := g.pic.services[key]; old != nil {
+		want = min(want, old.Spec.Want())
+	}
+	if s.Spec.Mode == api.ModeGlobal {
+		for _, k := range g.pic.of(key) {
+			if p, still := after.placements[k]; still && !p.stopping && g.wants(after, k, p) && !counts[k.Slot] && present(l.know.verdict[p.node]) {
+				g.w.violate("rollout", "revision %d of %s is said to be rolled out, and %s on %s does not count", number, key, k, p.node)
+			}
+		}
+		return
+	}
+	for slot := range want {
+		if !counts[slot] {
+			g.w.violate("rollout", "revision %d of %s is said to be rolled out, and nothing of it counts in slot %d", number, key, slot)
+		}
+	}
+}
+
+const (
+	// endsMin is how often a container has to end, and imageFor how long an image has
+	// to be missing, before a revision is given up for it.
+	endsMin  = 3
+	imageFor = 10 * time.Second
+	// deadlineShare is what clocks may be wrong by.
+	deadlineShare = 97
+)
+
+// failsRightly: a revision fails because its containers do, or because nothing
+// happened for its deadline while everything was heard; never because of a node.
+func (g *ledger) failsRightly(l *lead, after picture, key api.Key, number int64) {
+	s, rev := after.services[key], after.revisions[revisionKey{key, number}]
+	if s == nil || rev == nil {
+		return
+	}
+	r := g.rollsOf(s.Metadata.UID)
+	deadline := s.Spec.Rollout.ProgressDeadline.Or(api.DefaultProgressDeadline)
+	if old := g.pic.services[key]; old != nil {
+		deadline = min(deadline, old.Spec.Rollout.ProgressDeadline.Or(api.DefaultProgressDeadline))
+	}
+	from := max(r.born[number], r.paused, l.beganAt, l.know.stalledAt, l.know.missed[key])
+	lasted := time.Duration(g.w.clock - from)
+	if lasted >= deadline*deadlineShare/100 {
+		return
+	}
+	ready := slices.ContainsFunc(slices.Collect(maps.Keys(l.know.status)), func(k api.ReplicaKey) bool {
+		return k.ServiceKey() == key && g.revisions[k] == number && l.know.status[k].everReady
+	})
+	worst := 0
+	for f, n := range g.ends {
+		if f.replica.ServiceKey() == key && g.revisions[f.replica] == number {
+			worst = max(worst, n)
+		}
+	}
+	missing := imageless(rev.template) && g.w.clock-r.born[number] >= int64(imageFor*deadlineShare/100)
+	switch {
+	case worst < endsMin && !missing:
+		g.w.violate("rollout", "revision %d of %s is given up after %s, its deadline is %s, though none of its containers ended more than %d times by itself", number, key, lasted, deadline, worst)
+	case ready:
+		g.w.violate("rollout", "revision %d of %s is given up after %s, its deadline is %s, though one of it was ready", number, key, lasted, deadline)
+	}
+}
