@@ -13,22 +13,26 @@ type Service struct {
 // ServiceSpec is what the user wants. The Template is the revision: a change there
 // makes a new one. What stands beside it is not, and holds for all replicas at once.
 type ServiceSpec struct {
-	// Mode says how many replicas there are; empty means Replicas of them.
+	// Mode says how many replicas there are: global runs one on every node that is
+	// fit, and on each that comes later. Nothing stands in for it elsewhere. Not with
+	// Exclusive. Empty means Replicas of them.
 	Mode Mode `json:"mode,omitempty"`
-	// Replicas is how many to run. Nil means 1; 0 is allowed. Not for a global service.
+	// Replicas is how many to run, 0 to 100,000. Nil means 1. Not with mode global.
 	Replicas *int `json:"replicas,omitempty"`
-	// Rollout bounds how a new revision replaces the old one.
+	// Rollout says how a new revision takes the place of the one before.
 	Rollout Rollout `json:"rollout,omitzero"`
-	// Priority says whose spares come first when not all can be started at once;
-	// higher is more important, 0 is usual. It is no part of the revision.
+	// Priority says whose spares and reliefs come first when not all can be started at
+	// once: higher is more important. From -1000 to 1000, 0 is usual.
 	Priority int `json:"priority,omitempty"`
 	// Headless services have no virtual IP: their name leads to the addresses of
-	// their ready replicas.
+	// their ready replicas. See [below](#names-and-addresses).
 	Headless bool `json:"headless,omitempty"`
-	// SessionAffinity says whether a client's connections go to one replica;
-	// empty means none.
+	// SessionAffinity clientIP leads a client, told by its source address, to the
+	// replica that it had last, as long as that is ready and the client was heard of
+	// within 3 h. Each node remembers for itself. Not with Headless. Empty means none.
 	SessionAffinity SessionAffinity `json:"sessionAffinity,omitempty"`
-	// TrafficDistribution says which replicas are preferred; empty means none.
+	// TrafficDistribution preferSameNode leads what comes from a node, or arrives there,
+	// to ready replicas on that node if there are any. Not with Headless. Empty means none.
 	TrafficDistribution TrafficDistribution `json:"trafficDistribution,omitempty"`
 	Template            `json:",inline"`
 }
@@ -58,37 +62,45 @@ const PreferSameNode TrafficDistribution = "preferSameNode"
 type Template struct {
 	// InitContainers run one after the other, each to its end with code 0, before
 	// anything else of the replica starts. One that fails is started again by
-	// RestartPolicy, whose condition never makes the replica fail.
+	// RestartPolicy; with its condition never the replica fails. They have no ports,
+	// probes and hooks, and their requests count where they exceed those of all that
+	// run later.
 	InitContainers []Container `json:"initContainers,omitempty"`
 	// Sidecars start after the init containers, in their order, each when the one
 	// before it has passed its startup probe (or runs, without one), and before
 	// Containers; they are stopped after all of Containers have ended, last one first.
-	// They do not keep a replica alive whose Containers have all ended.
+	// They do not keep a replica alive whose Containers have all ended. Their probes
+	// count as those of Containers do.
 	Sidecars []Container `json:"sidecars,omitempty"`
 	// Sysctls are set in the replica's own namespaces: kernel.shm*, kernel.msg*,
-	// kernel.sem, fs.mqueue.* and net.*; the last not with HostNetwork.
+	// kernel.sem, fs.mqueue.* and net.*; the last not with HostNetwork. Others would
+	// change the node and are refused.
 	Sysctls map[string]string `json:"sysctls,omitempty"`
-	// Containers share the replica's network namespace. At least one.
+	// Containers share the replica's network namespace and address. At least one, and
+	// with InitContainers and Sidecars at most 20.
 	Containers []Container `json:"containers"`
 	// NodeSelector: a node is fit only if it has all these labels.
 	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
 	// Constraints: a node is fit only if it meets all of them.
 	Constraints []Constraint `json:"constraints,omitempty"`
-	// RestartPolicy says when a container that ended is started again in place.
+	// RestartPolicy says when a container that ended is started again in place; it holds
+	// for all of them.
 	RestartPolicy RestartPolicy `json:"restartPolicy,omitzero"`
-	// TerminationGracePeriod is the time between SIGTERM and SIGKILL.
-	// Nil means 10 s; 0 kills at once.
+	// TerminationGracePeriod is the time between the stop signal and SIGKILL, preStop
+	// hooks included; 0 kills at once. At most 24 h; of leased replicas, what the lease
+	// has room for. Nil means 10 s.
 	TerminationGracePeriod *Duration `json:"terminationGracePeriod,omitempty"`
-	// Exclusive slots never have two running containers, even across a
-	// partition: each runs only under a lease of the leader's. Implies
-	// OnPartition stop.
+	// Exclusive slots never have two running replicas, even across a partition: each
+	// runs only under a lease of the leader's. Implies OnPartition stop. See
+	// [below](#specexclusive).
 	Exclusive bool `json:"exclusive,omitempty"`
-	// OnPartition says what a node does with its replicas when it cannot reach
-	// the leader; empty means keep.
+	// OnPartition says what a node does with its replicas when it cannot reach the
+	// leader: keep lets them run, stop ends them when their lease ends. Keep with
+	// Exclusive is refused. Empty means keep, with Exclusive stop.
 	OnPartition OnPartition `json:"onPartition,omitempty"`
 	// LeaseDuration is how long a lease lasts from its renewal: the time after
-	// which a replica that cannot renew has surely stopped. Nil means
-	// DefaultLease; only for leased replicas.
+	// which a replica that cannot renew has surely stopped. At most 10 min. Only with
+	// Exclusive or OnPartition stop. Nil means 15 s.
 	LeaseDuration *Duration `json:"leaseDuration,omitempty"`
 	// HostNetwork replicas have no network of their own: they use their node's, and
 	// each of their ports is a port of the node.
@@ -97,19 +109,25 @@ type Template struct {
 
 // Container is one process tree of a replica.
 type Container struct {
-	// Name is a DNS label, unique within the service.
+	// Name is a DNS label of at most 40 characters, unique within the service.
 	Name string `json:"name"`
-	// Image is a reference, by tag or digest.
+	// Image is a reference, by tag or digest. What a tag means is told when the revision
+	// is made, and holds for all its replicas. Pulled where a node does not have it;
+	// `orchctl image load` brings an OCI archive to every node.
 	Image string `json:"image"`
-	// Command replaces the image's entrypoint, Args its arguments.
+	// Command replaces the image's entrypoint, and the image's arguments too. Nil means
+	// the image's entrypoint.
 	Command []string `json:"command,omitempty"`
-	Args    []string `json:"args,omitempty"`
-	// Env is set in the container on top of the image's environment.
+	// Args replaces the image's arguments. Nil means the image's arguments.
+	Args []string `json:"args,omitempty"`
+	// Env is set in the container on top of the image's environment. Names are unique.
 	Env []EnvVar `json:"env,omitempty"`
 	// WorkingDir is absolute; empty means the image's.
-	WorkingDir string    `json:"workingDir,omitempty"`
-	Ports      []Port    `json:"ports,omitempty"`
-	Resources  Resources `json:"resources,omitzero"`
+	WorkingDir string `json:"workingDir,omitempty"`
+	// Ports are what the container listens on.
+	Ports []Port `json:"ports,omitempty"`
+	// Resources are what the container asks for and what it may use at most.
+	Resources Resources `json:"resources,omitzero"`
 	// ReadinessProbe decides whether the replica gets traffic; nil means that
 	// it is ready as soon as it runs.
 	ReadinessProbe *Probe `json:"readinessProbe,omitempty"`
@@ -117,19 +135,18 @@ type Container struct {
 	LivenessProbe *Probe `json:"livenessProbe,omitempty"`
 	// StartupProbe holds the other two back until it has succeeded once, and restarts
 	// the container when it fails before; nil means that it has started when it runs.
-	//
 	// A container with none of the three probes is asked by its image's HEALTHCHECK, if
 	// that has one: as readiness and liveness probe, its start period as startup probe.
 	StartupProbe *Probe `json:"startupProbe,omitempty"`
 	// Lifecycle has hooks beside the container's own process; nil means none.
 	Lifecycle *Lifecycle `json:"lifecycle,omitempty"`
-	// StopSignal asks the container to end, as "SIGQUIT"; empty means the image's, and
-	// SIGTERM where that names none.
+	// StopSignal asks the container to end: a name of signal(7), such as SIGQUIT or
+	// SIGRTMIN+3, but SIGSTOP. Empty means the image's, and SIGTERM where that names none.
 	StopSignal string `json:"stopSignal,omitempty"`
-	// SecurityContext narrows or widens what the container may do; nil means the
-	// defaults of each field.
+	// SecurityContext narrows or widens what the container may do.
 	SecurityContext *SecurityContext `json:"securityContext,omitempty"`
-	// Ulimits by name, as "nofile"; missing ones are the runtime's.
+	// Ulimits by name: core, cpu, data, fsize, locks, memlock, msgqueue, nice, nofile,
+	// nproc, rss, rtprio, rttime, sigpending, stack. Missing ones are the runtime's.
 	Ulimits map[string]Ulimit `json:"ulimits,omitempty"`
 	// Mounts are laid over the image's files.
 	Mounts []Mount `json:"mounts,omitempty"`
@@ -147,11 +164,14 @@ type Lifecycle struct {
 
 // Hook is one action. Exactly one of Exec, HTTP, Sleep is set.
 type Hook struct {
+	// Exec runs a command in the container; good is exit code 0.
 	Exec *ExecProbe `json:"exec,omitempty"`
+	// HTTP gets a URL of the container; good are the status codes 200 to 399.
 	HTTP *HTTPProbe `json:"http,omitempty"`
-	// Sleep waits: for a server that drains badly.
+	// Sleep waits: for a server that drains badly. As PreStop shorter than
+	// TerminationGracePeriod.
 	Sleep *Duration `json:"sleep,omitempty"`
-	// Timeout of the action; nil means 30 s. Not with Sleep.
+	// Timeout of the action, 50 ms to 24 h; nil means 30 s. Not with Sleep.
 	Timeout *Duration `json:"timeout,omitempty"`
 }
 
@@ -164,22 +184,29 @@ type SecurityContext struct {
 	// Group is a number or a name in /etc/group; empty means the user's. Only with User.
 	Group string `json:"group,omitempty"`
 	// ReadOnlyRoot leaves only mounts writable.
-	ReadOnlyRoot bool         `json:"readOnlyRoot,omitempty"`
+	ReadOnlyRoot bool `json:"readOnlyRoot,omitempty"`
+	// Capabilities changes the set that containers get by default: CHOWN, DAC_OVERRIDE,
+	// FOWNER, FSETID, KILL, NET_BIND_SERVICE, SETGID, SETUID, SETPCAP, SETFCAP, SYS_CHROOT.
 	Capabilities Capabilities `json:"capabilities,omitzero"`
-	// Seccomp filters system calls; empty means SeccompDefault.
+	// Seccomp filters system calls: default is the runtime's own profile, unconfined
+	// none. Empty means default.
 	Seccomp Seccomp `json:"seccomp,omitempty"`
 	// AllowPrivilegeEscalation lets setuid programs and file capabilities give a
 	// process more than its parent has.
 	AllowPrivilegeEscalation bool `json:"allowPrivilegeEscalation,omitempty"`
 	// Privileged containers have every capability and device, and no seccomp filter:
-	// they own their node. Only an admin may apply one.
+	// they own their node. Only an admin may apply one. Not with Capabilities or a
+	// Seccomp profile.
 	Privileged bool `json:"privileged,omitempty"`
 }
 
 // Capabilities changes the set that containers get by default. Names are as in
 // capabilities(7), with or without "CAP_", or "ALL"; Drop comes before Add.
 type Capabilities struct {
-	Add  []string `json:"add,omitempty"`
+	// Add gives these beside what Drop left: a name of capabilities(7), with or without
+	// CAP_, or ALL.
+	Add []string `json:"add,omitempty"`
+	// Drop takes these from the usual ones, ALL all of them.
 	Drop []string `json:"drop,omitempty"`
 }
 
@@ -196,41 +223,50 @@ const (
 
 // Ulimit is a limit of setrlimit(2); below 0 means none. Hard 0 means that it is Soft.
 type Ulimit struct {
+	// Soft is the limit that the process begins with; below 0: none. 0 is refused where
+	// no program would run within it.
 	Soft int64 `json:"soft"`
+	// Hard is what the process may raise it to; below 0: without bound. 0 means Soft.
 	Hard int64 `json:"hard,omitempty"`
 }
 
 // Mount lays something over the container's files. Exactly one of Tmpfs and Bind is set.
 type Mount struct {
-	// Path in the container, absolute.
+	// Path in the container: absolute, in its plain form, once per container, and neither
+	// / nor below /proc, /sys or /dev, but for /dev/shm.
 	Path string `json:"path"`
-	// ReadOnly: the container cannot write there.
+	// ReadOnly: the container cannot write there. Not with Tmpfs.
 	ReadOnly bool `json:"readOnly,omitempty"`
 	// Tmpfs is memory that counts against the container's limit, empty at each start.
 	Tmpfs *Tmpfs `json:"tmpfs,omitempty"`
-	// Bind is a path of the node, which its agent must allow (agent --allow-bind).
+	// Bind is a path of the node, absolute and in its plain form, which its agent must
+	// allow (agent --allow-bind).
 	Bind string `json:"bind,omitempty"`
 }
 
 // Tmpfs is a filesystem in memory.
 type Tmpfs struct {
-	// Size in bytes; nil means half of the container's memory limit, and of the
-	// node's memory without one.
+	// Size in bytes, at least 1. Nil means half of the container's memory limit, and of
+	// the node's memory without one.
 	Size *Quantity `json:"size,omitempty"`
 }
 
 // EnvVar is one environment variable. At most one of Value and ValueFrom is set.
 type EnvVar struct {
-	Name  string `json:"name"`
+	// Name of the variable: letters, digits, "_", "-" and ".", not starting with a digit.
+	Name string `json:"name"`
+	// Value is its text. Empty means an empty text.
 	Value string `json:"value,omitempty"`
-	// ValueFrom takes the value from the replica; nil means Value.
+	// ValueFrom takes the value from the replica; nil means Value. It is no part of the
+	// revision what comes of it.
 	ValueFrom *EnvSource `json:"valueFrom,omitempty"`
 }
 
 // EnvSource is where a variable's value comes from.
 type EnvSource struct {
-	// Field of the replica: one of the Field constants, or FieldLabels with a label of
-	// the service, as "labels.app".
+	// Field of the replica: name (web-0), slot, epoch, revision, service, namespace, node,
+	// ip, or "labels." with the key of a label of the service behind it, as labels.app;
+	// empty where the service has no such label.
 	Field string `json:"field"`
 }
 
@@ -265,26 +301,31 @@ const PublishHost PublishMode = "host"
 
 // Port is a port on which a container listens.
 type Port struct {
-	// Name is a DNS label by which probes may refer to it; empty for none.
+	// Name is a DNS label by which probes and SRV records refer to it: at most 15
+	// characters, at least one letter, unique within the service. Empty means none.
 	Name string `json:"name,omitempty"`
-	// Port is what the container listens on, 1-65535.
+	// Port is what the container listens on, 1 to 65535. Unique with its protocol within
+	// the service: the containers of a replica share one address.
 	Port int `json:"port"`
 	// Protocol is TCP or UDP; empty means TCP.
 	Protocol Protocol `json:"protocol,omitempty"`
-	// Publish is the port on the node, 1-65535; 0 means not published.
+	// Publish is the port on the nodes that leads here, 1 to 65535; 0 means not published.
+	// With HostNetwork the same as Port, or left out.
 	Publish int `json:"publish,omitempty"`
-	// Mode says on which nodes; empty means on every node. Only with Publish.
+	// Mode host opens it on the replica's own node alone; empty means on every node. Only
+	// with Publish.
 	Mode PublishMode `json:"mode,omitempty"`
 }
 
 // Resources are what a container asks for and what it may use at most.
 type Resources struct {
-	// Requests are set aside on the node. A missing one is taken from Limits,
-	// else it is zero.
+	// Requests are set aside on the node: the scheduler never places above a node's
+	// capacity. None is above its limit. A missing one is taken from Limits, else it is
+	// zero.
 	Requests ResourceList `json:"requests,omitempty"`
-	// Limits are enforced by the kernel for cpu, memory and pids; extended
-	// resources must have limit = request. A missing one means no limit,
-	// but pids, which default to DefaultPidsLimit.
+	// Limits are enforced by the kernel for cpu (throttled), memory (killed) and pids;
+	// extended resources must have limit = request. A missing one is no limit, but pids,
+	// which are 2000 then.
 	Limits ResourceList `json:"limits,omitempty"`
 }
 
@@ -301,20 +342,26 @@ const (
 
 // Probe asks whether a container is well. Exactly one of HTTP, TCP, GRPC, Exec is set.
 type Probe struct {
+	// HTTP gets a URL of the container; good are the status codes 200 to 399.
 	HTTP *HTTPProbe `json:"http,omitempty"`
-	TCP  *TCPProbe  `json:"tcp,omitempty"`
+	// TCP connects; good is a connection.
+	TCP *TCPProbe `json:"tcp,omitempty"`
+	// GRPC calls grpc.health.v1.Health/Check, without TLS; good is SERVING.
 	GRPC *GRPCProbe `json:"grpc,omitempty"`
+	// Exec runs a command in the container; good is exit code 0.
 	Exec *ExecProbe `json:"exec,omitempty"`
-	// InitialDelay before the first try after the container's start; nil means 0.
+	// InitialDelay before the first try after the container's start, at most 24 h. Nil
+	// means 0, for a liveness probe one interval.
 	InitialDelay *Duration `json:"initialDelay,omitempty"`
-	// Interval between tries; nil means 5 s, and until the first success of a
-	// readiness probe 100 ms at most.
+	// Interval between tries, 50 ms to 24 h. Nil means 5 s; until the first success 100 ms
+	// at most, but for liveness probes and for a startup probe that runs a command.
 	Interval *Duration `json:"interval,omitempty"`
-	// Timeout of one try; nil means 1 s.
+	// Timeout of one try, 50 ms to 24 h; nil means 1 s.
 	Timeout *Duration `json:"timeout,omitempty"`
-	// FailureThreshold is how many failures in a row turn it; 0 means 3.
+	// FailureThreshold is how many failures in a row turn it, 1 to 1,000; 0 means 3.
 	FailureThreshold int `json:"failureThreshold,omitempty"`
-	// SuccessThreshold is how many successes in a row turn it; 0 means 1.
+	// SuccessThreshold is how many successes in a row turn it, 1 to 1,000, of a startup
+	// probe 1; 0 means 1.
 	SuccessThreshold int `json:"successThreshold,omitempty"`
 }
 
@@ -324,24 +371,31 @@ type PortRef string
 // HTTPProbe succeeds on a status from 200 to 399.
 type HTTPProbe struct {
 	// Path starts with "/"; empty means "/".
-	Path string  `json:"path,omitempty"`
+	Path string `json:"path,omitempty"`
+	// Port of the replica's own address, as a number or the name of one of the
+	// container's ports.
 	Port PortRef `json:"port"`
 }
 
 // TCPProbe succeeds when a connection is accepted.
 type TCPProbe struct {
+	// Port of the replica's own address, as a number or the name of one of the
+	// container's ports.
 	Port PortRef `json:"port"`
 }
 
 // GRPCProbe succeeds when grpc.health.v1.Health/Check, without TLS, answers SERVING.
 type GRPCProbe struct {
+	// Port of the replica's own address, as a number or the name of one of the
+	// container's ports.
 	Port PortRef `json:"port"`
-	// Service is asked for; empty asks for the server as a whole.
+	// Service is asked for. Empty means the server as a whole.
 	Service string `json:"service,omitempty"`
 }
 
 // ExecProbe succeeds when the command exits 0 inside the container.
 type ExecProbe struct {
+	// Command is the program and its arguments; no shell is between.
 	Command []string `json:"command"`
 }
 
@@ -358,9 +412,13 @@ const (
 
 // Constraint is a condition on a node's labels.
 type Constraint struct {
-	Key      string   `json:"key"`
+	// Key of the node's label.
+	Key string `json:"key"`
+	// Operator: In and NotIn compare with Values, Exists and DoesNotExist ask for the key.
+	// NotIn is met by a node without the label.
 	Operator Operator `json:"operator"`
-	Values   []string `json:"values,omitempty"`
+	// Values are required with In and NotIn, and refused with the others.
+	Values []string `json:"values,omitempty"`
 }
 
 // RestartCondition says which ends of a container are followed by a restart.
@@ -376,36 +434,44 @@ const (
 // RestartPolicy restarts in place: the first restart comes at once, then the
 // delay doubles from BackOff to MaxBackOff; after a run of ResetAfter it starts anew.
 type RestartPolicy struct {
+	// Condition: onFailure restarts after an exit code other than 0, a signal, out of
+	// memory, a failed probe or hook.
 	Condition RestartCondition `json:"condition,omitempty"`
-	// BackOff is the delay before the second restart in a row; nil means 1 s.
+	// BackOff is the delay before the second restart in a row, 10 ms to 24 h; nil means 1 s.
 	BackOff *Duration `json:"backOff,omitempty"`
-	// MaxBackOff caps the delay; nil means 1 min.
+	// MaxBackOff caps the delay, 10 ms to 24 h, not below BackOff; nil means 1 min, or
+	// BackOff if that is more.
 	MaxBackOff *Duration `json:"maxBackOff,omitempty"`
-	// ResetAfter is how long a run must last to count as good; nil means 1 min.
+	// ResetAfter is how long a run must last to start the count anew, 10 ms to 24 h; nil
+	// means 1 min.
 	ResetAfter *Duration `json:"resetAfter,omitempty"`
 }
 
 // Rollout says how a new revision takes the place of the one before.
 type Rollout struct {
-	// Strategy is rolling or recreate; empty means rolling.
+	// Strategy rolling goes slot by slot, gated by readiness; recreate stops all of the
+	// old revision before any of the new one starts, and bounds, Order and Canary have no
+	// meaning then. Empty means rolling.
 	Strategy Strategy `json:"strategy,omitempty"`
-	// Order gives MaxSurge and MaxUnavailable their defaults, and is held to them;
-	// empty allows both.
+	// Order startFirst is MaxUnavailable 0, stopFirst MaxSurge 0. Empty means both, as the
+	// bounds allow.
 	Order Order `json:"order,omitempty"`
-	// MaxSurge is how many replicas above Replicas may exist; nil means 25 %,
-	// rounded up.
+	// MaxSurge is how many replicas above Replicas may exist; a share is rounded up. None
+	// with stopFirst, Exclusive and mode global. Nil means 25 %, or what Order says.
 	MaxSurge *IntOrPercent `json:"maxSurge,omitempty"`
-	// MaxUnavailable is how many of Replicas may be unready; nil means 25 %,
-	// rounded down. Both at zero is refused.
+	// MaxUnavailable is how many of Replicas, or of a global service's nodes, may be
+	// unready. A share is rounded down; if that and the surge come to 0, it is 1. Both
+	// written as 0 is refused. Nil means 25 %, or what Order says; with Exclusive 1.
 	MaxUnavailable *IntOrPercent `json:"maxUnavailable,omitempty"`
 	// MinReady is how long a replica of the new revision has to be ready without a
-	// break before it counts; nil means 0.
+	// break before it counts; shorter than ProgressDeadline. Nil means 0.
 	MinReady *Duration `json:"minReady,omitempty"`
 	// ProgressDeadline is how long a rollout may go without one more replica of the
-	// new revision being ready until it has failed; nil means DefaultProgressDeadline.
-	// Pauses do not count.
+	// new revision counting until it has failed, 1 s to 24 h. Pauses do not count. Nil
+	// means 10 min.
 	ProgressDeadline *Duration `json:"progressDeadline,omitempty"`
-	// Canary takes the rollout in steps; empty means in one. Not with recreate.
+	// Canary takes the rollout in steps, at most 20; after the last all follow. Empty
+	// means in one. Not with recreate.
 	Canary []CanaryStep `json:"canary,omitempty"`
 	// AutoRollback goes back to the last revision that was rolled out well when a
 	// rollout fails; nil means true.
@@ -434,9 +500,10 @@ const (
 
 // CanaryStep is reached when so many replicas have the new revision and count.
 type CanaryStep struct {
-	// Replicas of the new revision; a share is rounded up. They rise from step to step.
+	// Replicas is how many are to have the new revision; a share is rounded up. They rise
+	// from step to step.
 	Replicas IntOrPercent `json:"replicas"`
-	// Pause before the next step; nil means until `orchctl rollout resume`.
+	// Pause before the next step, at most 24 h; nil means until `orchctl rollout resume`.
 	Pause *Duration `json:"pause,omitempty"`
 }
 
@@ -514,6 +581,9 @@ type Revision struct {
 	// "rollback from revision 4: ...".
 	By    string `json:"by,omitempty"`
 	Cause string `json:"cause,omitempty"`
+	// SameAs is the revision whose template and images this one repeats; what runs with
+	// that need not be replaced, and is said to have this one. 0: it repeats none.
+	SameAs int64 `json:"sameAs,omitempty"`
 	// Images are the digests that the template's references meant when it was made,
 	// by reference as it stands there ("sha256:..."). One that is missing could not be
 	// told then: each node takes what it finds.
