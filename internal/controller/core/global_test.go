@@ -230,6 +230,21 @@ func TestBecomingGlobalAndBack(t *testing.T) {
 	}
 }
 
+// What still runs in a slot keeps its number: a node that has none gets another.
+func TestGlobalNumbersAreNotTakenFromWhatRuns(t *testing.T) {
+	f := nodes(t, 2, Config{})
+	f.word("n2", "cordon")
+	f.apply("1", web(3, "a:1"))
+	f.pass(time.Second)
+	f.word("n2", "uncordon")
+	f.mute(true, "n2") // what is to stop on n1 is handed over for as long as can be
+	f.apply("2", each("web", "a:1", 1))
+	f.mustBe("web", "n1:web-0@1 n2:web-3@1")
+	f.pass(3 * time.Second)
+	f.node("n3", "boot1")
+	f.mustBe("web", "n1:web-0@1 n2:web-3@1 n3:web-1@1")
+}
+
 // Its replica is handed over before it stops, as others are.
 func TestGlobalIsHandedOver(t *testing.T) {
 	f := threeNodes(t)
