@@ -87,8 +87,6 @@ func (c *checker) ulimits(path string, limits map[string]Ulimit) {
 		switch {
 		case hard == 0 && slices.Contains(neverZero, name):
 			c.add(here, "is 0, within which no program runs: set soft, and hard if that is to be above it")
-		case name == "nofile" && (u.Soft < 0 || hard < 0):
-			c.add(here, "is unlimited, which the kernel has not for open files: want a number, such as 1048576")
 		case hard >= 0 && (u.Soft < 0 || u.Soft > hard):
 			c.add(here+".soft", "is %s, above hard, which is %s: lower it, or raise hard", amount(u.Soft), amount(hard))
 		}
