@@ -164,7 +164,9 @@ func (p *planner) recreating() bool {
 // notBegun tells whether a rollout that is held is to stay where it began. One that
 // recreates cannot be held midway: the rest of what was there is gone.
 func (p *planner) notBegun() bool {
-	return p.AtMost == 0 && !slices.ContainsFunc(p.Fillings, func(f Filling) bool { return !f.Stopping && f.Revision == p.Revision })
+	return p.AtMost == 0 && !slices.ContainsFunc(p.slots, func(s *slot) bool {
+		return slices.ContainsFunc(s.fillings, func(f *Filling) bool { return f.Revision == p.Revision })
+	})
 }
 
 // waitsForOthers tells whether a filling of a revision has to wait until all others

@@ -3,7 +3,6 @@ package core
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 
 	"github.com/orchctl/orch/api"
@@ -82,7 +81,6 @@ func (c *Core) apply(ev Apply) {
 
 // accept puts a changed service in the place of the one before.
 func (c *Core) accept(s *service, outcome, by string) {
-	s.fresh = false
 	before := c.services[s.key]
 	c.services[s.key] = s
 	if before != nil && s.obj.Status.VIP == "" { // it is headless now
@@ -90,6 +88,18 @@ func (c *Core) accept(s *service, outcome, by string) {
 	}
 	c.event(s.key.Namespace, api.KindService, s.key.Name, api.EventNormal, map[string]string{"created": "Created", "configured": "Configured"}[outcome],
 		fmt.Sprintf("revision %d, %s, by %s", s.obj.Status.Revision, s.size(), orElse(by, "unknown")))
+	c.revised(s)
+}
+
+// revised has everything know of a changed service that hangs on it.
+func (c *Core) revised(s *service) {
+	if s.fresh {
+		c.view.touchRevision(s.key, s.obj.Status.Revision)
+	}
+	if s.ended != 0 {
+		c.view.touchRevision(s.key, s.ended)
+	}
+	s.fresh, s.ended = false, 0
 	c.noteGlobal(s)
 	c.pruneRevisions(s)
 	c.claimPorts(s)
@@ -147,8 +157,7 @@ func (c *Core) prepare(want *api.Service, ev Apply) (*service, string, error) {
 		if have.deleting() {
 			return nil, "", fmt.Errorf("service %s is being deleted: %w: apply again when it is gone", key, ErrBusy)
 		}
-		*next = *have
-		next.revisions = maps.Clone(have.revisions)
+		next = have.copy()
 		outcome = "configured"
 	}
 	m := next.obj.Metadata
@@ -164,9 +173,8 @@ func (c *Core) prepare(want *api.Service, ev Apply) (*service, string, error) {
 	m.ResourceVersion++
 	next.obj = api.Service{TypeMeta: api.TypeMeta{APIVersion: api.Version, Kind: api.KindService}, Metadata: m, Spec: want.Spec, Status: next.obj.Status}
 	if newTemplate {
-		next.obj.Status = api.ServiceStatus{Revision: next.obj.Status.Revision + 1, VIP: next.obj.Status.VIP}
-		next.addRevision(&api.Revision{Service: key, UID: m.UID, Number: next.obj.Status.Revision, Template: want.Spec.Template, CreatedAt: c.now})
-		next.fresh = true
+		next.revise(api.Revision{Template: want.Spec.Template, Images: imagesOf(&want.Spec.Template, ev.Images, nil), By: ev.By, Cause: "apply"},
+			api.RolloutSuperseded, supersededBy(next.obj.Status.Revision+1), c.now)
 	}
 	if want.Spec.Headless {
 		next.obj.Status.VIP = ""
@@ -188,11 +196,15 @@ func precondition(have *service, want *api.Service) error {
 	return nil
 }
 
-// ops writes the service, and its newest revision if it is new.
+// ops writes the service, its newest revision if it is new, and how the one before went
+// if that has ended by it.
 func (s *service) ops() []store.Op {
 	ops := []store.Op{store.Put(serviceKey(s.key), object(api.KindService, &s.obj))}
 	if s.fresh {
-		ops = append(ops, store.Put(revisionKey(s.key, s.obj.Status.Revision), object("Revision", &s.newest().Revision)))
+		ops = append(ops, store.Put(revisionKey(s.key, s.obj.Status.Revision), object(api.KindRevision, &s.newest().Revision)))
+	}
+	if s.ended != 0 {
+		ops = append(ops, store.Put(revisionKey(s.key, s.ended), object(api.KindRevision, &s.revisions[s.ended].Revision)))
 	}
 	return ops
 }

@@ -26,6 +26,10 @@ type Budgets struct {
 	ReliefPatience   time.Duration
 	RebalanceMoves   int
 	HandoverMax      time.Duration
+	FailingEnds      int
+	FailingMoves     int
+	RolloutEnds      int
+	RolloutImage     time.Duration
 }
 
 // DefaultBudgets gives the budgets for production.
@@ -36,6 +40,8 @@ func DefaultBudgets() Budgets {
 		SparesFree: 0.8,
 		ReliefsMin: 3, ReliefsShare: 0.05, ReliefPatience: 5 * time.Minute,
 		RebalanceMoves: 50, HandoverMax: 2 * time.Second,
+		FailingEnds: 5, FailingMoves: 2,
+		RolloutEnds: 3, RolloutImage: 10 * time.Second,
 	}
 }
 
@@ -51,6 +57,10 @@ func (b *Budgets) settings() []settings.Setting {
 		settings.Duration("relief-patience", &b.ReliefPatience, "after which a relief whose spare is not ready no longer keeps others waiting"),
 		settings.Count("rebalance-moves", &b.RebalanceMoves, "replicas that one rebalance moves; each is started anew and warms up again, and what is still uneven can be asked for again"),
 		settings.Duration("handover-max", &b.HandoverMax, "how long a replica that is to stop waits for agents to say that they send it no traffic any more; an agent that hangs may not keep it running, one that works says so within 0.3s"),
+		settings.Count("failing-ends", &b.FailingEnds, "ends in a row, none of them after it was ready for as long as its resetAfter, from which a replica is tried on another node, if others of its revision are ready elsewhere; fewer are what the first restarts cure"),
+		settings.Count("failing-moves", &b.FailingMoves, "how often a slot is tried on another node with one revision; what ends on three nodes hardly does so because of them"),
+		settings.Count("rollout-ends", &b.RolloutEnds, "how often a replica of a new revision may end without ever being ready until the rollout has failed; once may be a dependency that was late, more often is the revision"),
+		settings.Duration("rollout-image", &b.RolloutImage, "how long an image of a new revision may be nowhere to be had until the rollout has failed; one that is pushed at the same time as the manifest is applied comes within that"),
 	}
 }
 
@@ -76,6 +86,8 @@ func (b Budgets) withDefaults() Budgets {
 		cmp.Or(b.SparesFree, d.SparesFree),
 		cmp.Or(b.ReliefsMin, d.ReliefsMin), cmp.Or(b.ReliefsShare, d.ReliefsShare), cmp.Or(b.ReliefPatience, d.ReliefPatience),
 		cmp.Or(b.RebalanceMoves, d.RebalanceMoves), cmp.Or(b.HandoverMax, d.HandoverMax),
+		cmp.Or(b.FailingEnds, d.FailingEnds), cmp.Or(b.FailingMoves, d.FailingMoves),
+		cmp.Or(b.RolloutEnds, d.RolloutEnds), cmp.Or(b.RolloutImage, d.RolloutImage),
 	}
 }
 

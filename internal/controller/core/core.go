@@ -119,7 +119,7 @@ func New(cfg Config) *Core {
 		addresses: newAddresses(), claims: newClaims(),
 		unknown: map[string]bool{}, requests: newRequests(), tally: tally{of: map[api.Verdict]int{}},
 		budgets: cfg.Budgets.withDefaults(), spending: spending{short: map[api.Key]bool{}},
-		reliefs: reliefs{ailing: map[string]bool{}, drains: map[string]bool{}}, relieved: map[api.Key]bool{}, renewals: map[string][]Renew{},
+		reliefs: reliefs{ailing: map[string]bool{}, drains: map[string]bool{}, failing: map[api.ReplicaKey]bool{}}, relieved: map[api.Key]bool{}, renewals: map[string][]Renew{},
 	}
 }
 
@@ -180,6 +180,8 @@ func (c *Core) Step(ev Event, now time.Time) []Effect {
 		c.apply(ev)
 	case Scale:
 		c.scale(ev)
+	case Rollout:
+		c.rollout(ev)
 	case Delete:
 		c.deleteServices(ev)
 	case NodeWord:

@@ -111,7 +111,11 @@ func TestGlobalAndWhatBecomesOfItsNodes(t *testing.T) {
 		{name: "label", do: func(f *fleet) { f.tag("n2", "kind", "other") }, then: "n1:log-0@1 n3:log-2@1", ready: 2, of: 2,
 			back: func(f *fleet) { f.tag("n2", "kind", "worker") }, afterwards: all},
 		{name: "dead", do: func(f *fleet) { f.silence("n2"); f.pass(70 * time.Second) }, then: "n1:log-0@1 n3:log-2@1", ready: 2, of: 2,
-			back: func(f *fleet) { f.agents["n2"].boot = "boot2"; f.agents["n2"].holds = map[api.ReplicaKey]wire.Assignment{}; f.again("n2") }, afterwards: all},
+			back: func(f *fleet) {
+				f.agents["n2"].boot = "boot2"
+				f.agents["n2"].holds = map[api.ReplicaKey]wire.Assignment{}
+				f.again("n2")
+			}, afterwards: all},
 		{name: "removed", do: func(f *fleet) {
 			f.silence("n2")
 			f.pass(70 * time.Second)

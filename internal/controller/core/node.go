@@ -289,6 +289,7 @@ func (c *Core) status(ev Status) {
 
 func (c *Core) report(f *filling, s api.ReplicaStatus) {
 	was := f.status
+	c.noteEnds(f, s)
 	f.status, f.reported, f.doubted = s, true, false
 	switch {
 	case !s.Ready:
@@ -296,6 +297,7 @@ func (c *Core) report(f *filling, s api.ReplicaStatus) {
 	case f.readySince.IsZero():
 		f.readySince = c.now
 	}
+	f.note(f.loaded, c.now)
 	if f.loaded { // told by the term before
 		f.loaded = false
 	} else {

@@ -72,7 +72,7 @@ func (c *Core) planAll(keys []api.Key) []planned {
 // again by wake, if that is not zero.
 func (c *Core) planService(s *service, wake time.Time) []reconciler.Action {
 	c.settleReliefs(s)
-	plan := reconciler.Plan(c.viewOf(s), c.now)
+	plan := c.planRollout(s)
 	s.waiting, s.budgeted, s.held = plan.Waiting, nil, map[string]int{}
 	s.refusedBefore, s.refused = s.refused, map[int]refusal{}
 	delete(c.blocked, s.key)
@@ -99,7 +99,7 @@ func (c *Core) planService(s *service, wake time.Time) []reconciler.Action {
 			// Whoever planned it: what may run there comes first (I6).
 			wake = earliest(wake, c.freeAt(s, a.Key.Slot))
 		case a.Op == reconciler.Create:
-			creates = append(creates, a)
+			creates = append(creates, s.avoiding(a))
 		default:
 			c.carryOut(s, c.fillings[a.Key], a)
 		}
@@ -107,7 +107,7 @@ func (c *Core) planService(s *service, wake time.Time) []reconciler.Action {
 	if held {
 		s.waiting = append(s.waiting, "some nodes have not reported to this leader yet")
 	}
-	if wake = earliest(wake, plan.Wake); wake.IsZero() || !wake.Before(never) {
+	if wake = earliest(earliest(wake, plan.Wake), c.rolloutWake(s)); wake.IsZero() || !wake.Before(never) {
 		delete(c.wakes, s.key)
 	} else {
 		c.wakes[s.key] = wake
@@ -235,6 +235,7 @@ func (c *Core) place(groups []scheduler.Group, wanted map[api.ReplicaKey]reconci
 		r := s.reliefs[f.key.Slot]
 		if a.Relief && r != nil {
 			r.since = c.now // however long it waited for room
+			c.noteTry(s, r, p.Node)
 		}
 		if f.spare && (r == nil || r.kind == ailing) {
 			c.did(c.standsFor(s, f.key.Slot), func(d *api.Done) { d.SparesPlaced++ })
@@ -261,6 +262,10 @@ func (c *Core) refuse(s *service, r scheduler.Refusal, a reconciler.Action) {
 		c.giveUpMove(s, x)
 		return
 	}
+	if x := s.reliefs[r.Key.Slot]; a.Relief && x != nil && x.kind == tried {
+		c.giveUpTry(s, x)
+		return
+	}
 	if s.refusedBefore[r.Key.Slot].reason != r.Reason {
 		c.event(r.Key.Namespace, api.KindReplica, r.Key.Name(), api.EventWarning, "Pending", r.Reason)
 	}
@@ -273,8 +278,9 @@ func (c *Core) viewOf(s *service) reconciler.View {
 	v := reconciler.View{Service: s.key, Deleting: s.deleting(), Replicas: n, Revision: s.obj.Status.Revision,
 		MaxSurge: s.obj.Spec.Surge(n), MaxUnavailable: s.obj.Spec.Unavailable(n), Exclusive: s.exclusive(),
 		Global: s.global(), Nodes: s.seats.of}
+	c.bound(s, &v)
 	for _, f := range s.fillings {
-		x := reconciler.Filling{Key: f.key, Revision: f.revision, Node: f.node, Verdict: c.verdictOf(f),
+		x := reconciler.Filling{Key: f.key, Revision: s.runs(f), Node: f.node, Verdict: c.verdictOf(f),
 			Phase: f.status.Phase, Ready: f.status.Ready && !c.spent(f), ReadySince: f.readySince, Stopping: f.stopping, Spare: f.spare, Relieve: f.relieve,
 			Final: s.revisions[f.revision].final(f.status)}
 		if n := c.nodes[f.node]; n != nil {

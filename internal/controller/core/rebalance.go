@@ -84,7 +84,7 @@ func (c *Core) settled(s *service) bool {
 		return false
 	}
 	for i, f := range s.fillings {
-		if f.key.Slot != i || f.revision != s.obj.Status.Revision || f.stopping || f.void || f.spare {
+		if f.key.Slot != i || s.runs(f) != s.obj.Status.Revision || f.stopping || f.void || f.spare {
 			return false
 		}
 	}

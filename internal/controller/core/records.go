@@ -110,6 +110,9 @@ func (c *Core) Load(kvs []store.KV, rev int64) error {
 		}
 		c.unsettle(s.key)
 		c.noteGlobal(s)
+		for n := range s.revisions {
+			c.view.touchRevision(s.key, n)
+		}
 		c.markDirty(s)
 	}
 	return nil

@@ -19,6 +19,7 @@ const (
 	ailing  reliefKind = iota // its node's agent is lost for long, or its node cannot work
 	drained                   // an operator wants its node empty
 	moved                     // it would be placed elsewhere today
+	tried                     // it ends again and again where it is; see elsewhere.go
 )
 
 // relief is a replica that runs and is being replaced. A service has at most one
@@ -33,11 +34,13 @@ type relief struct {
 type reliefs struct {
 	ailing map[string]bool // nodes that are agent lost or impaired
 	drains map[string]bool // nodes that are to be emptied
-	moves  []Move          // of a rebalance, not begun yet
-	moveBy time.Time       // they are given up then, unless another begins
-	count  int             // under way
-	at     time.Time       // when to look again; zero: nothing is to come by itself
-	due    bool            // to be looked at in this turn
+	// failing are replicas that have ended often enough in a row to be tried elsewhere.
+	failing map[api.ReplicaKey]bool
+	moves   []Move    // of a rebalance, not begun yet
+	moveBy  time.Time // they are given up then, unless another begins
+	count   int       // under way
+	at      time.Time // when to look again; zero: nothing is to come by itself
+	due     bool      // to be looked at in this turn
 	// stalledAt is when the leader last did not run: what it did not hear then
 	// counts against nobody.
 	stalledAt time.Time
@@ -90,11 +93,11 @@ func (n *node) heard() bool {
 
 // relieve picks replicas to be relieved, within the budget and not while many
 // nodes vanish at once: those of ailing nodes first, then those of nodes that are
-// drained, then moves. It costs the replicas of such nodes, and those only while
+// drained, then those that fail where they are, then moves. It costs the replicas of such nodes, and those only while
 // the budget has room.
 func (c *Core) relieve() {
 	r := &c.reliefs
-	if !r.due && (len(r.ailing)+len(r.drains)+len(r.moves) == 0 || len(c.dirty) == 0) {
+	if !r.due && (len(r.ailing)+len(r.drains)+len(r.failing)+len(r.moves) == 0 || len(c.dirty) == 0) {
 		return
 	}
 	r.due, r.at = false, time.Time{}
@@ -105,6 +108,7 @@ func (c *Core) relieve() {
 	}
 	room = c.relieveNodes(ailing, r.ailing, room)
 	room = c.relieveNodes(drained, r.drains, room)
+	room = c.relieveFailing(room)
 	c.beginMoves(room)
 }
 
@@ -270,6 +274,7 @@ func (c *Core) beginRelief(s *service, f *filling, kind reliefKind, why string) 
 // settleReliefs ends reliefs that are done, or that are not needed any more: then
 // the spare is removed as after any return.
 func (c *Core) settleReliefs(s *service) {
+	s.forgetTries()
 	for _, slot := range slices.Sorted(maps.Keys(s.reliefs)) {
 		if r := s.reliefs[slot]; s.deleting() || s.global() || !s.wants(slot) || !c.underWay(s, r) {
 			c.endRelief(s, slot)
@@ -281,7 +286,10 @@ func (c *Core) underWay(s *service, r *relief) bool {
 	f := r.incumbent
 	if c.fillings[f.key] == f && !f.stopping && !f.void {
 		if r.kind == moved {
-			return f.moving != "" && c.verdictOf(f) == api.VerdictHealthy && f.revision == s.obj.Status.Revision
+			return f.moving != "" && c.verdictOf(f) == api.VerdictHealthy && s.runs(f) == s.obj.Status.Revision
+		}
+		if r.kind == tried {
+			return c.stillTried(s, f)
 		}
 		_, why := c.reliefOf(c.nodes[f.node])
 		return why != ""

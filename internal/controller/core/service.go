@@ -16,7 +16,9 @@ import (
 type service struct {
 	key           api.Key
 	obj           api.Service
-	fresh         bool // its newest revision is not written yet
+	fresh         bool  // its newest revision is not written yet
+	ended         int64 // the revision whose outcome is not written yet; 0: none
+	progress      progress
 	revisions     map[int64]*revision
 	fillings      []*filling      // sorted by slot, then epoch
 	refused       map[int]refusal // slots that found no node, by slot
@@ -26,6 +28,7 @@ type service struct {
 	seats      seats           // of a global one
 	exclusives int             // fillings of a revision that is exclusive
 	reliefs    map[int]*relief // under way, by slot; nil: none is
+	tries      map[int]*tries  // of replicas that fail where they are, by slot
 	placeless  bool            // nowhere to go for what is exclusive and to be relieved, as last looked
 	used       usage           // of the budgets
 	budgeted   []string        // what waits for a budget, in words
@@ -89,6 +92,10 @@ type filling struct {
 	moving  string // why it is moved though its node is well
 	doubted bool   // its node was suspect since it last answered
 
+	// How often its containers ended in a row, and how often before that does not
+	// count; see elsewhere.go.
+	inRow, endsForgiven int
+
 	// handing: it is stopping, and its agent is not told yet. withdrawn is the
 	// version of the endpoints that is without it; see handover.go.
 	handing     bool
@@ -101,6 +108,12 @@ type filling struct {
 	reported   bool   // in this session of its node
 	status     api.ReplicaStatus
 	readySince time.Time // zero: not ready
+
+	// See failing.go. wasReady: ever, as this leader saw. endsBefore are how often its
+	// containers had ended before it saw.
+	wasReady       bool
+	endsBefore     map[string]int
+	imagelessSince time.Time // zero: its images are there, or may be
 }
 
 func newService(key api.Key) *service {
@@ -181,6 +194,7 @@ func (c *Core) drop(s *service, f *filling) {
 	s.fillings = slices.DeleteFunc(s.fillings, func(x *filling) bool { return x == f })
 	s.seats.settled = false
 	delete(c.fillings, f.key)
+	delete(c.reliefs.failing, f.key)
 	if n := c.nodes[f.node]; n != nil {
 		delete(n.fillings, f.key)
 		c.view.touchNode(n)
@@ -198,29 +212,6 @@ func (c *Core) drop(s *service, f *filling) {
 	c.roomMade()
 }
 
-// pruneRevisions keeps the newest RevisionHistory revisions and all that a
-// filling still runs.
-func (c *Core) pruneRevisions(s *service) {
-	if len(s.revisions) <= c.cfg.RevisionHistory {
-		return
-	}
-	used := map[int64]bool{s.obj.Status.Revision: true}
-	for _, f := range s.fillings {
-		used[f.revision] = true
-	}
-	numbers := make([]int64, 0, len(s.revisions))
-	for n := range s.revisions {
-		numbers = append(numbers, n)
-	}
-	slices.SortFunc(numbers, func(a, b int64) int { return cmp.Compare(b, a) })
-	for _, n := range numbers[c.cfg.RevisionHistory:] {
-		if !used[n] {
-			delete(s.revisions, n)
-			c.write(store.Delete(revisionKey(s.key, n)))
-		}
-	}
-}
-
 // removeIfDone forgets a deleted service once nothing fills its slots.
 func (c *Core) removeIfDone(s *service) bool {
 	if !s.deleting() || len(s.fillings) > 0 {
@@ -231,6 +222,7 @@ func (c *Core) removeIfDone(s *service) bool {
 		// Key by key: a prefix may not be deleted beside a put below it, and one
 		// may still be gathering in this batch.
 		ops = append(ops, store.Delete(revisionKey(s.key, n)))
+		c.view.touchRevision(s.key, n)
 	}
 	c.write(ops...)
 	delete(c.services, s.key)

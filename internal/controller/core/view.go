@@ -21,6 +21,8 @@ type view struct {
 	known    map[ViewKey]any
 	beside   beside                       // of the nodes in known
 	pending  map[api.Key]map[ViewKey]bool // published replicas without a node
+	// revisions that changed, by number.
+	revisions map[api.Key]map[int64]bool
 	out      changes
 }
 
@@ -55,12 +57,19 @@ func (x *changes) take() Publish {
 
 func newView() view {
 	return view{services: map[api.Key]*service{}, fillings: map[api.ReplicaKey]*filling{}, nodes: map[string]*node{},
-		known: map[ViewKey]any{}, pending: map[api.Key]map[ViewKey]bool{}}
+		known: map[ViewKey]any{}, pending: map[api.Key]map[ViewKey]bool{}, revisions: map[api.Key]map[int64]bool{}}
 }
 
 func (v *view) touch(s *service)        { v.services[s.key] = s }
 func (v *view) touchFilling(f *filling) { v.fillings[f.key] = f }
 func (v *view) touchNode(n *node)       { v.nodes[n.name] = n }
+
+func (v *view) touchRevision(key api.Key, n int64) {
+	if v.revisions[key] == nil {
+		v.revisions[key] = map[int64]bool{}
+	}
+	v.revisions[key][n] = true
+}
 
 func (v *view) put(k ViewKey, object any) {
 	if old, ok := v.known[k]; ok && reflect.DeepEqual(old, object) {
@@ -141,6 +150,7 @@ func (c *Core) publish() {
 		}
 	}
 	clear(c.view.services)
+	c.publishRevisions()
 	for _, name := range slices.Sorted(maps.Keys(c.view.nodes)) {
 		if n := c.nodes[name]; n != nil {
 			c.view.put(ViewKey{Kind: api.KindNode, Name: name}, c.publicNode(n))
@@ -181,11 +191,14 @@ func compareViewKeys(a, b ViewKey) int {
 func (c *Core) publicReplica(s *service, f *filling) *api.Replica {
 	r := &api.Replica{TypeMeta: api.TypeMeta{APIVersion: api.Version, Kind: api.KindReplica},
 		Metadata: api.Metadata{Name: f.key.Name(), Namespace: f.key.Namespace, Labels: s.obj.Metadata.Labels, CreatedAt: f.placedAt},
-		Spec:     api.ReplicaSpec{Service: s.key.Name, Slot: f.key.Slot, Epoch: f.key.Epoch, Revision: f.revision, Node: f.node, Spare: f.spare},
+		Spec:     api.ReplicaSpec{Service: s.key.Name, Slot: f.key.Slot, Epoch: f.key.Epoch, Revision: s.runs(f), Node: f.node, Spare: f.spare},
 		Status:   f.status}
 	switch v := c.verdictOf(f); v {
 	case api.VerdictHealthy:
 		r.Status.LastKnown = !f.reported
+		if words := c.failingWords(s, f); words != "" {
+			r.Status.Message = joinWith(words, f.status.Message)
+		}
 	case api.VerdictSuspect, api.VerdictDead:
 		r.Status.Ready, r.Status.LastKnown = false, true
 		r.Status.Reason, r.Status.Message = "Node"+string(v), c.verdictWords(f, v)
@@ -248,7 +261,7 @@ func (c *Core) publicService(s *service) *api.Service {
 			continue
 		}
 		st.Replicas++
-		updated := f.revision == st.Revision
+		updated := s.runs(f) == st.Revision
 		if updated {
 			st.Updated++
 		}
@@ -267,6 +280,7 @@ func (c *Core) publicService(s *service) *api.Service {
 		}
 	}
 	st.Reasons = c.reasons(s)
+	st.Rollout = c.publicRollout(s, st.Reasons)
 	out.Status = st
 	return &out
 }
@@ -328,6 +342,14 @@ func (c *Core) reasons(s *service) []string {
 		}
 	}
 	return out
+}
+
+// joinWith gives "one; other", or the one alone.
+func joinWith(one, other string) string {
+	if other == "" {
+		return one
+	}
+	return one + "; " + other
 }
 
 // joinWords gives "Reason: message", or the reason alone.
