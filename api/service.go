@@ -255,10 +255,10 @@ type Tmpfs struct {
 type EnvVar struct {
 	// Name of the variable: letters, digits, "_", "-" and ".", not starting with a digit.
 	Name string `json:"name"`
-	// Value is its text. Empty means an empty text.
+	// Value is its text. Empty means "".
 	Value string `json:"value,omitempty"`
-	// ValueFrom takes the value from the replica; nil means Value. It is no part of the
-	// revision what comes of it.
+	// ValueFrom takes the value from the replica; nil means Value. What comes of it
+	// is no part of the revision.
 	ValueFrom *EnvSource `json:"valueFrom,omitempty"`
 }
 
@@ -307,7 +307,7 @@ type Port struct {
 	// Port is what the container listens on, 1 to 65535. Unique with its protocol within
 	// the service: the containers of a replica share one address.
 	Port int `json:"port"`
-	// Protocol is TCP or UDP; empty means TCP.
+	// Protocol of the port; empty means TCP.
 	Protocol Protocol `json:"protocol,omitempty"`
 	// Publish is the port on the nodes that leads here, 1 to 65535; 0 means not published.
 	// With HostNetwork the same as Port, or left out.
@@ -370,7 +370,7 @@ type PortRef string
 
 // HTTPProbe succeeds on a status from 200 to 399.
 type HTTPProbe struct {
-	// Path starts with "/"; empty means "/".
+	// Path of the URL; starts with "/". Empty means "/".
 	Path string `json:"path,omitempty"`
 	// Port of the replica's own address, as a number or the name of one of the
 	// container's ports.
@@ -389,7 +389,7 @@ type GRPCProbe struct {
 	// Port of the replica's own address, as a number or the name of one of the
 	// container's ports.
 	Port PortRef `json:"port"`
-	// Service is asked for. Empty means the server as a whole.
+	// Service that is asked for. Empty means the server as a whole.
 	Service string `json:"service,omitempty"`
 }
 
@@ -434,7 +434,7 @@ const (
 // RestartPolicy restarts in place: the first restart comes at once, then the
 // delay doubles from BackOff to MaxBackOff; after a run of ResetAfter it starts anew.
 type RestartPolicy struct {
-	// Condition: onFailure restarts after an exit code other than 0, a signal, out of
+	// Condition onFailure restarts after an exit code other than 0, a signal, out of
 	// memory, a failed probe or hook.
 	Condition RestartCondition `json:"condition,omitempty"`
 	// BackOff is the delay before the second restart in a row, 10 ms to 24 h; nil means 1 s.
