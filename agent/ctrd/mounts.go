@@ -20,20 +20,19 @@ import (
 // tmpfsMode lets any user of the container write, and delete what is its own.
 const tmpfsMode = "mode=1777"
 
-// mounts are what the manifest lays over the container's files, parents first. The
-// function returned must be called once the container's process is made: until
-// then what is bound is held open.
+// mounts are what the manifest lays over the container's files, parents first.
 //
-// What is bound is opened first and then judged by where the kernel says that it
-// lies; runc mounts that very file or folder by our descriptor of it. So nobody can
-// put a symbolic link in the path's place between the look and the mount.
-func (r *Runtime) mounts(c api.Container) (_ []specs.Mount, release func(), err error) {
-	var held []*os.File
-	release = func() {
-		for _, f := range held {
-			_ = f.Close() // opened by O_PATH: nothing can be lost
+// What is bound is opened and then judged by where the kernel says that it lies, and
+// the place that was found there is mounted. runc does that a moment later and by its
+// path: whoever may write beside it could put a symbolic link there meanwhile. So it
+// is held open, and binds.check compares before anything of the container runs.
+func (r *Runtime) mounts(c api.Container) (_ []specs.Mount, held binds, err error) {
+	defer func() {
+		if err != nil {
+			held.release()
+			held = nil
 		}
-	}
+	}()
 	var out []specs.Mount
 	for _, m := range c.Mounts {
 		var opts []string
@@ -52,16 +51,14 @@ func (r *Runtime) mounts(c api.Container) (_ []specs.Mount, release func(), err 
 		}
 		f, real, err := r.openBind(m.Bind)
 		if err != nil {
-			release()
-			return nil, nil, err
+			return nil, held, err
 		}
-		held = append(held, f)
-		mount.Type, mount.Source = "bind", fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd())
+		held = append(held, bound{f, mount.Destination})
+		mount.Type, mount.Source = "bind", real
 		if m.ReadOnly {
 			below, err := mountsBelow(real)
 			if err != nil {
-				release()
-				return nil, nil, err
+				return nil, held, err
 			}
 			if below { // each would stay writable; an old kernel refuses
 				opts = append(opts, "rro")
@@ -71,7 +68,58 @@ func (r *Runtime) mounts(c api.Container) (_ []specs.Mount, release func(), err 
 		out = append(out, mount)
 	}
 	slices.SortStableFunc(out, func(a, b specs.Mount) int { return strings.Compare(a.Destination+"/", b.Destination+"/") })
-	return out, release, nil
+	return out, held, nil
+}
+
+// binds are what is mounted from the node, held open.
+type binds []bound
+
+type bound struct {
+	file *os.File
+	at   string // in the container
+}
+
+// release lets go of it.
+func (b binds) release() {
+	for _, m := range b {
+		_ = m.file.Close() // opened by O_PATH: nothing can be lost
+	}
+}
+
+// check makes sure that a container whose process is made, and does not run yet,
+// has the very files and folders that were judged.
+func (b binds) check(pid uint32) error {
+	if len(b) == 0 {
+		return nil
+	}
+	root, err := unix.Open(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("look at what is mounted: %w", err)
+	}
+	defer unix.Close(root)
+	for _, m := range b {
+		var want, got unix.Stat_t
+		if err := unix.Fstat(int(m.file.Fd()), &want); err != nil {
+			return fmt.Errorf("look at %s: %w", m.file.Name(), err)
+		}
+		// As the container sees it: symbolic links on the way are its image's.
+		fd, err := unix.Openat2(root, m.at, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT})
+		if errors.Is(err, unix.ENOSYS) {
+			return &BindError{"bind mounts need Linux 5.6 or later"}
+		}
+		if err != nil {
+			return fmt.Errorf("look at what is mounted at %s: %w", m.at, err)
+		}
+		err = unix.Fstat(fd, &got)
+		unix.Close(fd)
+		if err != nil {
+			return fmt.Errorf("look at what is mounted at %s: %w", m.at, err)
+		}
+		if got.Dev != want.Dev || got.Ino != want.Ino {
+			return &BindError{fmt.Sprintf("%s was changed while it was being mounted at %s", m.file.Name(), m.at)}
+		}
+	}
+	return nil
 }
 
 // tmpfsSize in bytes; 0 leaves it to the kernel, which takes half of the node's memory.

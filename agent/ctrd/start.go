@@ -90,15 +90,11 @@ func (r *Runtime) create(ctx context.Context, id string, s ContainerSpec) (Obser
 	if err := os.MkdirAll(filepath.Dir(logFile), 0o750); err != nil {
 		return Observed{}, fmt.Errorf("start %s: make log folder: %w", id, err)
 	}
-	mounts, release, err := r.mounts(s.Container)
-	var refused *BindError
-	if errors.As(err, &refused) {
-		return Observed{}, err // its words are all that there is to say
-	}
+	mounts, held, err := r.mounts(s.Container)
 	if err != nil {
-		return Observed{}, fmt.Errorf("start %s: %w", id, err)
+		return Observed{}, bindError(id, err)
 	}
-	defer release()
+	defer held.release()
 	files, err := r.writeFiles(id, s)
 	if err != nil {
 		return Observed{}, err
@@ -141,6 +137,9 @@ func (r *Runtime) create(ctx context.Context, id string, s ContainerSpec) (Obser
 	t, err := container.NewTask(ctx, cio.BinaryIO(r.cfg.ShimPath, output))
 	if err != nil {
 		return Observed{}, classifyStart(ctx, id, err)
+	}
+	if err := held.check(t.Pid()); err != nil {
+		return Observed{}, bindError(id, err)
 	}
 	if s.Lease != nil {
 		// containerd goes on without its log process if that dies early. And
@@ -198,6 +197,14 @@ func (r *Runtime) withRootFS(id string, m imageMeta) client.NewContainerOpts {
 		c.Snapshotter, c.SnapshotKey, c.Image = r.cfg.Snapshotter, id, m.present.Name()
 		return nil
 	}
+}
+
+// bindError leaves a refusal as it is: its words are all that there is to say.
+func bindError(id string, err error) error {
+	if errors.Is(err, ErrBindRefused) {
+		return err
+	}
+	return fmt.Errorf("start %s: %w", id, err)
 }
 
 // classifyStart keeps a containerd that is away or a caller that gave up apart
