@@ -23,11 +23,13 @@ build: ## build the binaries into bin/
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ $(BINARIES:%=./cmd/%)
 
 .PHONY: images
-images: ## pack the demo's image from the Go program in images/web
+images: ## pack the images of the demo and the tests from the Go program in images/web
 	@mkdir -p out/images bin
 	@$(GO) build -trimpath -ldflags '-s -w' -o bin/web ./images/web
 	@$(GO) run ./images/pack -ref orch.local/web:1.0 -bin bin/web -env VERSION=1.0 -o $(WEB_IMAGE)
 	@$(GO) run ./images/pack -ref orch.local/web:2.0 -bin bin/web -env VERSION=2.0 -o out/images/web2.tar
+	@$(GO) run ./images/pack -ref orch.local/web:checked -bin bin/web -env VERSION=checked -o out/images/web-checked.tar \
+		-stop-signal SIGINT -health '/bin/web -check http://127.0.0.1:8080/healthz' -health-interval 200ms -health-timeout 2s -health-retries 3
 
 .PHONY: demo
 demo: deps build images ## run the demo: apply, pull a node's plug, watch (KEEP=1 leaves it up)

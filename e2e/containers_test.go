@@ -364,14 +364,15 @@ func startupFails(t *testing.T) {
 }
 
 // healthcheck: an image that says how its containers are asked is asked so, unless
-// the manifest has a probe.
+// the manifest has a probe; and its stop signal is what they get.
 func healthcheck(t *testing.T) {
+	must(t, fleet.LoadImage(t.Context(), "web-checked.tar"))
 	deleteLater(t, "healthcheck")
 	yaml := func(probe string) string {
 		return strings.Replace(service("healthcheck", 1, "  rollout: {autoRollback: false}", "      args: [-never-ready]\n"+probe), "web:1.0", "web:checked", 1)
 	}
 	must(t, fleet.ApplyText(t.Context(), yaml(""), false))
 	exit := lastExit(t, "healthcheck", api.ExitLivenessFailed)
-	contains(t, "what it printed last", exit.Output, "drained")
+	contains(t, "what it printed last", exit.Output, "interrupt signal", "drained")
 	must(t, fleet.ApplyText(t.Context(), yaml("      ports: [{name: http, port: 8080}]\n      readinessProbe: {tcp: {port: http}}"), true))
 }
