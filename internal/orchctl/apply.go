@@ -36,8 +36,11 @@ func (t *tool) applyCmd() *cobra.Command {
 		Short: "Create or change what manifests declare, and wait until it is ready",
 		Long: `Create or change what manifests declare: all of it in one transaction, or nothing.
 
-apply waits until every service is ready and shows how far it is. When it is
-interrupted or its time is over, what was applied stays, and orch goes on with it.`,
+apply waits until every service is ready and shows how far it is: what each replica
+waits for, of a new revision and of the one that it replaces. Where a rollout fails,
+apply tells why, with what the container wrote last, and ends with the rollback; where
+it waits for ` + "`orchctl rollout resume`" + `, apply says so and ends. When it is interrupted or
+its time is over, what was applied stays, and orch goes on with it.`,
 		Example: `  orchctl apply -f web.yaml
   orchctl apply -f services/ -f extra.yaml     # a folder and a file, all or nothing
   orchctl apply -f - < web.yaml
@@ -83,6 +86,15 @@ func (t *tool) loadManifests(files []string, undone string) (manifests.Docs, err
 	return docs, bad(err)
 }
 
+// withDocs tells a call's error in which documents its fields stand.
+func withDocs(err error, docs manifests.Docs) error {
+	var failed *callError
+	if errors.As(err, &failed) {
+		failed.docs = docs
+	}
+	return err
+}
+
 func (t *tool) apply(ctx context.Context, a applying) error {
 	docs, err := t.loadManifests(a.files, "nothing was applied")
 	if err != nil {
@@ -102,11 +114,7 @@ func (t *tool) apply(ctx context.Context, a applying) error {
 	}
 	send := func() (*orchv1.ApplyResponse, error) {
 		answer, err := change(ctx, t, "apply", operator, func(ctx context.Context) (*orchv1.ApplyResponse, error) { return client.Apply(ctx, request) })
-		var failed *callError
-		if errors.As(err, &failed) {
-			failed.docs = docs
-		}
-		return answer, err
+		return answer, withDocs(err, docs)
 	}
 	if a.dryRun || !a.wait {
 		answer, err := send()
@@ -162,7 +170,7 @@ func (t *tool) applyAndWait(ctx context.Context, client orchv1.OrchClient, names
 	feed := t.feed(watching, client, listsOf(namespaces))
 	defer feed.wait()
 	defer stop()
-	w := &waiting{t: t, before: map[string]bool{}}
+	w := &waiting{t: t, client: client, before: map[string]bool{}}
 	if err := w.look(ctx, feed); err != nil {
 		return err
 	}

@@ -102,7 +102,7 @@ func TestApplyRedrawsOnATerminal(t *testing.T) {
 		if got.code != 0 || last != "service/web created; 3/3 ready in 2.9s (committed 12ms, placed 2.34s, first running 0.46s)\n" {
 			t.Errorf("what stays on the screen:\n%s", last)
 		}
-		if !strings.Contains(got.out, "• web  400ms  0/3 ready, 1 pending, 2 pulling\n") || !strings.Contains(got.out, "    web-2 pending: 3 nodes: 2 lack 64Mi memory, 1 cordoned\n") {
+		if !strings.Contains(got.out, "• web  400ms  0/3 ready, 1 pending, 2 pulling\n") || !strings.Contains(got.out, "    web-2   -    Pending    web-2 pending: 3 nodes: 2 lack…\n") {
 			t.Errorf("drawn:\n%q", got.out)
 		}
 	})

@@ -17,12 +17,15 @@ func (t *tool) describeService(ctx context.Context, client orchv1.OrchClient, p 
 	st := s.Status
 	p.metadata(s.Metadata)
 	p.field(0, "Revision", "%d", st.Revision)
-	p.field(0, "Replicas", "%d wanted, %d ready; %d up to date, %d in all", s.Spec.Want(), st.Ready, st.Updated, st.Replicas)
+	if s.Spec.Mode == api.ModeGlobal {
+		p.field(0, "Mode", "global: a replica on every node that is fit")
+	}
+	p.field(0, "Replicas", "%d wanted, %d ready; %d up to date, %d in all", wanted(s), st.Ready, st.Updated, st.Replicas)
 	p.list(0, "Reasons", st.Reasons)
 	if s.Spec.Priority != 0 {
 		p.field(0, "Priority", "%d", s.Spec.Priority)
 	}
-	p.field(0, "Rollout", "%d more and %d fewer than wanted at a time", s.Spec.Surge(s.Spec.Want()), s.Spec.Unavailable(s.Spec.Want()))
+	p.rollout(s)
 	p.reach(s)
 	p.template(s.Spec.Template)
 	replicas, _, err := t.fetch(ctx, client, listing{}, []target{{api.KindReplica, s.Metadata.Namespace, ""}})
@@ -58,6 +61,14 @@ func (t *tool) describeService(ctx context.Context, client orchv1.OrchClient, p 
 			return err
 		}
 	}
+	revisions, err := t.revisions(ctx, client, target{api.KindService, s.Metadata.Namespace, s.Metadata.Name})
+	if err != nil {
+		return err
+	}
+	if len(revisions) > 0 {
+		titles, rows := revisionRows(revisions[:min(len(revisions), revisionsShown)], revisions, false, p.now)
+		p.table("Revisions", rows, titles...)
+	}
 	return t.events(ctx, client, p, about...)
 }
 
@@ -73,12 +84,21 @@ func (p *page) template(x api.Template) {
 	if x.HostNetwork {
 		p.field(0, "Network", "the node's own: each port is a port of the node")
 	}
-	p.field(0, "Stop", "SIGTERM, SIGKILL after %s", short(x.TerminationGracePeriod.Or(api.DefaultGrace)))
+	p.field(0, "Stop", "%s, SIGKILL after %s", stopSignals(x), short(x.TerminationGracePeriod.Or(api.DefaultGrace)))
+	p.list(0, "Sysctls", pairs(x.Sysctls))
 	p.partition(x)
-	p.title(0, "Containers")
-	for _, c := range x.Containers {
-		p.title(2, c.Name)
-		p.container(c)
+	for _, group := range []struct {
+		title string
+		list  []api.Container
+	}{{"Init containers, one after the other", x.InitContainers}, {"Sidecars, started before and stopped after the containers", x.Sidecars}, {"Containers", x.Containers}} {
+		if len(group.list) == 0 && group.title != "Containers" {
+			continue
+		}
+		p.title(0, group.title)
+		for _, c := range group.list {
+			p.title(2, c.Name)
+			p.container(c)
+		}
 	}
 }
 
@@ -107,6 +127,10 @@ func (p *page) container(c api.Container) {
 	p.field(4, "Directory", "%s", c.WorkingDir)
 	var env, ports []string
 	for _, e := range c.Env {
+		if e.ValueFrom != nil {
+			env = append(env, e.Name+" from the replica's "+e.ValueFrom.Field)
+			continue
+		}
 		env = append(env, e.Name+"="+e.Value)
 	}
 	for _, x := range c.Ports {
@@ -126,8 +150,10 @@ func (p *page) container(c api.Container) {
 	p.list(4, "Ports", ports)
 	p.field(4, "Requests", "%s", amounts(c.Resources.Requests))
 	p.field(4, "Limits", "%s", amounts(c.Resources.Limits))
+	p.field(4, "Started if", "%s", probeText(c.StartupProbe))
 	p.field(4, "Ready if", "%s", probeText(c.ReadinessProbe))
 	p.field(4, "Alive if", "%s", probeText(c.LivenessProbe))
+	p.setting(c)
 }
 
 func quoted(words []string) string {
@@ -159,6 +185,10 @@ func probeText(x *api.Probe) string {
 		how = fmt.Sprintf("GET %s on port %s answers", x.HTTP.Path, x.HTTP.Port)
 	case x.TCP != nil:
 		how = fmt.Sprintf("port %s accepts", x.TCP.Port)
+	case x.GRPC != nil && x.GRPC.Service != "":
+		how = fmt.Sprintf("gRPC health of %s on port %s is SERVING", x.GRPC.Service, x.GRPC.Port)
+	case x.GRPC != nil:
+		how = fmt.Sprintf("gRPC health on port %s is SERVING", x.GRPC.Port)
 	case x.Exec != nil:
 		how = quoted(x.Exec.Command) + " exits 0"
 	}
@@ -216,7 +246,7 @@ func (t *tool) templateOf(ctx context.Context, client orchv1.OrchClient, r *api.
 		return nil, nil
 	}
 	out := map[string]api.Container{}
-	for _, c := range s.Spec.Containers {
+	for _, c := range s.Spec.AllContainers() {
 		out[c.Name] = c
 	}
 	return out, nil
@@ -269,6 +299,7 @@ func (p *page) status(c api.ContainerStatus, declared api.Container) {
 			text += ", " + age(p.now, x.FinishedAt) + " ago"
 		}
 		p.field(4, "Last exit", "%s", text)
+		p.list(4, "Last output", strings.Split(strings.TrimRight(x.Output, "\n"), "\n"))
 	}
 	p.field(4, "Image ID", "%s", c.ImageID)
 	p.field(4, "Container ID", "%s", c.ID)

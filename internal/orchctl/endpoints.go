@@ -92,7 +92,7 @@ func vipText(s *api.Service) string {
 // servicePorts gives all ports of a service's containers.
 func servicePorts(s *api.Service) []api.Port {
 	var out []api.Port
-	for _, c := range s.Spec.Containers {
+	for _, c := range s.Spec.LongRunning() {
 		out = append(out, c.Ports...)
 	}
 	return out

@@ -24,6 +24,8 @@ type Env struct {
 	Now     func() time.Time
 	// Screen gives the size of the terminal that Out is; ok is false where it is none.
 	Screen func() (width, height int, ok bool)
+	// NoColor is set where the user wants no colours anywhere.
+	NoColor bool
 	// RequestID makes the id under which a change is done once.
 	RequestID func() string
 }
@@ -41,7 +43,7 @@ type Cluster struct {
 
 // FromOS is the Env of the process.
 func FromOS() Env {
-	return Env{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Cluster: fromFile, Now: time.Now, RequestID: requestID,
+	return Env{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Cluster: fromFile, Now: time.Now, RequestID: requestID, NoColor: os.Getenv("NO_COLOR") != "",
 		Screen: func() (int, int, bool) {
 			w, h, err := term.GetSize(int(os.Stdout.Fd()))
 			if err == nil && (w <= 0 || h <= 0) {

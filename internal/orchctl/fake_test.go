@@ -44,6 +44,7 @@ type fake struct {
 	applies []*orchv1.ApplyRequest
 	onApply func(*orchv1.ApplyRequest) (*orchv1.ApplyResponse, error)
 	onScale func(*orchv1.ScaleRequest) (*orchv1.ApplyResponse, error)
+	onRoll  func(*orchv1.RolloutRequest) (*orchv1.ApplyResponse, error)
 	onExec  func(orchv1.Orch_ExecServer) error
 	onLogs  func(*orchv1.LogsRequest, orchv1.Orch_LogsServer) error
 	onImage func(orchv1.Orch_LoadImageServer) error
@@ -83,6 +84,8 @@ func objectOf(v any) object {
 		kind = api.KindEvent
 	case *api.VerdictRecord:
 		kind = api.KindVerdict
+	case *api.Revision:
+		kind = api.KindRevision
 	case *api.Fleet:
 		kind, x.TypeMeta = api.KindFleet, api.TypeMeta{APIVersion: api.Version, Kind: api.KindFleet}
 	}
@@ -132,6 +135,9 @@ func matches(l *orchv1.ListRequest, o object) bool {
 	}
 	if v, ok := o.value.(*api.VerdictRecord); ok && l.GetAbout() != nil {
 		return l.About.Kind == api.KindNode && v.Node == l.About.Name
+	}
+	if r, ok := o.value.(*api.Revision); ok {
+		return l.GetAbout().GetKind() == api.KindService && r.Service.Name == l.About.Name && r.Service.Namespace == l.About.Namespace
 	}
 	if e, ok := o.value.(*api.Endpoint); ok && l.GetAbout() != nil {
 		return e.Metadata.Namespace == l.About.Namespace && (l.About.Kind == api.KindService && e.Status.Service == l.About.Name || l.About.Kind == api.KindReplica && (e.Status.Replica == l.About.Name || e.Metadata.Name == l.About.Name))
@@ -225,7 +231,7 @@ func (f *fake) Get(_ context.Context, r *orchv1.GetRequest) (*orchv1.Object, err
 		if o.name() == r.Ref.Name {
 			return o.wire(), nil
 		}
-		if strings.HasPrefix(o.name(), r.Ref.Name) {
+		if o.kind == api.KindReplica && strings.HasPrefix(o.name(), r.Ref.Name) {
 			near = append(near, o)
 		}
 	}
@@ -297,6 +303,13 @@ func (f *fake) Scale(_ context.Context, r *orchv1.ScaleRequest) (*orchv1.ApplyRe
 		return nil, err
 	}
 	return f.onScale(r)
+}
+
+func (f *fake) Rollout(_ context.Context, r *orchv1.RolloutRequest) (*orchv1.ApplyResponse, error) {
+	if err := f.call("Rollout"); err != nil {
+		return nil, err
+	}
+	return f.onRoll(r)
 }
 
 func (f *fake) Delete(_ context.Context, r *orchv1.DeleteRequest) (*orchv1.DeleteResponse, error) {

@@ -20,8 +20,9 @@ import (
 type listing struct {
 	output, selector string
 	all, watch       bool
-	about            *orchv1.Ref // of events and verdicts
+	about            *orchv1.Ref // of events, verdicts and revisions
 	node             string      // --node, of verdicts
+	revision         int64       // --revision of a service; 0: not asked for
 }
 
 var outputs = []string{"wide", "yaml", "json", "name"}
@@ -42,6 +43,7 @@ are named by their service, or by their replica. A verdict is one change of what
 is held of a node; it is named by node and number (n2/17).`,
 		Example: `  orchctl get services
   orchctl get service/web -o yaml > web.yaml    # apply -f reads it back
+  orchctl get service/web --revision 3 -o yaml  # as its third revision had it
   orchctl get replicas -o wide -w               # print what changes, as it changes
   orchctl get replicas -l app=web -A
   orchctl get endpoints web                     # who gets the service's traffic
@@ -60,6 +62,12 @@ is held of a node; it is named by node and number (n2/17).`,
 			if l.node != "" {
 				l.about = target{kind: api.KindNode, name: strings.TrimPrefix(l.node, "node/")}.ref()
 			}
+			if cmd.Flags().Changed("revision") {
+				if l.revision < 1 {
+					return usagef("--revision %d: they count from 1", l.revision)
+				}
+				return t.getRevision(cmd.Context(), l, targets[0])
+			}
 			if l.watch {
 				return t.watch(cmd.Context(), l, targets)
 			}
@@ -72,7 +80,9 @@ is held of a node; it is named by node and number (n2/17).`,
 	f.BoolVarP(&l.all, "all-namespaces", "A", false, "of all namespaces")
 	f.BoolVarP(&l.watch, "watch", "w", false, "go on and print what changes")
 	f.StringVar(&l.node, "node", "", "of verdicts: those on this node")
+	f.Int64Var(&l.revision, "revision", 0, "of a service: as this revision had it")
 	t.complete(cmd, "node", t.completeNames(api.KindNode))
+	t.complete(cmd, "revision", t.completeRevisions)
 	t.complete(cmd, "output", cobra.FixedCompletions(outputs, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
@@ -90,6 +100,8 @@ func (l listing) check(targets []target) error {
 		return usagef("name objects or select them with -l, not both")
 	case named && l.all:
 		return usagef("a name is looked up in one namespace: leave out -A")
+	case l.revision != 0 && (len(targets) > 1 || !named || targets[0].kind != api.KindService || l.watch):
+		return usagef("--revision is of one service, such as `orchctl get service/web --revision %d -o yaml`", l.revision)
 	case l.watch && len(targets) > 1:
 		return usagef("-w watches one type or one object")
 	}
@@ -228,6 +240,7 @@ func (t *tool) show(l listing, targets []target, found []object) error {
 				return err
 			}
 		}
+		cols, rows = cut(cols, rows)
 		if err := newTable(titles(cols)...).print(t.Out, "", rows...); err != nil {
 			return err
 		}

@@ -93,6 +93,24 @@ func TestUsage(t *testing.T) {
 			{"node kill n1", `unknown command "kill" for "orchctl node"`},
 			{"events --for event/1", "want a service, replica or node"},
 			{"version -o wide", "want json or yaml"},
+			{"rollout status", "usage: orchctl rollout status service/NAME"},
+			{"rollout pause node/n1", "only a service is rolled out: want service/NAME"},
+			{"rollout undo web --to-revision 0", "--to-revision 0: they count from 1"},
+			{"rollout undo web --revision 2", "unknown flag: --revision; see"},
+			{"rollout pause web --wait", "unknown flag: --wait"},
+			{"rollout status web --revision -1", "--revision -1: they count from 1"},
+			{"rollout history web", "did you mean `orchctl history service/NAME`?"},
+			{"rollback web", "did you mean `orchctl rollout undo service/NAME`?"},
+			{"restart web", "did you mean `orchctl rollout restart service/NAME`?"},
+			{"history", "usage: orchctl history service/NAME"},
+			{"history services", `only a service has a history`},
+			{"history web -o name", "-o name: want wide, yaml, json"},
+			{"diff", "name a manifest with -f"},
+			{"diff web.yaml", `unexpected argument "web.yaml"`},
+			{"get services --revision 3", "--revision is of one service"},
+			{"get node n1 --revision 3", "--revision is of one service"},
+			{"get service web --revision 0", "--revision 0: they count from 1"},
+			{"get revisions", "did you mean `orchctl history service/NAME`?"},
 			{"lab no-such", "lab"},
 		} {
 			got := r.run(strings.Fields(c.line)...)
@@ -305,6 +323,7 @@ func TestCompletion(t *testing.T) {
 			{"port-forward service/w|", "service/web :4"}, {"port-forward web-0 |", ":4"}, {"events --for |", "service/ replica/ node/ :6"},
 			{"get verdicts --node |", "n1 n2 n3 :4"}, {"get verdict |", ":4"}, {"get fl|", "fleet :4"},
 			{"scale service/|", "service/idle service/web :4"}, {"get services -o |", "wide yaml json name :4"},
+			{"rollout undo service/w|", "service/web :4"}, {"history service |", "idle web :4"}, {"diff --color |", "auto always never :4"},
 		} {
 			words := strings.Split(strings.TrimSuffix(c.line, "|"), " ")
 			got := r.run(append([]string{"__complete"}, words...)...)

@@ -13,7 +13,8 @@ import (
 )
 
 // object is one api object as it came: value is *api.Service, *api.Replica,
-// *api.Endpoint, *api.Node, *api.Event, *api.VerdictRecord or *api.Fleet, raw its
+// *api.Endpoint, *api.Node, *api.Event, *api.VerdictRecord, *api.Revision or
+// *api.Fleet, raw its
 // JSON, which a newer controller may have given more fields.
 type object struct {
 	kind  string
@@ -37,6 +38,8 @@ func decode(o *orchv1.Object) (object, error) {
 		out.value = &api.Event{}
 	case api.KindVerdict:
 		out.value = &api.VerdictRecord{}
+	case api.KindRevision:
+		out.value = &api.Revision{}
 	case api.KindFleet:
 		out.value = &api.Fleet{}
 	default:
@@ -70,6 +73,8 @@ func (o object) namespace() string {
 		return v.Metadata.Namespace
 	case *api.Event:
 		return v.Namespace
+	case *api.Revision:
+		return v.Service.Namespace
 	}
 	return ""
 }
@@ -88,6 +93,8 @@ func (o object) name() string {
 		return strconv.FormatUint(v.Seq, 10)
 	case *api.VerdictRecord:
 		return verdictName(v)
+	case *api.Revision:
+		return revisionName(v.Service.Name, v.Number)
 	case *api.Fleet:
 		return v.Metadata.Name
 	}
@@ -104,7 +111,7 @@ func (o object) key() string {
 }
 
 // compareObjects orders by kind, namespace and name, replicas by slot, events
-// and verdicts by time.
+// and verdicts by time, a service's revisions newest first.
 func compareObjects(a, b object) int {
 	if c := strings.Compare(a.kind, b.kind); c != 0 {
 		return c
@@ -123,6 +130,10 @@ func compareObjects(a, b object) int {
 	if x, ok := a.value.(*api.Replica); ok {
 		y := b.value.(*api.Replica)
 		return cmp.Or(strings.Compare(x.Spec.Service, y.Spec.Service), cmp.Compare(x.Spec.Slot, y.Spec.Slot), cmp.Compare(x.Spec.Epoch, y.Spec.Epoch))
+	}
+	if x, ok := a.value.(*api.Revision); ok {
+		y := b.value.(*api.Revision)
+		return cmp.Or(strings.Compare(x.Service.Name, y.Service.Name), -cmp.Compare(x.Number, y.Number))
 	}
 	if x, ok := a.value.(*api.Endpoint); ok {
 		y := b.value.(*api.Endpoint)
@@ -148,7 +159,7 @@ var kindWords = []struct {
 // foreign are words of other systems, and ours for them.
 var foreign = map[string]string{"pod": "replica", "pods": "replica", "po": "replica", "container": "replica", "containers": "replica",
 	"task": "replica", "tasks": "replica", "ps": "replica", "alloc": "replica", "allocs": "replica", "deployment": "service",
-	"deployments": "service", "deploy": "service", "statefulset": "service", "endpointslice": "endpoint", "endpointslices": "endpoint", "server": "node", "servers": "node", "client": "node"}
+	"deployments": "service", "deploy": "service", "statefulset": "service", "daemonset": "service", "daemonsets": "service", "ds": "service", "endpointslice": "endpoint", "endpointslices": "endpoint", "server": "node", "servers": "node", "client": "node"}
 
 // parseKind reads a word for a kind.
 func parseKind(word string) (string, error) {
@@ -159,7 +170,9 @@ func parseKind(word string) (string, error) {
 		}
 	}
 	hint := ""
-	if ours, ok := foreign[low]; ok {
+	if low == "revision" || low == "revisions" {
+		hint = "; did you mean `orchctl history service/NAME`?"
+	} else if ours, ok := foreign[low]; ok {
 		hint = fmt.Sprintf("; did you mean %q?", ours)
 	}
 	return "", usagef("there is no kind %q%s (there are service, replica, endpoint, node, event, verdict and fleet)", word, hint)

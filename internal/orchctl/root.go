@@ -94,7 +94,7 @@ Exit codes: 0 done, 1 failed, 2 bad usage or manifest.`,
 			root.AddCommand(c)
 		}
 	}
-	add("use", t.applyCmd(), t.deleteCmd(), t.getCmd(), t.describeCmd(), t.logsCmd(), t.execCmd(), t.portForwardCmd(), t.scaleCmd(), t.eventsCmd())
+	add("use", t.applyCmd(), t.deleteCmd(), t.getCmd(), t.describeCmd(), t.logsCmd(), t.execCmd(), t.portForwardCmd(), t.scaleCmd(), t.eventsCmd(), t.rolloutCmd(), t.historyCmd(), t.diffCmd())
 	add("fleet", t.wordCmd("", "cordon"), t.drainCmd(), t.wordCmd("", "uncordon"), t.rebalanceCmd(), t.netCmd(), t.nodeCmd(), t.fleetCmd(), t.imageCmd(), t.tokenCmd(), labcmd.New(), drill.Command())
 	add("other", t.configCmd(), t.versionCmd())
 	root.SetHelpCommandGroupID("other")
@@ -122,9 +122,11 @@ var foreignCommands = map[string]string{
 	"inspect":         "did you mean `orchctl describe`?",
 	"run":             "did you mean `orchctl apply -f FILE`?",
 	"create":          "did you mean `orchctl apply -f FILE`?",
-	"rollout":         "`orchctl apply` rolls a change out and waits for it",
 	"edit":            "use `orchctl get TYPE/NAME -o yaml`, and `orchctl apply -f` what you edited",
-	"diff":            "did you mean `orchctl apply --dry-run -f FILE`?",
+	"rollback":        "did you mean `orchctl rollout undo service/NAME`?",
+	"history":         "did you mean `orchctl history service/NAME`?",
+	"undo":            "did you mean `orchctl rollout undo service/NAME`?",
+	"restart":         "did you mean `orchctl rollout restart service/NAME`?",
 	"stop":            "did you mean `orchctl scale service/NAME --replicas 0`, or `orchctl delete`?",
 	"cordon":          "did you mean `orchctl cordon NODE`?",
 	"uncordon":        "did you mean `orchctl uncordon NODE`?",

@@ -14,7 +14,9 @@ import (
 type column struct {
 	title string
 	wide  bool // only with -o wide
-	cell  func(o object, now time.Time) string
+	// some: left out where no row has anything there.
+	some bool
+	cell func(o object, now time.Time) string
 }
 
 func serviceCell(f func(*api.Service) string) func(object, time.Time) string {
@@ -38,9 +40,11 @@ var namespaceColumn = column{title: "NAMESPACE", cell: func(o object, _ time.Tim
 var columns = map[string][]column{
 	api.KindService: {
 		{title: "NAME", cell: serviceCell(func(s *api.Service) string { return s.Metadata.Name })},
-		{title: "READY", cell: serviceCell(func(s *api.Service) string { return fmt.Sprintf("%d/%d", s.Status.Ready, s.Spec.Want()) })},
+		{title: "READY", cell: serviceCell(func(s *api.Service) string { return fmt.Sprintf("%d/%d", s.Status.Ready, wanted(s)) })},
 		{title: "UP-TO-DATE", cell: serviceCell(upToDate)},
 		{title: "REVISION", cell: serviceCell(func(s *api.Service) string { return strconv.FormatInt(s.Status.Revision, 10) })},
+		{title: "ROLLOUT", some: true, cell: serviceCell(rolloutWord)},
+		{title: "MODE", some: true, cell: serviceCell(modeWord)},
 		{title: "VIP", cell: serviceCell(vipText)},
 		{title: "PORTS", cell: serviceCell(portsText)},
 		{title: "AGE", cell: func(o object, now time.Time) string { return age(now, o.value.(*api.Service).Metadata.CreatedAt) }},
@@ -101,6 +105,29 @@ func columnsOf(kind string, wide, namespaces bool) []column {
 	return out
 }
 
+// cut leaves out the columns in which no row has anything, where they are such.
+func cut(cols []column, rows [][]string) ([]column, [][]string) {
+	keep := make([]bool, len(cols))
+	for i, c := range cols {
+		keep[i] = !c.some || slices.ContainsFunc(rows, func(row []string) bool { return row[i] != "-" })
+	}
+	var kept []column
+	for i, c := range cols {
+		if keep[i] {
+			kept = append(kept, c)
+		}
+	}
+	out := make([][]string, len(rows))
+	for n, row := range rows {
+		for i, cell := range row {
+			if keep[i] {
+				out[n] = append(out[n], cell)
+			}
+		}
+	}
+	return kept, out
+}
+
 func titles(cols []column) []string {
 	var out []string
 	for _, c := range cols {
@@ -119,11 +146,26 @@ func cells(cols []column, o object, now time.Time) []string {
 
 // upToDate counts wanted replicas of the newest revision; a slot whose replica
 // cannot be reached has two while a spare stands in.
-func upToDate(s *api.Service) string { return strconv.Itoa(min(s.Status.Updated, s.Spec.Want())) }
+func upToDate(s *api.Service) string { return strconv.Itoa(min(s.Status.Updated, wanted(s))) }
+
+// rolloutWord is the rollout's state where there is one that is not complete.
+func rolloutWord(s *api.Service) string {
+	if s.Status.Rollout.State == api.RolloutComplete {
+		return "-"
+	}
+	return orDash(string(s.Status.Rollout.State))
+}
+
+func modeWord(s *api.Service) string {
+	if s.Spec.Mode == "" {
+		return "-"
+	}
+	return string(s.Spec.Mode)
+}
 
 func images(s *api.Service) string {
 	var out []string
-	for _, c := range s.Spec.Containers {
+	for _, c := range s.Spec.LongRunning() {
 		if !slices.Contains(out, c.Image) {
 			out = append(out, c.Image)
 		}

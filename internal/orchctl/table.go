@@ -40,7 +40,7 @@ func newSteadyTable(cols []column) *table {
 var roomFor = map[string]int{
 	"NAME": 12, "NAMESPACE": 10, "NODE": 8, "SERVICE": 10,
 	"READY": 7, "STATUS": 20, "IP": 13, "AGE": 5, "RESTARTS": 8, "REASON": 20,
-	"VIP": 13, "ENDPOINTS": 21, "CPU": 9, "MEMORY": 12, "OTHERS": 12, "CHANGE": 22, "BY": 14,
+	"VIP": 13, "ROLLOUT": 11, "ENDPOINTS": 21, "CPU": 9, "MEMORY": 12, "OTHERS": 12, "CHANGE": 22, "BY": 14,
 }
 
 // print writes the rows, before the first ones the titles.

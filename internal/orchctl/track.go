@@ -26,15 +26,35 @@ type track struct {
 	readyFrom                          time.Time     // of the present stretch; zero: not ready
 	already                            bool          // ready before anything was done
 	gone, told                         bool
-	shown                              string
-	standing                           map[string]time.Time // reasons, since when
-	saidReasons                        map[string]bool
+	shown, shownState                  string
+	shownAt                            time.Time
+	standing                           standing
+
+	// target is the revision that is followed, 0: whichever is the newest. rolls is
+	// set where it takes the place of another, byState where the rollout's own state
+	// alone says that it is done.
+	target         int64
+	rolls, byState bool
+	fate           fate
+	prior          *api.RolloutStatus // before the change; nil: not seen
 }
 
 func newTrack(s *api.Service, outcome string, began, committed time.Time, before map[string]bool) *track {
-	return &track{key: s.Metadata.Key(), outcome: outcome, uid: s.Metadata.UID, version: s.Metadata.ResourceVersion, service: s,
-		replicas: map[string]*api.Replica{}, before: before, began: began, committed: committed.Sub(began),
-		standing: map[string]time.Time{}, saidReasons: map[string]bool{}}
+	x := &track{key: s.Metadata.Key(), outcome: outcome, uid: s.Metadata.UID, version: s.Metadata.ResourceVersion, service: s,
+		replicas: map[string]*api.Replica{}, before: before, began: began, committed: committed.Sub(began), standing: newStanding()}
+	if outcome != "scaled" { // a number holds for every revision
+		x.target = s.Status.Revision
+	}
+	x.noteRollout()
+	return x
+}
+
+// noteRollout notes that a revision takes another one's place: the first has none to take.
+func (x *track) noteRollout() {
+	switch st := x.service.Status; st.Rollout.State {
+	case api.RolloutProgressing, api.RolloutPaused:
+		x.rolls = x.rolls || x.target > 1 && st.Revision == x.target
+	}
 }
 
 // see takes in one sighting.
@@ -48,9 +68,11 @@ func (x *track) see(s sighting, now time.Time) {
 			x.gone = x.gone || v.Metadata.UID == x.uid
 			return
 		}
-		if v.Metadata.ResourceVersion >= x.version || v.Metadata.UID != x.uid {
+		older := v.Metadata.UID == x.uid && (v.Metadata.ResourceVersion < x.version || v.Status.Revision < x.service.Status.Revision)
+		if !older {
 			x.service = v
 			x.gone = !v.Metadata.DeletedAt.IsZero()
+			x.noteRollout()
 		}
 	case *api.Replica:
 		if v.Metadata.Namespace != x.key.Namespace || v.Spec.Service != x.key.Name {
@@ -89,15 +111,36 @@ func (x *track) clock(now time.Time) {
 			}
 		}
 	}
-	if x.placed == 0 && fresh && len(placed) >= x.service.Spec.Want() {
+	if x.placed == 0 && fresh && len(placed) >= wanted(x.service) {
 		x.placed = at
 	}
 }
 
 // counts tells whether a replica is one of those that the service is to have.
 func (x *track) counts(r *api.Replica) bool {
-	return r.Spec.Revision == x.service.Status.Revision && r.Spec.Slot < x.service.Spec.Want() &&
-		r.Status.Phase.Before(api.PhaseStopping)
+	return r.Spec.Revision == x.service.Status.Revision && r.Status.Phase.Before(api.PhaseStopping) &&
+		(x.global() || r.Spec.Slot < x.service.Spec.Want())
+}
+
+func (x *track) global() bool { return x.service.Spec.Mode == api.ModeGlobal }
+
+// slots are those that are to be filled; a global service's belong to nodes, and may
+// have gaps.
+func (x *track) slots() []int {
+	var out []int
+	if !x.global() {
+		for slot := range x.service.Spec.Want() {
+			out = append(out, slot)
+		}
+		return out
+	}
+	for _, r := range x.replicas {
+		if r.Status.Phase.Before(api.PhaseStopping) {
+			out = append(out, r.Spec.Slot)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // ready tells whether the service is as its spec wants it: everything of the
@@ -119,7 +162,7 @@ func (x *track) steady(now time.Time) bool {
 	if !x.isReady() {
 		return false
 	}
-	probed := !slices.ContainsFunc(x.service.Spec.Containers, func(c api.Container) bool { return c.ReadinessProbe == nil })
+	probed := x.byState || !slices.ContainsFunc(x.service.Spec.LongRunning(), func(c api.Container) bool { return c.ReadinessProbe == nil })
 	if !probed && !x.already && now.Sub(x.readyFrom) < steadyFor {
 		return false
 	}
@@ -132,8 +175,15 @@ func (x *track) steady(now time.Time) bool {
 // isReady is ready without memory: it is false again where a replica that was
 // ready failed.
 func (x *track) isReady() bool {
-	st, want := x.service.Status, x.service.Spec.Want()
-	if x.gone || st.UpdatedReady < want || st.Updated < st.Replicas {
+	st, want := x.service.Status, wanted(x.service)
+	switch state := st.Rollout.State; {
+	case x.gone:
+		return false
+	case x.byState && state != "":
+		return state == api.RolloutComplete
+	case x.target == 0 && (state == api.RolloutPaused || state == api.RolloutFailed):
+		return st.Ready >= want // the old revision serves, too
+	case state != "" && state != api.RolloutComplete, st.UpdatedReady < want, st.Updated < st.Replicas:
 		return false
 	}
 	ready := map[int]bool{}
@@ -144,7 +194,7 @@ func (x *track) isReady() bool {
 			return false // one too many, not told to stop yet
 		}
 	}
-	for slot := range want {
+	for _, slot := range x.slots() {
 		if !ready[slot] {
 			return false
 		}
@@ -152,9 +202,9 @@ func (x *track) isReady() bool {
 	return true
 }
 
-// summary tells how far the service is: "2/3 ready, 1 Pulling".
+// summary tells how far the newest revision is: "2/3 ready, 1 pulling".
 func (x *track) summary() string {
-	want := x.service.Spec.Want()
+	want := wanted(x.service)
 	best := map[int]string{} // by slot, what its filling does; "" is ready
 	for _, key := range slices.Sorted(maps.Keys(x.replicas)) {
 		r := x.replicas[key]
@@ -166,22 +216,24 @@ func (x *track) summary() string {
 			best[r.Spec.Slot] = w
 		}
 	}
+	old, turn := 0, map[int]bool{} // what is to go, and slots that wait for it
+	for _, r := range x.replicas {
+		if !x.counts(r) && !r.Status.Phase.Ended() {
+			old++
+			turn[r.Spec.Slot] = true
+		}
+	}
 	ready, doing := 0, map[string]int{}
-	for slot := range want {
+	for _, slot := range x.slots() {
 		w, ok := best[slot]
 		switch {
+		case !ok && turn[slot]:
 		case !ok:
 			doing["placing"]++
 		case w == "":
 			ready++
 		default:
 			doing[w]++
-		}
-	}
-	old := 0
-	for _, r := range x.replicas {
-		if !x.counts(r) && !r.Status.Phase.Ended() {
-			old++
 		}
 	}
 	parts := []string{fmt.Sprintf("%d/%d ready", ready, want)}
@@ -191,7 +243,11 @@ func (x *track) summary() string {
 	if old > 0 {
 		parts = append(parts, fmt.Sprintf("%d to go", old))
 	}
-	return strings.Join(parts, ", ")
+	text := strings.Join(parts, ", ")
+	if x.rolls { // what is ready of the revision before is not what is waited for
+		return fmt.Sprintf("revision %d: %s", x.service.Status.Revision, text)
+	}
+	return text
 }
 
 // progressOrder is the way of a replica; other words, troubles, come after.
@@ -233,31 +289,20 @@ func progressWord(r *api.Replica) string {
 // reasons are what the controller says is missing.
 func (x *track) reasons() []string { return x.service.Status.Reasons }
 
-// newReasons are those that have stood for a while and were not told yet.
-func (x *track) newReasons(now time.Time) []string {
-	var out []string
-	current := map[string]bool{}
-	for _, r := range x.reasons() {
-		current[r] = true
-		since, ok := x.standing[r]
-		if !ok {
-			x.standing[r] = now
-			continue
-		}
-		if now.Sub(since) >= reasonAfter && !x.saidReasons[r] {
-			x.saidReasons[r] = true
-			out = append(out, r)
-		}
-	}
-	maps.DeleteFunc(x.standing, func(r string, _ time.Time) bool { return !current[r] })
-	return out
-}
-
 // conclusion is the last line: "service/web created; 3/3 ready in 0.84s
 // (committed 12ms, placed 15ms, first running 0.5s)", with the phases that were
-// seen.
-func (x *track) conclusion() string {
-	want := x.service.Spec.Want()
+// seen. Of a rollout it is "service/web is rolled out: revision 3, 20 replicas in
+// 12.4s", of one that is held until somebody says so where that is.
+func (x *track) conclusion(now time.Time) string {
+	switch {
+	case x.fate.held:
+		return rolloutLine(x.label, x.service, now)
+	case x.byState:
+		return rolledOut(x.label, x.service, tookOf(x.service.Status.Rollout))
+	case x.rolls:
+		return rolledOut(x.label, x.service, max(x.ended, x.committed))
+	}
+	want := wanted(x.service)
 	line := fmt.Sprintf("service/%s %s; %d/%d ready", x.label, x.outcome, want, want)
 	if x.already {
 		return line

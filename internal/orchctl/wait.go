@@ -2,6 +2,7 @@ package orchctl
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,6 +15,9 @@ import (
 const (
 	// showEvery bounds how often progress is shown: more lines tell no more.
 	showEvery = 100 * time.Millisecond
+	// sparse is how much longer a wait must have become, as a share of it, until one
+	// more line tells of its progress: a long one is not told by the second.
+	sparse = 10
 	// reasonAfter is how long a reason must stand before it is worth a line:
 	// most pass by themselves.
 	reasonAfter = time.Second
@@ -22,6 +26,7 @@ const (
 // waiting follows services from their change until they are ready.
 type waiting struct {
 	t      *tool
+	client orchv1.OrchClient
 	before map[string]bool // replicas that were there before the change
 	early  []sighting      // seen before the change
 	tracks []*track
@@ -48,8 +53,21 @@ func (w *waiting) begin(answer *orchv1.ApplyResponse, began, committed time.Time
 		if !ok {
 			continue
 		}
-		w.tracks = append(w.tracks, newTrack(s, x.GetOutcome(), began, committed, w.before))
+		w.add(s, x.GetOutcome(), began, committed)
+		for _, line := range x.GetPlan() { // nothing of it is a plan but in a dry run
+			w.t.warnf("service/%s: %s", s.Metadata.Name, cleanText(line))
+		}
 	}
+	w.start(committed)
+	return nil
+}
+
+func (w *waiting) add(s *api.Service, outcome string, began, committed time.Time) {
+	w.tracks = append(w.tracks, newTrack(s, outcome, began, committed, w.before))
+}
+
+// start gives the tracks their labels and what was seen before.
+func (w *waiting) start(now time.Time) {
 	several := slices.ContainsFunc(w.tracks, func(x *track) bool { return x.key.Namespace != w.tracks[0].key.Namespace })
 	for _, x := range w.tracks {
 		x.label = x.key.Name
@@ -58,13 +76,19 @@ func (w *waiting) begin(answer *orchv1.ApplyResponse, began, committed time.Time
 		}
 	}
 	for _, s := range w.early {
-		w.see(s, committed)
+		if v, ok := s.o.value.(*api.Service); ok && s.news == put {
+			for _, x := range w.tracks {
+				if v.Metadata.Key() == x.key {
+					x.prior = &v.Status.Rollout
+				}
+			}
+		}
+		w.see(s, now)
 	}
 	w.early = nil
 	for _, x := range w.tracks {
-		x.already = x.outcome == "unchanged" && x.ready(committed)
+		x.already = x.outcome == "unchanged" && x.ready(now)
 	}
-	return nil
 }
 
 func (w *waiting) see(s sighting, now time.Time) {
@@ -86,7 +110,7 @@ func (w *waiting) run(ctx context.Context, f *feed, timeout time.Duration) error
 		defer w.screen.clear()
 	}
 	for {
-		if done, err := w.finished(); done || err != nil {
+		if done, err := w.finished(ctx); done || err != nil {
 			return err
 		}
 		select {
@@ -107,11 +131,23 @@ func (w *waiting) run(ctx context.Context, f *feed, timeout time.Duration) error
 	}
 }
 
-// finished prints the last line of each service that is ready.
-func (w *waiting) finished() (bool, error) {
+// finished prints the last line of each service that is ready. The error tells of all
+// that failed, when nothing is left to wait for.
+func (w *waiting) finished(ctx context.Context) (bool, error) {
 	now, left := w.t.Now(), 0
+	var failed []string
 	for _, x := range w.tracks {
+		if err := w.judge(ctx, x, now); err != nil {
+			return false, w.stopped(fmt.Sprintf("the progress cannot be followed any more: %v", err))
+		}
 		switch {
+		case x.fate.failed != "":
+			failed = append(failed, x.fate.failed)
+		case x.fate.held && !x.told && w.screen == nil:
+			if err := w.conclude(x); err != nil {
+				return false, err
+			}
+		case x.fate.held:
 		case x.gone && !x.told:
 			return false, w.stopped(fmt.Sprintf("service/%s was deleted meanwhile", x.label))
 		case !x.ready(now) || !x.steady(now): // not yet, or not any more
@@ -129,17 +165,23 @@ func (w *waiting) finished() (bool, error) {
 	if w.screen != nil {
 		w.screen.clear()
 		for _, x := range w.tracks {
+			if x.fate.failed != "" {
+				continue
+			}
 			if err := w.conclude(x); err != nil {
 				return false, err
 			}
 		}
+	}
+	if len(failed) > 0 {
+		return false, errors.New(strings.Join(failed, "\n"))
 	}
 	return true, nil
 }
 
 func (w *waiting) conclude(x *track) error {
 	x.told = true
-	return w.t.printf("%s\n", x.conclusion())
+	return w.t.printf("%s\n", x.conclusion(w.t.Now()))
 }
 
 // show tells what changed since the last time.
@@ -149,16 +191,25 @@ func (w *waiting) show() error {
 		return w.screen.draw(w.tracks, now)
 	}
 	for _, x := range w.tracks {
-		if x.told && x.isReady() {
+		if x.told && x.isReady() || x.fate.failed != "" || x.fate.held {
 			continue
 		}
-		if s := x.summary(); s != x.shown {
-			x.shown = s
+		// A pause that goes by is told once, not with each second of it.
+		if s := x.stateLine(now); sameReason(s) != x.shownState {
+			x.shownState = sameReason(s)
+			if s != "" {
+				if err := w.t.printf("%s: %s\n", x.label, s); err != nil {
+					return err
+				}
+			}
+		}
+		if s := x.summary(); s != x.shown && now.Sub(x.shownAt) >= now.Sub(x.began)/sparse {
+			x.shown, x.shownAt = s, now
 			if err := w.t.printf("%s: %s\n", x.label, s); err != nil {
 				return err
 			}
 		}
-		for _, reason := range x.newReasons(now) {
+		for _, reason := range x.standing.news(x.reasons(), now) {
 			if err := w.t.printf("%s: %s\n", x.label, cleanText(reason)); err != nil {
 				return err
 			}
@@ -176,6 +227,10 @@ func (w *waiting) stopped(why string) error {
 	b.WriteString(why)
 	var names []string
 	for _, x := range w.tracks {
+		if x.fate.failed != "" {
+			fmt.Fprintf(&b, "\n  %s", strings.ReplaceAll(x.fate.failed, "\n", "\n  "))
+			continue
+		}
 		switch was := x.ready(w.t.Now()); {
 		case was && !x.isReady():
 			x.outcome += ", was ready"
@@ -186,8 +241,12 @@ func (w *waiting) stopped(why string) error {
 			continue
 		}
 		names = append(names, x.label)
-		fmt.Fprintf(&b, "\n  service/%s %s; %s", x.label, x.outcome, x.summary())
-		for _, r := range x.reasons() {
+		fmt.Fprintf(&b, "\n  service/%s", x.label)
+		if x.outcome != "" {
+			b.WriteString(" " + x.outcome + ";")
+		}
+		b.WriteString(" " + x.summary())
+		for _, r := range foldReasons(x.reasons()) {
 			b.WriteString("\n    " + cleanText(r))
 		}
 	}

@@ -29,7 +29,7 @@ func (t *tool) watch(ctx context.Context, l listing, targets []target) error {
 			return err
 		}
 	}
-	cols := columnsOf(x.kind, l.output == "wide", l.all)
+	cols := slices.DeleteFunc(columnsOf(x.kind, l.output == "wide", l.all), func(c column) bool { return c.title == "MODE" }) // it hardly ever changes
 	w := &watcher{t: t, l: l, cols: cols, table: newSteadyTable(cols), shown: map[string]string{}}
 	err = t.follow(ctx, client, l.request(x), func(n news, o object) error {
 		if n != synced && x.name != "" && o.name() != x.name {
