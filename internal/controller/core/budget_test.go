@@ -265,13 +265,13 @@ func TestSparesWhereManyAreGone(t *testing.T) {
 func TestBudgetsAreSetByName(t *testing.T) {
 	var b Budgets
 	for name, value := range map[string]string{"spares-min": "7", "spares-share": "30%", "spares-fleet-min": "9", "spares-fleet-share": "0.1",
-		"spares-free": "50%", "reliefs-min": "2", "reliefs-share": "1%", "relief-patience": "1m", "rebalance-moves": "4", "handover-max": "3s", "rollout-ends": "5", "rollout-image": "20s"} {
+		"spares-free": "50%", "reliefs-min": "2", "reliefs-share": "1%", "relief-patience": "1m", "rebalance-moves": "4", "handover-max": "3s", "failing-ends": "7", "failing-moves": "3", "rollout-ends": "5", "rollout-image": "20s"} {
 		if err := b.Set(name, value); err != nil {
 			t.Error(err)
 		}
 	}
 	want := Budgets{SparesMin: 7, SparesShare: 0.3, SparesFleetMin: 9, SparesFleetShare: 0.1, SparesFree: 0.5, ReliefsMin: 2, ReliefsShare: 0.01, ReliefPatience: time.Minute,
-		RebalanceMoves: 4, HandoverMax: 3 * time.Second, RolloutEnds: 5, RolloutImage: 20 * time.Second}
+		RebalanceMoves: 4, HandoverMax: 3 * time.Second, FailingEnds: 7, FailingMoves: 3, RolloutEnds: 5, RolloutImage: 20 * time.Second}
 	if b != want || b.withDefaults() != want {
 		t.Errorf("got %+v, want %+v", b, want)
 	}
@@ -292,7 +292,7 @@ func TestBudgetsAreSetByName(t *testing.T) {
 	if err := (Budgets{SparesFree: 1.5}).Validate(); err == nil {
 		t.Error("a share above 1 is taken")
 	}
-	if names := len(b.Table()); names != 12 || !slices.ContainsFunc(b.Table(), func(s settings.Setting) bool { return s.Name == "spares-share" && s.Value() == "30%" }) {
+	if names := len(b.Table()); names != 14 || !slices.ContainsFunc(b.Table(), func(s settings.Setting) bool { return s.Name == "spares-share" && s.Value() == "30%" }) {
 		t.Errorf("%d names", names)
 	}
 }

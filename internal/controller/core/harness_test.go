@@ -50,6 +50,7 @@ type agent struct {
 	hostUp     bool // though silent, its host answers
 	holds      map[api.ReplicaKey]wire.Assignment
 	unready    map[string]bool // by slot name
+	ended      map[string]int  // how often what is there ended so far, by slot name; it is about to start again
 	ends       map[api.ReplicaKey]wire.Endpoint
 
 	net      agentNetwork
@@ -239,6 +240,11 @@ func (f *fleet) reports(a *agent) []wire.Report {
 	for _, k := range slices.SortedFunc(maps.Keys(a.holds), compareReplicas) {
 		if !f.runs(a, k) {
 			out = append(out, wire.Report{Key: k, Revision: a.holds[k].Revision, Status: api.ReplicaStatus{Phase: api.PhasePreparing}})
+			continue
+		}
+		if n, ends := a.ended[k.Name()]; ends {
+			out = append(out, wire.Report{Key: k, Revision: a.holds[k].Revision, Status: api.ReplicaStatus{Phase: api.PhaseRunning, IP: "10.64.0.9", Restarts: n, Containers: []api.ContainerStatus{
+				{Name: "main", State: api.ContainerWaiting, Reason: api.ReasonBackOff, Restarts: n, LastExit: &api.Exit{Code: 1, Reason: api.ExitError, Message: "exit code 1", FinishedAt: start.Add(time.Duration(n) * time.Second)}}}}})
 			continue
 		}
 		out = append(out, wire.Report{Key: k, Revision: a.holds[k].Revision, Status: api.ReplicaStatus{Phase: api.PhaseRunning, Ready: !a.unready[k.Name()], IP: "10.64.0.9"}})
