@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -40,8 +41,11 @@ type Core struct {
 	mayPrune      bool // the assigned set is known to be all there is
 	replicas      map[api.ReplicaKey]*replica
 	saveDue       bool
-	pruneNetsDue  bool
-	pruning       uint64 // PruneNetworks is out; 0: none
+	// anew are replicas of another life of the node whose init containers have not all
+	// been run in this one: that they ended well then is no evidence.
+	anew         map[api.ReplicaKey]bool
+	pruneNetsDue bool
+	pruning      uint64 // PruneNetworks is out; 0: none
 
 	// What was observed.
 	observed  bool                 // the runtime was listed since the last reset
@@ -90,18 +94,24 @@ type Core struct {
 // New makes a core from what lies on disk. Nothing happens before Started.
 func New(cfg Config) *Core {
 	c := &Core{cfg: cfg, atOnce: atOnce(cfg.Cores), replicas: map[api.ReplicaKey]*replica{}, isDirty: map[api.ReplicaKey]bool{},
-		ops: map[uint64]op{}, images: map[string]*image{}, endpoints: map[api.ReplicaKey]wire.Endpoint{}}
+		ops: map[uint64]op{}, images: map[string]*image{}, endpoints: map[api.ReplicaKey]wire.Endpoint{},
+		anew: map[api.ReplicaKey]bool{}}
 	c.forget()
 	for _, e := range cfg.Endpoints {
 		c.endpoints[e.Replica] = e
 	}
 	if s := cfg.Saved; s != nil {
 		c.incarnation, c.storeRevision = s.Incarnation, s.StoreRevision
+		for _, k := range s.Anew {
+			c.anew[k] = true
+		}
 		for _, a := range s.Assignments {
 			r := newReplica(a)
 			// Of another life of the node: its epoch may be void meanwhile.
 			r.held = s.BootID != cfg.BootID
-			r.rebooted = r.held
+			if r.held {
+				c.anew[a.Key] = true
+			}
 			c.replicas[a.Key] = r
 			if a.Stopping {
 				r.stopOrdered = true
@@ -291,5 +301,6 @@ func (c *Core) saved() Saved {
 			s.BootID = c.cfg.Saved.BootID
 		}
 	}
+	s.Anew = slices.SortedFunc(maps.Keys(c.anew), compareKeys)
 	return s
 }

@@ -190,4 +190,7 @@ type Saved struct {
 	// BootID is the node's life in which the assignment was given.
 	BootID      string            `json:"bootID"`
 	Assignments []wire.Assignment `json:"assignments"`
+	// Anew are those of them whose init containers have to be run again, because the
+	// node was off since they were.
+	Anew []api.ReplicaKey `json:"anew,omitempty"`
 }

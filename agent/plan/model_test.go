@@ -27,6 +27,8 @@ type model struct {
 	ips        int
 	missing    map[string]bool // images
 	broken     map[string]bool // images whose command cannot be run
+	health     map[string]*Healthcheck
+	initDone   map[string]bool // by replica and name: it ended with code 0, in this life of the node
 	watchdogs  map[string]Lease
 	suspended  time.Duration // in all
 	traffic    traffic
@@ -50,7 +52,8 @@ type model struct {
 
 func newModel() *model {
 	m := &model{now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), containers: map[string]*Container{}, watchdogs: map[string]Lease{}, networks: map[api.ReplicaKey]Network{},
-		missing: map[string]bool{}, broken: map[string]bool{}, incarnation: "A", revision: 1,
+		missing: map[string]bool{}, broken: map[string]bool{},
+		health: map[string]*Healthcheck{}, initDone: map[string]bool{}, incarnation: "A", revision: 1,
 		assigned: map[api.ReplicaKey]wire.Assignment{}, told: map[api.ReplicaKey]wire.Report{}, watch: func(Effect) {}}
 	m.leader = func(i int) { m.answer(i, m.grantable) }
 	return m
@@ -60,7 +63,7 @@ func newModel() *model {
 func (m *model) start() {
 	m.pending, m.probes, m.connected, m.renewals = nil, map[string]StartProbe{}, false, nil
 	m.traffic.waiting, m.traffic.mark = nil, 0
-	m.core = New(Config{BootID: fmt.Sprintf("boot-%d", m.boot), Saved: m.saved, Endpoints: m.traffic.list()})
+	m.core = New(Config{Node: "n1", BootID: fmt.Sprintf("boot-%d", m.boot), Saved: m.saved, Endpoints: m.traffic.list()})
 	m.step(Started{})
 	m.step(RuntimeBack{})
 }
@@ -72,12 +75,16 @@ func (m *model) reboot() {
 		m.end(c, api.Exit{Code: 255, Reason: api.ExitError, Message: "lost"})
 	}
 	clear(m.networks)
+	clear(m.initDone)
 }
 
 func (m *model) end(c *Container, exit api.Exit) {
 	if c.Running {
 		exit.FinishedAt = m.now
 		c.Running, c.Exit = false, &exit
+		if exit.Code == 0 && isInit(c.Name) {
+			m.initDone[doneKey(c.Replica, c.Name)] = true
+		}
 	}
 }
 
@@ -221,6 +228,14 @@ func (m *model) result(e Effect, failing bool) Event {
 			return fail(e.ID)
 		}
 		return m.startContainer(e)
+	case RunHook:
+		switch c := m.containers[e.ContainerID]; {
+		case c == nil || !c.Running:
+			return Done{ID: e.ID, Failure: &Failure{Reason: NotRunning, Message: "it does not run"}}
+		case failing:
+			return Done{ID: e.ID, Failure: &Failure{Reason: api.ReasonHookFailed, Message: "no: exit code 1"}}
+		}
+		return Done{ID: e.ID}
 	case StopContainer:
 		if failing {
 			return fail(e.ID)
@@ -253,7 +268,7 @@ func (m *model) startContainer(e StartContainer) Event {
 	c := m.containers[id]
 	if c == nil {
 		c = &Container{ID: id, Replica: e.Replica, Name: e.Container.Name, Revision: e.Revision, Incarnation: e.Incarnation, Attempt: e.Attempt, Hash: e.Hash,
-			ImageID: e.ImageID, NetNS: e.Network.NetNS, IP: e.Network.IP, Grace: e.Grace, Running: true, StartedAt: m.now}
+			ImageID: e.ImageID, NetNS: e.Network.NetNS, IP: e.Network.IP, Grace: e.Grace, Running: true, StartedAt: m.now, Healthcheck: m.health[e.Container.Image]}
 		if e.Lease != nil {
 			m.watchdogs[id] = *e.Lease
 		}
@@ -264,6 +279,24 @@ func (m *model) startContainer(e StartContainer) Event {
 
 func shortID(k api.ReplicaKey, name string) string {
 	return strings.TrimPrefix(k.String(), "default/") + "/" + name
+}
+
+// Names say what a container is: "init1", "proxy1".
+func isInit(name string) bool    { return strings.HasPrefix(name, "init") }
+func isSidecar(name string) bool { return strings.HasPrefix(name, "proxy") }
+
+func doneKey(k api.ReplicaKey, name string) string { return k.String() + "/" + name }
+
+// finishInits ends the init containers that run, well.
+func (m *model) finishInits() (any bool) {
+	for _, id := range slices.Sorted(maps.Keys(m.containers)) {
+		if c := m.containers[id]; c.Running && isInit(c.Name) {
+			any = true
+			m.end(c, api.Exit{Reason: api.ExitCompleted})
+			m.step(Exited{ContainerID: c.ID, Exit: *c.Exit})
+		}
+	}
+	return any
 }
 
 // settle carries out everything, and lets time pass as the core asks for, until
@@ -281,7 +314,7 @@ func (m *model) settle() {
 			m.leader(0)
 		}
 		at, ok := m.core.NextWake()
-		if len(m.pending) > 0 {
+		if m.finishInits() || len(m.pending) > 0 {
 			continue
 		}
 		if !ok || at.Equal(m.core.observeAt) {

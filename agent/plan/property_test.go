@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -29,10 +30,14 @@ type world struct {
 	terms map[*replica]time.Duration
 	asked map[uint64][]*replica // whom a renewal was about
 	late  []Granted             // answers of sessions that have ended
+	ever  map[string]bool       // containers that were started, by replica and name
+	hooks map[*Container]bool   // containers whose postStart hook was run
+	// robbed are replicas of which somebody removed a container.
+	robbed map[api.ReplicaKey]bool
 }
 
 func newWorld(t *rapid.T) *world {
-	w := &world{model: newModel(), t: t, unwanted: map[api.ReplicaKey]bool{}, sick: map[string]bool{}}
+	w := &world{model: newModel(), t: t, unwanted: map[api.ReplicaKey]bool{}, sick: map[string]bool{}, ever: map[string]bool{}, hooks: map[*Container]bool{}, robbed: map[api.ReplicaKey]bool{}}
 	w.model.watch = w.check
 	w.leader = func(i int) { w.grant(i, w.grantable) }
 	w.begin()
@@ -56,6 +61,7 @@ func (w *world) begin() {
 func (w *world) check(e Effect) {
 	switch e := e.(type) {
 	case StartContainer:
+		w.inOrder(e)
 		if _, ok := w.allowed[e.Replica]; !ok {
 			w.t.Fatalf("starts %s, which is not assigned", e.Replica)
 		}
@@ -92,7 +98,16 @@ func (w *world) check(e Effect) {
 		if c := w.containers[e.ContainerID]; c != nil && e.Lease.Term > w.terms[w.core.replicas[c.Replica]] {
 			w.t.Fatalf("%s is to run until %s, given was %s", c.ID, e.Lease.Term, w.terms[w.core.replicas[c.Replica]])
 		}
+	case RunHook:
+		if strings.HasPrefix(e.Why, "postStart") {
+			c := w.containers[e.ContainerID]
+			if c != nil && w.hooks[c] {
+				w.t.Fatalf("the postStart hook of %s is run again", e.ContainerID)
+			}
+			w.hooks[c] = true
+		}
 	case StopContainer:
+		w.sidecarsLast(e)
 		c := w.containers[e.ContainerID]
 		if c == nil || !c.Running || w.sick[c.ID] || c.Unguarded {
 			return
@@ -135,6 +150,64 @@ func (w *world) check(e Effect) {
 	}
 }
 
+// inOrder: what a container waits for has happened, in this life of the node.
+func (w *world) inOrder(e StartContainer) {
+	t := w.core.replicas[e.Replica].template
+	for i, c := range t.InitContainers {
+		switch {
+		case c.Name == e.Container.Name:
+			for _, o := range w.containers {
+				if o.Replica == e.Replica && o.Running && o.Name != c.Name {
+					w.t.Fatalf("starts %s %s beside %s", e.Replica, c.Name, o.ID)
+				}
+			}
+			for _, o := range t.InitContainers[i+1:] {
+				// Else an agent was restarted in the middle of it, or finds nothing of it.
+				if w.initDone[doneKey(e.Replica, o.Name)] && !w.core.anew[e.Replica] && !w.robbed[e.Replica] {
+					w.t.Fatalf("starts %s %s after %s", e.Replica, c.Name, o.Name)
+				}
+			}
+			return
+		case !w.initDone[doneKey(e.Replica, c.Name)]:
+			w.t.Fatalf("starts %s %s before %s has done its work", e.Replica, e.Container.Name, c.Name)
+		}
+	}
+	for _, c := range t.Sidecars {
+		if c.Name == e.Container.Name {
+			break
+		}
+		if !w.ever[doneKey(e.Replica, c.Name)] {
+			w.t.Fatalf("starts %s %s before %s", e.Replica, e.Container.Name, c.Name)
+		}
+	}
+	w.ever[doneKey(e.Replica, e.Container.Name)] = true
+}
+
+// sidecarsLast: in the ordered end of a replica they are stopped after all others.
+func (w *world) sidecarsLast(e StopContainer) {
+	c := w.containers[e.ContainerID]
+	if c == nil || !isSidecar(c.Name) {
+		return
+	}
+	r := w.core.replicas[c.Replica]
+	if r == nil || !r.going || r.findLeftover(c.ID) != nil {
+		return
+	}
+	for _, o := range w.containers {
+		if o.Replica == c.Replica && o.Running && r.findLeftover(o.ID) == nil && (!isSidecar(o.Name) || o.Name > c.Name) {
+			w.t.Fatalf("stops %s before %s", c.ID, o.ID)
+		}
+	}
+}
+
+// carry does an effect; a hook that fails is a reason for a restart.
+func (w *world) carry(i int, how func(int)) {
+	if h, ok := w.pending[i].(RunHook); ok {
+		w.sick[h.ContainerID] = true
+	}
+	how(i)
+}
+
 func (w *world) pick(n int, what string) int { return rapid.IntRange(0, n-1).Draw(w.t, what) }
 
 func (w *world) act() {
@@ -171,11 +244,11 @@ func (w *world) act() {
 		}
 	case "fail":
 		if len(w.pending) > 0 {
-			w.carryOut(w.pick(len(w.pending), "which"), true)
+			w.carry(w.pick(len(w.pending), "which"), func(i int) { w.carryOut(i, true) })
 		}
 	case "fail unsaid": // what fails has been done
 		if len(w.pending) > 0 {
-			w.carryOutBut(w.pick(len(w.pending), "which"))
+			w.carry(w.pick(len(w.pending), "which"), w.carryOutBut)
 		}
 	case "crash", "unseen":
 		if c := w.someContainer(); c != nil && c.Running {
@@ -186,6 +259,7 @@ func (w *world) act() {
 		}
 	case "vanish":
 		if c := w.someContainer(); c != nil {
+			w.robbed[c.Replica] = true
 			delete(w.containers, c.ID)
 		}
 	case "probe":
@@ -383,11 +457,38 @@ func (w *world) put() {
 	if rapid.Bool().Draw(w.t, "two") {
 		a.Template.Containers = append(a.Template.Containers, api.Container{Name: "side", Image: "side:1"})
 	}
+	if rapid.Bool().Draw(w.t, "more") {
+		w.enrich(a.Template)
+	}
 	w.assigned[a.Key] = a
 	if w.connected {
 		w.allowed[a.Key] = a
 	}
 	w.send(wire.AssignmentSet{Put: []wire.Assignment{a}})
+}
+
+// enrich gives a template what starts before its containers and runs beside them.
+func (w *world) enrich(t *api.Template) {
+	for i := range w.pick(3, "inits") {
+		t.InitContainers = append(t.InitContainers, api.Container{Name: fmt.Sprintf("init%d", i+1), Image: "init:1"})
+	}
+	for i := range w.pick(3, "sidecars") {
+		c := api.Container{Name: fmt.Sprintf("proxy%d", i+1), Image: "proxy:1"}
+		if rapid.Bool().Draw(w.t, "startup") {
+			c.StartupProbe = &api.Probe{TCP: &api.TCPProbe{Port: "80"}, FailureThreshold: 1}
+		}
+		t.Sidecars = append(t.Sidecars, c)
+	}
+	hook := &api.Hook{Exec: &api.ExecProbe{Command: []string{"x"}}}
+	main := &t.Containers[0]
+	switch w.pick(4, "hooks") {
+	case 0:
+		main.Lifecycle = &api.Lifecycle{PostStart: hook, PreStop: hook}
+	case 1:
+		main.Lifecycle = &api.Lifecycle{PreStop: hook}
+	case 2:
+		main.StartupProbe = &api.Probe{TCP: &api.TCPProbe{Port: "80"}, FailureThreshold: 1}
+	}
 }
 
 func (w *world) probe() {
@@ -397,7 +498,7 @@ func (w *world) probe() {
 	}
 	p := w.probes[keys[w.pick(len(keys), "probe")]]
 	ok := w.pick(3, "answer") > 0
-	if !ok && p.Kind == Liveness {
+	if !ok && p.Kind != Readiness {
 		w.sick[p.ContainerID] = true
 	}
 	w.step(Probed{ContainerID: p.ContainerID, Kind: p.Kind, OK: ok, Message: "no"})
@@ -466,8 +567,8 @@ func (w *world) atRest() {
 		a, ok := w.assigned[c.Replica]
 		switch {
 		case ok && !a.Stopping:
-			if !c.Running {
-				w.t.Fatalf("%s does not run at rest", id)
+			if c.Running == isInit(c.Name) {
+				w.t.Fatalf("%s: running %t at rest", id, c.Running)
 			}
 			runs[c.Replica.String()+c.Name] = true
 		case c.Incarnation == w.incarnation:
@@ -480,7 +581,12 @@ func (w *world) atRest() {
 		if a.Stopping {
 			w.t.Fatalf("%s was to be stopped and is not gone", k)
 		}
-		for _, c := range a.Template.Containers {
+		for _, c := range a.Template.InitContainers {
+			if !w.initDone[doneKey(k, c.Name)] {
+				w.t.Fatalf("%s %s has not done its work at rest", k, c.Name)
+			}
+		}
+		for _, c := range a.Template.LongRunning() {
 			if !runs[k.String()+c.Name] {
 				w.t.Fatalf("%s %s does not run at rest; told %+v", k, c.Name, w.told[k])
 			}
@@ -516,7 +622,8 @@ func TestSameInSameOut(t *testing.T) {
 		m.connect()
 		for i := range 20 {
 			k := api.ReplicaKey{Namespace: "default", Service: fmt.Sprintf("s%d", i%7), Slot: i, Epoch: uint64(i)}
-			m.assigned[k] = wire.Assignment{Key: k, Revision: 1, Template: &api.Template{Exclusive: i%3 == 0, Containers: []api.Container{{Name: "main", Image: "a"}}}}
+			m.assigned[k] = wire.Assignment{Key: k, Revision: 1, Template: &api.Template{Exclusive: i%3 == 0, Containers: []api.Container{{Name: "main", Image: "a"}},
+				InitContainers: several(t, fmt.Sprint(i%3), "init", "b"), Sidecars: several(t, fmt.Sprint(i%2), "proxy", "c")}, Labels: map[string]string{"a": "b", "c": "d"}}
 			m.send(wire.AssignmentSet{Put: []wire.Assignment{m.assigned[k]}})
 		}
 		m.settle()

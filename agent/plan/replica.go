@@ -25,7 +25,6 @@ type replica struct {
 	why         string
 	leftAt      time.Time        // when its end began; zero: not yet
 	held        bool             // from another life of the node: waits for a session's word
-	rebooted    bool             // it was: what ended there is no evidence of this life
 	gone        bool             // nothing is left of it
 	next        *wire.Assignment // what it is to be made anew as, once it is gone
 
@@ -165,13 +164,17 @@ func (c *Core) settleWanted(r *replica) {
 	r.advance(api.PhasePreparing)
 	c.judgeLease(r)
 	c.clearLeftovers(r)
-	if r.anyRun((*run).wantsStart) {
-		c.wantNetwork(r)
-	}
 	r.climb()
+	if c.anew[r.key] && r.stage >= len(r.template.InitContainers) {
+		delete(c.anew, r.key)
+		c.saveDue = true
+	}
 	if r.over() {
 		c.settleOver(r)
 		return
+	}
+	if r.anyRun((*run).wantsStart) {
+		c.wantNetwork(r)
 	}
 	for _, x := range r.runs {
 		c.settleRun(x)
@@ -252,6 +255,7 @@ func (c *Core) leave(r *replica, why string) {
 // finish: nothing is left.
 func (c *Core) finish(r *replica) {
 	c.gone[r.key] = true
+	delete(c.anew, r.key)
 	c.emit(ForgetReplica{Replica: r.key})
 	r.gone = true
 	r.advance(api.PhaseStopped)

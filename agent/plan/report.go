@@ -102,11 +102,11 @@ func (r *replica) told() wire.Report {
 			continue
 		}
 		s.Ready = s.Ready && cs.Ready
-		if s.Reason == "" && cs.Reason != "" && cs.Reason != api.ReasonInitializing {
+		if s.Reason == "" && x.tells(cs.Reason) {
 			s.Reason, s.Message = cs.Reason, cs.Message
 			switch {
 			case x.kind == initRun:
-				s.Message = join(x.title(), cs.Message)
+				s.Message = x.title() + ": " + cs.Message
 			case len(r.runs) > 1 && cs.Message != "":
 				s.Message = cs.Name + ": " + cs.Message
 			}
@@ -175,6 +175,18 @@ func (x *run) told() api.ContainerStatus {
 		cs.Reason, cs.Message = f.Reason, f.Message
 	}
 	return cs
+}
+
+// tells tells whether a container's reason is its replica's, too: not what a stage is
+// usually waited for with, and not that sidecars were stopped because all is over.
+func (x *run) tells(reason string) bool {
+	switch {
+	case reason == "" || reason == api.ReasonInitializing:
+		return false
+	case x.r.over():
+		return x.kind == mainRun || x.stage == x.r.stage
+	}
+	return reason != reasonStarting || x.stage != x.r.stage || x.kind == mainRun
 }
 
 // unready says in words why a container that runs is not ready; empty: nothing that

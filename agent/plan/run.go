@@ -226,7 +226,7 @@ func (c *Core) take(x *run, o Container) {
 	}
 	c.leaveImage(x)
 	c.byID[o.ID] = x
-	before := found && x.r.rebooted && !o.Running // of another life of the node
+	before := found && c.anew[x.r.key] && !o.Running // of another life of the node
 	if !before {
 		x.r.reach(x.stage)
 	}
@@ -237,7 +237,7 @@ func (c *Core) take(x *run, o Container) {
 		}
 		c.endRun(x, exit)
 		if before && x.done { // what it has done is lost, as far as it was in memory, or to the network
-			x.final, x.done, x.nextStart = false, false, time.Time{}
+			x.final, x.done, x.nextStart, x.lastExit = false, false, time.Time{}, nil
 		}
 		return
 	}

@@ -22,11 +22,12 @@ import (
 //	connect | disconnect          the session
 //	incarnation B                 the store is another one from now on
 //	stale                         the next complete set holds at an older revision
-//	put web-0@1 [image=i] [exclusive] [onPartition] [lease=6s] [grace=0s] [readiness] [liveness] [containers=2] [restart=never] [hostNetwork] [stopping]
+//	put web-0@1 [init=2] [sidecars=2] [started] [startup] [postStart] [preStop] [sleep=3s] [env] [label=eu] [digest] [image=i] [exclusive] [onPartition] [lease=6s] [grace=0s] [readiness] [liveness] [containers=2] [restart=never] [hostNetwork] [stopping]
 //	drop web-0@1
 //	do [n]                        carry out all that is wanted, or the first n
 //	botch                         the first that is wanted fails
 //	exit web-0@1/main#0 3         its process ends with that code
+//	health image [2s]             it has a HEALTHCHECK, with that start period
 //	vanish web-0@1/main#0         somebody removes it behind our back
 //	ok|fail web-0@1/main#0 readiness [n]    a probe's answer, n times
 //	missing|present image         whether it can be had
@@ -116,6 +117,12 @@ func runCommand(t *testing.T, m *model, f []string, out *bytes.Buffer) {
 		m.step(Exited{ContainerID: c.ID, Exit: *c.Exit})
 	case "vanish":
 		delete(m.containers, arg(1))
+	case "health":
+		ten := api.Duration(10 * time.Second)
+		m.health[arg(1)] = &Healthcheck{Probe: api.Probe{Exec: &api.ExecProbe{Command: []string{"ok"}}, Interval: &ten, FailureThreshold: 2}}
+		if arg(2) != "" {
+			m.health[arg(1)].StartPeriod, _ = time.ParseDuration(arg(2))
+		}
 	case "ok", "fail":
 		n, err := strconv.Atoi(arg(3))
 		for i := 0; i < 1 || (err == nil && i < n); i++ {
@@ -235,6 +242,37 @@ func assignmentOf(t *testing.T, f []string) wire.Assignment {
 			main.LivenessProbe = &api.Probe{HTTP: &api.HTTPProbe{Path: "/", Port: "8080"}}
 		case "restart":
 			tpl.RestartPolicy.Condition = api.RestartCondition(v)
+		case "init":
+			tpl.InitContainers = several(t, v, "init", "init:1")
+		case "sidecars":
+			tpl.Sidecars = several(t, v, "proxy", "proxy:1")
+		case "started": // sidecars have a startup probe
+			for i := range tpl.Sidecars {
+				tpl.Sidecars[i].StartupProbe = &api.Probe{TCP: &api.TCPProbe{Port: "9000"}}
+			}
+		case "startup":
+			ten := api.Duration(10 * time.Second)
+			main.StartupProbe = &api.Probe{HTTP: &api.HTTPProbe{Port: "8080"}, Interval: &ten, FailureThreshold: 2}
+		case "postStart":
+			main.Lifecycle = &api.Lifecycle{PostStart: &api.Hook{Exec: &api.ExecProbe{Command: []string{"warm"}}}}
+		case "preStop":
+			main.Lifecycle = &api.Lifecycle{PreStop: &api.Hook{HTTP: &api.HTTPProbe{Path: "/drain", Port: "8080"}}}
+		case "sleep":
+			d, err := time.ParseDuration(v)
+			if err != nil {
+				t.Fatal(err)
+			}
+			of := api.Duration(d)
+			main.Lifecycle = &api.Lifecycle{PreStop: &api.Hook{Sleep: &of}}
+		case "env":
+			main.Env = []api.EnvVar{{Name: "PLAIN", Value: "x"}}
+			for _, f := range []string{api.FieldName, api.FieldSlot, api.FieldEpoch, api.FieldRevision, api.FieldService, api.FieldNamespace, api.FieldNode, api.FieldIP, "labels.zone", "labels.none"} {
+				main.Env = append(main.Env, api.EnvVar{Name: strings.ToUpper(f), ValueFrom: &api.EnvSource{Field: f}})
+			}
+		case "label":
+			a.Labels = map[string]string{"zone": v}
+		case "digest":
+			a.Images = map[string]string{"web:1": "sha256:aa", "init:1": "sha256:bb"}
 		case "revision":
 			a.Revision = 2
 		case "containers":
@@ -247,6 +285,20 @@ func assignmentOf(t *testing.T, f []string) wire.Assignment {
 	}
 	tpl.Containers = append([]api.Container{main}, tpl.Containers...)
 	return a
+}
+
+// several makes containers "init1", "init2" and so on.
+func several(t *testing.T, n, name, image string) []api.Container {
+	t.Helper()
+	count, err := strconv.Atoi(n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []api.Container
+	for i := range count {
+		out = append(out, api.Container{Name: fmt.Sprintf("%s%d", name, i+1), Image: image})
+	}
+	return out
 }
 
 func endpointsOf(t *testing.T, f []string) wire.EndpointSet {
@@ -320,7 +372,12 @@ func inWords(m *model, e Effect) string {
 		if e.Lease != nil {
 			line += "; " + lease(*e.Lease)
 		}
+		for _, v := range e.Container.Env {
+			line += " " + v.Name + "=" + v.Value
+		}
 		return line
+	case RunHook:
+		return fmt.Sprintf("RunHook %s at %s:%d for %s: %s", e.ContainerID, e.IP, e.Port, e.Timeout, e.Why)
 	case Renew:
 		words := []string{"Renew"}
 		for _, key := range e.Renewal.Keys {

@@ -154,7 +154,7 @@ func (x *run) does() string {
 	case x.state == running && x.hook == hookRuns:
 		return x.title() + " waits for its postStart hook"
 	case x.state == running && x.kind == sidecarRun:
-		return join(x.title()+" has not passed its startup probe", x.startup.message)
+		return strings.TrimSuffix(x.title()+" has not passed its startup probe: "+x.startup.message, ": ")
 	case x.state == running:
 		return x.title() + " runs"
 	}
