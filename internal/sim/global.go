@@ -119,7 +119,7 @@ func (w *world) globalUnsettled(key api.Key, s, seen *api.Service) string {
 			continue
 		}
 		k, t := ks[0], w.templateOf(ks[0])
-		if p := pic.placements[k]; p.revision != s.Status.Revision && s.Status.Rollout.State == api.RolloutComplete {
+		if p := pic.placements[k]; !pic.isNewest(k, p) && s.Status.Rollout.State == api.RolloutComplete {
 			return fmt.Sprintf("%s has revision %d, wanted is %d; %v", k, p.revision, s.Status.Revision, seen.Status.Reasons)
 		}
 		if what := w.notRunning(k, t); what == "" {
@@ -136,7 +136,7 @@ func (w *world) globalUnsettled(key api.Key, s, seen *api.Service) string {
 
 // rolls tells whether nothing holds the newest revision back.
 func (w *world) rolls(s *api.Service) bool {
-	return s.Status.Rollout.State == api.RolloutComplete || s.Status.Rollout.From == 0
+	return s.Status.Rollout.State == api.RolloutComplete
 }
 
 // rolloutUnsettled: every rollout comes to an end, or waits for somebody; and all say
@@ -193,15 +193,11 @@ func (w *world) numbersOf(key api.Key) map[int64]bool {
 }
 
 // heldUnsettled: what a rollout has not come to serves on, as far as it can.
-func (w *world) heldUnsettled(key api.Key, bySlot map[int][]api.ReplicaKey) string {
+func (w *world) heldUnsettled(bySlot map[int][]api.ReplicaKey) string {
 	pic := w.ledger.pic
-	s := pic.services[key]
-	if s.Status.Rollout.From == 0 {
-		return ""
-	}
 	for _, slot := range slices.Sorted(maps.Keys(bySlot)) {
 		ks := bySlot[slot]
-		if len(ks) != 1 || pic.placements[ks[0]].revision == s.Status.Revision || w.unheard(pic.placements[ks[0]]) {
+		if len(ks) != 1 || w.unheard(pic.placements[ks[0]]) {
 			continue
 		}
 		if t := w.templateOf(ks[0]); fine(t) && !w.endedForGood(w.leader(), ks[0]) && w.notRunning(ks[0], t) != "" {

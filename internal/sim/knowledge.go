@@ -217,7 +217,7 @@ func (n *knowledge) counts(l *lead, pic picture, k api.ReplicaKey, p placement, 
 	for _, x := range []picture{l.w.ledger.pic, pic} {
 		if s := x.services[k.ServiceKey()]; s != nil {
 			d := s.Spec.Rollout.MinReady.Or(0)
-			if p.revision != s.Status.Revision {
+			if !x.isNewest(k, p) {
 				d = 0
 			}
 			least = min(least, d)

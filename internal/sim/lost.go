@@ -39,7 +39,7 @@ func (w *world) standsIn(spare api.ReplicaKey) bool {
 func (w *world) heldUp(l *lead, key api.Key) bool {
 	return slices.ContainsFunc(w.ledger.pic.of(key), func(k api.ReplicaKey) bool {
 		p := w.ledger.pic.placements[k]
-		return w.unheard(p) && (p.spare || p.revision != w.ledger.pic.services[key].Status.Revision) && l.core.Verdict(p.node) == api.VerdictSuspect
+		return w.unheard(p) && (p.spare || !w.ledger.pic.isNewest(k, p)) && l.core.Verdict(p.node) == api.VerdictSuspect
 	})
 }
 

@@ -121,6 +121,9 @@ func (g *ledger) made(l *lead, after picture, changes []change, c change) {
 	}
 	g.w.res.RolledBack++
 	g.w.say("%s rolls %s back: revision %d, %s", l.ctl.name, c.key, c.number, c.revision.obj.Cause)
+	if c.revision.obj.SameAs == 0 {
+		g.w.violate("rollout", "revision %d of %s is a rollback, and does not say to what", c.number, c.key)
+	}
 	r := g.rollsOf(c.revision.obj.UID)
 	back := func(x *api.Revision) bool {
 		return x != nil && sameTemplate(&x.Template, c.revision.template) && maps.Equal(x.Images, c.revision.obj.Images)
@@ -167,11 +170,34 @@ func (g *ledger) parks(after picture, key api.Key, s *api.Service) {
 	}
 }
 
+// runs tells whether a revision is another one, or is repeated by it: what runs with
+// it counts as running with that.
+func (p picture) runs(key api.Key, own, as int64) bool {
+	if own == as {
+		return true
+	}
+	a, b := p.revisions[revisionKey{key, own}], p.revisions[revisionKey{key, as}]
+	return a != nil && b != nil && b.obj.SameAs != 0 && a.root() == b.root()
+}
+
+func (r *revision) root() int64 {
+	if r.obj.SameAs != 0 {
+		return r.obj.SameAs
+	}
+	return r.obj.Number
+}
+
+// isNewest tells whether a placement has the newest revision of its service.
+func (p picture) isNewest(k api.ReplicaKey, x placement) bool {
+	s := p.services[k.ServiceKey()]
+	return s != nil && p.runs(k.ServiceKey(), x.revision, s.Status.Revision)
+}
+
 // reached are the slots in which a revision is.
 func (p picture) reached(key api.Key, revision int64) map[int]bool {
 	out := map[int]bool{}
 	for k, x := range p.placements {
-		if k.ServiceKey() == key && x.revision == revision && !x.stopping {
+		if k.ServiceKey() == key && p.runs(key, x.revision, revision) && !x.stopping {
 			out[k.Slot] = true
 		}
 	}
@@ -189,7 +215,7 @@ func (g *ledger) mayReach(p picture, key api.Key) int {
 	}
 	status, r := s.Status.Rollout, g.rollsOf(s.Metadata.UID)
 	switch {
-	case r.stable == 0: // nothing else could be in its place
+	case status.State == api.RolloutComplete, r.stable == 0: // nothing else could be in its place
 		return unbounded
 	case status.PausedBy != "" || status.State == api.RolloutFailed:
 		return r.parked
@@ -204,10 +230,10 @@ func (g *ledger) mayReach(p picture, key api.Key) int {
 func (g *ledger) held(l *lead, after picture, k api.ReplicaKey, p placement) {
 	key := k.ServiceKey()
 	s, old := after.services[key], g.pic.services[key]
-	if s == nil || old == nil || p.revision != s.Status.Revision || old.Status.Revision != s.Status.Revision {
+	if s == nil || old == nil || !after.isNewest(k, p) || old.Status.Revision != s.Status.Revision {
 		return
 	}
-	now, before := after.reached(key, p.revision), g.pic.reached(key, p.revision)
+	now, before := after.reached(key, s.Status.Revision), g.pic.reached(key, s.Status.Revision)
 	if most := max(g.mayReach(g.pic, key), g.mayReach(after, key)); len(now) > most && len(now) > len(before) {
 		g.w.violate("rollout", "%s is placed with revision %d, which is in %d slots then; it is held at %d (%s, step %d, paused by %q)",
 			k, p.revision, len(now), most, s.Status.Rollout.State, s.Status.Rollout.Step, s.Status.Rollout.PausedBy)
@@ -220,7 +246,7 @@ func (g *ledger) held(l *lead, after picture, k api.ReplicaKey, p placement) {
 			continue
 		}
 		for _, c := range h.runtime.sorted() {
-			if o, placed := g.pic.placements[c.Replica]; placed && c.Running && c.Replica.ServiceKey() == key && o.revision != p.revision && o.node == h.name && o.boot == h.bootID() && l.know.whole[h.name] {
+			if o, placed := g.pic.placements[c.Replica]; placed && c.Running && c.Replica.ServiceKey() == key && !g.pic.isNewest(c.Replica, o) && o.node == h.name && o.boot == h.bootID() && l.know.whole[h.name] {
 				g.w.violate("rollout", "%s is placed with revision %d while %s of revision %d runs on %s, though the service is to be recreated", k, p.revision, c.ID, o.revision, h.name)
 				return
 			}
@@ -239,7 +265,7 @@ func (g *ledger) completesRightly(l *lead, after picture, key api.Key, number in
 	for _, pic := range []picture{g.pic, after} {
 		for _, k := range pic.of(key) {
 			p := pic.placements[k]
-			if p.revision == number && slices.ContainsFunc(l.eventsOf([]api.ReplicaKey{k}), func(e uint64) bool { return l.know.counts(l, after, k, p, e) }) {
+			if pic.runs(key, p.revision, number) && slices.ContainsFunc(l.eventsOf([]api.ReplicaKey{k}), func(e uint64) bool { return l.know.counts(l, after, k, p, e) }) {
 				counts[k.Slot] = true
 			}
 		}
@@ -263,14 +289,8 @@ func (g *ledger) completesRightly(l *lead, after picture, key api.Key, number in
 	}
 }
 
-const (
-	// endsMin is how often a container has to end, and imageFor how long an image has
-	// to be missing, before a revision is given up for it.
-	endsMin  = 3
-	imageFor = 10 * time.Second
-	// deadlineShare is what clocks may be wrong by.
-	deadlineShare = 97
-)
+// deadlineShare is what clocks may be wrong by.
+const deadlineShare = 97
 
 // failsRightly: a revision fails because its containers do, or because nothing
 // happened for its deadline while everything was heard; never because of a node.
@@ -290,17 +310,18 @@ func (g *ledger) failsRightly(l *lead, after picture, key api.Key, number int64)
 		return
 	}
 	ready := slices.ContainsFunc(slices.Collect(maps.Keys(l.know.status)), func(k api.ReplicaKey) bool {
-		return k.ServiceKey() == key && g.revisions[k] == number && l.know.status[k].everReady
+		return k.ServiceKey() == key && after.runs(key, g.revisions[k], number) && l.know.status[k].everReady
 	})
 	worst := 0
 	for f, n := range g.ends {
-		if f.replica.ServiceKey() == key && g.revisions[f.replica] == number {
+		if f.replica.ServiceKey() == key && after.runs(key, g.revisions[f.replica], number) {
 			worst = max(worst, n)
 		}
 	}
-	missing := imageless(rev.template) && g.w.clock-r.born[number] >= int64(imageFor*deadlineShare/100)
+	missing := imageless(rev.template) && g.w.clock-r.born[number] >= int64(g.w.budgets.RolloutImage*deadlineShare/100)
 	switch {
-	case worst < endsMin && !missing:
+	case worst > 0 && rev.template.RestartPolicy.Condition == api.RestartNever && !ready: // it will never be
+	case worst < g.w.budgets.RolloutEnds && !missing:
 		g.w.violate("rollout", "revision %d of %s is given up after %s, its deadline is %s, though none of its containers ended more than %d times by itself", number, key, lasted, deadline, worst)
 	case ready:
 		g.w.violate("rollout", "revision %d of %s is given up after %s, its deadline is %s, though one of it was ready", number, key, lasted, deadline)

@@ -51,8 +51,8 @@ func (w *world) serviceUnsettled(l *lead, key api.Key) string {
 	if seen.Status.Ready < s.Spec.Want() && len(seen.Status.Reasons) == 0 {
 		return fmt.Sprintf("%d of %d replicas of %s are ready and it does not say why", seen.Status.Ready, s.Spec.Want(), key)
 	}
-	if !fine(newest.template) || s.Status.Rollout.State != api.RolloutComplete && s.Status.Rollout.From != 0 {
-		return w.heldUnsettled(key, bySlot) // it said why not
+	if !fine(newest.template) || s.Status.Rollout.State != api.RolloutComplete {
+		return w.heldUnsettled(bySlot) // it said why not
 	}
 	full := w.fullFor(newest) && slices.ContainsFunc(seen.Status.Reasons, func(r string) bool { return strings.Contains(r, "pending: ") })
 	// What has ended counts as missing, and may hold up a rollout for good.
@@ -73,7 +73,7 @@ func (w *world) serviceUnsettled(l *lead, key api.Key) string {
 		if len(ks) != 1 {
 			return fmt.Sprintf("slot %d of %s has %d placements: %v; %v", slot, key, len(ks), ks, seen.Status.Reasons)
 		}
-		if p := pic.placements[ks[0]]; p.revision != s.Status.Revision && !w.standsIn(ks[0]) { // a contested slot is not rolled
+		if p := pic.placements[ks[0]]; !pic.isNewest(ks[0], p) && !w.standsIn(ks[0]) { // a contested slot is not rolled
 			if w.heldUp(l, key) {
 				continue
 			}

@@ -10,7 +10,7 @@ import (
 // somebody's slowness; and if it serves, another one of its slot does so before.
 func (g *ledger) stopsRightly(l *lead, after picture, k api.ReplicaKey, p placement) {
 	s := after.services[k.ServiceKey()]
-	if s == nil || !s.Metadata.DeletedAt.IsZero() || !g.wants(after, k, p) || p.revision != s.Status.Revision {
+	if s == nil || !s.Metadata.DeletedAt.IsZero() || !g.wants(after, k, p) || !after.isNewest(k, p) {
 		return
 	}
 	var rivals []api.ReplicaKey

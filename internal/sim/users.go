@@ -335,13 +335,13 @@ func (r *request) dry() bool {
 func (r *request) answered(e core.Reply) {
 	u, w := r.u, r.u.w
 	switch {
+	case r.word != "" && (errors.Is(e.Err, core.ErrInvalid) || errors.Is(e.Err, core.ErrBusy)): // nothing to undo, or not paused
+		w.say("a user is refused: %v", e.Err)
 	case errors.Is(e.Err, core.ErrBusy):
 		r.again(e.Err.Error())
 		return
 	case errors.Is(e.Err, core.ErrNotFound):
 		u.last = nil
-	case r.word != "" && errors.Is(e.Err, core.ErrInvalid): // there is nothing to undo, or it is not paused
-		w.say("a user is refused: %v", e.Err)
 	case isConflict(e.Err):
 		w.res.Conflicts++
 		w.say("a user is refused: %v", e.Err)

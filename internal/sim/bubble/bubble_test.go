@@ -240,7 +240,7 @@ func (w *world) end() {
 func (w *world) result() result {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	r := result{virtual: w.now(), rounds: w.bits["rounds"], requests: w.bits["requests"], asked: w.bits["asked"], lost: w.bits["lost"], faults: w.counts, starts: w.starts, settled: w.settled}
+	r := result{virtual: w.now(), rounds: w.bits["rounds"], requests: w.bits["requests"], asked: w.bits["asked"], lost: w.bits["lost"], rolledBack: w.bits["rolled back"], faults: w.counts, starts: w.starts, settled: w.settled}
 	w.etcd.look(func(g *ledger) {
 		r.commits, r.terms, r.stops, r.spare = w.etcd.commits, int(g.holder.Term), g.stops, g.spares
 	})
@@ -255,6 +255,7 @@ func tell(t *testing.T, all []result) {
 		sum.rounds, sum.requests, sum.commits, sum.terms = sum.rounds+r.rounds, sum.requests+r.requests, sum.commits+r.commits, sum.terms+r.terms
 		sum.starts, sum.stops, sum.spare = sum.starts+r.starts, sum.stops+r.stops, sum.spare+r.spare
 		sum.settled = append(sum.settled, r.settled...)
+		sum.rolledBack += r.rolledBack
 		sum.asked, sum.lost = sum.asked+r.asked, sum.lost+r.lost
 		for k, n := range r.faults {
 			sum.faults[k] += n
@@ -269,6 +270,7 @@ func tell(t *testing.T, all []result) {
 	minutes := max(sum.real.Minutes(), 1e-9)
 	t.Logf("bubble: %d worlds, %.2f virtual hours in %s (%.2f per real minute), %d rounds, %d faults, %d requests, %d commits, %d terms, %d containers started, %d replicas told to stop, %d spares",
 		len(all), sum.virtual.Hours(), sum.real.Round(time.Second), sum.virtual.Hours()/minutes, sum.rounds, faults, sum.requests, sum.commits, sum.terms, sum.starts, sum.stops, sum.spare)
+	t.Logf("%d services were rolled back", sum.rolledBack)
 	t.Logf("%d requests to replicas, %d of them lost by faults", sum.asked, sum.lost)
 	t.Logf("faults: %s", strings.Join(names, ", "))
 	if *flagReport == "" || len(sum.settled) == 0 {

@@ -68,6 +68,17 @@ func (c client) EnsureImage(ctx context.Context, ref string, progress func(strin
 	return c.Runtime.EnsureImage(ctx, ref, progress)
 }
 
+// Resolve asks a registry.
+func (c client) Resolve(ctx context.Context, ref string) (string, error) {
+	if err := c.call(ctx, 5*time.Millisecond, 200*time.Millisecond); err != nil {
+		return "", err
+	}
+	if behaviorOf(ref).missing {
+		return "", fmt.Errorf("%w: %s is nowhere", ctrd.ErrImageMissing, ref)
+	}
+	return runtimetest.DigestOf(ref), nil
+}
+
 // ImportImage is not used here.
 func (c client) ImportImage(ctx context.Context, r io.Reader) ([]string, error) {
 	if err := c.call(ctx, 10*time.Millisecond, 100*time.Millisecond); err != nil {
@@ -101,7 +112,11 @@ func (c client) Start(ctx context.Context, s ctrd.ContainerSpec) (ctrd.Observed,
 	}
 	if b.endsAfter > 0 {
 		p.crashes = c.later(c.n.w.random.between(b.endsAfter/4, b.endsAfter), func() {
-			c.end(id, p, api.Exit{Code: 1, Reason: api.ExitError})
+			exit := api.Exit{Code: b.code, Reason: api.ExitError}
+			if b.code == 0 {
+				exit.Reason = api.ExitCompleted
+			}
+			c.end(id, p, exit)
 		})
 	}
 	c.n.w.say("%s: %s runs, revision %d", c.n.name, id, s.Revision)

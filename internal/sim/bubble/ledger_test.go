@@ -3,6 +3,8 @@ package bubble
 import (
 	"cmp"
 	"encoding/json"
+	"fmt"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,7 +39,25 @@ type ledger struct {
 	// deadAt is when a node's verdict became dead.
 	deadAt map[string]time.Time
 
+	// stable is the image that each service had when a revision of it was rolled out
+	// well last; bornAt when its newest revision was made.
+	stable map[string]string
+	bornAt map[string]time.Time
+
 	spares, stops, voids int
+}
+
+// rollback is a revision that nobody asked for, because the one before failed.
+type rollback struct {
+	cause, stable string
+	// lasted is how long the one before was the newest.
+	lasted time.Duration
+}
+
+// change is one of a service.
+type change struct {
+	key      api.Key
+	old, now *api.Service
 }
 
 type placement struct {
@@ -55,7 +75,7 @@ type revisionKey struct {
 func newLedger(w *world) *ledger {
 	return &ledger{w: w, services: map[api.Key]*api.Service{}, revisions: map[revisionKey]*api.Revision{}, placements: map[api.ReplicaKey]placement{},
 		nodes: map[string]*api.Node{}, requests: map[string]bool{}, epochs: map[uint64]api.ReplicaKey{}, boots: map[api.ReplicaKey]string{},
-		goneAt: map[api.ReplicaKey]time.Time{}, deadAt: map[string]time.Time{}}
+		goneAt: map[api.ReplicaKey]time.Time{}, deadAt: map[string]time.Time{}, stable: map[string]string{}, bornAt: map[string]time.Time{}}
 }
 
 func compareReplicas(a, b api.ReplicaKey) int {
@@ -87,6 +107,8 @@ func (g *ledger) written(by *ctlMachine, t store.Txn, rev int64) {
 	before := g.snapshot()
 	var stopped, gone, placed []api.ReplicaKey
 	done := g.done(t)
+	var written []change
+	var backs []*api.Revision
 	for _, op := range t.Then {
 		if op.Kind == store.OpDeletePrefix {
 			g.w.violate("sim", "a prefix is deleted, which the ledger does not know: %s", op.Key)
@@ -123,19 +145,27 @@ func (g *ledger) written(by *ctlMachine, t store.Txn, rev int64) {
 				stopped = append(stopped, k)
 			}
 		case what == "services":
-			g.service(api.Key{Namespace: parts[0], Name: parts[1]}, op, deleted, done)
+			written = append(written, g.service(api.Key{Namespace: parts[0], Name: parts[1]}, op, deleted))
 		case what == "revisions":
 			number, _ := strconv.ParseInt(parts[2], 10, 64)
 			at := revisionKey{api.Key{Namespace: parts[0], Name: parts[1]}, number}
+			old := g.revisions[at]
 			delete(g.revisions, at)
 			if !deleted {
-				g.revisions[at] = &api.Revision{}
-				g.open(op.Value, g.revisions[at])
+				r := &api.Revision{}
+				g.revisions[at] = r
+				if g.open(op.Value, r); r.By == byOrch && (old == nil || old.UID != r.UID) {
+					backs = append(backs, r)
+				}
 			}
 		case what == "nodes":
 			g.node(parts[0], op, deleted)
 		}
 	}
+	for _, x := range written {
+		g.w.user(x.key).stored(x.old, x.now, done, g.rollback(x, backs))
+	}
+	g.rolledOut()
 	for _, k := range placed {
 		g.placed(k)
 	}
@@ -246,20 +276,70 @@ func (g *ledger) leader(value []byte) {
 	g.holder, g.ledSince = h, time.Now()
 }
 
-func (g *ledger) service(key api.Key, op store.Op, deleted bool, done []string) {
+// byOrch is who makes a revision that nobody asked for.
+const byOrch = "orch"
+
+// rollback gives what a service is rolled back by; nil: it is not.
+func (g *ledger) rollback(x change, backs []*api.Revision) *rollback {
+	for _, r := range backs {
+		if x.now != nil && r.Service == x.key && r.Number == x.now.Status.Revision {
+			if gone := g.revisions[revisionKey{x.key, r.Number - 1}]; gone == nil || gone.By == byOrch {
+				g.w.violate("rollout", "service %s is rolled back from what was a rollback itself", x.key)
+			}
+			return &rollback{cause: r.Cause, stable: g.stable[r.UID], lasted: time.Since(g.bornAt[r.UID])}
+		}
+	}
+	return nil
+}
+
+// isNewest tells whether a placement counts as of its service's newest revision: has
+// it, or has what that repeats.
+func (g *ledger) isNewest(k api.ReplicaKey, p placement) bool {
+	s := g.services[k.ServiceKey()]
+	if p.revision == s.Status.Revision {
+		return true
+	}
+	own, newest := g.revisions[revisionKey{k.ServiceKey(), p.revision}], g.revisions[revisionKey{k.ServiceKey(), s.Status.Revision}]
+	root := func(r *api.Revision) int64 {
+		if r.SameAs != 0 {
+			return r.SameAs
+		}
+		return r.Number
+	}
+	return own != nil && newest != nil && newest.SameAs != 0 && root(own) == root(newest)
+}
+
+// rolledOut keeps what is said of the newest revisions.
+func (g *ledger) rolledOut() {
+	for at, r := range g.revisions {
+		s := g.services[at.service]
+		if s == nil || s.Metadata.UID != r.UID || s.Status.Revision != at.number {
+			continue
+		}
+		if id := fmt.Sprint(r.UID, " ", at.number); g.bornAt[id].IsZero() {
+			g.bornAt[id], g.bornAt[r.UID] = time.Now(), time.Now()
+		}
+		if r.Rollout.State == api.RolloutComplete {
+			g.stable[r.UID] = r.Template.Containers[0].Image
+		}
+	}
+}
+
+func (g *ledger) service(key api.Key, op store.Op, deleted bool) change {
 	old := g.services[key]
 	if deleted {
 		delete(g.services, key)
-		g.w.user(key).stored(old, nil, done)
-		return
+		return change{key, old, nil}
 	}
 	s := &api.Service{}
 	g.open(op.Value, s)
-	if old != nil && old.Metadata.UID == s.Metadata.UID && s.Metadata.ResourceVersion <= old.Metadata.ResourceVersion {
+	// How its rollout goes is written with it, and is no version of what users asked for.
+	statusOnly := old != nil && reflect.DeepEqual(old.Metadata, s.Metadata) && reflect.DeepEqual(old.Spec, s.Spec)
+	if old != nil && old.Metadata.UID == s.Metadata.UID && s.Metadata.ResourceVersion <= old.Metadata.ResourceVersion && !statusOnly {
 		g.w.violate("I2", "service %s resourceVersion %d is written after %d", key, s.Metadata.ResourceVersion, old.Metadata.ResourceVersion)
 	}
 	g.services[key] = s
-	g.w.user(key).stored(old, s, done)
+	return change{key, old, s}
 }
 
 func (g *ledger) node(name string, op store.Op, deleted bool) {
@@ -290,6 +370,16 @@ func (g *ledger) placed(k api.ReplicaKey) {
 	if t == nil || g.services[k.ServiceKey()] == nil {
 		g.w.violate("I2", "placement %s is committed without its service or revision %d", k, p.revision)
 		return
+	}
+	if s := g.services[k.ServiceKey()]; s.Spec.Mode == api.ModeGlobal {
+		for _, o := range g.of(k.ServiceKey()) {
+			if x := g.placements[o]; o != k && x.node == p.node && x.boot == p.boot && !x.stopping {
+				g.w.violate("global", "%s is placed on %s beside %s", k, p.node, o)
+			}
+		}
+		if p.spare {
+			g.w.violate("global", "%s is a spare of a global service", k)
+		}
 	}
 	if p.spare {
 		g.spares++
@@ -322,7 +412,7 @@ const knownWithin = 5 * time.Second
 func (g *ledger) stopsRightly(before picture, k api.ReplicaKey) {
 	p := g.placements[k]
 	s := g.services[k.ServiceKey()]
-	if s == nil || !s.Metadata.DeletedAt.IsZero() || k.Slot >= s.Spec.Want() || p.revision != s.Status.Revision {
+	if s == nil || !s.Metadata.DeletedAt.IsZero() || s.Spec.Mode != api.ModeGlobal && k.Slot >= s.Spec.Want() || !g.isNewest(k, p) {
 		return
 	}
 	n := g.w.node(p.node)
@@ -338,6 +428,10 @@ func (g *ledger) stopsRightly(before picture, k api.ReplicaKey) {
 	}
 	switch {
 	case p.spare: // the incumbent is back
+	case s.Spec.Mode == api.ModeGlobal:
+		if n := g.nodes[p.node]; n != nil && !isDrained(before.nodes[p.node]) && !isDrained(n) {
+			g.w.violate("I5", "%s is told to stop, though it is the one of a global service on %s", k, p.node)
+		}
 	case s.Spec.Exclusive: // its lease may have ended while no controller could renew it
 		if !troubled && g.w.controllersWell(g.w.memory()) {
 			g.w.violate("I5", "%s is told to stop, though it is wanted and nothing ails %s", k, p.node)

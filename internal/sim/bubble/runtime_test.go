@@ -49,6 +49,7 @@ type behavior struct {
 	missing    bool
 	readyAfter time.Duration
 	endsAfter  time.Duration // 0: never
+	code       int           // with which it ends then
 }
 
 // behaviors by the image's name, before the colon.
@@ -56,7 +57,11 @@ var behaviors = map[string]behavior{
 	"good":    {readyAfter: 300 * time.Millisecond},
 	"slow":    {readyAfter: 3 * time.Second},
 	"missing": {missing: true},
-	"crash":   {endsAfter: 4 * time.Second},
+	"crash":   {endsAfter: 4 * time.Second, code: 1},
+	// dies is never ready, so that its revision is given up.
+	"dies": {readyAfter: time.Minute, endsAfter: 2 * time.Second, code: 1},
+	// init is an init container's: its end is as it should be.
+	"init": {endsAfter: 600 * time.Millisecond},
 }
 
 func behaviorOf(image string) behavior {

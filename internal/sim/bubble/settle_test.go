@@ -184,18 +184,41 @@ func (w *world) unplaced(g *ledger, u *user, want map[api.ReplicaKey]string) str
 		w.violate("I2", "service %s is not as acknowledged: %s", u.key, acked)
 		return "violated"
 	}
-	if !goodImage(acked.image) {
+	switch state := s.Status.Rollout.State; {
+	case state != api.RolloutComplete && state != api.RolloutFailed:
+		return fmt.Sprintf("the rollout of %s is %q", u.key, state)
+	case !goodImage(acked.image):
 		return ""
+	case u.global:
+		return w.notEverywhere(g, s, ks, want)
 	}
 	if len(ks) != acked.replicas {
 		return fmt.Sprintf("service %s has %v, wanted are %d", u.key, ks, acked.replicas)
 	}
 	for i, k := range ks {
 		p := g.placements[k]
-		if k.Slot != i || p.revision != s.Status.Revision || p.spare || p.stopping {
+		if k.Slot != i || !g.isNewest(k, p) || p.spare || p.stopping {
 			return fmt.Sprintf("%s is %+v, newest is revision %d", k, p, s.Status.Revision)
 		}
 		want[k] = p.node
+	}
+	return ""
+}
+
+// notEverywhere looks whether a global service is on every node, once.
+func (w *world) notEverywhere(g *ledger, s *api.Service, ks []api.ReplicaKey, want map[api.ReplicaKey]string) string {
+	on := map[string]api.ReplicaKey{}
+	for _, k := range ks {
+		p := g.placements[k]
+		if other, twice := on[p.node]; twice || !g.isNewest(k, p) || p.stopping {
+			return fmt.Sprintf("%s is %+v, newest is revision %d, beside it is %v", k, p, s.Status.Revision, other)
+		}
+		on[p.node], want[k] = k, p.node
+	}
+	for _, n := range w.nodes {
+		if _, there := on[n.name]; !there {
+			return fmt.Sprintf("%s has none of global service %s", n.name, s.Metadata.Key())
+		}
 	}
 	return ""
 }
@@ -282,6 +305,9 @@ func (w *world) misreported() string {
 		err := w.get(ctx, &orchv1.Ref{Kind: api.KindService, Name: u.key.Name}, s)
 		if err != nil {
 			return fmt.Sprintf("service %s cannot be read: %v", u.key, err)
+		}
+		if u.global {
+			acked.replicas = len(w.nodes)
 		}
 		if s.Status.Ready != acked.replicas || len(s.Status.Reasons) > 0 {
 			return fmt.Sprintf("service %s says %d of %d ready, %v", u.key, s.Status.Ready, acked.replicas, s.Status.Reasons)

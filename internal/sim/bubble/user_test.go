@@ -23,6 +23,9 @@ import (
 // leasesOn: services under leases are among those that users apply.
 const leasesOn = true
 
+// progressDeadline is how long a rollout may hang: short of a round, so that it passes.
+const progressDeadline = time.Minute
+
 // askMax is how long a user waits for an answer before asking again.
 const askMax = 10 * time.Second
 
@@ -34,6 +37,8 @@ type user struct {
 	r   *chance
 	// exclusive services have leases, kept ones run on in a partition.
 	exclusive, leased bool
+	// global services have a replica on every node.
+	global bool
 
 	mu      sync.Mutex
 	acked   want // what there was when the last request was answered
@@ -46,8 +51,8 @@ type user struct {
 type request struct {
 	want
 	id string
-	// scales changes the number only.
-	scales bool
+	// scales changes the number only, restarts nothing of what is wanted.
+	scales, restarts bool
 }
 
 // want is what a user wants of the service; the zero value: nothing of it.
@@ -65,8 +70,8 @@ func (x want) String() string {
 }
 
 func newUser(w *world, i int) *user {
-	name := []string{"web", "db", "cache", "queue"}[i]
-	return &user{w: w, key: api.Key{Namespace: api.DefaultNamespace, Name: name}, asked: map[string]request{}, r: newChance(w.cfg.seed, uint64(10+i)), exclusive: leasesOn && name == "db", leased: leasesOn && name == "queue"}
+	name := []string{"web", "db", "cache", "queue", "log"}[i]
+	return &user{w: w, key: api.Key{Namespace: api.DefaultNamespace, Name: name}, asked: map[string]request{}, r: newChance(w.cfg.seed, uint64(10+i)), exclusive: leasesOn && name == "db", leased: leasesOn && name == "queue", global: name == "log"}
 }
 
 func (w *world) user(key api.Key) *user {
@@ -80,11 +85,23 @@ func (w *world) user(key api.Key) *user {
 }
 
 // stored: I2. What a service is to be changes only by a request that is done in
-// the same transaction.
-func (u *user) stored(old, s *api.Service, done []string) {
+// the same transaction, or by a rollback.
+func (u *user) stored(old, s *api.Service, done []string, back *rollback) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	was, is := wantOf(old), wantOf(s)
+	if back != nil {
+		u.w.bit("rolled back")
+		u.w.say("service %s goes back to %s: %s", u.key, is, back.cause)
+		switch {
+		case is.replicas != was.replicas || is.image != back.stable:
+			u.w.violate("rollout", "service %s becomes %s by a rollback, it was %s; %q was rolled out well last", u.key, is, was, back.stable)
+		case goodImage(was.image) && back.lasted < progressDeadline:
+			u.w.violate("rollout", "service %s is rolled back from %s after %s, though nothing is wrong with that: %s", u.key, was, back.lasted, back.cause)
+		}
+		u.acked = is
+		return
+	}
 	if is == was {
 		return
 	}
@@ -133,10 +150,19 @@ func (u *user) ask(ctx context.Context) {
 	case !acked.exists || n < 40:
 		u.version++
 		image := "good"
-		if u.r.hits(0.2) {
-			image = pick(u.r, []string{"slow", "crash", "missing"})
+		if u.r.hits(0.3) {
+			image = pick(u.r, []string{"slow", "crash", "missing", "dies", "dies"})
 		}
 		next = want{exists: true, replicas: u.r.n(6), image: fmt.Sprintf("%s:%d", image, u.version)}
+		if u.global {
+			next.replicas = api.DefaultReplicas
+		}
+	case n < 50 || n < 85 && u.global:
+		u.pursue(ctx, u.request(request{want: acked, restarts: true}), false)
+		u.mu.Lock()
+		u.asking = false
+		u.mu.Unlock()
+		return
 	case n < 85:
 		next.replicas = u.r.n(6)
 	default:
@@ -171,7 +197,7 @@ func (u *user) pursue(ctx context.Context, r request, colleague bool) {
 			return
 		case ctx.Err() != nil:
 			return
-		case status.Code(err) == codes.NotFound && r.scales:
+		case status.Code(err) == codes.NotFound && (r.scales || r.restarts):
 			u.w.say("user of %s: it is gone", u.key.Name)
 			u.answered(r)
 			return
@@ -183,7 +209,7 @@ func (u *user) pursue(ctx context.Context, r request, colleague bool) {
 		if !sleep(ctx, u.r.between(50*time.Millisecond, time.Second)) {
 			return
 		}
-		if colleague && r.exists && u.r.hits(0.2) {
+		if colleague && r.exists && !u.global && u.r.hits(0.2) {
 			u.pursue(ctx, u.request(request{want: want{exists: true, replicas: u.r.n(6)}, scales: true}), false)
 		}
 	}
@@ -195,7 +221,7 @@ func (u *user) answered(r request) {
 	var now want
 	u.w.etcd.look(func(g *ledger) {
 		now = wantOf(g.services[u.key])
-		was := now == r.want || r.scales && now.replicas == r.replicas || r.scales && !now.exists
+		was := now == r.want || r.restarts || r.scales && now.replicas == r.replicas || r.scales && !now.exists
 		if !g.requests[r.id] && !was {
 			u.w.violate("I2", "%s of service %s was acknowledged (%s), the store has %s", r.want, u.key, r.id, now)
 		}
@@ -212,6 +238,9 @@ func (u *user) try(ctx context.Context, r request, try int) error {
 	switch {
 	case !r.exists:
 		_, err := admin.Delete(ctx, &orchv1.DeleteRequest{Refs: []*orchv1.Ref{{Kind: api.KindService, Name: u.key.Name}}, IgnoreMissing: true, RequestId: r.id})
+		return err
+	case r.restarts:
+		_, err := admin.Rollout(ctx, &orchv1.RolloutRequest{Name: u.key.Name, Word: "restart", RequestId: r.id})
 		return err
 	case r.scales:
 		_, err := admin.Scale(ctx, &orchv1.ScaleRequest{Name: u.key.Name, Replicas: int32(r.replicas), CurrentReplicas: -1, RequestId: r.id})
@@ -238,10 +267,21 @@ func (u *user) manifest(x want) *api.Service {
 	if u.key.Name == "cache" {
 		c.Ports = []api.Port{{Port: 8080, Publish: 8080, Mode: api.PublishHost}}
 	}
-	t := api.Template{Containers: []api.Container{c}, TerminationGracePeriod: d(time.Duration(u.version%4) * time.Second)}
+	var before []api.Container
+	if u.version%3 == 0 {
+		before = []api.Container{{Name: "init", Image: "init:1"}}
+	}
+	t := api.Template{InitContainers: before, Containers: []api.Container{c}, TerminationGracePeriod: d(time.Duration(u.version%4) * time.Second)}
 	t.RestartPolicy = api.RestartPolicy{MaxBackOff: d(10 * time.Second)}
 	s := &api.Service{TypeMeta: api.TypeMeta{APIVersion: api.Version, Kind: api.KindService}, Metadata: api.Metadata{Name: u.key.Name},
 		Spec: api.ServiceSpec{Replicas: &x.replicas, Template: t}}
+	s.Spec.Rollout.ProgressDeadline = d(progressDeadline)
+	if u.global {
+		s.Spec.Mode, s.Spec.Replicas = api.ModeGlobal, nil
+	}
+	if u.version%4 == 1 {
+		s.Spec.Rollout.MinReady = d(time.Second)
+	}
 	if u.exclusive {
 		s.Spec.Exclusive = true
 	}

@@ -23,7 +23,7 @@ import (
 )
 
 const (
-	nodesCount, controllersCount, usersCount = 5, 2, 4
+	nodesCount, controllersCount, usersCount = 5, 2, 5
 	// deadAfter is the design's promise.
 	deadAfter = time.Minute
 	// reachedAfter is how long after a node can be reached again everybody knows.
@@ -55,6 +55,7 @@ func (v *violation) String() string {
 type result struct {
 	virtual, real                        time.Duration
 	rounds, requests, asked, lost        int
+	rolledBack                           int
 	faults                               map[string]int
 	commits, terms, starts, stops, spare int
 	settled                              []float64 // seconds, per round
