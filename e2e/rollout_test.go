@@ -467,7 +467,7 @@ func TestRolloutOutlivesTheController(t *testing.T) {
 		t.Errorf("after the controller's death: step %d, %d updated; %v", s.Status.Rollout.Step, s.Status.Updated, err)
 	}
 	sameContainers(t, before)
-	must(t, fleet.Must(ctx, "rollout", "resume", "service/web"))
+	must(t, fleet.Must(ctx, "rollout", "resume", "service/web", "--wait=false"))
 	must(t, rig.Until(ctx, 10*time.Second, "a third replica of revision 2", func() error {
 		if s, err := fleet.Service(ctx, "web"); err != nil || s.Status.Updated < 3 {
 			return fmt.Errorf("not yet: %v", err)
