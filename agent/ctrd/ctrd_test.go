@@ -445,7 +445,7 @@ func TestImages(t *testing.T) {
 	srv := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	defer srv.Close()
 	host := strings.TrimPrefix(srv.URL, "http://")
-	other, err := pack(env.dir+"/probe", v1Config("out=pulled"))
+	other, err := pack(v1Config("out=pulled"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -474,7 +474,7 @@ func TestImages(t *testing.T) {
 	ended(t, o.ID)
 	prints(t, s, "stdout pulled")
 
-	third, err := pack(env.dir+"/probe", v1Config("out=third"))
+	third, err := pack(v1Config("out=third"))
 	if err != nil {
 		t.Fatal(err)
 	}

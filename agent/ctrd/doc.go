@@ -12,6 +12,11 @@
 // program of ours beside it that ends it when the lease does, whether or not
 // this package is still there to renew it (internal/leasefile).
 //
+// What a container may do is what its manifest says and no more: as which user, with
+// which capabilities, and what of the node is mounted, of which this node's operator
+// must have allowed the folder. An image that was asked for by its digest is that one
+// or none, and stays on the node although its tag moves on.
+//
 // Invariant: Start, Stop and Remove may be called again at any time with the
 // same arguments, and a container that runs is never stopped but by Stop,
 // Remove and its watchdog. What is not known is never taken for ended (Observed.Uncertain).

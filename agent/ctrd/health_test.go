@@ -44,7 +44,7 @@ func TestHealthcheckIsTold(t *testing.T) {
 	const ref = "orch.test/health:1"
 	cfg := v1Config("wait=0")
 	cfg.Healthcheck = &v1.HealthConfig{Test: []string{"CMD", "/probe", "exit=0"}, Interval: 5 * time.Second, StartPeriod: 7 * time.Second}
-	image, err := pack(env.dir+"/probe", cfg)
+	image, err := pack(cfg)
 	if err == nil {
 		err = load(ref, image)
 	}

@@ -17,7 +17,7 @@ import (
 
 func image(t *testing.T, step string) (v1.Image, string) {
 	t.Helper()
-	img, err := pack(env.dir+"/probe", v1Config(step))
+	img, err := pack(v1Config(step))
 	if err != nil {
 		t.Fatal(err)
 	}

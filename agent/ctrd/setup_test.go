@@ -35,6 +35,7 @@ var env struct {
 	dir    string // of everything
 	socket string
 	shim   string
+	layer  v1.Layer
 	image  v1.Image
 	parent string // cgroup
 	ctrd   *exec.Cmd
@@ -106,7 +107,9 @@ func runInside(m *testing.M, dir string) int {
 	check(netlink.LinkSetUp(lo))
 	env.dir, env.socket, env.shim = dir, dir+"/containerd.sock", dir+"/shim"
 	env.parent = "/" + filepath.Base(dir)
-	env.image, err = pack(dir+"/probe", v1.Config{
+	env.layer, err = layer(dir + "/probe")
+	check(err)
+	env.image, err = pack(v1.Config{
 		Entrypoint: []string{"/probe"}, Cmd: []string{"out=from the image"},
 		Env: []string{"FROM=image", "BOTH=image"}, WorkingDir: "/work", StopSignal: "SIGQUIT",
 	})
@@ -183,8 +186,8 @@ func startContainerd() {
 	}
 }
 
-// pack makes an image of one program.
-func pack(program string, cfg v1.Config) (v1.Image, error) {
+// layer is the one that all images share: to compress and to unpack it takes time.
+func layer(program string) (v1.Layer, error) {
 	b, err := os.ReadFile(program)
 	if err != nil {
 		return nil, err
@@ -214,11 +217,12 @@ func pack(program string, cfg v1.Config) (v1.Image, error) {
 	if err := w.Close(); err != nil {
 		return nil, err
 	}
-	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(buf.Bytes())), nil })
-	if err != nil {
-		return nil, err
-	}
-	img, err := mutate.AppendLayers(empty.Image, layer)
+	return tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(buf.Bytes())), nil }, tarball.WithCompressedCaching)
+}
+
+// pack makes an image of the probe program.
+func pack(cfg v1.Config) (v1.Image, error) {
+	img, err := mutate.AppendLayers(empty.Image, env.layer)
 	if err != nil {
 		return nil, err
 	}
