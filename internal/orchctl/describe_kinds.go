@@ -234,19 +234,30 @@ func (t *tool) describeReplica(ctx context.Context, client orchv1.OrchClient, p 
 	return t.events(ctx, client, p, target{api.KindReplica, r.Metadata.Namespace, r.Metadata.Name}.ref())
 }
 
-// templateOf gives the replica's containers as declared, where its revision is
-// still the service's.
+// templateOf gives the replica's containers as its revision declares them; nil where
+// that is not kept any more.
 func (t *tool) templateOf(ctx context.Context, client orchv1.OrchClient, r *api.Replica) (map[string]api.Container, error) {
 	found, missing, err := t.fetch(ctx, client, listing{}, []target{{api.KindService, r.Metadata.Namespace, r.Spec.Service}})
 	if err != nil || missing != nil { // a deleted service's replicas outlive it
 		return nil, err
 	}
 	s, ok := found[0].value.(*api.Service)
-	if !ok || s.Status.Revision != r.Spec.Revision {
+	if !ok {
 		return nil, nil
 	}
+	template := s.Spec.Template
+	if s.Status.Revision != r.Spec.Revision {
+		old, err := t.revision(ctx, client, s.Metadata.Key(), r.Spec.Revision)
+		if notFound(err) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		template = old.Template
+	}
 	out := map[string]api.Container{}
-	for _, c := range s.Spec.AllContainers() {
+	for _, c := range template.AllContainers() {
 		out[c.Name] = c
 	}
 	return out, nil

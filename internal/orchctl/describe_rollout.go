@@ -27,6 +27,9 @@ func (p *page) rollout(s *api.Service) {
 		if !r.StartedAt.IsZero() {
 			p.field(2, "Since", "%s", p.when(r.StartedAt))
 		}
+		if r.State != api.RolloutPaused && r.PausedBy != "" {
+			p.field(2, "Paused", "the next one, by %s", r.PausedBy)
+		}
 		if r.State == api.RolloutPaused {
 			p.field(2, "Paused", "%s", strings.TrimPrefix(strings.TrimPrefix(pauseText(s, p.now), "paused"), " "))
 		} else {

@@ -104,9 +104,13 @@ func over(r *api.Revision) bool {
 	return true
 }
 
+// firstLine gives a reason without what a container wrote, which comes behind it.
 func firstLine(s string) string {
-	line, _, _ := strings.Cut(s, "\n")
-	return cleanText(strings.TrimSuffix(strings.TrimSpace(line), ":"))
+	line, _, more := strings.Cut(s, "\n")
+	if more {
+		line = strings.TrimSuffix(strings.TrimSpace(line), "; last output:")
+	}
+	return cleanText(line)
 }
 
 // stateLine tells where a rollout is, "" where there is nothing to tell: its step and

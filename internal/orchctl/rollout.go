@@ -313,7 +313,11 @@ func rolloutLine(label string, s *api.Service, now time.Time) string {
 	}
 	switch r.State {
 	case api.RolloutComplete:
-		return rolledOut(label, s, tookOf(r))
+		line := rolledOut(label, s, tookOf(r))
+		if r.PausedBy != "" {
+			line += "; the next one is paused by " + r.PausedBy
+		}
+		return line
 	case api.RolloutFailed:
 		return fmt.Sprintf("service/%s revision %d could not be rolled out: %s", label, st.Revision, whyText(r.Why))
 	case api.RolloutPaused:

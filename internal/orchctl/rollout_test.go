@@ -54,7 +54,7 @@ func revision(n int64, state api.RolloutState, change ...func(*api.Revision)) *a
 	return r
 }
 
-const crashed = "web-0 on n3 ended 3 times: exit code 1; it wrote last:\nstarting\x1b[2J\ncannot open database"
+const crashed = "web-0 on n3 ended 3 times: exit code 1; last output:\nstarting\x1b[2J\ncannot open database"
 
 // oldWeb are two ready replicas of the third revision.
 func oldWeb() []any {
@@ -324,12 +324,12 @@ func TestRolloutStatus(t *testing.T) {
 		{"web --watch=false", service("web", 20, updated(21, 20, 3, 2), rolls(4, api.RolloutProgressing, func(x *api.RolloutStatus) { x.StartedAt, x.Why = ago(12*time.Second), "web-2 is not ready" })),
 			"service/web: revision 4 is being rolled out for 12s: 3 of 20 replicas have it, 2 of them ready; web-2 is not ready\n--- stderr\n--- exit 0\n"},
 		{"web --watch=false", service("web", 2, updated(2, 2, 1, 0), rolls(4, api.RolloutFailed, func(x *api.RolloutStatus) { x.Why = crashed })),
-			"--- stderr\norchctl: service/web revision 4 could not be rolled out: web-0 on n3 ended 3 times: exit code 1; it wrote last:\n    starting [2J\n    cannot open database\n--- exit 1\n"},
+			"--- stderr\norchctl: service/web revision 4 could not be rolled out: web-0 on n3 ended 3 times: exit code 1; last output:\n    starting [2J\n    cannot open database\n--- exit 1\n"},
 		{"web", service("web", 2, updated(2, 2, 1, 0), rolls(4, api.RolloutFailed)), "--- stderr\norchctl: service/web revision 4 could not be rolled out: why is not known\n--- exit 1\n"},
 		{"web --timeout 2s", service("web", 2, updated(3, 2, 1, 0, "web-0 on n3: Pulling"), rolls(4, api.RolloutPaused, func(x *api.RolloutStatus) { x.PausedBy = "user alice" })),
 			"web: revision 4 is paused by user alice\nweb: revision 4: 0/2 ready, 2 placing\nweb: web-0 on n3: Pulling\n--- stderr\norchctl: not ready within 2s\n  service/web revision 4: 0/2 ready, 2 placing\n    web-0 on n3: Pulling\nwhat was applied stays, and orch goes on with it; `orchctl describe service web -n default` tells more\n--- exit 1\n"},
 		{"web --revision 3", service("web", 2, all(2), rolls(6, api.RolloutComplete)), "service/web revision 3 was rolled out in 12.4s; the newest is 6 now\n--- stderr\n--- exit 0\n"},
-		{"web --revision 4", service("web", 2, all(2), rolls(5, api.RolloutComplete)), "--- stderr\norchctl: service/web was rolled back from revision 4 to revision 3's template (revision 5): web-0 on n3 ended 3 times: exit code 1; it wrote last:\n    starting [2J\n    cannot open database\n--- exit 1\n"},
+		{"web --revision 4", service("web", 2, all(2), rolls(5, api.RolloutComplete)), "--- stderr\norchctl: service/web was rolled back from revision 4 to revision 3's template (revision 5): web-0 on n3 ended 3 times: exit code 1; last output:\n    starting [2J\n    cannot open database\n--- exit 1\n"},
 		{"web --revision 2", service("web", 2, all(2), rolls(5, api.RolloutComplete)), "--- stderr\norchctl: service/web: revision 2 was not rolled out: another took its place; the newest is 5\n--- exit 1\n"},
 		{"web --revision 1", service("web", 2, all(2), rolls(5, api.RolloutComplete)), "--- stderr\norchctl: service/web: no revision 1 is kept; the newest is 5\n--- exit 1\n"},
 		{"api", service("web", 2), "--- stderr\norchctl: get service/api: service api is not there\n--- exit 1\n"},
