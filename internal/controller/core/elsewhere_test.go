@@ -2,6 +2,8 @@ package core
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,16 +15,24 @@ import (
 // failAt has a slot's replica end so often on a node, all the time from now on.
 func (f *fleet) failAt(node, slot string, ends int) {
 	f.t.Helper()
-	a := f.agents[node]
+	f.agents[node].end(slot, ends)
+	f.hear(node)
+}
+
+func (a *agent) end(slot string, ends int) {
 	if a.ended == nil {
 		a.ended = map[string]int{}
 	}
 	a.ended[slot] = ends
-	f.say(node)
 }
 
-// say has an agent report what it holds.
-func (f *fleet) say(node string) {
+// others are all nodes but one.
+func (f *fleet) others(name string) []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(f.agents)), func(n string) bool { return n == name })
+}
+
+// hear has an agent report what it holds.
+func (f *fleet) hear(node string) {
 	f.t.Helper()
 	a := f.agents[node]
 	f.step(Status{Node: node, Session: a.session, Report: wire.StatusReport{Replicas: f.reports(a)}})
@@ -60,12 +70,12 @@ func TestTriedElsewhere(t *testing.T) {
 	if f.status().Reliefs != 0 {
 		t.Fatal("four ends are taken for five")
 	}
-	others := f.but(home)
+	others := f.others(home)
 	for _, n := range others { // what comes there is not ready for now
 		f.agents[n].unready["web-1"] = true
 	}
 	f.failAt(home, "web-1", 5)
-	if f.status().Reliefs != 1 || f.home("web", 1) == home {
+	if f.home("web", 1) == home {
 		t.Fatalf("fleet %+v, at home on %s", f.status(), f.home("web", 1))
 	}
 	second := f.home("web", 1) // it runs there, and so what served nobody went
@@ -112,50 +122,43 @@ func TestNotTriedElsewhere(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		s      *api.Service
-		ready  time.Duration
 		before func(f *fleet, home string)
-		then   func(f *fleet, home string)
 	}{
 		{name: "all fail", s: web(3, "a:1"), before: func(f *fleet, home string) {
-			for _, n := range f.but("") {
+			for _, n := range f.others("") {
 				for i := range 3 {
-					f.failAt(n, fmt.Sprintf("web-%d", i), 5)
+					f.agents[n].end(fmt.Sprintf("web-%d", i), 1)
 				}
+				f.hear(n)
 			}
 		}},
-		{name: "others are ready on the same node only", s: web(3, "a:1"), before: func(f *fleet, home string) {
-			for _, n := range f.but(home) {
+		{name: "no other is ready", s: web(3, "a:1"), before: func(f *fleet, home string) {
+			for _, n := range f.others(home) {
 				for i := range 3 {
 					f.agents[n].unready[fmt.Sprintf("web-%d", i)] = true
 				}
-				f.say(n)
+				f.hear(n)
 			}
 		}},
-		{name: "it was ready for long before the last", s: web(3, "a:1"), ready: 2 * time.Minute, before: func(f *fleet, home string) { f.failAt(home, "web-1", 4) },
-			then: func(f *fleet, home string) {}},
 		{name: "exclusive", s: only("web", 3, "a:1")},
 		{name: "drained", s: web(3, "a:1"), before: func(f *fleet, home string) {
-			for _, n := range f.but(home) {
+			for _, n := range f.others(home) {
 				f.word(n, "cordon")
 			}
 			f.drainBy(home, 0)
 		}},
 		{name: "no other node", s: web(3, "a:1"), before: func(f *fleet, home string) {
-			for _, n := range f.but(home) {
+			for _, n := range f.others(home) {
 				f.word(n, "cordon")
 			}
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f, home := wellFor(t, c.s, max(c.ready, time.Second))
+			f, home := wellFor(t, c.s, time.Second)
 			if c.before != nil {
 				c.before(f, home)
 			}
-			if c.then == nil {
-				f.failAt(home, "web-1", 5)
-			} else {
-				c.then(f, home)
-			}
+			f.failAt(home, "web-1", 5)
 			f.pass(10 * time.Second)
 			if f.home("web", 1) != home || len(f.tried("web-1")) > 0 {
 				t.Errorf("it went from %s to %s: %q", home, f.home("web", 1), f.tried("web-1"))
@@ -191,7 +194,7 @@ func TestEndsInARow(t *testing.T) {
 		t.Fatal("the four before count")
 	}
 	f.elect()
-	f.dial(f.but("")...)
+	f.dial(f.others("")...)
 	f.pass(time.Second)
 	f.failAt(home, "web-1", 12)
 	if f.status().Reliefs != 0 || f.home("web", 1) != home {
@@ -209,7 +212,7 @@ func TestTriesAreFewAndCalledOff(t *testing.T) {
 	f, _ := wellFor(t, web(3, "a:1"), time.Second)
 	homes := []string{f.home("web", 0), f.home("web", 1)}
 	for i := range 2 { // spares are still being prepared
-		for _, n := range f.but("") {
+		for _, n := range f.others("") {
 			if n != homes[i] {
 				f.agents[n].silent = true
 			}
@@ -228,11 +231,11 @@ func TestTriesAreFewAndCalledOff(t *testing.T) {
 		t.Errorf("message %q", m)
 	}
 	f.mustSay("web", "web-0 on "+homes[0])
-	for _, n := range f.but("") {
+	for _, n := range f.others("") {
 		f.agents[n].silent = false
 	}
 	delete(f.agents[homes[0]].ended, "web-0")
-	f.say(homes[0])
+	f.hear(homes[0])
 	if f.home("web", 0) != homes[0] {
 		t.Fatalf("web-0 is on %s", f.home("web", 0))
 	}
@@ -245,12 +248,12 @@ func TestTriesAreFewAndCalledOff(t *testing.T) {
 // What finds no place is tried again later, when there may be one.
 func TestTriedElsewhereLater(t *testing.T) {
 	f, home := wellFor(t, web(3, "a:1"), time.Second)
-	for _, n := range f.but(home) {
+	for _, n := range f.others(home) {
 		f.word(n, "cordon")
 	}
 	f.failAt(home, "web-1", 6)
 	f.pass(time.Minute)
-	for _, n := range f.but(home) {
+	for _, n := range f.others(home) {
 		f.word(n, "uncordon")
 	}
 	f.pass(DefaultBudgets().ReliefPatience - 2*time.Minute)
