@@ -228,12 +228,6 @@ func (g *global) olderLeft() bool {
 	})
 }
 
-// counts tells whether a filling makes its slot count as available: one of the wanted
-// revision has to be ready for MinReady.
-func (g *global) counts(f *Filling) bool {
-	return f.available() && (f.Revision != g.Revision || !f.ReadySince.Add(g.MinReady).After(g.now))
-}
-
 func (g *global) availableSeats() int {
 	n := 0
 	for _, s := range g.seats {
