@@ -64,8 +64,12 @@ func (c *Core) ranWell(f *filling) bool {
 }
 
 // relieveFailing begins to try elsewhere what fails where it is, and gives the room
-// that is left. It costs the replicas that fail, and those of their services.
+// that is left. It costs the replicas that fail, and once those of their services.
 func (c *Core) relieveFailing(room int) int {
+	if room <= 0 || len(c.reliefs.failing) == 0 {
+		return room
+	}
+	wells := map[revisionOf][]*filling{}
 	for _, key := range slices.SortedFunc(maps.Keys(c.reliefs.failing), compareReplicas) {
 		f := c.fillings[key]
 		if c.ranWell(f) {
@@ -76,10 +80,15 @@ func (c *Core) relieveFailing(room int) int {
 		if room <= 0 || !s.mayRelieve(tried) || !c.mayTry(s, f) {
 			continue
 		}
-		well := c.wellElsewhere(s, f)
-		if well == nil {
-			continue
+		of := revisionOf{s.key, s.runs(f)}
+		if _, looked := wells[of]; !looked {
+			wells[of] = c.wells(s, of.revision)
 		}
+		i := slices.IndexFunc(wells[of], func(x *filling) bool { return x.node != f.node })
+		if i < 0 {
+			continue // nothing says that the node is at fault
+		}
+		well := wells[of][i]
 		t := s.triesOf(f)
 		if t.again.After(c.now) {
 			c.reliefs.at = earliest(c.reliefs.at, t.again)
@@ -110,16 +119,27 @@ func (c *Core) mayTry(s *service, f *filling) bool {
 	return len(s.triesOf(f).nodes) < c.budgets.FailingMoves
 }
 
-// wellElsewhere gives another replica of the same revision that is ready on another
-// node; nil: there is none, and so nothing says that the node is at fault.
-func (c *Core) wellElsewhere(s *service, f *filling) *filling {
-	i := slices.IndexFunc(s.fillings, func(x *filling) bool {
-		return s.runs(x) == s.runs(f) && x.node != f.node && !x.stopping && !x.void && x.status.Ready && c.verdictOf(x) == api.VerdictHealthy && !c.reliefs.failing[x.key]
-	})
-	if i < 0 {
-		return nil
+// revisionOf is a revision of a service.
+type revisionOf struct {
+	api.Key
+	revision int64
+}
+
+// wells gives replicas of a revision that are ready, on two nodes at most: so of all
+// that fail each finds one on another node than its own, if there is any.
+func (c *Core) wells(s *service, revision int64) []*filling {
+	var out []*filling
+	for _, x := range s.fillings {
+		if s.runs(x) != revision || x.stopping || x.void || !x.status.Ready || c.verdictOf(x) != api.VerdictHealthy || c.reliefs.failing[x.key] {
+			continue
+		}
+		if len(out) == 0 || out[0].node != x.node {
+			if out = append(out, x); len(out) == 2 {
+				break
+			}
+		}
 	}
-	return s.fillings[i]
+	return out
 }
 
 // triesOf gives the tries of the filling's slot and revision.
