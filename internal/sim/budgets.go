@@ -142,8 +142,14 @@ func (w *world) grace() time.Duration {
 // moves tells whether replicas of a node may be moved though nothing ails it: it is
 // drained, or somebody has asked for a rebalance in this term.
 func (g *ledger) moves(l *lead, after picture, node string) bool {
-	said := l.know.drains[node] // and taken back within one transaction, perhaps
-	return l.know.rebalanced || said != 0 && said >= l.openSince || g.drained(after, node)
+	return l.know.rebalanced || g.drainedBetween(l, node) || g.drained(after, node)
+}
+
+// drainedBetween tells whether a drain was asked for while the batch was open, and
+// taken back in it, perhaps.
+func (g *ledger) drainedBetween(l *lead, node string) bool {
+	said := l.know.drains[node]
+	return said != 0 && said >= l.openSince
 }
 
 func (g *ledger) drained(after picture, node string) bool {

@@ -29,7 +29,9 @@ func (g *ledger) decided(l *lead, changes []change) {
 		case c.placement == nil && known:
 			g.released(l, after, c.replica, old)
 		case c.placement != nil && !known:
-			g.revisions[c.replica] = c.placement.revision
+			if s := after.services[c.replica.ServiceKey()]; s != nil {
+				g.revisions[c.replica] = ofRevision{s.Metadata.UID, c.placement.revision}
+			}
 			g.placedWell(l, after, c.replica, *c.placement)
 			g.held(l, after, c.replica, *c.placement)
 			g.oncePerNode(after, c.replica, *c.placement)
@@ -148,7 +150,7 @@ func (g *ledger) staysAvailable(l *lead, after picture, key api.Key) {
 		p := g.pic.placements[k]
 		free := func(e uint64) bool {
 			return !l.know.counts(l, after, k, p, e) || slices.ContainsFunc(g.pic.of(key), func(o api.ReplicaKey) bool {
-				return o != k && o.Slot == k.Slot && l.know.counts(l, after, o, after.placements[o], e)
+				return o != k && seat(s, o, after.placements[o]) == seat(s, k, p) && l.know.counts(l, after, o, after.placements[o], e)
 			})
 		}
 		if g.hasLeft(k) || !g.wants(after, k, p) { // what is not wanted any more goes at no cost
@@ -168,19 +170,19 @@ func (g *ledger) staysAvailable(l *lead, after picture, key api.Key) {
 		if pic.services[key] != s {
 			pic = after
 		}
-		n := g.slots(pic, key)
+		n := g.seats(l, pic, key)
 		floor := n - s.Spec.Unavailable(n)
 		if g.exclusive(key) {
 			floor = min(floor, n-1) // there is no surge, whatever the newest revision says
 		}
 		count := func(p picture, event uint64) int {
-			slots := map[int]bool{}
+			seats := map[string]bool{}
 			for _, k := range p.of(key) {
 				if g.wants(pic, k, p.placements[k]) && l.know.counts(l, after, k, p.placements[k], event) {
-					slots[k.Slot] = true
+					seats[seat(s, k, p.placements[k])] = true
 				}
 			}
-			return len(slots)
+			return len(seats)
 		}
 		for _, event := range events {
 			if now := count(cost, event); now >= floor || now >= count(g.pic, event) {
@@ -188,6 +190,11 @@ func (g *ledger) staysAvailable(l *lead, after picture, key api.Key) {
 			}
 		}
 		broken = fmt.Sprintf("from %d to %d ready slots, at least %d must stay", count(g.pic, l.openSince), count(cost, l.openSince), floor)
+	}
+	for _, k := range cost.of(key) {
+		if cost.placements[k].stopping && !g.pic.placements[k].stopping {
+			broken += fmt.Sprintf("; %s on %s of revision %d is to stop", k, cost.placements[k].node, cost.placements[k].revision)
+		}
 	}
 	g.w.violate("I4", "service %s: the leader's own actions take it %s", key, broken)
 }

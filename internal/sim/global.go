@@ -33,19 +33,48 @@ func (h *host) takes(t *api.Template) bool {
 	return true
 }
 
-// slots is how many a service has: in a global one of those that are filled.
+// slots is how many a service has: in a global one those nodes that have one.
 func (g *ledger) slots(pic picture, key api.Key) int {
 	s := pic.services[key]
 	if s.Spec.Mode != api.ModeGlobal {
 		return s.Spec.Want()
 	}
-	slots := map[int]bool{}
+	nodes := map[string]bool{}
 	for k, p := range pic.placements {
 		if k.ServiceKey() == key && g.wants(pic, k, p) {
-			slots[k.Slot] = true
+			nodes[p.node] = true
 		}
 	}
-	return len(slots)
+	return len(nodes)
+}
+
+// seats likewise, as a leader must see it: where something of it lives, or could.
+func (g *ledger) seats(l *lead, pic picture, key api.Key) int {
+	s := pic.services[key]
+	if s.Spec.Mode != api.ModeGlobal {
+		return s.Spec.Want()
+	}
+	newest, n := pic.revisions[revisionKey{key, s.Status.Revision}], 0
+	for _, h := range g.w.hosts {
+		x := pic.nodes[h.name]
+		lives := slices.ContainsFunc(pic.of(key), func(k api.ReplicaKey) bool {
+			p := pic.placements[k]
+			return p.node == h.name && !p.stopping && g.wants(pic, k, p)
+		})
+		if lives || x != nil && newest != nil && !x.Spec.Unschedulable && h.takes(newest.template) && l.know.verdict[h.name] == api.VerdictHealthy && l.know.unfit[h.name] == 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// seat is what two fillings share that one of them can stand for the other: a slot,
+// or in a global service a node.
+func seat(s *api.Service, k api.ReplicaKey, p placement) string {
+	if s.Spec.Mode == api.ModeGlobal {
+		return p.node
+	}
+	return fmt.Sprint(k.Slot)
 }
 
 // oncePerNode: what is placed for a global service is the only one there, and no spare.

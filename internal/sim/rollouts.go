@@ -43,6 +43,12 @@ func (r *revision) rollback() bool { return r.obj.By == byOrch }
 // byOrch is who makes a revision that nobody asked for.
 const byOrch = "orch"
 
+// ofRevision is what a replica is of.
+type ofRevision struct {
+	uid    string
+	number int64
+}
+
 // failures counts the ends of one container that nobody wanted.
 type failures struct {
 	replica   api.ReplicaKey
@@ -180,11 +186,14 @@ func (p picture) runs(key api.Key, own, as int64) bool {
 	return a != nil && b != nil && b.obj.SameAs != 0 && a.root() == b.root()
 }
 
-func (r *revision) root() int64 {
-	if r.obj.SameAs != 0 {
-		return r.obj.SameAs
+func (r *revision) root() int64 { return rootOf(&r.obj) }
+
+// rootOf is the first revision that a revision repeats: itself, mostly.
+func rootOf(r *api.Revision) int64 {
+	if r.SameAs != 0 {
+		return r.SameAs
 	}
-	return r.obj.Number
+	return r.Number
 }
 
 // isNewest tells whether a placement has the newest revision of its service.
@@ -214,7 +223,12 @@ func (g *ledger) mayReach(p picture, key api.Key) int {
 		return unbounded
 	}
 	status, r := s.Status.Rollout, g.rollsOf(s.Metadata.UID)
+	newest := p.revisions[revisionKey{key, s.Status.Revision}]
 	switch {
+	case r.of != nil && newest != nil && (newest.root() == rootOf(r.of) || newest.template.Exclusive != r.of.Template.Exclusive):
+		return unbounded // it is the stable one, or that could not fill a slot that has no fence
+	case s.Spec.Rollout.Strategy == api.StrategyRecreate: // the rest of what was there is gone
+		return unbounded
 	case status.State == api.RolloutComplete, r.stable == 0: // nothing else could be in its place
 		return unbounded
 	case status.PausedBy != "" || status.State == api.RolloutFailed:
@@ -310,11 +324,11 @@ func (g *ledger) failsRightly(l *lead, after picture, key api.Key, number int64)
 		return
 	}
 	ready := slices.ContainsFunc(slices.Collect(maps.Keys(l.know.status)), func(k api.ReplicaKey) bool {
-		return k.ServiceKey() == key && after.runs(key, g.revisions[k], number) && l.know.status[k].everReady
+		return k.ServiceKey() == key && g.revisions[k].uid == s.Metadata.UID && after.runs(key, g.revisions[k].number, number) && l.know.status[k].everReady
 	})
 	worst := 0
 	for f, n := range g.ends {
-		if f.replica.ServiceKey() == key && after.runs(key, g.revisions[f.replica], number) {
+		if f.replica.ServiceKey() == key && g.revisions[f.replica].uid == s.Metadata.UID && after.runs(key, g.revisions[f.replica].number, number) {
 			worst = max(worst, n)
 		}
 	}

@@ -64,7 +64,7 @@ func (g *ledger) exclusive(key api.Key) bool {
 func (g *ledger) leavesRightly(l *lead, after picture, k api.ReplicaKey, p placement) {
 	switch v := l.know.verdict[p.node]; {
 	case present(v):
-		if l.know.wellSince(p.node, l.openSince) && !g.drained(after, p.node) {
+		if l.know.wellSince(p.node, l.openSince) && !g.drained(after, p.node) && !g.drainedBetween(l, p.node) {
 			g.w.violate("I5", "exclusive %s is told to stop, though %s is %s and works", k, p.node, v)
 		}
 	case present(l.know.verdictAt(p.node, l.openSince)): // it was decided while its agent could be told; its slot waits
