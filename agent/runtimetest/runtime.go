@@ -72,6 +72,13 @@ func (r *Runtime) note(format string, args ...any) {
 	r.calls = append(r.calls, fmt.Sprintf(format, args...))
 }
 
+// Note adds to what Took gives, as for a command that OnExec carries out.
+func (r *Runtime) Note(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.note(format, args...)
+}
+
 // Took gives the calls since the last Took.
 func (r *Runtime) Took() []string {
 	r.mu.Lock()
