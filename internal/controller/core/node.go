@@ -369,7 +369,9 @@ func (c *Core) removeNode(n *node, by string) error {
 	}
 	c.dropVoid(n, false, "node "+n.name+" was removed")
 	c.closeSession(n, "an operator removed this node")
-	delete(c.unknown, n.name)
+	if delete(c.unknown, n.name); len(c.unknown) == 0 {
+		c.roomMade() // what waited for it to be known
+	}
 	c.liveStep(liveness.NodeRemoved{Node: n.name})
 	c.fleet.RemoveNode(n.name)
 	delete(c.nodes, n.name)

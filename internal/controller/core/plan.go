@@ -104,6 +104,9 @@ func (c *Core) planService(s *service, wake time.Time) []reconciler.Action {
 			c.carryOut(s, c.fillings[a.Key], a)
 		}
 	}
+	if len(c.unknown) > 0 && s.obj.Status.Rollout.State != api.RolloutComplete {
+		c.blocked[s.key] = true // nothing is concluded of its rollout until then
+	}
 	if held {
 		s.waiting = append(s.waiting, "some nodes have not reported to this leader yet")
 	}
