@@ -52,7 +52,7 @@ type Options struct {
 	StopSignal string   // "SIGQUIT"; empty means SIGTERM
 	// Healthcheck is the image's HEALTHCHECK; nil means none.
 	Healthcheck *v1.HealthConfig
-	Labels     map[string]string
+	Labels      map[string]string
 	// Architecture in Go's words; empty means amd64. The system is linux.
 	Architecture string
 }
