@@ -6,10 +6,10 @@ import (
 )
 
 // A rollout goes as far as it is let. Held says how many slots it may come to. And
-// while no filling of the wanted revision has ever been ready, the rollout is on
-// trial: it may cost as many slots as the user can spare (MaxUnavailable), those
-// that it cannot be blamed for included; what else is lost meanwhile is filled with
-// the stable revision. Both look at the same three counts, so that what is filled
+// while no filling of the wanted revision is ready, the rollout is on trial: it may
+// leave as many slots down as the user can spare (MaxUnavailable), those that it
+// cannot be blamed for included; what else is lost meanwhile is filled with the
+// stable revision. Both look at the same three counts, so that what is filled
 // with the stable revision is not taken away again in the next plan.
 
 // reach is how far a rollout has come, in wanted slots.
@@ -26,8 +26,12 @@ func (r reach) plus(x reach, by int) reach {
 // measure begins to count the reach; from then on remove and create keep it.
 func (p *planner) measure() {
 	p.Held = p.Held && (!p.Recreate || p.notBegun())
-	p.trial = !p.Recreate && p.other() && !p.proven()
+	p.trial = !p.Recreate && p.other() && !p.anyWasReady(p.Revision)
 	p.bounded = p.Held || p.trial
+	p.mayBeDown = p.MaxUnavailable
+	if p.trial && !p.anyWasReady(p.Stable) {
+		p.mayBeDown = max(p.mayBeDown, 1) // the stable one does not serve either: the wanted one may be the cure
+	}
 	if !p.bounded {
 		return
 	}
@@ -35,6 +39,11 @@ func (p *planner) measure() {
 		s.measured = true
 		p.recount(s)
 	}
+}
+
+// anyWasReady tells whether a filling of a revision was ready when last heard of.
+func (p *planner) anyWasReady(revision int64) bool {
+	return slices.ContainsFunc(p.Fillings, func(f Filling) bool { return f.Revision == revision && f.wasReady })
 }
 
 func (p *planner) recount(s *slot) {
@@ -47,7 +56,7 @@ func (p *planner) recount(s *slot) {
 		now.empty = 1
 	case len(p.current(s)) > 0:
 		now.reached = 1
-		if !slices.ContainsFunc(live, (*Filling).available) {
+		if !slices.ContainsFunc(live, func(f *Filling) bool { return f.wasReady && !f.suspect() }) {
 			now.down = 1
 		}
 	}
@@ -82,22 +91,57 @@ func (p *planner) mayReach(s *slot) bool {
 // something else serves there.
 func (p *planner) mayEmpty(s *slot) bool {
 	o := p.others(s)
-	return p.mayReach(s) && (!p.trial || s.counted.reached > 0 || o.down+o.empty < p.MaxUnavailable)
+	return p.mayReach(s) && (!p.trial || s.counted.reached > 0 || o.down+o.empty < p.mayBeDown)
 }
 
 // fillRevision is what a slot without any live filling is filled with.
 func (p *planner) fillRevision(s *slot) int64 {
 	o := p.others(s)
-	if p.other() && (p.Held && o.reached >= p.AtMost || p.trial && o.down >= p.MaxUnavailable) {
+	if p.other() && (p.Held && o.reached >= p.AtMost || p.trial && o.down >= p.mayBeDown) {
 		return p.Stable
 	}
 	return p.Revision
 }
 
 // protected tells whether an old filling that serves nobody waits for the rollout's
-// turn: what would take its place is no better known.
-func (p *planner) protected(f *Filling) bool {
-	return p.bounded && (!p.other() || f.Revision == p.Stable)
+// turn: nothing else serves in its slot, and what would take its place is no better
+// known. One of a slot does, that may still become ready if there is such a one.
+func (p *planner) protected(s *slot, f *Filling) bool {
+	if !p.bounded || firstServing(p.old(s)) != nil {
+		return false
+	}
+	var one *Filling
+	for _, x := range p.old(s) {
+		if (!p.other() || x.Revision == p.Stable) && (one == nil || one.ended() && !x.ended()) {
+			one = x
+		}
+	}
+	return f == one
+}
+
+// mayJoin tells whether the rollout may put a filling beside what is in the slot.
+func (p *planner) mayJoin(s *slot) bool {
+	return p.mayReach(s) && (!p.trial || p.slotCounts(s) || p.others(s).down < p.mayBeDown)
+}
+
+// retract takes the wanted revision out of slots where nothing serves, as long as it is
+// on trial and more are down than may be: what served beside it was lost.
+func (p *planner) retract() {
+	if !p.trial {
+		return
+	}
+	for _, s := range slices.Backward(p.wanted()) {
+		if p.reach.down <= p.mayBeDown {
+			return
+		}
+		current := p.current(s)
+		if s.counted.down == 0 || s.contested() || slices.ContainsFunc(current, func(f *Filling) bool { return !f.known() }) {
+			continue
+		}
+		for _, f := range current {
+			p.remove(f, "revision %d was never ready, and nothing else serves in the slot: revision %d takes its place", p.Revision, p.Stable)
+		}
+	}
 }
 
 // pruneProtected removes old fillings that serve nobody where the rollout may come.
@@ -111,7 +155,7 @@ func (p *planner) pruneProtected() {
 			continue
 		}
 		for _, f := range p.old(s) {
-			if f.known() && !f.ready() && p.protected(f) && p.mayEmpty(s) {
+			if (f.known() || f.over()) && !f.ready() && p.protected(s, f) && p.mayEmpty(s) {
 				p.remove(f, "revision %d is not ready and revision %d is wanted", f.Revision, p.Revision)
 			}
 		}

@@ -21,6 +21,7 @@ func (p *planner) oneEach() {
 	}
 	p.relieveStopFirst()
 	p.evict()
+	p.retract()
 	p.pruneProtected()
 	p.stopFirst()
 	p.refill()

@@ -52,6 +52,7 @@ func (p *planner) withSpares() {
 		p.contest(s)
 		p.prune(s)
 	}
+	p.retract()
 	p.pruneProtected()
 	for _, s := range p.wanted() {
 		p.standIn(s, proven)
@@ -78,6 +79,7 @@ type planner struct {
 	// See bounds.go. trial: the wanted revision has never been ready, and there is one
 	// that was rolled out well.
 	bounded, trial bool
+	mayBeDown      int
 	reach          reach
 }
 
@@ -111,6 +113,7 @@ func newPlanner(v View, now time.Time) *planner {
 	}
 	for i := range v.Fillings {
 		f := &p.Fillings[i]
+		f.wasReady = f.ready() && f.Verdict != api.VerdictDead
 		if v.Exclusive && !f.heard() && f.fenced(now) {
 			f.Ready = false // whatever it was when it was last heard of
 		}

@@ -79,7 +79,7 @@ func (p *planner) pruneOld(s *slot) {
 	keep := firstServing(p.old(s))
 	for _, f := range p.old(s) {
 		switch {
-		case f == keep || !f.known() && !f.over() || !f.ready() && p.protected(f):
+		case f == keep || !f.known() && !f.over() || !f.ready() && p.protected(s, f):
 		case f.ended():
 			p.remove(f, "revision %d has ended and revision %d is wanted", f.Revision, p.Revision)
 		case !f.ready():
@@ -149,7 +149,7 @@ func (p *planner) startFirst() {
 		if surge >= p.MaxSurge {
 			return
 		}
-		if !p.rollable(s) || !p.mayReach(s) {
+		if !p.rollable(s) || !p.mayJoin(s) {
 			continue
 		}
 		f := s.live()[0]

@@ -102,6 +102,8 @@ type Filling struct {
 	// Damped: its node went and came back too often. A spare that is ready beside
 	// it stays.
 	Damped bool
+
+	wasReady bool // Ready, though its lease may have ended since
 }
 
 // Op is what an action does.

@@ -35,6 +35,9 @@ type fleet struct {
 	log     []string // effects in words, since the last drain
 	conf    Config
 	began   time.Time // the term did
+	// says is what agents report of a replica instead of that it is well; nil, or nil of
+	// one: nothing else.
+	says func(a *agent, x wire.Assignment) *api.ReplicaStatus
 	// leasedOnly: what was given up before its service was exclusive is nobody's.
 	leasedOnly bool
 	// The most reliefs at once, and spares of one service, ever seen.
@@ -238,6 +241,12 @@ func (f *fleet) assign(e SendAssignments) {
 func (f *fleet) reports(a *agent) []wire.Report {
 	var out []wire.Report
 	for _, k := range slices.SortedFunc(maps.Keys(a.holds), compareReplicas) {
+		if f.says != nil {
+			if s := f.says(a, a.holds[k]); s != nil {
+				out = append(out, wire.Report{Key: k, Revision: a.holds[k].Revision, Status: *s})
+				continue
+			}
+		}
 		if !f.runs(a, k) {
 			out = append(out, wire.Report{Key: k, Revision: a.holds[k].Revision, Status: api.ReplicaStatus{Phase: api.PhasePreparing}})
 			continue

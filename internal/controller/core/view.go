@@ -23,7 +23,7 @@ type view struct {
 	pending  map[api.Key]map[ViewKey]bool // published replicas without a node
 	// revisions that changed, by number.
 	revisions map[api.Key]map[int64]bool
-	out      changes
+	out       changes
 }
 
 // changes gathers what is to be published: each key once, its last word.
