@@ -2723,8 +2723,10 @@ type LogsOpen struct {
 	Container string                 `protobuf:"bytes,2,opt,name=container,proto3" json:"container,omitempty"`
 	Follow    bool                   `protobuf:"varint,3,opt,name=follow,proto3" json:"follow,omitempty"`
 	// tail: the last lines only; -1 means all.
-	Tail          int64                  `protobuf:"varint,4,opt,name=tail,proto3" json:"tail,omitempty"`
-	Since         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
+	Tail  int64                  `protobuf:"varint,4,opt,name=tail,proto3" json:"tail,omitempty"`
+	Since *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
+	// previous: of the newest run that has ended, instead; it excludes follow.
+	Previous      bool `protobuf:"varint,6,opt,name=previous,proto3" json:"previous,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2792,6 +2794,13 @@ func (x *LogsOpen) GetSince() *timestamppb.Timestamp {
 		return x.Since
 	}
 	return nil
+}
+
+func (x *LogsOpen) GetPrevious() bool {
+	if x != nil {
+		return x.Previous
+	}
+	return false
 }
 
 type ExecOpen struct {
@@ -3449,7 +3458,12 @@ type LogLine struct {
 	Replica   *ReplicaKey `protobuf:"bytes,4,opt,name=replica,proto3" json:"replica,omitempty"`
 	Container string      `protobuf:"bytes,5,opt,name=container,proto3" json:"container,omitempty"`
 	// gap in words where lines could not be had, such as a node that is away.
-	Gap           string `protobuf:"bytes,6,opt,name=gap,proto3" json:"gap,omitempty"`
+	Gap string `protobuf:"bytes,6,opt,name=gap,proto3" json:"gap,omitempty"`
+	// begun: what is asked for can be read. It comes once of each replica, by itself,
+	// before its lines, also where there are none.
+	Begun bool `protobuf:"varint,7,opt,name=begun,proto3" json:"begun,omitempty"`
+	// note in words about the lines that follow, such as that they are all that is left.
+	Note          string `protobuf:"bytes,8,opt,name=note,proto3" json:"note,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3526,13 +3540,29 @@ func (x *LogLine) GetGap() string {
 	return ""
 }
 
+func (x *LogLine) GetBegun() bool {
+	if x != nil {
+		return x.Begun
+	}
+	return false
+}
+
+func (x *LogLine) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
+}
+
 type End struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	ExitCode int32                  `protobuf:"varint,1,opt,name=exit_code,json=exitCode,proto3" json:"exit_code,omitempty"`
 	// error in words, empty on success.
 	Error string `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
 	// refs of images that were brought.
-	Refs          []string `protobuf:"bytes,3,rep,name=refs,proto3" json:"refs,omitempty"`
+	Refs []string `protobuf:"bytes,3,rep,name=refs,proto3" json:"refs,omitempty"`
+	// none: an error that says that there is no such output here, and never will be.
+	None          bool `protobuf:"varint,4,opt,name=none,proto3" json:"none,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3586,6 +3616,13 @@ func (x *End) GetRefs() []string {
 		return x.Refs
 	}
 	return nil
+}
+
+func (x *End) GetNone() bool {
+	if x != nil {
+		return x.None
+	}
+	return false
 }
 
 // ExecRequest opens a user's exec: first frame of Orch.Exec.
@@ -3914,13 +3951,14 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\x05check\x18\x03 \x01(\tR\x05check\x12\x0e\n" +
 	"\x02ok\x18\x04 \x01(\bR\x02ok\x12\x16\n" +
 	"\x06detail\x18\x05 \x01(\tR\x06detail\x12-\n" +
-	"\x04took\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x04took\"\xb5\x01\n" +
+	"\x04took\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x04took\"\xd1\x01\n" +
 	"\bLogsOpen\x12-\n" +
 	"\areplica\x18\x01 \x01(\v2\x13.orch.v1.ReplicaKeyR\areplica\x12\x1c\n" +
 	"\tcontainer\x18\x02 \x01(\tR\tcontainer\x12\x16\n" +
 	"\x06follow\x18\x03 \x01(\bR\x06follow\x12\x12\n" +
 	"\x04tail\x18\x04 \x01(\x03R\x04tail\x120\n" +
-	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xc7\x01\n" +
+	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1a\n" +
+	"\bprevious\x18\x06 \x01(\bR\bprevious\"\xc7\x01\n" +
 	"\bExecOpen\x12-\n" +
 	"\areplica\x18\x01 \x01(\v2\x13.orch.v1.ReplicaKeyR\areplica\x12\x1c\n" +
 	"\tcontainer\x18\x02 \x01(\tR\tcontainer\x12\x18\n" +
@@ -3961,18 +3999,21 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\x04port\x18\x04 \x01(\tR\x04port\"6\n" +
 	"\x06Resize\x12\x14\n" +
 	"\x05width\x18\x01 \x01(\rR\x05width\x12\x16\n" +
-	"\x06height\x18\x02 \x01(\rR\x06height\"\xc4\x01\n" +
+	"\x06height\x18\x02 \x01(\rR\x06height\"\xee\x01\n" +
 	"\aLogLine\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
 	"\x06stream\x18\x02 \x01(\tR\x06stream\x12\x12\n" +
 	"\x04text\x18\x03 \x01(\fR\x04text\x12-\n" +
 	"\areplica\x18\x04 \x01(\v2\x13.orch.v1.ReplicaKeyR\areplica\x12\x1c\n" +
 	"\tcontainer\x18\x05 \x01(\tR\tcontainer\x12\x10\n" +
-	"\x03gap\x18\x06 \x01(\tR\x03gap\"L\n" +
+	"\x03gap\x18\x06 \x01(\tR\x03gap\x12\x14\n" +
+	"\x05begun\x18\a \x01(\bR\x05begun\x12\x12\n" +
+	"\x04note\x18\b \x01(\tR\x04note\"`\n" +
 	"\x03End\x12\x1b\n" +
 	"\texit_code\x18\x01 \x01(\x05R\bexitCode\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x12\x12\n" +
-	"\x04refs\x18\x03 \x03(\tR\x04refs\"\xd3\x01\n" +
+	"\x04refs\x18\x03 \x03(\tR\x04refs\x12\x12\n" +
+	"\x04none\x18\x04 \x01(\bR\x04none\"\xd3\x01\n" +
 	"\vExecRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\tR\areplica\x12\x1c\n" +

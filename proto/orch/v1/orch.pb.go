@@ -997,8 +997,10 @@ type LogsRequest struct {
 	Container string `protobuf:"bytes,4,opt,name=container,proto3" json:"container,omitempty"`
 	Follow    bool   `protobuf:"varint,5,opt,name=follow,proto3" json:"follow,omitempty"`
 	// tail: last lines of each replica; -1 means all.
-	Tail          int64                  `protobuf:"varint,6,opt,name=tail,proto3" json:"tail,omitempty"`
-	Since         *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=since,proto3" json:"since,omitempty"`
+	Tail  int64                  `protobuf:"varint,6,opt,name=tail,proto3" json:"tail,omitempty"`
+	Since *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=since,proto3" json:"since,omitempty"`
+	// previous: of the newest run that has ended, instead; it excludes follow.
+	Previous      bool `protobuf:"varint,8,opt,name=previous,proto3" json:"previous,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1080,6 +1082,13 @@ func (x *LogsRequest) GetSince() *timestamppb.Timestamp {
 		return x.Since
 	}
 	return nil
+}
+
+func (x *LogsRequest) GetPrevious() bool {
+	if x != nil {
+		return x.Previous
+	}
+	return false
 }
 
 type LoadImageRequest struct {
@@ -2126,7 +2135,7 @@ const file_orch_v1_orch_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x10\n" +
 	"\x03fit\x18\x02 \x01(\bR\x03fit\x12\x14\n" +
 	"\x05score\x18\x03 \x01(\x03R\x05score\x12\x10\n" +
-	"\x03why\x18\x04 \x01(\tR\x03why\"\xdb\x01\n" +
+	"\x03why\x18\x04 \x01(\tR\x03why\"\xf7\x01\n" +
 	"\vLogsRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\tR\areplica\x12\x18\n" +
@@ -2134,7 +2143,8 @@ const file_orch_v1_orch_proto_rawDesc = "" +
 	"\tcontainer\x18\x04 \x01(\tR\tcontainer\x12\x16\n" +
 	"\x06follow\x18\x05 \x01(\bR\x06follow\x12\x12\n" +
 	"\x04tail\x18\x06 \x01(\x03R\x04tail\x120\n" +
-	"\x05since\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"&\n" +
+	"\x05since\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1a\n" +
+	"\bprevious\x18\b \x01(\bR\bprevious\"&\n" +
 	"\x10LoadImageRequest\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\"k\n" +
 	"\x11LoadImageProgress\x12\x12\n" +
