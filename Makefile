@@ -49,7 +49,7 @@ unit: ## unit tests under the race detector
 
 .PHONY: e2e
 e2e: build images ## end-to-end tests: real etcd, real containerd, several nodes, real faults
-	$(GO) test -count=1 -timeout 25m -p 1 -v ./e2e ./e2e/drills
+	$(GO) test -count=1 -timeout 25m -p 1 -parallel 8 -v ./e2e ./e2e/drills
 
 BUBBLE := $(GO) test -count=1 -timeout 2h -v ./internal/sim/bubble -run TestBubble -bubble.report $(CURDIR)/out/bench
 

@@ -3,8 +3,10 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -126,8 +128,8 @@ func rolledBack(t *testing.T, name string, replicas int, why ...string) {
 		t.Errorf("revision 3 was made by %q", all[2].By)
 	}
 	contains(t, "the cause of revision 3", all[2].Cause, "rollback from revision 2")
-	if got, want := fmt.Sprint(all[2].Template.Containers), fmt.Sprint(all[0].Template.Containers); got != want {
-		t.Errorf("revision 3 is not what revision 1 was:\n%s\n%s", got, want)
+	if got, want := all[2], all[0]; !reflect.DeepEqual(got.Template, want.Template) || !maps.Equal(got.Images, want.Images) {
+		t.Errorf("revision 3 is not what revision 1 was:\n%+v\n%+v", got, want)
 	}
 	contains(t, "orchctl history", orchctl(t, "history", "service/"+name), "RolledBack", "rollback from revision 2")
 	contains(t, "the events", orchctl(t, "events", "-A"), "RolledBack")
@@ -245,17 +247,17 @@ func canary(t *testing.T) {
 
 // words: pause, an apply while paused, resume, undo, restart.
 func words(t *testing.T) {
-	const bounds = "maxSurge: 1, maxUnavailable: 0, minReady: 500ms"
+	const bounds = "maxSurge: 1, maxUnavailable: 0, minReady: 300ms"
 	ctx := t.Context()
-	apply(t, "words", rolling("words", 4, bounds, ""))
+	apply(t, "words", rolling("words", 3, bounds, ""))
 	must(t, fleet.WaitRollout(ctx, "words", 1, api.RolloutComplete, 10*time.Second))
-	floor := lowest(t, "words", 4)
+	floor := lowest(t, "words", 3)
 	updated := func() (int, *api.Service) {
 		s, err := fleet.Service(ctx, "words")
 		must(t, err)
 		return s.Status.Updated, s
 	}
-	must(t, fleet.ApplyText(ctx, rolling("words", 4, bounds, "-quiet"), false))
+	must(t, fleet.ApplyText(ctx, rolling("words", 3, bounds, "-quiet"), false))
 	must(t, rig.Until(ctx, 10*time.Second, "the first replica of revision 2", func() error {
 		if n, _ := updated(); n == 0 {
 			return errors.New("none has it")
@@ -264,16 +266,16 @@ func words(t *testing.T) {
 	}))
 	must(t, fleet.Must(ctx, "rollout", "pause", "service/words"))
 	must(t, fleet.WaitRollout(ctx, "words", 2, api.RolloutPaused, 2*time.Second))
-	if n, s := updated(); n == 0 || n == 4 || s.Status.Rollout.PausedBy == "" {
-		t.Errorf("paused by %q with %d of 4 updated", s.Status.Rollout.PausedBy, n)
+	if n, s := updated(); n == 0 || n == 3 || s.Status.Rollout.PausedBy == "" {
+		t.Errorf("paused by %q with %d of 3 updated", s.Status.Rollout.PausedBy, n)
 	}
-	must(t, fleet.ApplyText(ctx, rolling("words", 4, bounds, "-quiet, -load"), false))
+	must(t, fleet.ApplyText(ctx, rolling("words", 3, bounds, "-quiet, -load"), false))
 	must(t, fleet.WaitRollout(ctx, "words", 3, api.RolloutPaused, 2*time.Second))
 	must(t, fleet.Must(ctx, "rollout", "resume", "service/words"))
 	must(t, fleet.WaitRollout(ctx, "words", 3, api.RolloutComplete, 20*time.Second))
 
 	must(t, fleet.Must(ctx, "rollout", "undo", "service/words"))
-	must(t, fleet.WaitRollout(ctx, "words", 4, api.RolloutComplete, 20*time.Second))
+	must(t, fleet.WaitRollout(ctx, "words", 3, api.RolloutComplete, 20*time.Second))
 	// Revision 2 was never complete, so that one step back is revision 1.
 	all, err := fleet.Revisions(ctx, "words")
 	must(t, err)
