@@ -12,7 +12,7 @@
 //
 //	session ──sets──┐                    ┌──► ctrd, netdev, probes
 //	ctrd ──events───┼──► inbox ──► plan ─┼──► session (reports, acks)
-//	results ────────┤                    ├──► disk (last assignment)
+//	results ────────┤                    ├──► disk (last assignment), hooks
 //	traffic ──marks─┘                    └──► traffic (endpoints)
 //	session ──where the node stands──► netdev ──► traffic
 package agent

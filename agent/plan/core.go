@@ -301,6 +301,7 @@ func (c *Core) saved() Saved {
 			s.BootID = c.cfg.Saved.BootID
 		}
 	}
+	maps.DeleteFunc(c.anew, func(k api.ReplicaKey, _ bool) bool { return c.replicas[k] == nil })
 	s.Anew = slices.SortedFunc(maps.Keys(c.anew), compareKeys)
 	return s
 }

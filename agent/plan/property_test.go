@@ -112,6 +112,9 @@ func (w *world) check(e Effect) {
 		if c == nil || !c.Running || w.sick[c.ID] || c.Unguarded {
 			return
 		}
+		if r := w.core.replicas[c.Replica]; r != nil && isSidecar(c.Name) && r.over() {
+			return
+		}
 		if r := w.core.replicas[c.Replica]; r != nil && !r.going && e.Cause == api.ReasonLeaseLost {
 			if term, ok := w.terms[r]; !ok || w.bootTime() < term {
 				w.t.Fatalf("stops %s for its lease, which %v ends at %s, now %s", c.ID, ok, term, w.bootTime())
@@ -457,6 +460,9 @@ func (w *world) put() {
 	if rapid.Bool().Draw(w.t, "two") {
 		a.Template.Containers = append(a.Template.Containers, api.Container{Name: "side", Image: "side:1"})
 	}
+	if w.pick(4, "ends for good") == 0 {
+		a.Template.RestartPolicy.Condition = rapid.SampledFrom([]api.RestartCondition{api.RestartNever, api.RestartOnFailure}).Draw(w.t, "restart")
+	}
 	if rapid.Bool().Draw(w.t, "more") {
 		w.enrich(a.Template)
 	}
@@ -558,6 +564,15 @@ func anything(t *rapid.T) {
 	}
 }
 
+// failed tells whether a replica has ended for good, as it may.
+func (w *world) failed(a wire.Assignment) bool {
+	is := w.told[a.Key].Status.Phase == api.PhaseFailed
+	if is && a.Template.RestartPolicy.Condition == "" {
+		w.t.Fatalf("%s is Failed, though its containers are always restarted", a.Key)
+	}
+	return is
+}
+
 func (w *world) atRest() {
 	runs := map[string]bool{}
 	held := map[api.ReplicaKey]bool{}
@@ -567,7 +582,13 @@ func (w *world) atRest() {
 		a, ok := w.assigned[c.Replica]
 		switch {
 		case ok && !a.Stopping:
-			if c.Running == isInit(c.Name) {
+			if w.failed(a) {
+				if c.Running {
+					w.t.Fatalf("%s runs at rest, and its replica is Failed", id)
+				}
+				continue
+			}
+			if c.Running == isInit(c.Name) && (c.Running || a.Template.RestartPolicy.Condition == "") {
 				w.t.Fatalf("%s: running %t at rest", id, c.Running)
 			}
 			runs[c.Replica.String()+c.Name] = true
@@ -581,17 +602,21 @@ func (w *world) atRest() {
 		if a.Stopping {
 			w.t.Fatalf("%s was to be stopped and is not gone", k)
 		}
+		if w.failed(a) {
+			continue
+		}
 		for _, c := range a.Template.InitContainers {
 			if !w.initDone[doneKey(k, c.Name)] {
 				w.t.Fatalf("%s %s has not done its work at rest", k, c.Name)
 			}
 		}
 		for _, c := range a.Template.LongRunning() {
-			if !runs[k.String()+c.Name] {
+			// One of several may have ended for good.
+			if !runs[k.String()+c.Name] && a.Template.RestartPolicy.Condition == "" {
 				w.t.Fatalf("%s %s does not run at rest; told %+v", k, c.Name, w.told[k])
 			}
 		}
-		if r := w.told[k]; !r.Status.Ready || r.Status.Phase != api.PhaseRunning {
+		if r := w.told[k]; a.Template.RestartPolicy.Condition == "" && !r.Status.Ready || r.Status.Phase != api.PhaseRunning {
 			w.t.Fatalf("%s is told as %+v at rest", k, r)
 		}
 	}
