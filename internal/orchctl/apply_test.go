@@ -217,7 +217,7 @@ func TestApplyOfAServiceThatFailsAgain(t *testing.T) {
 		}
 		r.env.In = strings.NewReader(webYAML)
 		got := r.run("apply", "-f", "-", "--timeout", "3s")
-		if got.code != 1 || !strings.Contains(got.err, "  service/api created, was ready; 0/1 ready, 1 BackOff (Error)\n    api-0 on n1: BackOff\n") ||
+		if got.code != 1 || !strings.Contains(got.err, "  service/api created, was ready; 0/1 ready, 1 failing (Error)\n    api-0 on n1: BackOff\n") ||
 			strings.Contains(got.err, "service/web") || strings.Count(got.out, "service/api created; 1/1 ready") != 1 {
 			t.Error(got)
 		}

@@ -9,7 +9,7 @@ import (
 )
 
 // volatile is what changes in a reason while it stays the same: times and amounts.
-var volatile = regexp.MustCompile(`[0-9]+(\.[0-9]+)?( ?[KMGT]i?B| ?(ms|[smhd%]))+\b|[0-9]+(\.[0-9]+)?%`)
+var volatile = regexp.MustCompile(`[0-9]+(\.[0-9]+)?( ?[KMGT]i?B| ?(ms|[smhd%]))+\b|[0-9]+(\.[0-9]+)?%|[0-9]+ \(available .*\)`)
 
 // sameReason is equal for reasons that tell the same.
 func sameReason(text string) string { return volatile.ReplaceAllString(text, "#") }
@@ -18,44 +18,49 @@ func sameReason(text string) string { return volatile.ReplaceAllString(text, "#"
 // "web-2 pending: ...".
 var aboutReplica = regexp.MustCompile(`^(\S+-[0-9]+)( on \S+| pending|)(?: \(and [0-9]+ more\))?: (.*)$`)
 
+// stateOfReplica is what is known of one where nothing says more: "web-2@17 is not ready
+// on n1".
+var stateOfReplica = regexp.MustCompile(`^(\S+-[0-9]+@[0-9]+) (is .*)( on \S+?)(?: \(and [0-9]+ more\))?$`)
+
+// kindOf is equal for reasons that differ only in who has them, in times and in amounts.
+func kindOf(reason string) string {
+	if m := aboutReplica.FindStringSubmatch(reason); m != nil {
+		if m[2] == " pending" {
+			return "pending: " + sameReason(m[3])
+		}
+		return "on: " + sameReason(m[3])
+	}
+	if m := stateOfReplica.FindStringSubmatch(reason); m != nil {
+		return "state: " + m[2]
+	}
+	return sameReason(reason)
+}
+
 // foldReasons tells what several replicas suffer from once, with the first of them.
 func foldReasons(all []string) []string {
-	type kind struct {
-		first, where, rest string
-		others             int
-	}
 	var order []string
-	kinds := map[string]*kind{}
+	first, others := map[string]string{}, map[string]int{}
 	for _, text := range all {
-		m := aboutReplica.FindStringSubmatch(text)
-		if m == nil {
-			m = []string{"", "", "", text}
-		}
-		pending := ""
-		if m[2] == " pending" {
-			pending = "pending"
-		}
-		id := pending + "\x00" + sameReason(m[3])
-		if m[1] == "" { // about the whole: it stands for itself
-			id = "\x00\x00" + sameReason(text)
-		}
-		if k := kinds[id]; k != nil {
-			k.others++
+		kind := kindOf(text)
+		if _, ok := first[kind]; ok {
+			others[kind]++
 			continue
 		}
-		order = append(order, id)
-		kinds[id] = &kind{first: m[1], where: m[2], rest: m[3]}
+		order = append(order, kind)
+		first[kind] = text
 	}
 	var out []string
-	for _, id := range order {
-		switch k := kinds[id]; {
-		case k.first == "":
-			out = append(out, k.rest)
-		case k.others == 0:
-			out = append(out, k.first+k.where+": "+k.rest)
-		default:
-			out = append(out, fmt.Sprintf("%s%s (and %d more): %s", k.first, k.where, k.others, k.rest))
+	for _, kind := range order {
+		text, more := first[kind], ""
+		if n := others[kind]; n > 0 {
+			more = fmt.Sprintf(" (and %d more)", n)
 		}
+		if m := aboutReplica.FindStringSubmatch(text); m != nil {
+			text = m[1] + m[2] + more + ": " + m[3]
+		} else if stateOfReplica.MatchString(text) {
+			text += more
+		}
+		out = append(out, text)
 	}
 	return out
 }
@@ -74,10 +79,7 @@ func (x *standing) news(reasons []string, now time.Time) []string {
 	var out []string
 	current := map[string]bool{}
 	for _, r := range foldReasons(reasons) {
-		id := sameReason(r)
-		if m := aboutReplica.FindStringSubmatch(r); m != nil { // who has it first is chance
-			id = sameReason(m[3])
-		}
+		id := kindOf(r) // who has it first is chance
 		current[id] = true
 		since, ok := x.since[id]
 		if !ok {
@@ -101,6 +103,13 @@ func (x *standing) news(reasons []string, now time.Time) []string {
 func notAbout(reasons, shown []string) []string {
 	return slices.DeleteFunc(slices.Clone(reasons), func(r string) bool {
 		m := aboutReplica.FindStringSubmatch(r)
-		return m != nil && slices.Contains(shown, m[1]) && !strings.Contains(r, " more): ")
+		if m == nil {
+			m = stateOfReplica.FindStringSubmatch(r)
+		}
+		if m == nil || strings.Contains(r, " more)") {
+			return false
+		}
+		name, _, _ := strings.Cut(m[1], "@")
+		return slices.Contains(shown, name)
 	})
 }

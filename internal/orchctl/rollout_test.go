@@ -206,7 +206,7 @@ func TestApplyTellsOnce(t *testing.T) {
 
 // TestRolloutOnATerminal: replicas of both revisions, and what each waits for.
 func TestRolloutOnATerminal(t *testing.T) {
-	s := service("web", 12, updated(13, 11, 2, 1, "web-2 on n3: Pulling", "no subnet is free"), rolls(4, api.RolloutProgressing, func(x *api.RolloutStatus) { x.Step = 1 }),
+	s := service("web", 12, updated(13, 11, 2, 1, "web-2 on n3: Pulling", "web-1@21 is not ready on n2", "no subnet is free"), rolls(4, api.RolloutProgressing, func(x *api.RolloutStatus) { x.Step = 1 }),
 		func(s *api.Service) { s.Spec.Rollout.Canary = []api.CanaryStep{{Replicas: *api.Count(3)}} })
 	x := newTrack(s, "configured", epoch, epoch, nil)
 	see := func(r *api.Replica) { x.see(sighting{put, objectOf(r), nil}, epoch) }
@@ -490,6 +490,7 @@ func TestFoldReasons(t *testing.T) {
 			[]string{"web-0 on n1 (and 1 more): BackOff: again in 4s", "no VIP", "web-2 on n2: Pulling: 3 MiB", "web-3 on n2: Pulling: 42% of 120MiB"}},
 		{[]string{"web-0 pending: 3 nodes: 3 unschedulable", "web-1 pending: 3 nodes: 3 unschedulable", "web-2 on n1: 3 nodes: 3 unschedulable"},
 			[]string{"web-0 pending (and 1 more): 3 nodes: 3 unschedulable", "web-2 on n1: 3 nodes: 3 unschedulable"}},
+		{[]string{"web-2@24 is not ready on n1", "web-3@23 is not ready on n2", "web-4@25 is not running on n1"}, []string{"web-2@24 is not ready on n1 (and 1 more)", "web-4@25 is not running on n1"}},
 		{[]string{"web-1 pending: 2 nodes: 2 unschedulable", "web-2 pending: 3 nodes: 3 unschedulable"}, []string{"web-1 pending: 2 nodes: 2 unschedulable", "web-2 pending: 3 nodes: 3 unschedulable"}},
 	} {
 		if got := foldReasons(c.in); !slices.Equal(got, c.want) {

@@ -251,7 +251,7 @@ func (x *track) summary() string {
 }
 
 // progressOrder is the way of a replica; other words, troubles, come after.
-var progressOrder = []string{"placing", "pending", "pulling", "starting", "not ready yet"}
+var progressOrder = []string{"placing", "pending", "pulling", "initializing", "starting", "not ready yet"}
 
 func compareProgress(a, b string) int {
 	rank := func(w string) int {
@@ -276,6 +276,10 @@ func progressWord(r *api.Replica) string {
 	switch w := trouble(r); {
 	case w == api.ReasonPulling:
 		return "pulling"
+	case w == api.ReasonInitializing:
+		return "initializing"
+	case ended(r) != "": // whether it waits for its restart just now tells nothing
+		return "failing (" + cleanText(ended(r)) + ")"
 	case w != "":
 		return cleanText(w)
 	case r.Status.LastKnown:
@@ -284,6 +288,20 @@ func progressWord(r *api.Replica) string {
 		return "not ready yet"
 	}
 	return "starting"
+}
+
+// ended is why the run of a container ended that is to be started again; "" where none
+// is.
+func ended(r *api.Replica) string {
+	if r.Status.Phase.Ended() {
+		return ""
+	}
+	for _, c := range r.Status.Containers {
+		if x := c.LastExit; x != nil && x.Reason != "" && (c.State == api.ContainerExited || c.State == api.ContainerWaiting && c.Reason == api.ReasonBackOff) {
+			return x.Reason
+		}
+	}
+	return ""
 }
 
 // reasons are what the controller says is missing.

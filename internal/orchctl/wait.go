@@ -17,7 +17,7 @@ const (
 	showEvery = 100 * time.Millisecond
 	// sparse is how much longer a wait must have become, as a share of it, until one
 	// more line tells of its progress: a long one is not told by the second.
-	sparse = 10
+	sparse = 3
 	// reasonAfter is how long a reason must stand before it is worth a line:
 	// most pass by themselves.
 	reasonAfter = time.Second
