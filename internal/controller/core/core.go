@@ -61,6 +61,7 @@ type Core struct {
 	fleet    *scheduler.Fleet
 	live     *liveness.Machine
 	history  *history
+	words    lastWords
 
 	dirty   map[api.Key]bool // to be planned by the next Turn
 	blocked map[api.Key]bool // hold replicas that found no node; see roomMade
@@ -113,7 +114,7 @@ func New(cfg Config) *Core {
 	}
 	return &Core{
 		cfg: cfg, services: map[api.Key]*service{}, nodes: map[string]*node{}, fillings: map[api.ReplicaKey]*filling{},
-		fleet: scheduler.NewFleet(), live: liveness.New(cfg.Liveness), history: newHistory(cfg.EventHistory),
+		fleet: scheduler.NewFleet(), live: liveness.New(cfg.Liveness), history: newHistory(cfg.EventHistory), words: newLastWords(),
 		dirty: map[api.Key]bool{}, blocked: map[api.Key]bool{}, wakes: map[api.Key]time.Time{}, globals: map[api.Key]bool{},
 		back: map[string]bool{}, fresh: map[string]bool{}, ends: newEndpoints(), view: newView(),
 		addresses: newAddresses(), claims: newClaims(),
@@ -195,6 +196,8 @@ func (c *Core) Step(ev Event, now time.Time) []Effect {
 		c.answer(ev.Ticket, nil, nil)
 	case Explain:
 		c.explain(ev)
+	case Recall:
+		c.recall(ev)
 	case SessionOpened:
 		c.sessionOpened(ev)
 	case SessionClosed:

@@ -87,6 +87,13 @@ type (
 		Key    api.Key
 	}
 
+	// Recall asks for what is kept of the ends of a service's replicas, also of those
+	// that are gone and of a service that is; answered with Recalled.
+	Recall struct {
+		Ticket uint64
+		Key    api.Key
+	}
+
 	// SessionOpened: an agent's stream is up. Session rises with each.
 	SessionOpened struct {
 		Node    string
@@ -167,6 +174,7 @@ func (Delete) event()        {}
 func (NodeWord) event()      {}
 func (Write) event()         {}
 func (Explain) event()       {}
+func (Recall) event()        {}
 func (SessionOpened) event() {}
 func (SessionClosed) event() {}
 func (Status) event()        {}

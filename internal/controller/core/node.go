@@ -290,6 +290,7 @@ func (c *Core) status(ev Status) {
 func (c *Core) report(f *filling, s api.ReplicaStatus) {
 	was := f.status
 	c.noteEnds(f, s)
+	c.hearWords(f, s)
 	f.status, f.reported, f.doubted = s, true, false
 	switch {
 	case !s.Ready:

@@ -191,6 +191,7 @@ func (c *Core) lose(s *service, f *filling, why string) {
 
 // drop forgets a filling whose record goes.
 func (c *Core) drop(s *service, f *filling) {
+	c.partWords(f)
 	s.fillings = slices.DeleteFunc(s.fillings, func(x *filling) bool { return x == f })
 	s.seats.settled = false
 	delete(c.fillings, f.key)

@@ -60,6 +60,9 @@ func boundContainer(c *api.ContainerStatus) {
 	c.Message, c.StartedAt = cut(c.Message, messageBytes), moment(c.StartedAt)
 	if e := c.LastExit; e != nil {
 		e.Reason, e.Message, e.FinishedAt = cut(e.Reason, wordBytes), cut(e.Message, messageBytes), moment(e.FinishedAt)
+		if over := len(e.Output) - api.MaxLastOutput; over > 0 { // its end tells most
+			e.Output = strings.Clone(strings.ToValidUTF8(e.Output[over:], ""))
+		}
 	}
 }
 

@@ -17,7 +17,7 @@ func TestReportsAreBounded(t *testing.T) {
 	r := wire.StatusReport{Orphans: make([]string, orphansMax+1), Replicas: []wire.Report{{Status: api.ReplicaStatus{
 		Reason: long, Message: long, StartedAt: never,
 		Containers: append([]api.ContainerStatus{{Name: long, ID: long, State: api.ContainerState(long), Reason: long, Message: long, ImageID: long, StartedAt: never,
-			LastExit: &api.Exit{Reason: long, Message: long, FinishedAt: never}}}, make([]api.ContainerStatus, 100)...),
+			LastExit: &api.Exit{Reason: long, Message: long, FinishedAt: never, Output: long}}}, make([]api.ContainerStatus, 100)...),
 	}}}}
 	r.Orphans[0] = long
 	if err := checkReport(&r); err != nil {
