@@ -179,6 +179,27 @@ func TestApplyEnds(t *testing.T) {
 	}
 }
 
+// TestApplyOfSeveral: one that fails does not hide how the others ended.
+func TestApplyOfSeveral(t *testing.T) {
+	in(t, newFake(oldWeb()...), func(t *testing.T, r *rig) {
+		r.onApply = func(*orchv1.ApplyRequest) (*orchv1.ApplyResponse, error) {
+			go script(
+				at{time.Second, func() {
+					r.put(service("web", 2, updated(2, 2, 1, 0), rolls(4, api.RolloutFailed, func(x *api.RolloutStatus) { x.Why = "no progress for 1s" })))
+				}},
+				at{3 * time.Second, func() { r.put(replica("api", 0, 9, "n1", running(true)), service("api", 1, all(1))) }})
+			a := answer("configured", service("web", 2, updated(2, 2, 0, 0), rolls(4, api.RolloutProgressing)))
+			a.Applied = append(a.Applied, answer("created", service("api", 1)).Applied...)
+			return a, nil
+		}
+		r.env.In = strings.NewReader(webYAML)
+		if got := r.run("apply", "-f", "-"); got.code != 1 || got.err != "orchctl: service/web revision 4 could not be rolled out: no progress for 1s\n" || !strings.Contains(got.out, "service/api created; 1/1 ready in 3s") {
+			t.Error(got)
+		}
+		script(at{4 * time.Second, func() {}})
+	})
+}
+
 // TestApplyTellsOnce: of many replicas with one trouble it is told once, and warnings of
 // the controller are passed on.
 func TestApplyTellsOnce(t *testing.T) {

@@ -297,7 +297,7 @@ func ended(r *api.Replica) string {
 		return ""
 	}
 	for _, c := range r.Status.Containers {
-		if x := c.LastExit; x != nil && x.Reason != "" && (c.State == api.ContainerExited || c.State == api.ContainerWaiting && c.Reason == api.ReasonBackOff) {
+		if x := c.LastExit; x != nil && x.Reason != "" && (c.State == api.ContainerExited || c.State == api.ContainerWaiting && (c.Reason == api.ReasonBackOff || c.Reason == x.Reason)) {
 			return x.Reason
 		}
 	}

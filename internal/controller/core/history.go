@@ -95,7 +95,7 @@ func (c *Core) tellChange(f *filling, was, is api.ReplicaStatus) {
 				continue // the wait is for that end
 			}
 		}
-		if ct.State == api.ContainerWaiting && ct.Reason != old.Reason && ct.Reason != api.ReasonPulling && ct.Reason != "" {
+		if ct.State == api.ContainerWaiting && ct.Reason != old.Reason && ct.Reason != api.ReasonPulling && ct.Reason != api.ReasonInitializing && ct.Reason != "" {
 			tell(api.EventWarning, ct.Reason, "container %s on %s: %s", ct.Name, f.node, ct.Message)
 		}
 	}
@@ -105,7 +105,7 @@ func (c *Core) tellChange(f *filling, was, is api.ReplicaStatus) {
 	case !is.Ready && was.Ready && !f.stopping:
 		tell(api.EventWarning, "NotReady", "on %s: %s", f.node, orElse(is.Message, "it does not answer as ready any more"))
 	}
-	if own := is.OwnReason(); own != "" && own != was.OwnReason() {
+	if own := is.OwnReason(); own != "" && own != api.ReasonInitializing && own != was.OwnReason() {
 		tell(api.EventWarning, own, "on %s: %s", f.node, is.Message)
 	}
 }
