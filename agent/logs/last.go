@@ -2,8 +2,10 @@ package logs
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"unicode"
@@ -56,26 +58,39 @@ func lastOf(lines []string, limit int) string {
 	return strings.Join(lines[first:], "\n")
 }
 
-// tail reads the end of a file, from the beginning of a record.
+// tail reads the end of a log, from the beginning of a record, over a rotation.
 func tail(file string) ([]byte, error) {
+	b, whole, err := tailOf(file, lastBytes)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) || err == nil && !whole {
+		return b, err
+	}
+	older, _, olderErr := tailOf(file+".1", lastBytes-int64(len(b)))
+	if errors.Is(olderErr, fs.ErrNotExist) {
+		return b, err
+	}
+	return append(older, b...), olderErr
+}
+
+// tailOf reads the end of one file, and tells whether that is all of it.
+func tailOf(file string, limit int64) (b []byte, whole bool, err error) {
 	f, err := os.Open(file)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer f.Close()
 	st, err := f.Stat()
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	from := max(0, st.Size()-lastBytes)
-	b, err := io.ReadAll(io.NewSectionReader(f, from, st.Size()-from))
+	from := max(0, st.Size()-limit)
+	b, err = io.ReadAll(io.NewSectionReader(f, from, st.Size()-from))
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if from > 0 {
 		_, b, _ = bytes.Cut(b, []byte("\n"))
 	}
-	return b, nil
+	return b, from == 0, nil
 }
 
 // plain makes a line safe to be shown and to be sent.

@@ -44,6 +44,9 @@ func TestLast(t *testing.T) {
 			t.Errorf("%s: %q has %d bytes, limit %d", c.name, got, len(got), c.limit)
 		}
 	}
+	if got, err := Last(write(t, at(0, "start F r0")+at(1, "stdout F one"), at(2, "stdout F two")), "r0", 100); got != "one\ntwo" || err != nil {
+		t.Errorf("over a rotation: %q, %v", got, err)
+	}
 	if _, err := Last(filepath.Join(t.TempDir(), "none.log"), "r0", 10); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no file: %v", err)
 	}

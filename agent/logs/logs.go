@@ -45,8 +45,9 @@ type Options struct {
 	// Follow goes on with new lines until the context ends, also when the
 	// file does not exist yet.
 	Follow bool
-	// Previous gives the run before the newest one only; it excludes Follow.
-	Previous bool
+	// Previous gives only the newest run that has ended: the one before the newest, or
+	// with Ended the newest itself. It excludes Follow.
+	Previous, Ended bool
 }
 
 // Dir is the folder of one replica's logs.
@@ -59,7 +60,7 @@ func File(logDir string, k api.ReplicaKey, container string) string {
 	return filepath.Join(Dir(logDir, k), container+".log")
 }
 
-// ErrNoPrevious says that the log holds no run before the newest one.
+// ErrNoPrevious says that the log holds nothing of a run that has ended.
 var ErrNoPrevious = errors.New("no previous run")
 
 // Read gives the lines of file to emit, in order. It ends with emit's error,
@@ -81,15 +82,18 @@ func Read(ctx context.Context, file string, o Options, emit func(Line) error) er
 	want := func(l Line) bool { return o.Since.IsZero() || !l.Time.Before(o.Since) }
 	d := &decoder{}
 	if o.Previous {
-		runs, err := countRuns(ctx, set)
+		run, first, err := countRuns(ctx, set)
 		if err != nil {
 			return fmt.Errorf("read log %s: %w", file, err)
 		}
-		if runs < 2 {
+		if !o.Ended {
+			run--
+		}
+		if run < first {
 			return fmt.Errorf("read log %s: %w", file, ErrNoPrevious)
 		}
 		since := want
-		want = func(l Line) bool { return d.starts == runs-1 && since(l) }
+		want = func(l Line) bool { return d.starts == run && since(l) }
 	}
 
 	out := emit
@@ -277,18 +281,26 @@ func newerThan(file string, f *os.File) ([]opened, error) {
 	return set, nil // ours is rotated out altogether: all there is is newer
 }
 
-// countRuns counts the beginnings of runs in set and rewinds it.
-func countRuns(ctx context.Context, set []opened) (int, error) {
-	d := &decoder{emit: func(Line) error { return nil }}
+// countRuns gives the number of the newest run in set and of the first, and rewinds it.
+// Runs are counted by their beginnings; 0 is one whose beginning was rotated away.
+func countRuns(ctx context.Context, set []opened) (newest, first int, err error) {
+	d := &decoder{}
+	first = 1
+	d.emit = func(Line) error {
+		if d.starts == 0 {
+			first = 0
+		}
+		return nil
+	}
 	for _, f := range set {
 		if err := d.readFile(ctx, f.File); err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		if _, err := f.Seek(0, 0); err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 	}
-	return d.starts, nil
+	return d.starts, first, nil
 }
 
 // ring keeps the last n lines.

@@ -70,6 +70,7 @@ func TestRead(t *testing.T) {
 		{"since the future", Options{Since: t0.Add(time.Hour)}, nil},
 		{"previous", Options{Previous: true}, all[4:6]},
 		{"previous, tail", Options{Previous: true, Tail: 1}, all[5:6]},
+		{"previous, the newest has ended", Options{Previous: true, Ended: true}, all[6:]},
 	} {
 		if got := read(t, file, c.o); !slices.Equal(got, c.want) {
 			t.Errorf("%s:\n%q\nwant\n%q", c.name, got, c.want)
@@ -86,6 +87,13 @@ func TestReadErrors(t *testing.T) {
 	file := write(t, at(0, "start F r0")+at(1, "stdout F x"))
 	if err := Read(t.Context(), file, Options{Previous: true}, emit); !errors.Is(err, ErrNoPrevious) {
 		t.Errorf("no previous run: %v", err)
+	}
+	if got := read(t, file, Options{Previous: true, Ended: true}); !slices.Equal(got, []string{"1 r0 stdout x"}) {
+		t.Errorf("the first run has ended: %q", got)
+	}
+	rotated := write(t, at(1, "stdout F x")+at(2, "start F r7")+at(3, "stdout F y"))
+	if got := read(t, rotated, Options{Previous: true}); !slices.Equal(got, []string{"1  stdout x"}) {
+		t.Errorf("a run whose beginning was rotated away: %q", got)
 	}
 	mine := errors.New("mine")
 	for _, o := range []Options{{}, {Tail: 1}, {Follow: true}} {
