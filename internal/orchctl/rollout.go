@@ -297,7 +297,8 @@ func pauseText(s *api.Service, now time.Time) string {
 	case r.PausedBy != "":
 		parts = append(parts, "by "+r.PausedBy)
 	case !endlessPause(s) && !r.StepAt.IsZero():
-		parts = append(parts, "for "+short(max(0, r.StepAt.Add(time.Duration(*steps[r.Step-1].Pause)).Sub(now)).Round(time.Second))+" more")
+		left := r.StepAt.Add(time.Duration(*steps[r.Step-1].Pause)).Sub(now)
+		parts = append(parts, "for "+short(max(time.Second, (left+time.Second-1).Truncate(time.Second)))+" more")
 	}
 	return strings.Join(append([]string{"paused"}, parts...), " ")
 }
