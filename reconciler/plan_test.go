@@ -45,6 +45,16 @@ func web(replicas int, revision int64, surge, unavailable int, fs ...Filling) Vi
 		MaxSurge: surge, MaxUnavailable: unavailable, Fillings: fs}
 }
 
+func stable(revision int64, v View) View {
+	v.Stable = revision
+	return v
+}
+
+func heldAt(slots int, v View) View {
+	v.Held, v.AtMost = true, slots
+	return v
+}
+
 func deleting(v View) View {
 	v.Deleting = true
 	return v
@@ -105,6 +115,35 @@ func TestPlan(t *testing.T) {
 			actions: []string{"Void default/web-0@1 revision 1: n1 is dead", "Adopt default/web-0@2 revision 1: web-0@1 is void: n1 is dead",
 				"Create default/web-0 revision 1 spare, not on n2: n2 suspect: web-0@2 cannot be reached"},
 			waiting: []string{"web-0@2 cannot be reached: n2 is suspect"}},
+
+		// 2b: on trial, held
+		{name: "on trial: what is lost is filled with what is well", view: stable(1, web(2, 2, 1, 0, at(0, 1, "n1"), at(0, 3, "n3", rev(2), unready), at(1, 2, "n2", dead))),
+			actions: []string{"Void default/web-1@2 revision 1: n2 is dead", "Create default/web-1 revision 1: web-1@2 is void: n2 is dead"},
+			waiting: []string{"web-0@3 is not ready on n3", "slots that wait for their turn: 1 (available 1, at least 2; surge 1, at most 1)"}},
+		{name: "on trial: within what may be down it gets the slot", view: stable(1, web(2, 2, 0, 1, at(0, 1, "n1"), at(1, 2, "n2", dead))),
+			actions: []string{"Void default/web-1@2 revision 1: n2 is dead", "Create default/web-1 revision 2: web-1@2 is void: n2 is dead"},
+			waiting: []string{"slots that wait for their turn: 1 (available 1, at least 1; surge 0, at most 0)"}},
+		{name: "on trial: what started in place of what was lost stays", view: stable(1, web(2, 2, 1, 0, at(0, 1, "n1"), at(0, 3, "n3", rev(2), unready), at(1, 4, "n3", in(api.PhasePreparing)))),
+			waiting: []string{"web-0@3 is not ready on n3", "web-1@4 is not ready on n3", "slots that wait for their turn: 1 (available 1, at least 2; surge 1, at most 1)"}},
+		{name: "on trial: what served beside it is lost", view: stable(1, web(2, 2, 1, 0, at(0, 1, "n1", dead), at(0, 3, "n3", rev(2), unready), at(1, 2, "n2"))),
+			actions: []string{"Void default/web-0@1 revision 1: n1 is dead",
+				"Remove default/web-0@3 revision 2: revision 2 was never ready, and nothing else serves in the slot: revision 1 takes its place",
+				"Create default/web-0 revision 1: web-0@1 is void: n1 is dead"},
+			waiting: []string{"web-0@3 is stopping on n3", "slots that wait for their turn: 2 (available 1, at least 2; surge 1, at most 1)"}},
+		{name: "on trial, and the stable one does not serve either: the wanted one may be the cure", view: stable(1, web(2, 2, 0, 1, at(0, 1, "n1", unready), at(1, 2, "n2", unready))),
+			actions: []string{"Remove default/web-0@1 revision 1: revision 1 is not ready and revision 2 is wanted"},
+			waiting: []string{"web-0@1 is stopping on n1", "web-1@2 is not ready on n2", "slots that wait for their turn: 1 (available 0, at least 1; surge 0, at most 0)"}},
+		{name: "on trial: what is of neither goes at once", view: stable(1, web(2, 3, 0, 1, at(0, 1, "n1", rev(2), unready), at(1, 2, "n2", rev(2), unready))),
+			actions: []string{"Remove default/web-0@1 revision 2: revision 2 is not ready and revision 3 is wanted", "Remove default/web-1@2 revision 2: revision 2 is not ready and revision 3 is wanted"},
+			waiting: []string{"web-0@1 is stopping on n1", "web-1@2 is stopping on n2"}},
+		{name: "held: a ready revision goes no further", view: heldAt(1, stable(1, web(3, 2, 1, 1, at(0, 4, "n1", rev(2)), at(1, 2, "n2"), at(2, 3, "n3", dead)))),
+			actions: []string{"Void default/web-2@3 revision 1: n3 is dead", "Create default/web-2 revision 1: web-2@3 is void: n3 is dead"},
+			waiting: []string{"slots that keep their revision for now: 2 (revision 2 is in 1, at most 1)"}},
+		{name: "held: the spare of what it has not come to is as that was", view: heldAt(1, stable(1, web(2, 2, 1, 1, at(0, 4, "n1", rev(2)), at(1, 2, "n2", suspect)))),
+			actions: []string{"Create default/web-1 revision 1 spare, not on n2: n2 suspect: web-1@2 cannot be reached"},
+			waiting: []string{"web-1@2 cannot be reached: n2 is suspect"}},
+		{name: "held, and nothing else is known to be well: the wanted one", view: heldAt(0, web(1, 2, 1, 1)),
+			actions: []string{"Create default/web-0 revision 2: the slot is empty"}},
 
 		// 3: suspect, agent lost, unknown
 		{name: "suspect: a spare, whatever the surge", view: web(1, 1, 0, 1, at(0, 1, "n1", suspect)),

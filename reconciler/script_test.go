@@ -25,6 +25,8 @@ import (
 //	relieve n1 WHY | well n1                       what is there is to be relieved, no longer
 //	impair n1 | damp n1 | undamp n1                it cannot work (nothing new, relieved), comes and goes
 //	exclusive 1 2 | shared                         exclusive now, and which revisions have leases
+//	stable 1 | hold 1 | free                       what was rolled out well, how far the rollout may come
+//	minready 10s | recreate                        how it is rolled out
 //	wait 5s | renew                                time passes; leases are granted where heard
 //	refuse | accept                                no new filling finds a node; it does again
 //	tick                                           plan, print, apply, check that nothing is planned then
@@ -105,6 +107,21 @@ func runCommand(t *testing.T, w **fleet, f []string) string {
 		}
 	case "shared":
 		(*w).view.Exclusive = false
+	case "stable":
+		scan(arg, "%d", &(*w).view.Stable)
+	case "hold":
+		(*w).view.Held = true
+		scan(arg, "%d", &(*w).view.AtMost)
+	case "free":
+		(*w).view.Held = false
+	case "recreate":
+		(*w).view.Recreate = true
+	case "minready":
+		d, err := time.ParseDuration(arg)
+		if err != nil {
+			t.Fatalf("%q: %v", f, err)
+		}
+		(*w).view.MinReady = d
 	case "wait":
 		d, err := time.ParseDuration(arg)
 		if err != nil {

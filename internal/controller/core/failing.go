@@ -2,6 +2,7 @@ package core
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -50,12 +51,20 @@ func (f *filling) note(inherited bool, now time.Time) {
 		}
 	}
 	f.wasReady = f.wasReady || f.status.Ready
-	switch imageless := withoutImage(f.status); {
-	case imageless == nil:
+	switch {
+	case withoutImage(f.status) == nil && !tries(f.status):
 		f.imagelessSince = time.Time{}
-	case f.imagelessSince.IsZero():
+	case withoutImage(f.status) != nil && f.imagelessSince.IsZero():
 		f.imagelessSince = now
 	}
+}
+
+// tries tells whether an image is being pulled, perhaps once more: what was said of it
+// before may well be said again.
+func tries(s api.ReplicaStatus) bool {
+	return slices.ContainsFunc(s.Containers, func(ct api.ContainerStatus) bool {
+		return ct.State == api.ContainerWaiting && (ct.Reason == api.ReasonPulling || ct.Reason == "")
+	})
 }
 
 // endsOf counts how often a container has ended.

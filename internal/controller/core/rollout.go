@@ -27,6 +27,9 @@ type progress struct {
 	most  int       // slots that ever counted
 	blind bool      // a replica could not be heard when last looked
 	able  bool      // one of the revision was ready
+	// spent of the deadline before the canary's step was reached: what loses it again
+	// and again does not begin anew each time.
+	spent time.Duration
 }
 
 // bound has a plan go as far as the rollout is let.
@@ -159,13 +162,14 @@ func (c *Core) step(s *service, plan reconciler.Decision) bool {
 	switch {
 	case st.StepAt.IsZero() && plan.Counted >= want:
 		st.State, st.StepAt = api.RolloutPaused, c.now
+		s.progress.spent = c.now.Sub(later(s.progress.at, c.reliefs.stalledAt))
 		c.putRollout(s)
 		c.tellRollout(s, api.EventNormal, "CanaryStep", fmt.Sprintf("step %d of %d: %d of %d replicas have revision %d; %s",
 			st.Step, len(steps), want, plan.Slots, s.obj.Status.Revision, s.pauseWords()))
 		return true
 	case !st.StepAt.IsZero() && !s.progress.blind && s.readyOfNewest() < want:
 		// It is no canary any more that something could be learnt from.
-		st.State, st.StepAt, s.progress.at = api.RolloutProgressing, time.Time{}, c.now
+		st.State, st.StepAt, s.progress.at = api.RolloutProgressing, time.Time{}, c.now.Add(-s.progress.spent)
 		c.putRollout(s)
 		return true
 	case !st.StepAt.IsZero() && pause != nil && plan.Counted >= want && !st.StepAt.Add(pause.Or(0)).After(c.now):
@@ -339,8 +343,8 @@ func (c *Core) tellRollout(s *service, typ, reason, message string) {
 func (c *Core) rolloutWake(s *service) time.Time {
 	st, p := s.obj.Status.Rollout, s.progress
 	switch {
-	case st.PausedBy != "" || p.at.IsZero() || s.deleting():
-		return time.Time{}
+	case st.PausedBy != "" || p.at.IsZero() || s.deleting() || len(c.unknown) > 0:
+		return time.Time{} // of the unknown ones the service is told when none is left
 	case st.State == api.RolloutPaused && st.Step > 0 && st.Step <= len(s.obj.Spec.Rollout.Canary):
 		if pause := s.obj.Spec.Rollout.Canary[st.Step-1].Pause; pause != nil && !st.StepAt.IsZero() && st.StepAt.Add(pause.Or(0)).After(c.now) {
 			return st.StepAt.Add(pause.Or(0))
