@@ -94,7 +94,9 @@ func (g *ledger) relievedRightly(l *lead, after picture, k api.ReplicaKey, uncle
 	if l.frozen != 0 && l.frozen <= l.openSince {
 		w.violate("budget", "%s is placed to relieve while verdicts are frozen", k)
 	}
-	if !slices.ContainsFunc(after.of(k.ServiceKey()), func(o api.ReplicaKey) bool {
+	if g.failsHere(l, after, k) {
+		g.triesRightly(l, after, k)
+	} else if !slices.ContainsFunc(after.of(k.ServiceKey()), func(o api.ReplicaKey) bool {
 		p, known := g.pic.placements[o]
 		at := l.know.ailsFrom(p.node, l.openSince)
 		return known && o.Slot == k.Slot && !p.stopping && (at != 0 && w.clock-at >= int64(w.grace()) || g.moves(l, after, p.node))
@@ -108,7 +110,7 @@ func (g *ledger) relievedRightly(l *lead, after picture, k api.ReplicaKey, uncle
 	for x, p := range after.placements {
 		if !g.relief[x] || !p.spare || p.stopping || l.know.verdict[p.node] == api.VerdictSuspect || !slices.ContainsFunc(after.of(x.ServiceKey()), func(o api.ReplicaKey) bool {
 			i := after.placements[o]
-			return o.Slot == x.Slot && !i.spare && !i.stopping && (l.know.ails[i.node] != 0 || present(l.know.verdict[i.node]) && g.moves(l, after, i.node))
+			return o.Slot == x.Slot && !i.spare && !i.stopping && (l.know.ails[i.node] != 0 || present(l.know.verdict[i.node]) && g.moves(l, after, i.node) || g.tried[x])
 		}) {
 			continue
 		}

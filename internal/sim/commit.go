@@ -16,7 +16,7 @@ func (l *lead) commit(e core.Commit) {
 	w := l.w
 	changes := w.ledger.read(e.Ops)
 	w.ledger.decided(l, changes)
-	l.openBefore, l.openSince, l.committing = l.openSince, l.events, true
+	l.openBefore, l.openSince, l.openAt, l.committing = l.openSince, l.events, w.clock, true
 	if w.res.Commits++; len(e.Ops) > 0 { // else it only asks whether the term lasts
 		w.res.Writes++
 	}

@@ -235,3 +235,10 @@ func (w *world) heldUnsettled(bySlot map[int][]api.ReplicaKey) string {
 	}
 	return ""
 }
+
+// fullForStable tells whether no node has room for one more of the revision that fills
+// what a rollout has not come to.
+func (w *world) fullForStable(s *api.Service) bool {
+	stable := w.ledger.pic.revisions[revisionKey{s.Metadata.Key(), s.Status.Rollout.From}]
+	return s.Status.Rollout.State != api.RolloutComplete && stable != nil && w.fullFor(stable)
+}

@@ -121,6 +121,8 @@ func refused(e plan.Effect, message string) plan.Event {
 		return failed(e.ID, api.ReasonCreateError, message)
 	case plan.StopContainer:
 		return failed(e.ID, api.ReasonCreateError, message)
+	case plan.RunHook:
+		return failed(e.ID, api.ReasonHookFailed, message)
 	case plan.RemoveContainer:
 		return failed(e.ID, api.ReasonCreateError, message)
 	}

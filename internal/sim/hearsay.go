@@ -57,9 +57,14 @@ func (g *ledger) stopsUnheard(l *lead, after picture, k api.ReplicaKey, p placem
 	all := g.pic.of(k.ServiceKey())
 	events := l.eventsOf(all)
 	serves := func(o api.ReplicaKey) bool {
-		return o != k && o.Slot == k.Slot && !g.pic.placements[o].spare && slices.ContainsFunc(events, func(e uint64) bool {
+		return o != k && seat(s, o, g.pic.placements[o]) == seat(s, k, p) && !g.pic.placements[o].spare && slices.ContainsFunc(events, func(e uint64) bool {
 			return l.know.available(after, o, after.placements[o], e)
 		})
+	}
+	if s.Spec.Mode == api.ModeGlobal && slices.ContainsFunc(all, func(o api.ReplicaKey) bool {
+		return o != k && !after.placements[o].stopping && after.placements[o].node == p.node
+	}) {
+		return // it became global with two on one node
 	}
 	told := l.know.status[k]
 	returned := told != nil && !told.reported && l.know.verdict[p.node] == api.VerdictBack && g.w.host(p.node).bootID() == p.boot
@@ -165,6 +170,9 @@ func (n *knowledge) awayFromSuspects(l *lead, e core.SendEndpoints) {
 // there to relieve.
 func (g *ledger) givesWay(l *lead, k api.ReplicaKey, rivals []api.ReplicaKey) {
 	p := g.pic.placements[k]
+	if slices.ContainsFunc(rivals, func(o api.ReplicaKey) bool { return g.tried[o] }) {
+		return
+	}
 	if p.spare || !l.know.wellSince(p.node, l.openSince) || g.moves(l, g.pic, p.node) {
 		return
 	}

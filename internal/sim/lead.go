@@ -32,6 +32,7 @@ type lead struct {
 	// openSince is the event at which the batch that gathers now was begun.
 	// openBefore the one before that.
 	openSince, openBefore uint64
+	openAt                int64 // the clock then
 }
 
 func (l *lead) begin() {
@@ -49,6 +50,7 @@ func (l *lead) begin() {
 		return
 	}
 	l.began, l.beganAt = l.ctl.now(), l.w.clock
+	l.openAt = l.w.clock
 	l.know.begin(l.w.ledger.pic)
 	l.do(l.core.Begin(l.began))
 	l.turn()

@@ -106,6 +106,7 @@ type ledger struct {
 	rolls     map[string]*rolled
 	revisions map[api.ReplicaKey]ofRevision
 	global    map[api.ReplicaKey]bool
+	tried     map[api.ReplicaKey]bool // placed because another failed again and again
 	ends      map[failures]int
 	// initialized are init containers that have ended well; sidecars counts starts of
 	// the others.
@@ -123,7 +124,7 @@ type version struct {
 func newLedger(w *world) *ledger {
 	return &ledger{w: w, epochs: map[uint64]api.ReplicaKey{}, placed: map[api.ReplicaKey]string{}, boots: map[api.ReplicaKey]string{}, templates: map[api.ReplicaKey]*api.Template{}, highest: map[string]uint64{},
 		versions: map[string]map[int64]version{}, newest: map[string]int64{}, done: map[string]bool{}, relief: map[api.ReplicaKey]bool{}, left: map[api.ReplicaKey]int64{}, committedAt: map[api.ReplicaKey]int64{}, heldAt: map[portOf]int64{},
-		rolls: map[string]*rolled{}, revisions: map[api.ReplicaKey]ofRevision{}, global: map[api.ReplicaKey]bool{}, ends: map[failures]int{}, initialized: map[failures]bool{}, sidecars: map[failures]int{},
+		rolls: map[string]*rolled{}, revisions: map[api.ReplicaKey]ofRevision{}, global: map[api.ReplicaKey]bool{}, tried: map[api.ReplicaKey]bool{}, ends: map[failures]int{}, initialized: map[failures]bool{}, sidecars: map[failures]int{},
 		pic: picture{map[api.Key]*api.Service{}, map[api.ReplicaKey]placement{}, map[string]*api.Node{}, map[revisionKey]*revision{}}}
 }
 

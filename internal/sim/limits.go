@@ -15,6 +15,7 @@ func (w *world) drawBudgets() core.Budgets {
 		SparesMin: pick(r, []int{1, 2, 5}), SparesFleetMin: pick(r, []int{2, 5, 100}), SparesFree: pick(r, []float64{0.4, 0.8}),
 		ReliefsMin: pick(r, []int{1, 3}), ReliefPatience: pick(r, []time.Duration{5 * time.Second, 20 * time.Second}),
 		RebalanceMoves: pick(r, []int{1, 3, 50}), HandoverMax: pick(r, []time.Duration{300 * time.Millisecond, 2 * time.Second}),
+		FailingEnds: pick(r, []int{3, 5}), FailingMoves: pick(r, []int{1, 2}),
 		RolloutEnds: pick(r, []int{2, 3}), RolloutImage: pick(r, []time.Duration{2 * time.Second, 10 * time.Second}),
 	}
 }

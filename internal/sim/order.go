@@ -65,7 +65,7 @@ func (w *world) inOrderToEnd(c *container, e plan.StopContainer) {
 	}
 	t := w.ledger.templates[c.Replica]
 	p, placed := w.ledger.pic.placements[c.Replica]
-	if t == nil || placed && !p.stopping || c.lease != nil || e.Cause == api.ExitLivenessFailed || e.Cause == api.ExitStartupFailed || e.Cause == api.ExitHookFailed {
+	if t == nil || !placed || !p.stopping || c.lease != nil || e.Cause == api.ExitLivenessFailed || e.Cause == api.ExitStartupFailed || e.Cause == api.ExitHookFailed {
 		return
 	}
 	init, at := place(t, c.Name)

@@ -94,7 +94,7 @@ func (g *ledger) rollsRightly(l *lead, after picture, changes []change) {
 			if old != nil && old.obj.UID == c.revision.obj.UID {
 				was = old.obj.Rollout.State
 			} else {
-				g.rollsOf(c.revision.obj.UID).born[c.number] = max(g.w.clock, 1)
+				g.rollsOf(c.revision.obj.UID).born[c.number] = max(l.openAt, 1)
 				g.made(l, after, changes, c)
 			}
 			if state := c.revision.obj.Rollout.State; state != was {

@@ -191,6 +191,10 @@ func (r *runtime) refuse(a *agent, e plan.Effect, message string, took time.Dura
 		r.tellStart(e)
 	case plan.StopContainer:
 		c = r.tellStop(e)
+	case plan.RunHook:
+		if x := r.containers[e.ContainerID]; x != nil {
+			x.hookFailed = true
+		}
 	}
 	answer(took, func() plan.Event { return refused(e, message) })
 	if c != nil && late { // containerd does it after all, when it is itself again

@@ -141,6 +141,8 @@ type Result struct {
 	// Revisions that were rolled out well, that failed, and that were rolled back;
 	// words on rollouts, and containers of global services that were started.
 	RolloutsComplete, RolloutsFailed, RolledBack, RolloutWords, Globals int
+	// Tried are replicas that were tried elsewhere because they failed where they were.
+	Tried int
 	// Hash is that of everything that happened, in order.
 	Hash      uint64
 	Violation *Violation

@@ -44,7 +44,7 @@ func (w *world) serviceUnsettled(l *lead, key api.Key) string {
 		}
 	}
 	for slot := range s.Spec.Want() {
-		if len(bySlot[slot]) == 0 && !w.fullFor(newest) {
+		if len(bySlot[slot]) == 0 && !w.fullFor(newest) && !w.fullForStable(s) {
 			return fmt.Sprintf("slot %d of %s is empty, though a node has room: %v", slot, key, seen.Status.Reasons)
 		}
 	}

@@ -16,7 +16,7 @@ func (g *ledger) stopsRightly(l *lead, after picture, k api.ReplicaKey, p placem
 	var rivals []api.ReplicaKey
 	for _, pic := range []picture{g.pic, after} {
 		for _, other := range pic.of(k.ServiceKey()) {
-			if o := pic.placements[other]; other != k && other.Slot == k.Slot && !o.stopping {
+			if o := pic.placements[other]; other != k && seat(s, other, o) == seat(s, k, p) && !o.stopping {
 				rivals = append(rivals, other)
 			}
 		}

@@ -47,6 +47,7 @@ type summary struct {
 	RolledBack  int            `json:"rolled_back"`
 	Words       int            `json:"rollout_words"`
 	Globals     int            `json:"global_starts"`
+	Tried       int            `json:"tried_elsewhere"`
 	Failed      *failure       `json:"failed,omitempty"`
 	settled     float64        // the sum
 }
@@ -87,6 +88,7 @@ func (s *summary) add(r sim.Result) {
 	s.RolledBack += r.RolledBack
 	s.Words += r.RolloutWords
 	s.Globals += r.Globals
+	s.Tried += r.Tried
 	for k, n := range r.Faults {
 		s.Faults[k.String()] += n
 	}
@@ -134,7 +136,7 @@ func (s *summary) tell() {
 	fmt.Printf("in all: %d spares, %d reliefs, %d nodes taken for dead, %d impaired, %d damped, %d freezes, %d degraded endpoints, %d leases ended\n",
 		s.Spares, s.Reliefs, s.Dead, s.Impaired, s.Damped, s.Freezes, s.Degraded, s.LeasesEnded)
 	fmt.Printf("%d endpoints handed over, %d drains, %d of them done, %d moves, %d ports in conflict; %d runs were gentle\n", s.HandedOver, s.Drains, s.Drained, s.Moves, s.Conflicts, s.Gentle)
-	fmt.Printf("%d revisions rolled out, %d failed and stayed, %d rolled back; %d words on rollouts, %d containers of global services\n", s.Complete, s.FailedOnes, s.RolledBack, s.Words, s.Globals)
+	fmt.Printf("%d revisions rolled out, %d failed and stayed, %d rolled back; %d words on rollouts, %d containers of global services, %d replicas tried elsewhere\n", s.Complete, s.FailedOnes, s.RolledBack, s.Words, s.Globals, s.Tried)
 	fmt.Print("faults:")
 	sim.AllFaults.Each(func(k sim.Fault) { fmt.Printf(" %s %d", k, s.Faults[k.String()]) })
 	fmt.Println()

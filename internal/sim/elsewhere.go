@@ -1,0 +1,55 @@
+package sim
+
+import (
+	"slices"
+
+	"github.com/orchctl/orch/api"
+)
+
+// tryOf is what may be tried elsewhere a few times.
+type tryOf struct {
+	service  api.Key
+	slot     int
+	revision int64
+}
+
+// failsHere tells whether a replica beside k in its slot has ended again and again by
+// itself, so that its node may be at fault.
+func (g *ledger) failsHere(l *lead, after picture, k api.ReplicaKey) bool {
+	for _, o := range after.of(k.ServiceKey()) {
+		p, known := g.pic.placements[o]
+		if !known || o == k || o.Slot != k.Slot || p.spare || p.stopping || g.moves(l, after, p.node) || l.know.ailsFrom(p.node, l.openSince) != 0 {
+			continue
+		}
+		for f, n := range g.ends {
+			if f.replica == o && n >= g.w.budgets.FailingEnds {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// triesRightly: such a replica is tried elsewhere only where another of its revision
+// does well, not too often, and never where a slot may not have two.
+func (g *ledger) triesRightly(l *lead, after picture, k api.ReplicaKey) {
+	p, key := after.placements[k], k.ServiceKey()
+	s := after.services[key]
+	g.tried[k] = true
+	g.w.res.Tried++
+	of := tryOf{key, k.Slot, p.revision}
+	if l.know.tries[of]++; l.know.tries[of] > g.w.budgets.FailingMoves {
+		g.w.violate("budget", "%s is tried on %s, the %dth try of its slot and revision: at most %d may be", k, p.node, l.know.tries[of], g.w.budgets.FailingMoves)
+	}
+	if g.exclusive(key) || s.Spec.Mode == api.ModeGlobal {
+		g.w.violate("I6", "%s is tried on %s, beside what fails in its slot", k, p.node)
+	}
+	all := g.pic.of(key)
+	if !slices.ContainsFunc(all, func(o api.ReplicaKey) bool {
+		x := g.pic.placements[o]
+		return o.Slot != k.Slot && after.runs(key, x.revision, s.Status.Revision) == after.runs(key, p.revision, s.Status.Revision) &&
+			slices.ContainsFunc(l.eventsOf(all), func(e uint64) bool { return l.know.available(after, o, x, e) })
+	}) {
+		g.w.violate("I5", "%s is tried on %s, though no other of its revision does well anywhere", k, p.node)
+	}
+}
