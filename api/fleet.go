@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -286,6 +287,19 @@ type Exit struct {
 	// Output is the last that it wrote, on both streams, at most MaxLastOutput bytes
 	// of whole lines; empty: nothing, or it is not known.
 	Output string `json:"output,omitempty"`
+}
+
+// Words tells how the run ended: "exit code 1", "exit code 137, killed for want of
+// memory (limit 64Mi, peak 64Mi)".
+func (e Exit) Words() string {
+	how := fmt.Sprintf("exit code %d", e.Code)
+	switch {
+	case e.Message == "":
+		return how
+	case strings.Contains(e.Message, how):
+		return e.Message
+	}
+	return how + ", " + e.Message
 }
 
 // Reasons that orch gives for a waiting container or replica.

@@ -9,9 +9,12 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/orchctl/orch/api"
 )
 
 // cgroupRoot is where the kernel's cgroup trees are mounted.
@@ -44,13 +47,33 @@ func swapLimited() bool {
 type memoryEvidence struct {
 	oomKills int64 // processes killed by the kernel since the cgroup was made
 	limit    int64 // bytes; 0 if unlimited or not known
+	peak     int64 // bytes, the most that it ever had; 0: not known, as before Linux 5.19 on v2
+}
+
+// String says it in words: " (limit 64Mi, peak 64Mi)", or nothing.
+func (e memoryEvidence) String() string {
+	var words []string
+	if e.limit > 0 {
+		words = append(words, "limit "+api.Whole(e.limit).String())
+	}
+	if e.peak > 0 {
+		peak := e.peak
+		if peak > 1<<20 { // to the nearest Mi: nobody counts pages
+			peak = (peak + 1<<19) >> 20 << 20
+		}
+		words = append(words, "peak "+api.Whole(peak).String())
+	}
+	if len(words) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(words, ", ") + ")"
 }
 
 // readMemory reads the evidence; a cgroup that is gone gives none.
 func readMemory(cgroup string) (memoryEvidence, error) {
-	dir, events, limit := filepath.Join(cgroupRoot, "memory", cgroup), "memory.oom_control", "memory.limit_in_bytes"
+	dir, events, limit, peak := filepath.Join(cgroupRoot, "memory", cgroup), "memory.oom_control", "memory.limit_in_bytes", "memory.max_usage_in_bytes"
 	if cgroupV2() {
-		dir, events, limit = filepath.Join(cgroupRoot, cgroup), "memory.events", "memory.max"
+		dir, events, limit, peak = filepath.Join(cgroupRoot, cgroup), "memory.events", "memory.max", "memory.peak"
 	}
 	var e memoryEvidence
 	b, err := os.ReadFile(filepath.Join(dir, events))
@@ -65,13 +88,21 @@ func readMemory(cgroup string) (memoryEvidence, error) {
 			e.oomKills, _ = strconv.ParseInt(string(v), 10, 64)
 		}
 	}
-	if b, err := os.ReadFile(filepath.Join(dir, limit)); err == nil {
-		n, err := strconv.ParseInt(string(bytes.TrimSpace(b)), 10, 64) // "max" is no number
-		if err == nil && n < 1<<60 {                                   // v1 says "none" by a huge one
-			e.limit = n
-		}
-	}
+	e.limit, e.peak = readBytes(filepath.Join(dir, limit)), readBytes(filepath.Join(dir, peak))
 	return e, nil
+}
+
+// readBytes gives the number in a cgroup's file; 0: there is none.
+func readBytes(file string) int64 {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return 0
+	}
+	n, err := strconv.ParseInt(string(bytes.TrimSpace(b)), 10, 64) // "max" is no number
+	if err != nil || n >= 1<<60 {                                  // v1 says "none" by a huge one
+		return 0
+	}
+	return n
 }
 
 // removeCgroup removes what is left of a container's cgroup in every

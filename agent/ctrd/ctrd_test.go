@@ -121,7 +121,7 @@ func TestEnds(t *testing.T) {
 	}{
 		{"completed", spec("exit=0"), 0, api.Exit{Reason: api.ExitCompleted}},
 		{"signal", spec("signal=9"), 0, api.Exit{Code: 137, Signal: 9, Reason: api.ExitSignaled, Message: "ended by signal 9 (SIGKILL)"}},
-		{"out of memory", spec("eat=200"), 32, api.Exit{Code: 137, Signal: 9, OOM: true, Reason: api.ExitOutOfMemory, Message: "killed by the kernel: out of memory at its limit of 32Mi"}},
+		{"out of memory", spec("eat=200"), 32, api.Exit{Code: 137, Signal: 9, OOM: true, Reason: api.ExitOutOfMemory, Message: "killed for want of memory (limit 32Mi, peak 32Mi)"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.mem > 0 {

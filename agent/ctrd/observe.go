@@ -163,10 +163,6 @@ func judgeExit(status uint32, at time.Time, mem memoryEvidence, stopWhy string) 
 			how = fmt.Sprintf("signal %d (%s)", n, name)
 		}
 	}
-	limit := ""
-	if mem.limit > 0 {
-		limit = " at its limit of " + api.Whole(mem.limit).String()
-	}
 	switch {
 	case stopWhy == endedByWatchdog || stopWhy == api.ReasonLeaseLost:
 		e.Reason, e.Message = api.ReasonLeaseLost, "stopped ("+stopWhy+"); "+how
@@ -174,7 +170,7 @@ func judgeExit(status uint32, at time.Time, mem memoryEvidence, stopWhy string) 
 		e.Reason, e.Message = stopWhy, "stopped because its "+failedIts[stopWhy]+" failed; "+how
 	case e.Signal == int(unix.SIGKILL) && mem.oomKills > 0:
 		e.OOM, e.Reason = true, api.ExitOutOfMemory
-		e.Message = "killed by the kernel: out of memory" + limit
+		e.Message = "killed for want of memory" + mem.String()
 	case status == 0:
 		e.Reason = api.ExitCompleted
 	case stopWhy != "":
@@ -185,7 +181,7 @@ func judgeExit(status uint32, at time.Time, mem memoryEvidence, stopWhy string) 
 		e.Reason, e.Message = api.ExitError, how
 	}
 	if mem.oomKills > 0 && !e.OOM {
-		e.Message = joinWords(e.Message, fmt.Sprintf("the kernel had killed %d of its processes: out of memory%s", mem.oomKills, limit))
+		e.Message = joinWords(e.Message, fmt.Sprintf("the kernel had killed %d of its processes for want of memory%s", mem.oomKills, mem))
 	}
 	return e
 }
