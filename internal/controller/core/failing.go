@@ -52,16 +52,16 @@ func (f *filling) note(inherited bool, now time.Time) {
 	}
 	f.wasReady = f.wasReady || f.status.Ready
 	switch {
-	case withoutImage(f.status) == nil && !tries(f.status):
+	case withoutImage(f.status) == nil && !pulls(f.status):
 		f.imagelessSince = time.Time{}
 	case withoutImage(f.status) != nil && f.imagelessSince.IsZero():
 		f.imagelessSince = now
 	}
 }
 
-// tries tells whether an image is being pulled, perhaps once more: what was said of it
+// pulls tells whether an image is being pulled, perhaps once more: what was said of it
 // before may well be said again.
-func tries(s api.ReplicaStatus) bool {
+func pulls(s api.ReplicaStatus) bool {
 	return slices.ContainsFunc(s.Containers, func(ct api.ContainerStatus) bool {
 		return ct.State == api.ContainerWaiting && (ct.Reason == api.ReasonPulling || ct.Reason == "")
 	})
