@@ -62,13 +62,23 @@
 // (its node takes nothing new) keeps what it has, and the rollout goes on without it; a
 // seat to leave (the node is drained, or not fit any more) is emptied at once.
 //
+// # How far a rollout goes
+//
+// A slot is reached when something of the wanted revision lives in it. Held lets the
+// rollout reach AtMost slots: what the others lose is filled with the stable revision.
+// While nothing of the wanted revision is ready it is on trial: it may leave as many
+// slots down as MaxUnavailable allows, no more; and gives one back in which what
+// served beside it was lost. Replicas of the wanted revision count as available when
+// they were ready for MinReady; Wake is when the next one will. Recreate stops all of
+// other revisions first, and waits for what cannot be heard: it may run. See bounds.go.
+//
 // # Exclusive slots
 //
 // A slot of an exclusive service has no spare and no successor beside it. It is
 // filled when each filling in it is known to be gone or fenced: under a lease that
 // has surely ended, or that it never got. An incumbent that cannot be reached is
 // given up when its lease has ended; one on a node that cannot work is stopped
-// first, within the floor. Decision.Wake is when the next slot can be filled. What
+// first, within the floor. Decision.Wake is when the next slot can be filled, too. What
 // runs without a lease, because the service was not exclusive before, has no
 // fence: where its agent is not heard the slot waits, and keeps what serves in it.
 package reconciler

@@ -16,6 +16,10 @@
 // any more (handover.go). What was decided of a node is kept as a record, with its
 // evidence and what was done because of it.
 //
+// What users change becomes a revision, which is rolled out, and goes back by itself
+// where it cannot work: rollout.go has the states, failing.go what speaks against a
+// revision, revisions.go what is kept of each.
+//
 // It gives addresses, too: to each node a subnet as long as it is known, to each
 // service a virtual IP as long as it is there (network.go). They are in the records
 // of who has them, and nobody hears of one before that is committed.
