@@ -158,15 +158,22 @@ func holds(o *service, x claim) string {
 }
 
 // holdsNow words that another service has the port: its newest revision, if that
-// is not about to be replaced, or one that it still runs.
+// is not about to be replaced, one that it still runs, or the one that fills what a
+// rollout under way has not come to.
 func (c *Core) holdsNow(o *service, x claim, replaced bool) string {
 	if !replaced {
 		if why := holds(o, x); why != "" {
 			return why
 		}
 	}
+	claims := func(n int64) bool {
+		return slices.ContainsFunc(claimsOf(&o.revisions[n].Template), func(y claim) bool { return y.port == x.port && (x.everywhere || y.everywhere) })
+	}
+	if n := o.stable(); n != 0 && o.obj.Status.Rollout.State != api.RolloutComplete && claims(n) {
+		return fmt.Sprintf("port %s is used by service %s, by revision %d, to which its rollout may have to go back: apply again when that is complete, or choose another", x.port, o.key, n)
+	}
 	for _, f := range o.fillings {
-		if slices.ContainsFunc(claimsOf(&o.revisions[f.revision].Template), func(y claim) bool { return y.port == x.port && (x.everywhere || y.everywhere) }) {
+		if claims(f.revision) {
 			return fmt.Sprintf("port %s is still used by service %s, by revision %d on %s: apply again when that is gone, or choose another", x.port, o.key, f.revision, f.node)
 		}
 	}
