@@ -8,8 +8,11 @@ import (
 	"testing"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/settings"
+	"github.com/orchctl/orch/scheduler"
 )
 
 // nodes powers on n1 to n<count>.
@@ -295,4 +298,30 @@ func TestBudgetsAreSetByName(t *testing.T) {
 	if names := len(b.Table()); names != 14 || !slices.ContainsFunc(b.Table(), func(s settings.Setting) bool { return s.Name == "spares-share" && s.Value() == "30%" }) {
 		t.Errorf("%d names", names)
 	}
+}
+
+// What budgets count of a replica is what the scheduler sets aside for it.
+func TestBudgetsCountWhatTheSchedulerDoes(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		list := func(what string, n int) []api.Container {
+			return rapid.SliceOfN(rapid.Custom(func(t *rapid.T) api.Container {
+				amounts := func(what string) api.ResourceList {
+					out := api.ResourceList{}
+					for _, name := range []string{api.CPU, api.Memory} {
+						if rapid.Bool().Draw(t, what+name) {
+							out[name] = api.Whole(rapid.Int64Range(0, 9).Draw(t, "amount"))
+						}
+					}
+					return out
+				}
+				return api.Container{Resources: api.Resources{Requests: amounts("requests "), Limits: amounts("limits ")}}
+			}), 0, n).Draw(t, what)
+		}
+		tmpl := api.Template{InitContainers: list("init containers", 3), Sidecars: list("sidecars", 2), Containers: list("containers", 3)}
+		fleet := scheduler.NewFleet()
+		fleet.Bind(api.ReplicaKey{Service: "web"}, "n1", scheduler.NewShape(tmpl))
+		if got, want := requested(&tmpl), amountsOf(fleet.Requested("n1")); got != want {
+			t.Fatalf("%+v, want %+v", got, want)
+		}
+	})
 }

@@ -182,3 +182,28 @@ func TestKeptPorts(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A sidecar's port is the service's as any other, and told by its own path.
+func TestPortsOfSidecars(t *testing.T) {
+	f := threeNodes(t)
+	f.apply("1", publishing("a", 80, "every"))
+	b := publishing("b", 81, "every")
+	b.Spec.Sidecars = []api.Container{{Name: "proxy", Image: "p:1", Ports: []api.Port{{Port: 8080, Publish: 80}}}}
+	err := f.apply("2", b).Err
+	if err == nil || !strings.Contains(err.Error(), "objects[0].spec.sidecars[0].ports[0].publish: port 80/TCP is published by service default/a") {
+		t.Errorf("%v", err)
+	}
+	b.Spec.Sidecars[0].Ports[0].Publish = 82
+	if err := f.apply("3", b).Err; err != nil {
+		t.Fatal(err)
+	}
+	err = f.apply("4", publishing("c", 82, "every")).Err
+	if err == nil || !strings.Contains(err.Error(), "objects[0].spec.containers[0].ports[1].publish: port 82/TCP is published by service default/b") {
+		t.Errorf("%v", err)
+	}
+	for _, e := range f.agents["n1"].ends {
+		if e.Replica.Service == "b" && len(e.Ports) != 3 {
+			t.Errorf("endpoint %s has %d ports", e.Replica, len(e.Ports))
+		}
+	}
+}
