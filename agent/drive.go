@@ -3,13 +3,14 @@ package agent
 import (
 	"context"
 	"fmt"
-	"maps"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/orchctl/orch/agent/ctrd"
+	"github.com/orchctl/orch/agent/logs"
 	"github.com/orchctl/orch/agent/plan"
 	"github.com/orchctl/orch/agent/session"
 	"github.com/orchctl/orch/api"
@@ -59,6 +60,10 @@ type driver struct {
 	work   sync.WaitGroup
 	probes map[probeKey]context.CancelFunc
 	owners map[string]owner // of containers, by id; the loop's own
+
+	// exits are how containers of replicas that are here ended last; the loop's own.
+	exits   map[owner]api.Exit
+	archive *logs.Archive
 }
 
 type probeKey struct {
@@ -70,7 +75,7 @@ type probeKey struct {
 type connected struct{ gen uint64 }
 
 func newDriver(cfg Config, core *plan.Core) *driver {
-	d := &driver{cfg: cfg, core: core, inbox: make(chan any, inboxMax), stopped: make(chan struct{}), probes: map[probeKey]context.CancelFunc{}, owners: map[string]owner{}, leases: leases{writing: map[string]*plan.Lease{}},
+	d := &driver{cfg: cfg, core: core, inbox: make(chan any, inboxMax), stopped: make(chan struct{}), probes: map[probeKey]context.CancelFunc{}, owners: map[string]owner{}, exits: map[owner]api.Exit{}, archive: logs.NewArchive(filepath.Join(cfg.Data, archiveFolder)), leases: leases{writing: map[string]*plan.Lease{}},
 		check: newSelfCheck(cfg), saver: newSaver(cfg), standing: newStanding(cfg)}
 	d.storeRevision.Store(core.StoreRevision())
 	return d
@@ -106,6 +111,9 @@ func (d *driver) handle(ctx context.Context, ev any) {
 	case plan.Observed:
 		for _, c := range ev.Containers {
 			d.owners[c.ID] = owner{c.Replica, c.Name}
+			if c.Exit != nil {
+				d.noteExit(d.owners[c.ID], *c.Exit)
+			}
 		}
 		d.step(ctx, ev)
 	case plan.Event:
@@ -176,8 +184,7 @@ func (d *driver) do(ctx context.Context, e plan.Effect) {
 			delete(d.probes, key)
 		}
 	case plan.ForgetReplica:
-		maps.DeleteFunc(d.owners, func(_ string, o owner) bool { return o.replica == e.Replica })
-		d.work.Go(func() { forgetLogs(d.cfg.LogDir, e.Replica, d.cfg.Logger) })
+		d.part(ctx, e.Replica)
 	default:
 		d.own(e)
 		d.cfg.Logger.Debug("do", "effect", describe(e))

@@ -39,14 +39,18 @@ func (d *driver) own(e plan.Effect) {
 	case plan.StartContainer:
 		id := ctrd.ContainerSpec{Replica: e.Replica, Container: e.Container, Attempt: e.Attempt}.ID()
 		d.owners[id] = owner{e.Replica, e.Container.Name}
-	case plan.RemoveContainer: // its end has been told
-		delete(d.owners, e.ContainerID)
+	case plan.RemoveContainer:
+		// Of one that is to go with its replica, the end may be told only now; see part.
+		if d.core.Wants(d.owners[e.ContainerID].replica) {
+			delete(d.owners, e.ContainerID)
+		}
 	}
 }
 
 // ended tells the plan, with what the container wrote last where that is of interest.
 func (d *driver) ended(ctx context.Context, e ended) {
 	o, known := d.owners[e.id]
+	d.noteExit(o, e.exit)
 	if !known || !d.core.Wants(o.replica) {
 		d.step(ctx, plan.Exited{ContainerID: e.id, Exit: e.exit})
 		return

@@ -5,15 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
-	"time"
 
 	"github.com/orchctl/orch/agent/ctrd"
-	"github.com/orchctl/orch/agent/logs"
 	"github.com/orchctl/orch/agent/plan"
 	"github.com/orchctl/orch/agent/session"
 	"github.com/orchctl/orch/api"
@@ -79,47 +74,6 @@ func (d *driver) container(ctx context.Context, key api.ReplicaKey, name string)
 		return plan.Found{}, e // the plan may still be about to answer
 	}
 	return found, err
-}
-
-func (d *driver) relayLogs(ctx context.Context, req *orchv1.LogsOpen, r session.Relay) *orchv1.End {
-	key := wire.KeyFromPB(req.GetReplica())
-	name := req.GetContainer()
-	if found, err := d.container(ctx, key, name); err == nil {
-		name = found.Name
-	} else if name == "" {
-		name = firstLog(d.cfg.LogDir, key) // it is gone, its output is not
-	}
-	if name == "" || strings.ContainsAny(name+key.Namespace+key.Service, "/\x00") {
-		return failed(fmt.Errorf("logs of %s: this node has none", key))
-	}
-	opts := logs.Options{Tail: int(req.GetTail()), Since: wire.TimeFromPB(req.GetSince()), Follow: req.GetFollow()}
-	if opts.Tail == 0 {
-		if !opts.Follow {
-			return &orchv1.End{}
-		}
-		opts.Since = time.Now()
-	}
-	err := logs.Read(ctx, logs.File(d.cfg.LogDir, key, name), opts, func(l logs.Line) error {
-		return r.Send(&orchv1.Frame{Frame: &orchv1.Frame_Log{Log: &orchv1.LogLine{Time: wire.TimeToPB(l.Time), Stream: l.Stream, Text: []byte(l.Text),
-			Replica: req.GetReplica(), Container: name}}})
-	})
-	if errors.Is(err, fs.ErrNotExist) {
-		return failed(fmt.Errorf("logs of %s %s: it has not written anything", key, name))
-	}
-	if err != nil {
-		return failed(err)
-	}
-	return &orchv1.End{}
-}
-
-// firstLog is the first container, by name, whose output lies there.
-func firstLog(logDir string, k api.ReplicaKey) string {
-	files, err := filepath.Glob(filepath.Join(logs.Dir(logDir, k), "*.log"))
-	if err != nil || len(files) == 0 {
-		return ""
-	}
-	slices.Sort(files)
-	return strings.TrimSuffix(filepath.Base(files[0]), ".log")
 }
 
 func (d *driver) relayExec(ctx context.Context, req *orchv1.ExecOpen, r session.Relay) *orchv1.End {
