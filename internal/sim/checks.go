@@ -162,13 +162,10 @@ func (g *ledger) staysAvailable(l *lead, after picture, key api.Key) {
 		}
 	}
 	// What the batch began with may have been what it was decided by.
-	for _, s := range []*api.Service{g.pic.services[key], after.services[key]} {
+	for _, pic := range []picture{g.pic, after} {
+		s := pic.services[key]
 		if s == nil {
 			continue
-		}
-		pic := g.pic
-		if pic.services[key] != s {
-			pic = after
 		}
 		n := g.seats(l, pic, key)
 		floor := n - s.Spec.Unavailable(n)

@@ -250,7 +250,7 @@ func (n *knowledge) overlook(l *lead) {
 			silent[node] = true
 		}
 	}
-	if len(silent) == 0 {
+	if len(silent) == 0 || l.committing { // or it has decided of them what is not written yet
 		return
 	}
 	for k, p := range l.w.ledger.pic.placements {

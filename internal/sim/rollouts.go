@@ -290,7 +290,7 @@ func (g *ledger) completesRightly(l *lead, after picture, key api.Key, number in
 	}
 	if s.Spec.Mode == api.ModeGlobal {
 		for _, k := range g.pic.of(key) {
-			if p, still := after.placements[k]; still && !p.stopping && g.wants(after, k, p) && !counts[k.Slot] && present(l.know.verdict[p.node]) {
+			if p, still := after.placements[k]; still && !p.stopping && g.wants(after, k, p) && !counts[k.Slot] && !g.closed(l, after, p.node) {
 				g.w.violate("rollout", "revision %d of %s is said to be rolled out, and %s on %s does not count", number, key, k, p.node)
 			}
 		}
@@ -301,6 +301,12 @@ func (g *ledger) completesRightly(l *lead, after picture, key api.Key, number in
 			g.w.violate("rollout", "revision %d of %s is said to be rolled out, and nothing of it counts in slot %d", number, key, slot)
 		}
 	}
+}
+
+// closed tells whether a node takes nothing now: what a global service has there stays,
+// and is rolled out later.
+func (g *ledger) closed(l *lead, after picture, node string) bool {
+	return l.know.unfit[node] != 0 || slices.ContainsFunc([]picture{g.pic, after}, func(p picture) bool { return p.nodes[node] == nil || p.nodes[node].Spec.Unschedulable })
 }
 
 // deadlineShare is what clocks may be wrong by.
@@ -340,4 +346,21 @@ func (g *ledger) failsRightly(l *lead, after picture, key api.Key, number int64)
 	case ready:
 		g.w.violate("rollout", "revision %d of %s is given up after %s, its deadline is %s, though one of it was ready", number, key, lasted, deadline)
 	}
+}
+
+// onTrial tells whether nothing of the newest revision serves, and there is another
+// that was rolled out well.
+func (g *ledger) onTrial(l *lead, after picture, key api.Key) bool {
+	s := after.services[key]
+	r, newest := g.rollsOf(s.Metadata.UID), after.revisions[revisionKey{key, s.Status.Revision}]
+	if r.of == nil || newest == nil || rootOf(r.of) == newest.root() || s.Status.Rollout.State == api.RolloutComplete {
+		return false
+	}
+	all := g.pic.of(key)
+	return slices.ContainsFunc(l.eventsOf(all), func(e uint64) bool {
+		return !slices.ContainsFunc(all, func(k api.ReplicaKey) bool {
+			p := g.pic.placements[k]
+			return after.isNewest(k, p) && l.know.available(after, k, p, e)
+		})
+	})
 }

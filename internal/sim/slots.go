@@ -44,6 +44,9 @@ func (w *world) serviceUnsettled(l *lead, key api.Key) string {
 		}
 	}
 	for slot := range s.Spec.Want() {
+		if s.Spec.Rollout.Strategy == api.StrategyRecreate && slices.ContainsFunc(pic.of(key), func(k api.ReplicaKey) bool { return w.unheard(pic.placements[k]) }) {
+			break // all that was there has to be gone before, and nobody ever says so
+		}
 		if len(bySlot[slot]) == 0 && !w.fullFor(newest) && !w.fullForStable(s) {
 			return fmt.Sprintf("slot %d of %s is empty, though a node has room: %v", slot, key, seen.Status.Reasons)
 		}
