@@ -83,10 +83,14 @@ func (c *Core) seat(s *service) {
 	take := func(node string, slot int) {
 		s.seats.numbers[node], given[slot] = slot, true
 	}
-	holders := slices.Clone(s.fillings)
-	slices.SortStableFunc(holders, func(a, b *filling) int { return cmp.Compare(c.holds(b), c.holds(a)) })
-	live := map[string]bool{}
-	for _, f := range holders {
+	holders := make([]holder, len(s.fillings))
+	for i, f := range s.fillings {
+		holders[i] = holder{f, c.holds(f)}
+	}
+	slices.SortStableFunc(holders, func(a, b holder) int { return cmp.Compare(b.rank, a.rank) })
+	live := make(map[string]bool, len(holders))
+	for _, x := range holders {
+		f := x.filling
 		live[f.node] = live[f.node] || !f.stopping && !f.void
 		if _, has := s.seats.numbers[f.node]; !has && !given[f.key.Slot] && c.nodes[f.node] != nil {
 			take(f.node, f.key.Slot)
@@ -128,6 +132,12 @@ func (c *Core) seat(s *service) {
 			s.seats.wanted++
 		}
 	}
+}
+
+// holder is a filling with its claim to its slot.
+type holder struct {
+	*filling
+	rank int
 }
 
 // holds is how good a claim to its slot a filling gives its node.
