@@ -23,9 +23,9 @@ func (g *ledger) stopsRightly(l *lead, after picture, k api.ReplicaKey, p placem
 	}
 	switch {
 	case g.overdue(after, p.node): // the floor holds all the same: I4
+	case len(rivals) == 0 && g.onTrial(l, after, k.ServiceKey()): // what was rolled out well takes its place
 	case g.exclusive(k.ServiceKey()):
 		g.leavesRightly(l, after, k, p)
-	case len(rivals) == 0 && g.onTrial(l, after, k.ServiceKey()): // what was rolled out well takes its place
 	case len(rivals) == 0:
 		g.w.violate("I5", "%s is told to stop, though it is the only one in a slot that is wanted and has the newest revision", k)
 	default:

@@ -436,6 +436,8 @@ func (g *ledger) stopsRightly(before picture, k api.ReplicaKey) {
 		if !troubled && g.w.controllersWell(g.w.memory()) {
 			g.w.violate("I5", "%s is told to stop, though it is wanted and nothing ails %s", k, p.node)
 		}
+	case s.Status.Rollout.State != api.RolloutComplete && g.stable[s.Metadata.UID] != "" && g.stable[s.Metadata.UID] != s.Spec.Containers[0].Image && !n.runtime.readyFor(k, knownWithin):
+		// What was rolled out well takes its place again.
 	case !beside(before.placements) && !beside(g.placements):
 		g.w.violate("I5", "%s is told to stop, though it is the only one in a slot that is wanted and has the newest revision", k)
 	case !troubled && n.runtime.readyFor(k, knownWithin):
