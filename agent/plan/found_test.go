@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -104,5 +105,46 @@ func (m *model) mustNotBeGone(t *testing.T) {
 		if _, ok := m.assigned[c.Replica]; c.Running && !ok {
 			t.Fatalf("%s was said to be gone, and %s runs", c.Replica, id)
 		}
+	}
+}
+
+// TestHalfMadeWhileItStarts holds a bug that the end-to-end tests found on a busy
+// machine: another replica's start failed, the runtime was looked at, and what the
+// look caught half made was taken for a leftover and killed as it began to run.
+func TestHalfMadeWhileItStarts(t *testing.T) {
+	m := newModel()
+	m.start()
+	m.connect()
+	a := assignmentOf(t, []string{"web-0@1"})
+	m.assigned[a.Key] = a
+	m.send(wire.AssignmentSet{Put: []wire.Assignment{a}})
+	starts := func(e Effect) bool { _, is := e.(StartContainer); return is }
+	for !slices.ContainsFunc(m.pending, starts) {
+		m.carryOut(0, false)
+	}
+	m.step(RuntimeBack{})
+	i := slices.IndexFunc(m.pending, starts)
+	started := m.result(m.pending[i], false)
+	m.pending = slices.Delete(m.pending, i, i+1)
+	if len(m.containers) != 1 {
+		t.Fatalf("containers %v", m.containers)
+	}
+	for _, c := range m.containers {
+		c.Running = false
+	}
+	m.carryOut(slices.IndexFunc(m.pending, func(e Effect) bool { _, is := e.(Observe); return is }), false)
+	for _, c := range m.containers {
+		c.Running = true
+	}
+	m.step(started)
+	for _, e := range m.pending {
+		switch e.(type) {
+		case RemoveContainer, StopContainer:
+			t.Errorf("what was starting as assigned is ended: %s", inWords(m, e))
+		}
+	}
+	m.settle()
+	if s := m.told[a.Key].Status; !s.Ready || s.Restarts != 0 {
+		t.Errorf("told %+v", s)
 	}
 }

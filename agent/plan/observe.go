@@ -159,10 +159,11 @@ func (c *Core) place(o Container) {
 	}
 	c.mark(r)
 	x := r.find(o.Name)
-	fits := x != nil && o.Revision == r.revision && o.Hash == x.hash && (o.Running || o.Exit != nil)
+	wanted := x != nil && o.Revision == r.revision && o.Hash == x.hash
+	fits := wanted && (o.Running || o.Exit != nil)
 	switch {
-	case fits && x.state == starting:
-		// The start's own answer brings it.
+	case wanted && x.state == starting:
+		// The start's own answer brings it. The listing may have caught it half made.
 	case fits && x.state == absent && x.changed > c.lookedAt:
 		c.observeAt = c.now.Add(observeAgain) // the listing is older than what is known
 	case fits && x.state == absent:
