@@ -48,7 +48,10 @@ func (r *Runtime) EnsureImage(ctx context.Context, ref string, progress func(str
 	img, err := r.find(ctx, ref)
 	if errors.Is(err, ErrImageMissing) && !isDigest(ref) {
 		if img, err = r.pull(ctx, ref, progress); errors.Is(err, ErrImageMissing) {
-			err = r.otherThanPinned(ctx, ref, err)
+			missing := err
+			if img, err = r.find(ctx, ref); err != nil { // else it was brought meanwhile
+				err = r.otherThanPinned(ctx, ref, missing)
+			}
 		}
 	}
 	if err != nil {
