@@ -272,7 +272,7 @@ func (c *Core) fail(s *service, e evidence) {
 	newest := s.newest()
 	to := s.revisions[s.stable()]
 	auto := s.obj.Spec.Rollout.AutoRollback
-	if to != nil && newest.By != byItself && !same(to, newest) && (auto == nil || *auto) {
+	if to != nil && !same(to, newest) && (auto == nil || *auto) {
 		err := c.rollBack(s, to, e)
 		if err == nil {
 			return
@@ -285,8 +285,8 @@ func (c *Core) fail(s *service, e evidence) {
 	c.tellRollout(s, api.EventWarning, "RolloutFailed", fmt.Sprintf("revision %d: %s", newest.Number, e.line()))
 }
 
-// byItself is who makes the revisions that nobody asked for. One of those is never gone
-// back from.
+// byItself is who makes the revisions that nobody asked for. They repeat the one that
+// would be gone back to, so none is gone back from.
 const byItself = "orch"
 
 // rollBack makes a new revision that repeats one that was rolled out well.
@@ -297,9 +297,11 @@ func (c *Core) rollBack(s *service, to *revision, e evidence) error {
 	if err := c.portConflicts([]*service{next}); err != nil {
 		return err
 	}
-	ops := next.ops() // how the failed one went comes behind: all at once may be too large
-	c.write(ops[:2]...)
+	// All at once may be too large. How the failed one went comes first: a leader that
+	// finds no more than that judges it again.
+	ops := next.ops()
 	c.write(ops[2:]...)
+	c.write(ops[:2]...)
 	*s = *next // whoever plans holds it
 	c.revised(s)
 	c.tellRollout(s, api.EventWarning, "RolledBack", fmt.Sprintf("from revision %d to the template of revision %d (revision %d): %s", failed, to.Number, s.obj.Status.Revision, e.line()))

@@ -595,7 +595,7 @@ func TestStableIsKept(t *testing.T) {
 	for _, n := range []string{"n1", "n2", "n3"} {
 		f.node(n, "b")
 	}
-	f.mustApply(2, "app:1", bounds(1, 0), held)
+	f.mustApply(2, "app:1", bounds(0, 2), held)
 	f.says = func(_ *agent, x wire.Assignment) *api.ReplicaStatus {
 		if x.Revision == 1 {
 			return nil
@@ -604,10 +604,13 @@ func TestStableIsKept(t *testing.T) {
 		return &s
 	}
 	for i := range 6 {
-		f.mustApply(2, fmt.Sprintf("app:%d", i+2), bounds(1, 0), held)
+		f.mustApply(2, fmt.Sprintf("app:%d", i+2), bounds(0, 2), held)
 		f.pass(time.Second)
 	}
 	f.mustRollout(7, api.RolloutFailed)
+	if n := f.placedWith(1); n != 0 { // nothing but its outcome keeps it
+		t.Fatalf("%d run revision 1", n)
+	}
 	if r := f.revisionNo(1); r.Rollout.State != api.RolloutComplete {
 		t.Errorf("revision 1: %+v", r)
 	}
