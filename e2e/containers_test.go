@@ -28,33 +28,38 @@ func TestContainers(t *testing.T) {
 	}
 }
 
-// notes is a file in the shared folder, and the lines that were written there.
-func notes(t *testing.T, name string) (path string, read func() []string) {
+// folder makes one that agents allow to be mounted and anybody may write to.
+func folder(t *testing.T) string {
 	t.Helper()
-	path = filepath.Join(shared, name)
-	return path, func() []string {
-		b, err := os.ReadFile(path)
-		if err != nil && !os.IsNotExist(err) {
-			t.Error(err)
-		}
-		return strings.Split(strings.TrimSpace(string(b)), "\n")
-	}
+	dir, err := os.MkdirTemp(shared, "")
+	must(t, err)
+	must(t, os.Chmod(dir, 0o777))
+	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
+	return dir
+}
+
+// lines are those of a file.
+func lines(t *testing.T, path string) []string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	must(t, err)
+	return strings.Split(strings.TrimSpace(string(b)), "\n")
 }
 
 // inOrder fails the test unless the lines that begin with words come one after the
 // other, each once.
-func inOrder(t *testing.T, lines []string, words ...string) {
+func inOrder(t *testing.T, noted []string, words ...string) {
 	t.Helper()
 	from := 0
 	for _, w := range words {
-		at := slices.IndexFunc(lines[from:], func(l string) bool { return strings.HasPrefix(l, w) })
+		at := slices.IndexFunc(noted[from:], func(l string) bool { return strings.HasPrefix(l, w) })
 		if at < 0 {
-			t.Fatalf("no %q after %q:\n%s", w, lines[:from], strings.Join(lines, "\n"))
+			t.Fatalf("no %q after %q:\n%s", w, noted[:from], strings.Join(noted, "\n"))
 		}
 		from += at + 1
 	}
-	if len(lines) != len(words) {
-		t.Errorf("more was noted than %q:\n%s", words, strings.Join(lines, "\n"))
+	if len(noted) != len(words) {
+		t.Errorf("more was noted than %q:\n%s", words, strings.Join(noted, "\n"))
 	}
 }
 
@@ -90,8 +95,9 @@ func field(t *testing.T, replica, file, name string) []string {
 // order: init containers one by one, then sidecars, each well before the next, then
 // containers; hooks at their time; and back, the sidecar last.
 func order(t *testing.T) {
-	path, read := notes(t, "order")
-	mount := fmt.Sprintf("mounts: [{path: %s, bind: %s}]", shared, shared)
+	dir := folder(t)
+	path := filepath.Join(dir, "notes")
+	mount := fmt.Sprintf("mounts: [{path: %s, bind: %s}]", dir, dir)
 	note := func(line string) string { return fmt.Sprintf("-note, %s=%s", path, line) }
 	yaml := fmt.Sprintf(`apiVersion: orch/v1
 kind: Service
@@ -126,11 +132,11 @@ spec:
 	if took := time.Since(began); took < 800*time.Millisecond {
 		t.Errorf("ready after %s, but one init container and the sidecar take 800 ms in all", took)
 	}
-	lines := read()
-	slices.Sort(lines[min(3, len(lines)):]) // main and its hook begin together
-	inOrder(t, lines, "first", "second", "proxy", "main", "postStart")
+	noted := lines(t, path)
+	slices.Sort(noted[min(3, len(noted)):]) // main and its hook begin together
+	inOrder(t, noted, "first", "second", "proxy", "main", "postStart")
 	must(t, fleet.Must(ctx, "delete", "service/order"))
-	inOrder(t, read()[5:], "preStop", "main ends: quit", "proxy ends: terminated")
+	inOrder(t, lines(t, path)[5:], "preStop", "main ends: quit", "proxy ends: terminated")
 }
 
 // initFails: it is told which one failed and how, and nothing else starts.
@@ -264,16 +270,17 @@ func limits(t *testing.T) {
 
 // mounts: a tmpfs of its size, and a folder of the node, to write to or only to read.
 func mounts(t *testing.T) {
+	dir := folder(t)
 	apply(t, "mounts", service("mounts", 1, "", httpProbe+fmt.Sprintf(`
       mounts:
         - {path: /scratch, tmpfs: {size: 1Mi}}
         - {path: /data, bind: %s}
-        - {path: /fixed, bind: %s, readOnly: true}`, shared, shared)))
+        - {path: /fixed, bind: %s, readOnly: true}`, dir, dir)))
 	inside(t, "mounts-0", "-try-write", "/scratch/x")
 	inside(t, "mounts-0", "-try-write", "/data/x")
 	contains(t, "a write to a mount that is read-only", refusedInside(t, "mounts-0", "-try-write", "/fixed/x"), "read-only file system")
 	contains(t, "the mounts", inside(t, "mounts-0", "-cat", "/proc/1/mountinfo"), "/scratch ", "size=1024k")
-	must(t, os.WriteFile(filepath.Join(shared, "greeting"), []byte("hello\n"), 0o644))
+	must(t, os.WriteFile(filepath.Join(dir, "greeting"), []byte("hello\n"), 0o644))
 	if got := inside(t, "mounts-0", "-cat", "/fixed/greeting"); got != "hello\n" {
 		t.Errorf("the node's file reads %q", got)
 	}
@@ -282,8 +289,9 @@ func mounts(t *testing.T) {
 // bindRefused: what an agent does not allow is not mounted, also not by a link out of
 // what it does; and it is said what would allow it.
 func bindRefused(t *testing.T) {
-	must(t, os.Symlink("/etc", filepath.Join(shared, "out")))
-	for name, path := range map[string]string{"bind-refused": "/etc", "bind-link": filepath.Join(shared, "out")} {
+	link := filepath.Join(folder(t), "out")
+	must(t, os.Symlink("/etc", link))
+	for name, path := range map[string]string{"bind-refused": "/etc", "bind-link": link} {
 		deleteLater(t, name)
 		must(t, fleet.ApplyText(t.Context(), service(name, 1, "", httpProbe+"\n      mounts: [{path: /data, bind: "+path+"}]"), false))
 		must(t, rig.Until(t.Context(), 10*time.Second, "the bind mount to be refused", func() error {

@@ -61,11 +61,28 @@ func TestGlobal(t *testing.T) {
 
 	added, err := fleet.Lab.AddNode(ctx)
 	must(t, err)
-	defer func() {
-		_ = fleet.Lab.KillNode(ctx, added)
-		must(t, fleet.Must(ctx, "node", "remove", added))
-		globalOn(t, "every", 20*time.Second, nodes...)
-	}()
+	removed := false
+	remove := func(ctx context.Context) error { // the fleet is everybody's
+		if removed {
+			return nil
+		}
+		removed = true
+		if err := fleet.Lab.KillNode(ctx, added); err != nil {
+			return err
+		}
+		if err := fleet.WaitNode(ctx, added, api.VerdictSuspect, 10*time.Second); err != nil {
+			return err
+		}
+		if err := fleet.Must(ctx, "node", "dead", added); err != nil {
+			return err
+		}
+		return fleet.Must(ctx, "node", "remove", added)
+	}
+	t.Cleanup(func() {
+		if err := remove(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
 	must(t, fleet.WaitNode(ctx, added, api.VerdictHealthy, 20*time.Second))
 	must(t, fleet.LoadImage(ctx, "web.tar"))
 	four := append(slices.Clone(nodes), added)
@@ -114,4 +131,6 @@ func TestGlobal(t *testing.T) {
 	globalOn(t, "every", 5*time.Second, four...)
 	sameContainers(t, before)
 	must(t, fleet.Must(ctx, "uncordon", "n3"))
+	must(t, remove(ctx))
+	globalOn(t, "every", 10*time.Second, nodes...)
 }

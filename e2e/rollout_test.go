@@ -275,7 +275,7 @@ func words(t *testing.T) {
 	must(t, fleet.WaitRollout(ctx, "words", 3, api.RolloutComplete, 20*time.Second))
 
 	must(t, fleet.Must(ctx, "rollout", "undo", "service/words"))
-	must(t, fleet.WaitRollout(ctx, "words", 3, api.RolloutComplete, 20*time.Second))
+	must(t, fleet.WaitRollout(ctx, "words", 4, api.RolloutComplete, 20*time.Second))
 	// Revision 2 was never complete, so that one step back is revision 1.
 	all, err := fleet.Revisions(ctx, "words")
 	must(t, err)
@@ -461,6 +461,12 @@ func TestRolloutOutlivesTheController(t *testing.T) {
 		must(t, fleet.Lab.StartController(ctx))
 		must(t, rig.Until(ctx, 20*time.Second, "the controller to answer", func() error { _, err := fleet.Service(ctx, "web"); return err }))
 	}
+	must(t, rig.Until(ctx, 15*time.Second, "what was replaced to be gone", func() error {
+		if n := len(containers(t)); n != 6 {
+			return fmt.Errorf("%d containers run", n)
+		}
+		return nil
+	}))
 	before := containers(t)
 	again()
 	must(t, fleet.WaitRollout(ctx, "web", 2, api.RolloutPaused, 20*time.Second))
