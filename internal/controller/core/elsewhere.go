@@ -161,9 +161,9 @@ func (s *service) forgetTries() {
 }
 
 // stillTried tells whether the relief of a replica that fails goes on: not if it runs
-// well after all, or no other node takes it.
+// well after all, no other node takes it, or it may have nothing beside it any more.
 func (c *Core) stillTried(s *service, f *filling) bool {
-	return c.reliefs.failing[f.key] && !c.ranWell(f) && c.verdictOf(f) == api.VerdictHealthy && !s.triesOf(f).again.After(c.now)
+	return !s.exclusive() && c.reliefs.failing[f.key] && !c.ranWell(f) && c.verdictOf(f) == api.VerdictHealthy && !s.triesOf(f).again.After(c.now)
 }
 
 // giveUpTry lets a try go that finds no place; it may be made again later.

@@ -265,3 +265,27 @@ func TestTriedElsewhereLater(t *testing.T) {
 		t.Errorf("it is still on %s: %q", home, f.tried("web-1"))
 	}
 }
+
+// A try under way when its service becomes exclusive is called off: nothing that runs is
+// stopped for it.
+func TestTryEndsWhenTheServiceBecomesExclusive(t *testing.T) {
+	f, home := wellFor(t, web(3, "a:1"), time.Second)
+	for _, n := range f.others(home) {
+		f.agents[n].silent = n != f.home("web", 0) && n != f.home("web", 2) // its spare is not started yet
+	}
+	f.failAt(home, "web-1", 5)
+	if f.status().Reliefs != 1 || f.spares("web") != 1 {
+		t.Fatalf("fleet %+v, %d spares", f.status(), f.spares("web"))
+	}
+	s := only("web", 3, "a:1")
+	s.Spec.Rollout = web(3, "a:1").Spec.Rollout
+	f.apply("2", s)
+	if f.status().Reliefs != 0 || len(f.core.relieved) > 0 {
+		t.Errorf("fleet %+v", f.status())
+	}
+	for _, x := range f.core.services[s.Metadata.Key()].inSlot(1) {
+		if strings.Contains(x.why, "relieved") && x.stopping {
+			t.Errorf("%s on %s: %s", x.key, x.node, x.why)
+		}
+	}
+}
