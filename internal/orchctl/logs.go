@@ -17,6 +17,7 @@ import (
 
 type logging struct {
 	follow, timestamps bool
+	previous           bool
 	tail               int64
 	since, container   string
 }
@@ -29,7 +30,9 @@ func (t *tool) logsCmd() *cobra.Command {
 		Example: `  orchctl logs web-0
   orchctl logs -f --tail 20 service/web       # of all its replicas
   orchctl logs web-0 --since 10m --timestamps
-  orchctl logs web-0 -c sidecar`,
+  orchctl logs web-0 -c sidecar
+  orchctl logs web-0 --previous               # of the newest run that has ended
+  orchctl logs web-0@12                       # also of a replica that is gone`,
 		Args:              usageArgs(cobra.ExactArgs(1)),
 		ValidArgsFunction: beginning(t.completeReplicaOrService),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -42,6 +45,7 @@ func (t *tool) logsCmd() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.BoolVarP(&l.follow, "follow", "f", false, "go on with what is printed from now on")
+	f.BoolVarP(&l.previous, "previous", "p", false, "what was printed before the last restart or move, also where its node is dead")
 	f.Int64Var(&l.tail, "tail", -1, "the last lines of each replica only; -1 for all")
 	f.StringVar(&l.since, "since", "", "nothing older: a duration (10m) or a time (2006-01-02T15:04:05Z)")
 	f.BoolVar(&l.timestamps, "timestamps", false, "put the time before each line")
@@ -68,7 +72,7 @@ func (t *tool) logsRequest(l logging, arg string) (*orchv1.LogsRequest, error) {
 		return nil, usagef("%q: the name is missing", arg)
 	}
 	x := t.target(kind, name)
-	r := &orchv1.LogsRequest{Namespace: x.namespace, Container: l.container, Follow: l.follow, Tail: l.tail}
+	r := &orchv1.LogsRequest{Namespace: x.namespace, Container: l.container, Follow: l.follow, Tail: l.tail, Previous: l.previous}
 	switch kind {
 	case api.KindService:
 		r.Service = x.name
@@ -76,6 +80,9 @@ func (t *tool) logsRequest(l logging, arg string) (*orchv1.LogsRequest, error) {
 		r.Replica = x.name
 	default:
 		return nil, usagef("a %s prints nothing: want a replica, or service/NAME", word(kind))
+	}
+	if l.previous && l.follow {
+		return nil, usagef("--previous and --follow: a run that has ended prints no more")
 	}
 	if l.tail < -1 {
 		return nil, usagef("--tail %d: want a number of lines, or -1 for all", l.tail)
@@ -108,7 +115,7 @@ type logPrinter struct {
 	prefix  bool
 	newest  map[string]time.Time // by replica and container, of the newest printed line
 	reached map[string]time.Time // newest, when this stream began
-	lines   int                  // printed
+	begun   bool                 // something could be read, if only that there is nothing
 	gaps    int                  // told instead of lines
 }
 
@@ -131,7 +138,7 @@ func (t *tool) logs(ctx context.Context, l logging, request *orchv1.LogsRequest)
 	for {
 		heard, err := p.once(ctx, client, request)
 		if err == nil || (l.follow && ctx.Err() != nil) { // an interrupt is how following ends
-			if p.gaps > 0 && p.lines == 0 && ctx.Err() == nil {
+			if p.gaps > 0 && !p.begun && ctx.Err() == nil {
 				return exitStatus(exitFailed) // nothing could be had, and it is said why
 			}
 			return nil
@@ -203,17 +210,32 @@ func (p *logPrinter) once(ctx context.Context, client orchv1.OrchClient, r *orch
 	}
 }
 
+// remark says on stderr what is no replica's output.
+func (p *logPrinter) remark(name, text string) {
+	if text = cleanText(text); !strings.Contains(text, name) {
+		text = name + ": " + text
+	}
+	fmt.Fprintf(p.t.Err, "-- %s --\n", text)
+}
+
 func (p *logPrinter) print(m *orchv1.LogLine) error {
 	name := m.GetReplica().GetService()
 	if name != "" {
 		name = fmt.Sprintf("%s-%d", name, m.GetReplica().GetSlot())
 	}
-	if m.GetGap() != "" {
+	switch {
+	case m.GetGap() != "":
 		p.gaps++
-		p.t.warnf("%s: %s", name, cleanText(m.GetGap()))
+		p.remark(name, m.GetGap())
+		return nil
+	case m.GetNote() != "":
+		p.remark(name, m.GetNote())
 		return nil
 	}
-	p.lines++
+	p.begun = true
+	if m.GetBegun() {
+		return nil
+	}
 	if at := m.GetTime(); at != nil {
 		key := fmt.Sprintf("%s@%d/%s", name, m.GetReplica().GetEpoch(), m.GetContainer())
 		when := at.AsTime()

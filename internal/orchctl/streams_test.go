@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
@@ -118,7 +120,7 @@ func TestLogs(t *testing.T) {
 			asked = q
 			return errors.Join(s.Send(line(0, time.Second, "one")), s.Send(line(1, 2*time.Second, "two\n")), s.Send(&orchv1.LogLine{Gap: "node n3 is away", Replica: line(1, 0, "").Replica}))
 		}
-		if got := r.run("logs", "service/web", "--tail", "5", "--since", "10m"); got.out != "[web-0] one\n[web-1] two\n" || got.err != "orchctl: web-1: node n3 is away\n" || got.code != 0 {
+		if got := r.run("logs", "service/web", "--tail", "5", "--since", "10m"); got.out != "[web-0] one\n[web-1] two\n" || got.err != "-- web-1: node n3 is away --\n" || got.code != 0 {
 			t.Error(got)
 		}
 		if asked.Service != "web" || asked.Replica != "" || asked.Tail != 5 || asked.Follow || !asked.Since.AsTime().Equal(time.Now().Add(-10*time.Minute)) {
@@ -130,8 +132,36 @@ func TestLogs(t *testing.T) {
 		r.onLogs = func(_ *orchv1.LogsRequest, s orchv1.Orch_LogsServer) error {
 			return s.Send(&orchv1.LogLine{Gap: "node n3 is away", Replica: line(1, 0, "").Replica})
 		}
-		if got := r.run("logs", "web-1"); got.code != 1 || got.err != "orchctl: web-1: node n3 is away\n" {
+		if got := r.run("logs", "web-1"); got.code != 1 || got.err != "-- web-1: node n3 is away --\n" {
 			t.Errorf("nothing but a gap: %s", got)
+		}
+		r.onLogs = func(q *orchv1.LogsRequest, s orchv1.Orch_LogsServer) error {
+			asked = q
+			gap := &orchv1.LogLine{Gap: "n3 cannot be reached since 12s: logs of web-1 are missing", Replica: line(1, 0, "").Replica}
+			return errors.Join(s.Send(gap), s.Send(&orchv1.LogLine{Begun: true, Replica: line(0, 0, "").Replica}))
+		}
+		if got := r.run("logs", "service/web"); got.code != 0 || got.out != "" || got.err != "-- n3 cannot be reached since 12s: logs of web-1 are missing --\n" {
+			t.Errorf("a gap beside a replica that wrote nothing: %s", got)
+		}
+		if asked.Previous {
+			t.Error("the run before was asked for")
+		}
+		r.onLogs = func(q *orchv1.LogsRequest, s orchv1.Orch_LogsServer) error {
+			asked = q
+			note := &orchv1.LogLine{Note: "n2 cannot be reached: the last 1 KiB that it told the leader; exit code 1, 12s ago", Replica: line(0, 0, "").Replica}
+			return errors.Join(s.Send(&orchv1.LogLine{Begun: true, Replica: line(0, 0, "").Replica}), s.Send(note), s.Send(line(0, time.Second, "cannot open database")))
+		}
+		if got := r.run("logs", "web-0", "-p"); got.code != 0 || got.out != "cannot open database\n" || got.err != "-- web-0: n2 cannot be reached: the last 1 KiB that it told the leader; exit code 1, 12s ago --\n" || !asked.Previous {
+			t.Errorf("of the run before: %s, asked for %v", got, asked)
+		}
+		r.onLogs = func(*orchv1.LogsRequest, orchv1.Orch_LogsServer) error {
+			return status.Error(codes.NotFound, `previous run of container "main" in replica web-0 not found`)
+		}
+		if got := r.run("logs", "web-0", "--previous"); got.code != 1 || !strings.Contains(got.err, `previous run of container "main" in replica web-0 not found`) {
+			t.Errorf("no run before: %s", got)
+		}
+		if got := r.run("logs", "-f", "-p", "web-0"); got.code != 2 {
+			t.Errorf("the run before, followed: %s", got)
 		}
 		r.onLogs = func(_ *orchv1.LogsRequest, s orchv1.Orch_LogsServer) error {
 			return s.Send(line(0, time.Second, "one"))
