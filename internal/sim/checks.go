@@ -25,6 +25,9 @@ func (g *ledger) decided(l *lead, changes []change) {
 			continue
 		}
 		old, known := g.pic.placements[c.replica]
+		if c.placement == nil || c.placement.stopping && !old.stopping {
+			l.know.left[c.replica] = l.openAt
+		}
 		switch {
 		case c.placement == nil && known:
 			g.released(l, after, c.replica, old)

@@ -47,7 +47,8 @@ func (g *ledger) triesRightly(l *lead, after picture, k api.ReplicaKey) {
 	if l.know.tries[of]++; l.know.tries[of] > g.w.budgets.FailingMoves {
 		g.w.violate("budget", "%s is tried on %s, the %dth try of its slot and revision: at most %d may be", k, p.node, l.know.tries[of], g.w.budgets.FailingMoves)
 	}
-	if g.exclusive(key) || s.Spec.Mode == api.ModeGlobal {
+	stays := slices.ContainsFunc(after.of(key), func(o api.ReplicaKey) bool { return g.templates[o] != nil && g.templates[o].Exclusive })
+	if s.Spec.Exclusive || g.exclusive(key) && stays || s.Spec.Mode == api.ModeGlobal {
 		g.w.violate("I6", "%s is tried on %s, beside what fails in its slot", k, p.node)
 	}
 	all := g.pic.of(key)

@@ -30,9 +30,12 @@ type knowledge struct {
 	mass      mass
 	// rebalanced: somebody has asked for a rebalance in this term.
 	rebalanced bool
-	// missed is when last something of a service was on a node that is not heard;
-	// stalledAt when this leader last did not run for a while.
-	missed    map[api.Key]int64
+	// missed is when a replica was on a node that is not heard, left when at the
+	// earliest this leader decided that it goes; looked when it last looked; stalledAt
+	// when it last did not run for a while.
+	missed    map[api.ReplicaKey][]span
+	left      map[api.ReplicaKey]int64
+	looked    int64
 	stalledAt int64
 	// tries counts, by slot and revision, what was placed because a replica failed again
 	// and again where it was.
@@ -103,7 +106,7 @@ func at(flips []flip, event uint64) bool {
 
 func newKnowledge() *knowledge {
 	return &knowledge{hearsay: newHearsay(), handing: newHanding(), session: map[string]uint64{}, status: map[api.ReplicaKey]*known{}, verdict: map[string]api.Verdict{}, unfit: map[string]uint64{},
-		dead: map[string]bool{}, impaired: map[string]uint64{}, damped: map[string]uint64{}, ails: map[string]int64{}, sick: map[string]sickness{}, suspectAt: map[string]int64{}, awayAt: map[string]int64{}, mass: mass{fell: map[string]int64{}}, drains: map[string]uint64{}, missed: map[api.Key]int64{}, tries: map[tryOf]int{}, ends: map[api.ReplicaKey]bool{}}
+		dead: map[string]bool{}, impaired: map[string]uint64{}, damped: map[string]uint64{}, ails: map[string]int64{}, sick: map[string]sickness{}, suspectAt: map[string]int64{}, awayAt: map[string]int64{}, mass: mass{fell: map[string]int64{}}, drains: map[string]uint64{}, missed: map[api.ReplicaKey][]span{}, left: map[api.ReplicaKey]int64{}, tries: map[tryOf]int{}, ends: map[api.ReplicaKey]bool{}}
 }
 
 func (n *knowledge) opened(l *lead, node string, session uint64) {
@@ -242,22 +245,61 @@ func since(flips []flip, event uint64) (clock int64) {
 	return clock
 }
 
-// overlook keeps of which services something is on nodes that are not heard.
+// overlook keeps of which replicas' nodes nothing is heard.
 func (n *knowledge) overlook(l *lead) {
+	now, before := max(l.w.clock, 1), n.looked
+	n.looked = now
 	silent := map[string]bool{}
 	for node, v := range n.verdict {
 		if v != api.VerdictHealthy && v != api.VerdictBack {
 			silent[node] = true
 		}
 	}
-	if len(silent) == 0 || l.committing { // or it has decided of them what is not written yet
+	if len(silent) == 0 {
 		return
 	}
 	for k, p := range l.w.ledger.pic.placements {
-		if silent[p.node] && !p.stopping {
-			n.missed[k.ServiceKey()] = max(l.w.clock, 1)
+		if !silent[p.node] || p.stopping {
+			continue
+		}
+		if last := len(n.missed[k]) - 1; last >= 0 && n.missed[k][last].to >= before {
+			n.missed[k][last].to = now
+		} else {
+			n.missed[k] = append(n.missed[k], span{now, now})
 		}
 	}
+}
+
+// heardFor is for how long everything of a service was heard, at the time since the
+// batch was begun when it was longest; from is when at the earliest that may have begun.
+func (n *knowledge) heardFor(l *lead, key api.Key, from int64) (most time.Duration) {
+	var spans []span
+	ends := []int64{l.w.clock}
+	for k, of := range n.missed {
+		if k.ServiceKey() != key {
+			continue
+		}
+		for _, x := range of {
+			if left, gone := n.left[k]; gone {
+				x.to = min(x.to, left)
+			}
+			if x.to >= x.from {
+				spans, ends = append(spans, x), append(ends, max(x.from-1, l.openAt))
+			}
+		}
+	}
+	for _, end := range ends {
+		since := from
+		for _, x := range spans {
+			if x.from <= end {
+				since = max(since, min(x.to, end))
+			}
+		}
+		if end >= l.openAt {
+			most = max(most, time.Duration(end-since))
+		}
+	}
+	return most
 }
 
 // endpoints: I8. Nobody is to get traffic who is not ready.

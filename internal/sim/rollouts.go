@@ -19,7 +19,7 @@ type rolled struct {
 
 	// As last decided, whether it was written or not:
 	born   map[int64]int64 // when each revision was made
-	paused int64           // when it was paused, the last time that this was looked at
+	paused []span          // when it was paused
 	// parked is how many slots had the newest revision when it was paused by hand, or
 	// failed.
 	parked int
@@ -31,6 +31,9 @@ func (g *ledger) rollsOf(uid string) *rolled {
 	}
 	return g.rolls[uid]
 }
+
+// span is a while, by the clock; to is 0 while it lasts.
+type span struct{ from, to int64 }
 
 // isFinal tells a state that no revision leaves.
 func isFinal(s api.RolloutState) bool {
@@ -107,7 +110,7 @@ func (g *ledger) rollsRightly(l *lead, after picture, changes []change) {
 				}
 			}
 		case c.kind == kindService && c.service != nil:
-			g.parks(after, c.key, c.service)
+			g.parks(l, after, c.key, c.service)
 			if r := after.revisions[revisionKey{c.key, c.service.Status.Revision}]; r != nil && !sameTemplate(&c.service.Spec.Template, r.template) {
 				g.w.violate("rollout", "service %s does not have the template of its revision %d", c.key, c.service.Status.Revision)
 			}
@@ -161,7 +164,7 @@ func sameRollback(a, b *api.Service) bool {
 func sameTemplate(a, b *api.Template) bool { return reflect.DeepEqual(a, b) }
 
 // parks keeps how far a rollout had come when it was told to go no further.
-func (g *ledger) parks(after picture, key api.Key, s *api.Service) {
+func (g *ledger) parks(l *lead, after picture, key api.Key, s *api.Service) {
 	r, old := g.rollsOf(s.Metadata.UID), g.pic.services[key]
 	var was api.RolloutStatus
 	if old != nil && old.Metadata.UID == s.Metadata.UID && old.Status.Revision == s.Status.Revision {
@@ -171,8 +174,12 @@ func (g *ledger) parks(after picture, key api.Key, s *api.Service) {
 	if now.PausedBy != "" && was.PausedBy == "" || now.State == api.RolloutFailed && was.State != api.RolloutFailed {
 		r.parked = len(after.reached(key, s.Status.Revision))
 	}
-	if old != nil && old.Status.Rollout.State == api.RolloutPaused || now.State == api.RolloutPaused {
-		r.paused = max(g.w.clock, 1)
+	last := len(r.paused) - 1
+	switch open := last >= 0 && r.paused[last].to == 0; {
+	case now.State == api.RolloutPaused && !open:
+		r.paused = append(r.paused, span{from: g.w.clock}) // at the latest
+	case now.State != api.RolloutPaused && open:
+		r.paused[last].to = max(l.openAt, r.paused[last].from) // at the earliest
 	}
 }
 
@@ -324,8 +331,14 @@ func (g *ledger) failsRightly(l *lead, after picture, key api.Key, number int64)
 	if old := g.pic.services[key]; old != nil {
 		deadline = min(deadline, old.Spec.Rollout.ProgressDeadline.Or(api.DefaultProgressDeadline))
 	}
-	from := max(r.born[number], r.paused, l.beganAt, l.know.stalledAt, l.know.missed[key])
-	lasted := time.Duration(g.w.clock - from)
+	from := max(r.born[number], l.beganAt, l.know.stalledAt)
+	lasted := l.know.heardFor(l, key, from)
+	for _, x := range r.paused {
+		if x.to == 0 {
+			x.to = g.w.clock
+		}
+		lasted -= time.Duration(max(0, x.to-max(x.from, from)))
+	}
 	if lasted >= deadline*deadlineShare/100 {
 		return
 	}

@@ -150,7 +150,12 @@ func (w *world) takeover() {
 	if w.mute != nil {
 		return // what is there is unknown again, and its grace begins anew
 	}
-	if invariant, what := w.unsettled(); invariant != "" {
+	invariant, what := w.unsettled()
+	for from := w.clock; invariant != "" && w.broken == nil && w.clock-from < int64(QuietFor); { // what fails is tried elsewhere anew
+		w.runFor(lookEvery)
+		invariant, what = w.unsettled()
+	}
+	if invariant != "" && w.broken == nil {
 		w.violate(invariant, "after a new leader came: %s", what)
 	}
 }
