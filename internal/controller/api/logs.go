@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,7 +17,6 @@ import (
 
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/controller/core"
-	"github.com/orchctl/orch/internal/controller/session"
 	"github.com/orchctl/orch/internal/controller/view"
 	"github.com/orchctl/orch/internal/wire"
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
@@ -35,6 +36,9 @@ const (
 // where they end and as they come where they are followed. A node that is away
 // makes a gap, not a failure.
 func (s *Server) Logs(r *orchv1.LogsRequest, st orchv1.Orch_LogsServer) error {
+	if r.GetPrevious() && r.GetFollow() {
+		return invalid("logs: a run that has ended writes no more: previous and follow exclude each other")
+	}
 	snap, w := s.cfg.View.Watch(api.KindReplica, "")
 	defer w.Close()
 	if snap == nil {
@@ -42,6 +46,11 @@ func (s *Server) Logs(r *orchv1.LogsRequest, st orchv1.Orch_LogsServer) error {
 		return err
 	}
 	replicas, err := logged(snap, r)
+	if status.Code(err) == codes.NotFound && (r.GetPrevious() || strings.Contains(r.GetReplica(), "@")) && r.GetReplica() != "" {
+		if x := s.bygone(st.Context(), r.GetNamespace(), r.GetReplica()); x != nil {
+			replicas, err = []*api.Replica{x}, nil
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -64,7 +73,7 @@ func logged(snap *view.Snapshot, r *orchv1.LogsRequest) ([]*api.Replica, error) 
 		if err != nil {
 			return nil, err
 		}
-		if x.Spec.Node == "" {
+		if x.Spec.Node == "" && !r.GetPrevious() {
 			return nil, status.Error(codes.FailedPrecondition, fmt.Sprintf("replica %s has no node yet: %s", x.Metadata.Name, x.Status.Message))
 		}
 		return []*api.Replica{x}, nil
@@ -73,13 +82,19 @@ func logged(snap *view.Snapshot, r *orchv1.LogsRequest) ([]*api.Replica, error) 
 	if _, ok := snap.Get(core.ViewKey{Kind: api.KindService, Namespace: key.Namespace, Name: key.Name}); !ok {
 		return nil, notFound("service %s: not found", key)
 	}
-	var list []*api.Replica
-	snap.All(api.KindReplica, key.Namespace, func(e core.Entry) bool {
-		if x := e.Object.(*api.Replica); x.Spec.Service == key.Name && x.Spec.Node != "" {
-			list = append(list, x)
+	list := replicasOf(snap, key)
+	if r.GetPrevious() { // of each slot once: its earlier replicas are looked for
+		slots := map[int][]*api.Replica{}
+		for _, x := range list {
+			slots[x.Spec.Slot] = append(slots[x.Spec.Slot], x)
 		}
-		return true
-	})
+		list = nil
+		for _, slot := range slices.Sorted(maps.Keys(slots)) {
+			list = append(list, serving(slots[slot]))
+		}
+	} else {
+		list = slices.DeleteFunc(list, func(x *api.Replica) bool { return x.Spec.Node == "" })
+	}
 	if len(list) > logStreamsMax {
 		return nil, invalid("service %s has %d replicas: the logs of at most %d can be read at once; name a replica", key, len(list), logStreamsMax)
 	}
@@ -92,20 +107,14 @@ type logs struct {
 	request *orchv1.LogsRequest
 	ctx     context.Context
 	stream  orchv1.Orch_LogsServer
+	failed  error // there is nothing to read; of one replica only
 }
 
-// read sends a replica's lines to out and returns when they have ended. Where they
-// are followed and the node goes away, they go on behind a gap when it is back,
-// as long as there is such a replica.
-func (l *logs) read(x *api.Replica, out chan<- *orchv1.LogLine) {
-	key := keyOfReplica(x)
-	told := false // of this gap
-	tail, since := l.request.GetTail(), l.request.GetSince()
-	send := func(line *orchv1.LogLine) bool {
-		line.Replica = wire.KeyToPB(key)
-		if at := wire.TimeFromPB(line.GetTime()); !at.IsZero() {
-			told, tail, since = false, -1, wire.TimeToPB(at.Add(1))
-		}
+// sender gives what sends a replica's lines to out; false: nobody takes them any more.
+func (l *logs) sender(x *api.Replica, out chan<- *orchv1.LogLine) func(*orchv1.LogLine) bool {
+	key := wire.KeyToPB(keyOfReplica(x))
+	return func(line *orchv1.LogLine) bool {
+		line.Replica = key
 		select {
 		case out <- line:
 			return true
@@ -113,12 +122,37 @@ func (l *logs) read(x *api.Replica, out chan<- *orchv1.LogLine) {
 			return false
 		}
 	}
-	for {
-		why, away := l.pump(x, &orchv1.LogsOpen{Replica: wire.KeyToPB(key), Container: l.request.GetContainer(), Follow: l.request.GetFollow(), Tail: tail, Since: since}, send)
-		if why != "" && !told {
-			told = send(&orchv1.LogLine{Gap: why})
+}
+
+// read sends a replica's lines to out and returns when they have ended. Where they
+// are followed and the node goes away, they go on behind a gap when it is back,
+// as long as there is such a replica. Of one that is gone there is what its node, or
+// the leader, has kept.
+func (l *logs) read(x *api.Replica, out chan<- *orchv1.LogLine) {
+	if l.request.GetPrevious() {
+		l.previous(x, out)
+		return
+	}
+	told := false // of this gap
+	tail, since := l.request.GetTail(), l.request.GetSince()
+	sender := l.sender(x, out)
+	send := func(line *orchv1.LogLine) bool {
+		if at := wire.TimeFromPB(line.GetTime()); !at.IsZero() {
+			told, tail, since = false, -1, wire.TimeToPB(at.Add(1))
 		}
-		if !away || !l.request.GetFollow() {
+		told = told && !line.GetBegun()
+		return sender(line)
+	}
+	for {
+		p := l.pump(x, &orchv1.LogsOpen{Replica: wire.KeyToPB(keyOfReplica(x)), Container: l.request.GetContainer(), Follow: l.request.GetFollow(), Tail: tail, Since: since}, send)
+		if x.Status.Phase.Ended() && !p.begun && (p.away || p.none) && l.ctx.Err() == nil &&
+			l.remembered(x, l.server.memory(l.ctx, keyOf(x.Metadata.Namespace, x.Spec.Service)), p.away, send) {
+			return
+		}
+		if p.why != "" && !told {
+			told = send(&orchv1.LogLine{Gap: p.why})
+		}
+		if !p.away || !l.request.GetFollow() {
 			return
 		}
 		select {
@@ -140,38 +174,6 @@ func (s *Server) fills(x *api.Replica) bool {
 	}
 	y, ok := snap.Get(core.ViewKey{Kind: api.KindReplica, Namespace: x.Metadata.Namespace, Name: fmt.Sprintf("%s@%d", x.Metadata.Name, x.Spec.Epoch)})
 	return ok && !y.(*api.Replica).Status.Phase.Ended()
-}
-
-// pump gives in words why lines are missing, "" where none are, and whether it is
-// because the node is away.
-func (l *logs) pump(x *api.Replica, open *orchv1.LogsOpen, send func(*orchv1.LogLine) bool) (why string, away bool) {
-	ctx, cancel := context.WithCancel(l.ctx)
-	defer cancel() // ends the relay
-	relay, err := l.server.open(ctx, x.Spec.Node, &orchv1.OpenRelay{Request: &orchv1.OpenRelay_Logs{Logs: open}})
-	if errors.Is(err, session.ErrAway) {
-		return fmt.Sprintf("node %s is away: what it has of these lines cannot be had", x.Spec.Node), true
-	}
-	if err != nil {
-		return err.Error(), false
-	}
-	defer relay.Close()
-	for {
-		f, err := relay.Recv()
-		switch {
-		case l.ctx.Err() != nil:
-			return "", false
-		case errors.Is(err, io.EOF):
-			return fmt.Sprintf("node %s ended the stream without a word", x.Spec.Node), true
-		case err != nil:
-			return fmt.Sprintf("node %s went away: %s", x.Spec.Node, status.Convert(err).Message()), true
-		case f.GetEnd() != nil:
-			return f.GetEnd().GetError(), false
-		case f.GetLog() != nil:
-			if !send(f.GetLog()) {
-				return "", false
-			}
-		}
-	}
 }
 
 // merge sends lines in the order of their times.
@@ -208,6 +210,9 @@ func (l *logs) merge(replicas []*api.Replica) error {
 		} else {
 			heap.Pop(&heads)
 		}
+	}
+	if l.failed != nil {
+		return l.failed
 	}
 	return ctx.Err()
 }
