@@ -148,3 +148,40 @@ func TestHalfMadeWhileItStarts(t *testing.T) {
 		t.Errorf("told %+v", s)
 	}
 }
+
+// TestTheLatestAnswerIsTold: a server that refused connections at first and answers
+// with an error since then is told with that, and not at every try.
+func TestTheLatestAnswerIsTold(t *testing.T) {
+	m := newModel()
+	m.start()
+	m.connect()
+	a := assignmentOf(t, []string{"web-0@1", "readiness"})
+	m.assigned[a.Key] = a
+	m.send(wire.AssignmentSet{Put: []wire.Assignment{a}})
+	m.settle()
+	var id string
+	for id = range m.containers {
+	}
+	answer := func(message string, after time.Duration) string {
+		m.now = m.now.Add(after)
+		m.step(Probed{ContainerID: id, Kind: Readiness, Message: message})
+		m.now = m.now.Add(reportEvery)
+		m.step(Tick{})
+		return m.told[a.Key].Status.Message
+	}
+	for range api.DefaultProbeFailureThreshold {
+		answer("connection refused", 0)
+	}
+	for _, x := range []struct {
+		message, want string
+		after         time.Duration
+	}{
+		{"HTTP 503 (1)", "connection refused", 100 * time.Millisecond},
+		{"HTTP 503 (2)", "HTTP 503 (2)", answerEvery},
+		{"HTTP 503 (3)", "HTTP 503 (2)", 100 * time.Millisecond},
+	} {
+		if got, want := answer(x.message, x.after), "readiness probe: "+x.want; got != want {
+			t.Errorf("after %q: told %q, want %q", x.message, got, want)
+		}
+	}
+}

@@ -29,6 +29,9 @@ const (
 	// reportEvery is the least time between two reports: fifty replicas that
 	// start together cost a few messages, and nobody sees 20 ms.
 	reportEvery = 20 * time.Millisecond
+	// answerEvery is the least time between two answers of a failing readiness probe
+	// that are told: a command may say something else each time, and people read one.
+	answerEvery = time.Second
 	// graceLeast is what a container gets to end in whose replica's grace others have
 	// used up: enough for one that ends when it is told to, as in Kubernetes.
 	graceLeast = 2 * time.Second

@@ -15,6 +15,7 @@ type probe struct {
 	failRow int
 	first   bool // no success yet
 	message string
+	told    time.Time // when message was noted
 	// countAt is when the next failure counts: a probe that is asked more often than
 	// its interval says, until its first success, fails no earlier for that.
 	countAt time.Time
@@ -209,8 +210,9 @@ func (c *Core) probeFailed(x *run, ev Probed, p *probe, spec *api.Probe) {
 		c.sicken(x, api.ExitLivenessFailed, fmt.Sprintf("liveness probe failed %s: %s", times(p.failRow), ev.Message))
 		return
 	}
-	if p.ready || p.message == "" {
-		p.ready, p.message = false, "readiness probe: "+ev.Message
+	message := "readiness probe: " + ev.Message
+	if p.ready || p.message == "" || p.message != message && c.now.Sub(p.told) >= answerEvery {
+		p.ready, p.message, p.told = false, message, c.now
 		c.mark(x.r)
 	}
 }
