@@ -101,6 +101,9 @@ func (w *rolling) sound(r *rapid.T) {
 func (w *rolling) settles(r *rapid.T) {
 	w.mustApply(w.replicas, "good:last", w.spec...)
 	for range 12 {
+		if s := w.service("web").Status; s.Rollout.State == api.RolloutComplete && len(s.Reasons) == 0 {
+			break
+		}
 		if w.roll().State == api.RolloutPaused {
 			w.order("resume", 0)
 		}
@@ -117,9 +120,9 @@ func (w *rolling) settles(r *rapid.T) {
 func TestRolloutsAndUsers(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		w := newRolling(t, r)
-		for i := range rapid.IntRange(1, 8).Draw(r, "words") {
+		for i := range rapid.IntRange(1, 6).Draw(r, "words") {
 			w.word(r, i+1)
-			for range rapid.IntRange(0, 25).Draw(r, "seconds") {
+			for range rapid.IntRange(0, 15).Draw(r, "seconds") {
 				w.pass(time.Second)
 				if s := w.service("web").Status; s.Ready < w.floor {
 					r.Fatalf("I4: %d ready, floor %d: %+v", s.Ready, w.floor, s)
@@ -141,7 +144,7 @@ func TestRolloutsAndFaults(t *testing.T) {
 				w.node(n, a.boot)
 			}
 		}
-		for i := range rapid.IntRange(1, 8).Draw(r, "events") {
+		for i := range rapid.IntRange(1, 6).Draw(r, "events") {
 			n := rapid.SampledFrom([]string{"n1", "n2", "n3"}).Draw(r, "node")
 			switch rapid.SampledFrom([]string{"word", "word", "silence", "back", "boot", "leader"}).Draw(r, "event") {
 			case "word":
@@ -161,7 +164,7 @@ func TestRolloutsAndFaults(t *testing.T) {
 					}
 				}
 			}
-			w.pass(time.Duration(rapid.IntRange(0, 15).Draw(r, "seconds")) * time.Second)
+			w.pass(time.Duration(rapid.IntRange(0, 10).Draw(r, "seconds")) * time.Second)
 			w.sound(r)
 		}
 		for _, n := range []string{"n1", "n2", "n3"} {

@@ -95,7 +95,7 @@ func control() []mutation {
 		{breaks: "I6", file: inReconciler + "exclusive.go", why: "an exclusive replica that cannot be reached is given up before its fence",
 			old: "|| f.ended() || p.blocked(s) {", new: "|| f.ended() {"},
 		{breaks: "I6", file: inReconciler + "exclusive.go", why: "an exclusive slot is filled while what was in it may run (the core stands behind: its own check keeps it from being placed)",
-			old: "if len(s.live()) > 0 || p.blocked(s) {", new: "if len(s.live()) > 0 {", test: "./reconciler"},
+			old: "if len(s.live()) > 0 || p.blocked(s) || p.waits", new: "if len(s.live()) > 0 || p.waits", test: "./reconciler"},
 
 		// Budgets and relief.
 		{breaks: "budget", file: inCore + "budget.go", why: "one spare more than the budget of its service",
@@ -113,7 +113,7 @@ func control() []mutation {
 		{breaks: "budget", file: inCore + "relief.go", why: "reliefs under way are not counted",
 			old: "c.reliefsMost() - c.underRelief(nil)", new: "c.reliefsMost()"},
 		{breaks: "I4", file: inReconciler + "relief.go", why: "relief takes the incumbent before its spare is ready",
-			old: "if f.serving() && (best == nil", new: "if f.reported() && (best == nil"},
+			old: "if serving(f) && (best == nil", new: "if f.reported() && (best == nil"},
 
 		// Rollouts, and who stays when both are back.
 		{breaks: "I4", file: inReconciler + "rollout.go", why: "a rollout takes one more than may be missing",
@@ -121,11 +121,11 @@ func control() []mutation {
 		{breaks: "I4", file: inReconciler + "rollout.go", why: "a rollout stops slots one after the other without counting",
 			old: "\t\tavailable--\n\t}\n}\n\n// fill", new: "\t}\n}\n\n// fill"},
 		{breaks: "I5", file: inReconciler + "spare.go", why: "a ready spare beats a ready incumbent",
-			old: "anyReady && (anyWanted || !wanted) {", new: "anyReady && !anyWanted && !wanted {", test: "./reconciler"},
+			old: "anyReady && (anyWanted || !wanted || !p.mature(f)) {", new: "anyReady && !anyWanted && !wanted {", test: "./reconciler"},
 		{breaks: "I5", file: inReconciler + "spare.go", why: "an incumbent that has not reported yet is not waited for",
 			old: "if !allReported(incumbents) {\n\t\treturn nil", new: "if false {\n\t\treturn nil"},
 		{breaks: "I4", file: inReconciler + "spare.go", why: "a spare goes as soon as its incumbent is back, ready or not",
-			old: "slices.IndexFunc(s.incumbents(), (*Filling).serving)\n\tfor", new: "slices.IndexFunc(s.incumbents(), (*Filling).reported)\n\tfor", test: "./reconciler"},
+			old: "slices.IndexFunc(s.incumbents(), (*Filling).serving)\n\t}\n\tfor", new: "slices.IndexFunc(s.incumbents(), (*Filling).reported)\n\t}\n\tfor", test: "./reconciler"},
 		{breaks: "I5", file: inReconciler + "spare.go", why: "a damped node's incumbent is trusted like any other: the spare goes",
 			old: "return f.serving() && !f.Damped })", new: "return f.serving() })", test: "./reconciler"},
 		{breaks: "I10", file: inCore + "plan.go", why: "an adopted spare stays a spare: it is adopted over and over",
