@@ -156,7 +156,7 @@ func (g *ledger) staysAvailable(l *lead, after picture, key api.Key) {
 				return o != k && seat(s, o, after.placements[o]) == seat(s, k, p) && l.know.counts(l, after, o, after.placements[o], e)
 			})
 		}
-		if g.hasLeft(k) || !g.wants(after, k, p) { // what is not wanted any more goes at no cost
+		if g.hasLeft(k) || !g.wants(after, k, p) || s.Spec.Mode == api.ModeGlobal && g.drainedBetween(l, p.node) { // what is not wanted any more goes at no cost
 			continue
 		}
 		if after.placements[k].stopping && !slices.ContainsFunc(events, free) {

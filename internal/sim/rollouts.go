@@ -259,6 +259,9 @@ func (g *ledger) held(l *lead, after picture, k api.ReplicaKey, p placement) {
 		g.w.violate("rollout", "%s is placed with revision %d, which is in %d slots then; it is held at %d (%s, step %d, paused by %q)",
 			k, p.revision, len(now), most, s.Status.Rollout.State, s.Status.Rollout.Step, s.Status.Rollout.PausedBy)
 	}
+	if s.Spec.Mode == api.ModeGlobal { // its slots are apart from each other
+		return
+	}
 	if s.Spec.Rollout.Strategy != api.StrategyRecreate || old.Spec.Rollout.Strategy != api.StrategyRecreate || s.Spec.Exclusive {
 		return
 	}
@@ -310,6 +313,11 @@ func (g *ledger) completesRightly(l *lead, after picture, key api.Key, number in
 	}
 }
 
+// readyBy tells whether it was ever ready by then.
+func readyBy(flips []flip, event uint64) bool {
+	return slices.ContainsFunc(flips, func(f flip) bool { return f.ready && f.event <= event })
+}
+
 // closed tells whether a node takes nothing now: what a global service has there stays,
 // and is rolled out later.
 func (g *ledger) closed(l *lead, after picture, node string) bool {
@@ -343,7 +351,7 @@ func (g *ledger) failsRightly(l *lead, after picture, key api.Key, number int64)
 		return
 	}
 	ready := slices.ContainsFunc(slices.Collect(maps.Keys(l.know.status)), func(k api.ReplicaKey) bool {
-		return k.ServiceKey() == key && g.revisions[k].uid == s.Metadata.UID && after.runs(key, g.revisions[k].number, number) && l.know.status[k].everReady
+		return k.ServiceKey() == key && g.revisions[k].uid == s.Metadata.UID && after.runs(key, g.revisions[k].number, number) && readyBy(l.know.status[k].flips, l.openSince)
 	})
 	worst := 0
 	for f, n := range g.ends {
