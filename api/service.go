@@ -189,7 +189,7 @@ type SecurityContext struct {
 	// FOWNER, FSETID, KILL, NET_BIND_SERVICE, SETGID, SETUID, SETPCAP, SETFCAP, SYS_CHROOT.
 	Capabilities Capabilities `json:"capabilities,omitzero"`
 	// Seccomp filters system calls: default is the runtime's own profile, unconfined
-	// none. Empty means default.
+	// none, which only an admin may apply. Empty means default.
 	Seccomp Seccomp `json:"seccomp,omitempty"`
 	// AllowPrivilegeEscalation lets setuid programs and file capabilities give a
 	// process more than its parent has.
@@ -204,7 +204,10 @@ type SecurityContext struct {
 // capabilities(7), with or without "CAP_", or "ALL"; Drop comes before Add.
 type Capabilities struct {
 	// Add gives these beside what Drop left: a name of capabilities(7), with or without
-	// CAP_, or ALL.
+	// CAP_, or ALL. Only an admin may apply others than the default ones and AUDIT_WRITE,
+	// IPC_LOCK, IPC_OWNER, NET_ADMIN, NET_BROADCAST, NET_RAW, SYS_NICE, SYS_PTRACE and
+	// SYS_RESOURCE: they lead out of the container, as those of the network do with
+	// HostNetwork.
 	Add []string `json:"add,omitempty"`
 	// Drop takes these from the usual ones, ALL all of them.
 	Drop []string `json:"drop,omitempty"`

@@ -36,6 +36,9 @@ func (s *Server) Exec(st orchv1.Orch_ExecServer) error {
 	if x.Spec.Node == "" || x.Status.Phase.Ended() {
 		return status.Error(codes.FailedPrecondition, fmt.Sprintf("replica %s does not run: %s %s", x.Metadata.Name, x.Status.Phase, x.Status.Message))
 	}
+	if err := s.mayExec(st.Context(), x, ask.GetContainer()); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(st.Context())
 	defer cancel() // ends the relay
 	key := keyOfReplica(x)

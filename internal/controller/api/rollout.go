@@ -36,6 +36,9 @@ func (s *Server) Rollout(ctx context.Context, r *orchv1.RolloutRequest) (*orchv1
 	if word == "restart" {
 		if snap := s.cfg.View.Snapshot(); snap != nil {
 			if x, ok := snap.Get(core.ViewKey{Kind: api.KindService, Namespace: key.Namespace, Name: key.Name}); ok {
+				if err := mayRestart(ctx, x.(*api.Service)); err != nil {
+					return nil, err
+				}
 				found = s.digestsOf(ctx, []*api.Service{x.(*api.Service)})
 			}
 		}

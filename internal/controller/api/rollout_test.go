@@ -230,21 +230,6 @@ func TestRolloutWords(t *testing.T) {
 	}
 }
 
-// TestPrivileged: only an admin hands out a node.
-func TestPrivileged(t *testing.T) {
-	s := plain("web", "a:1")
-	s.Spec.InitContainers = []api.Container{{Name: "setup", Image: "a:1", SecurityContext: &api.SecurityContext{Privileged: true}}}
-	for who, want := range map[string]codes.Code{"user/bob?role=operator": codes.PermissionDenied, "user/eve?role=admin": codes.OK} {
-		err := mayBePrivileged(as(t.Context(), who), []*api.Service{plain("api", "a:1"), s})
-		if status.Code(err) != want || err != nil && !strings.Contains(err.Error(), "service default/web: objects[1]: container setup asks for securityContext.privileged") {
-			t.Errorf("%s: %v", who, err)
-		}
-	}
-	if err := mayBePrivileged(t.Context(), []*api.Service{plain("api", "a:1")}); err != nil {
-		t.Errorf("nothing privileged: %v", err)
-	}
-}
-
 // TestRevisions: they are listed about their service, newest first, and read by name.
 func TestRevisions(t *testing.T) {
 	v := view.New()

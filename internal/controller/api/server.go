@@ -112,7 +112,7 @@ func (s *Server) Apply(ctx context.Context, r *orchv1.ApplyRequest) (*orchv1.App
 	if err != nil {
 		return nil, err
 	}
-	if err := mayBePrivileged(ctx, services); err != nil {
+	if err := mayApply(ctx, services); err != nil {
 		return nil, err
 	}
 	var found digests
@@ -127,28 +127,6 @@ func (s *Server) Apply(ctx context.Context, r *orchv1.ApplyRequest) (*orchv1.App
 		return nil, err
 	}
 	return applied(found.warn(result), rev)
-}
-
-// mayBePrivileged refuses containers that own their node, unless an admin applies
-// them.
-func mayBePrivileged(ctx context.Context, services []*api.Service) error {
-	for i, x := range services {
-		for _, c := range x.Spec.AllContainers() {
-			if c.SecurityContext == nil || !c.SecurityContext.Privileged {
-				continue
-			}
-			caller, err := identity.CallerOf(ctx)
-			if err != nil {
-				return status.Error(codes.Unauthenticated, err.Error())
-			}
-			if !caller.Role.Allows(pki.Admin) {
-				return status.Error(codes.PermissionDenied, fmt.Sprintf("%s may not apply service %s: objects[%d]: container %s asks for securityContext.privileged, which gives it the whole node: that needs the role %s",
-					caller.Identity, x.Metadata.Key(), i, c.Name, pki.Admin))
-			}
-			return nil
-		}
-	}
-	return nil
 }
 
 // Scale implements orch.v1.Orch.
