@@ -259,14 +259,11 @@ func (g *ledger) held(l *lead, after picture, k api.ReplicaKey, p placement) {
 		g.w.violate("rollout", "%s is placed with revision %d, which is in %d slots then; it is held at %d (%s, step %d, paused by %q)",
 			k, p.revision, len(now), most, s.Status.Rollout.State, s.Status.Rollout.Step, s.Status.Rollout.PausedBy)
 	}
-	if s.Spec.Mode == api.ModeGlobal { // its slots are apart from each other
-		return
-	}
 	if s.Spec.Rollout.Strategy != api.StrategyRecreate || old.Spec.Rollout.Strategy != api.StrategyRecreate || s.Spec.Exclusive {
 		return
 	}
 	for _, h := range g.w.hosts {
-		if l.know.verdict[h.name] != api.VerdictHealthy || !l.know.wellSince(h.name, l.openSince) {
+		if l.know.verdict[h.name] != api.VerdictHealthy || !l.know.wellSince(h.name, l.openSince) || s.Spec.Mode == api.ModeGlobal && g.closed(l, after, h.name) {
 			continue
 		}
 		for _, c := range h.runtime.sorted() {

@@ -295,6 +295,10 @@ func (l *lead) reply(e core.Reply) {
 			if !r.dry() {
 				w.ledger.acknowledged(r, a)
 			}
+			if s := w.ledger.pic.services[r.u.key]; r.word == "pause" && l.lease.Term == w.ledger.term && s != nil && s.Metadata.DeletedAt.IsZero() &&
+				s.Metadata.UID == a.Service.Metadata.UID && s.Status.Rollout.PausedBy == "" {
+				w.violate("I2", "the pause of %s was acknowledged, and is not stored", r.u.key)
+			}
 		}
 	case core.RebalanceResult:
 		w.plan = &v

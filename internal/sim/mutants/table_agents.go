@@ -54,7 +54,7 @@ func agents() []mutation {
 
 		// What runs is adopted, and left alone.
 		{breaks: "I5", file: inPlan + "observe.go", why: "a restarted agent does not adopt what was restarted in place before",
-			old: "fits := x != nil && o.Revision == r.revision &&", new: "fits := x != nil && o.Revision == r.revision && o.Attempt == x.attempt &&"},
+			old: "wanted := x != nil && o.Revision == r.revision &&", new: "wanted := x != nil && o.Revision == r.revision && o.Attempt == x.attempt &&"},
 		{breaks: "I5", file: inPlan + "observe.go", why: "a listing from before a start ends what runs",
 			old: "if x.op != 0 || x.changed > c.lookedAt {\n\t\treturn\n\t}\n\tx.uncertain", new: "if x.op != 0 {\n\t\treturn\n\t}\n\tx.uncertain"},
 		{breaks: "I5", file: inPlan + "observe.go", why: "what an old listing does not hold counts as gone",

@@ -71,7 +71,7 @@ func traffic() []mutation {
 		{breaks: "ports", file: inCore + "ports.go", why: "a port that is published on every node is given to a second service",
 			old: "\t\tcase y.port != x.port || !x.everywhere && !y.everywhere:\n", new: "\t\tcase true:\n"},
 		{breaks: "ports", file: inCore + "ports.go", why: "a port that an old revision still has is given away",
-			old: "\tfor _, f := range o.fillings {\n\t\tif slices.Contains", new: "\tfor _, f := range o.fillings[:0] {\n\t\tif slices.Contains"},
+			old: "\tfor _, f := range o.fillings {\n\t\tif claims(", new: "\tfor _, f := range o.fillings[:0] {\n\t\tif claims("},
 
 		// Drain and rebalance.
 		{breaks: "I4", file: inReconciler + "relief.go", why: "a drain's deadline takes the floor, too",
