@@ -38,13 +38,13 @@ func TestLastWords(t *testing.T) {
 	}, "web-0", "--previous")
 
 	_, _ = fleet.Get(ctx, r.Spec.Node, 8086, "/oom") // it ends instead of answering
-	const killed = "killed for want of memory (limit 64Mi, peak 64Mi)"
+	const killed, lastWord = "killed for want of memory (limit 64Mi, peak 64Mi)", "taking all memory"
 	must(t, rig.Until(ctx, 15*time.Second, "web-0 to be killed and restarted", func() error {
 		for _, x := range replicas(t, "web") {
 			if x.Spec.Slot != 0 || !x.Status.Ready || x.Status.Restarts != 1 {
 				continue
 			}
-			if e := x.Status.Containers[0].LastExit; e == nil || !e.OOM || e.Message != killed || !strings.Contains(e.Output, "/oom") {
+			if e := x.Status.Containers[0].LastExit; e == nil || !e.OOM || e.Message != killed || !strings.Contains(e.Output, lastWord) {
 				return fmt.Errorf("last exit %+v", e)
 			}
 			return nil
@@ -52,13 +52,13 @@ func TestLastWords(t *testing.T) {
 		return fmt.Errorf("not yet")
 	}))
 	read("the run before, from its node", func(out, errs string, code int) bool {
-		return code == 0 && strings.Contains(out, "/oom") && errs == ""
+		return code == 0 && strings.Contains(out, lastWord) && errs == ""
 	}, "web-0", "-p")
 
 	must(t, fleet.Lab.KillNode(ctx, r.Spec.Node))
 	told := r.Spec.Node + " cannot be reached"
 	ofLeader := func(out, errs string, code int) bool {
-		return code == 0 && strings.Contains(out, "/oom") && strings.Contains(errs, told+": the last 1 KiB that it told the leader; exit code 137, "+killed)
+		return code == 0 && strings.Contains(out, lastWord) && strings.Contains(errs, told+": the last 1 KiB that it told the leader; exit code 137, "+killed)
 	}
 	read("the run before, from the leader", ofLeader, "web-0", "--previous")
 	read("the logs of the one that is left, and a gap", func(out, errs string, code int) bool {
