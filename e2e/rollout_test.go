@@ -24,6 +24,7 @@ func TestRollouts(t *testing.T) {
 	for name, test := range map[string]func(*testing.T){
 		"crash": crashRollsBack, "hang": hangRollsBack, "missing": missingImageRollsBack, "kept": noRollbackWhereNoneIsWanted,
 		"canary": canary, "words": words, "recreate": recreate, "digest": digestIsPinned,
+		"elsewhere": triedElsewhere,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -412,6 +413,30 @@ func digestIsPinned(t *testing.T) {
 	for slot := range 3 {
 		contains(t, "the environment of a restarted replica", orchctl(t, "exec", fmt.Sprintf("moved-%d", slot), "--", "/bin/web", "-cat", "/proc/1/environ"), "VERSION=two\n")
 	}
+}
+
+// triedElsewhere: a replica that ends again and again, while others are well on other
+// nodes, is moved to another node; it is said why.
+func triedElsewhere(t *testing.T) {
+	ctx := t.Context()
+	apply(t, "elsewhere", service("elsewhere", 3, "  restartPolicy: {backOff: 10ms, maxBackOff: 50ms}", httpProbe))
+	first := replicas(t, "elsewhere")[0]
+	must(t, rig.Until(ctx, 20*time.Second, "elsewhere-0 to be tried on another node", func() error {
+		ends := 0
+		for _, r := range replicas(t, "elsewhere") {
+			if r.Spec.Slot == 0 && r.Spec.Node != first.Spec.Node && r.Status.Ready {
+				return nil
+			}
+			if r.Spec.Epoch == first.Spec.Epoch {
+				ends = r.Status.Restarts
+			}
+		}
+		// It may be between two runs just now.
+		err := fleet.KillContainer(ctx, first.Spec.Node, fmt.Sprintf("elsewhere-0.%d.main", first.Spec.Epoch))
+		return fmt.Errorf("it was restarted %d times; killed: %v", ends, err)
+	}))
+	contains(t, "the events", orchctl(t, "events", "-A"), fmt.Sprintf("times in a row on %s, and elsewhere-", first.Spec.Node))
+	must(t, fleet.WaitReady(ctx, "elsewhere", 3, 15*time.Second))
 }
 
 // TestRolloutOutlivesANode: the death of a node in the middle is not taken for the
