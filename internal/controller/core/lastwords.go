@@ -107,7 +107,7 @@ func (c *Core) partWords(f *filling) {
 		}
 	}
 	for _, ct := range f.status.Containers {
-		if ct.State != api.ContainerRunning {
+		if ct.State != api.ContainerRunning && ct.LastExit != nil {
 			continue
 		}
 		c.words.keep(LastWords{Replica: f.key, Container: ct.Name, Node: f.node, Untold: true, Gone: true,

@@ -94,11 +94,19 @@ func TestLastWords(t *testing.T) {
 	}
 }
 
-// What is stopped has its reason kept, and who is asked for is its node.
+// What is stopped has its reason kept, and which node it was on, whether or not its
+// agent told last that it runs.
 func TestLastWordsOfWhatIsStopped(t *testing.T) {
+	for _, state := range []api.ContainerState{api.ContainerRunning, api.ContainerExited, api.ContainerWaiting} {
+		t.Run(string(state), func(t *testing.T) { lastWordsOfWhatIsStopped(t, state) })
+	}
+}
+
+func lastWordsOfWhatIsStopped(t *testing.T, state api.ContainerState) {
 	f := threeNodes(t)
-	var n int
-	f.says = ends(&n)
+	f.says = func(*agent, wire.Assignment) *api.ReplicaStatus {
+		return &api.ReplicaStatus{Phase: api.PhaseRunning, Ready: true, IP: "10.64.0.9", Containers: []api.ContainerStatus{{Name: "main", State: state}}}
+	}
 	f.apply("1", web(1, "a:1"))
 	var node string
 	for _, x := range f.core.fillings {
