@@ -27,6 +27,7 @@ type applying struct {
 	dryRun  bool
 	wait    bool
 	timeout time.Duration
+	prune   pruning
 }
 
 func (t *tool) applyCmd() *cobra.Command {
@@ -40,12 +41,19 @@ apply waits until every service is ready and shows how far it is: what each repl
 waits for, of a new revision and of the one that it replaces. Where a rollout fails,
 apply tells why, with what the container wrote last, and ends with the rollback; where
 it waits for ` + "`orchctl rollout resume`" + `, apply says so and ends. When it is interrupted or
-its time is over, what was applied stays, and orch goes on with it.`,
+its time is over, what was applied stays, and orch goes on with it.
+
+--prune also deletes what is in none of the files: services that -l chooses, in the
+namespaces that the files name. It says which and asks first, and deletes them when
+all that was applied is ready (with --wait=false: when it was accepted); of an apply
+that fails it deletes nothing.`,
 		Example: `  orchctl apply -f web.yaml
   orchctl apply -f services/ -f extra.yaml     # a folder and a file, all or nothing
   orchctl apply -f - < web.yaml
   orchctl apply -f web.yaml --dry-run          # what would change?
-  orchctl apply -f web.yaml --wait=false`,
+  orchctl apply -f web.yaml --wait=false
+  orchctl apply -f services/ --prune -l app=shop --dry-run   # what would be deleted?
+  orchctl apply -f services/ --prune -l app=shop --yes       # delete it without asking`,
 		Args: func(cmd *cobra.Command, words []string) error {
 			if len(words) > 0 {
 				return usagef("unexpected argument %q: name manifests with -f, such as `orchctl apply -f %s`", words[0], words[0])
@@ -53,7 +61,7 @@ its time is over, what was applied stays, and orch goes on with it.`,
 			if len(a.files) == 0 {
 				return usagef("name a manifest with -f: a file, a folder, or - for standard input")
 			}
-			return nil
+			return a.prune.check()
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return t.apply(cmd.Context(), a) },
 	}
@@ -61,7 +69,10 @@ its time is over, what was applied stays, and orch goes on with it.`,
 	f.StringArrayVarP(&a.files, "filename", "f", nil, "manifest: a file, a folder, or - for standard input; repeatable")
 	f.BoolVar(&a.dryRun, "dry-run", false, "say what would change, change nothing")
 	f.BoolVar(&a.wait, "wait", true, "wait until every service is ready")
-	f.DurationVar(&a.timeout, "timeout", waitTimeout, "how long to wait; 0 for no limit")
+	f.DurationVar(&a.timeout, "timeout", waitTimeout, "how long to wait until all is ready, and then until what is pruned is gone; 0 for no limit")
+	f.BoolVar(&a.prune.on, "prune", false, "also delete services that -l chooses and that are in none of the files")
+	f.StringVarP(&a.prune.selector, "selector", "l", "", "labels of what --prune may delete, such as app=shop")
+	f.BoolVarP(&a.prune.yes, "yes", "y", false, "prune without asking")
 	return cmd
 }
 
@@ -100,6 +111,11 @@ func (t *tool) apply(ctx context.Context, a applying) error {
 	if err != nil {
 		return err
 	}
+	if a.prune.on {
+		if err := a.prune.covers(docs); err != nil {
+			return err
+		}
+	}
 	request := &orchv1.ApplyRequest{DryRun: a.dryRun, RequestId: t.RequestID()}
 	for _, d := range docs {
 		text, err := json.Marshal(d.Service)
@@ -116,12 +132,40 @@ func (t *tool) apply(ctx context.Context, a applying) error {
 		answer, err := change(ctx, t, "apply", operator, func(ctx context.Context) (*orchv1.ApplyResponse, error) { return client.Apply(ctx, request) })
 		return answer, withDocs(err, docs)
 	}
-	if a.dryRun || !a.wait {
-		answer, err := send()
-		if err != nil {
-			return t.unsure(ctx, err, "apply")
+	var surplus []object
+	if a.prune.on {
+		if surplus, err = t.surplus(ctx, client, a.prune, docs); err != nil {
+			return err
 		}
-		return t.applied(answer, a.dryRun)
+	}
+	if a.dryRun {
+		if err := t.applyAtOnce(ctx, a, send); err != nil {
+			return err
+		}
+		return t.printf("%s", t.pruneLines("would be deleted", surplus))
+	}
+	if err := t.confirm(ctx, a, surplus); err != nil {
+		return err
+	}
+	if err := t.applyDocs(ctx, client, a, docs, send); err != nil {
+		return t.kept(err, surplus)
+	}
+	return t.prune(ctx, client, a, docs, surplus)
+}
+
+// applyAtOnce sends an apply and prints its outcome, without waiting for more.
+func (t *tool) applyAtOnce(ctx context.Context, a applying, send func() (*orchv1.ApplyResponse, error)) error {
+	answer, err := send()
+	if err != nil {
+		return t.unsure(ctx, err, "apply")
+	}
+	return t.applied(answer, a.dryRun)
+}
+
+// applyDocs sends an apply, and waits if it is to.
+func (t *tool) applyDocs(ctx context.Context, client orchv1.OrchClient, a applying, docs manifests.Docs, send func() (*orchv1.ApplyResponse, error)) error {
+	if !a.wait {
+		return t.applyAtOnce(ctx, a, send)
 	}
 	var namespaces []string
 	for _, d := range docs {

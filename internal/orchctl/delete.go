@@ -91,7 +91,12 @@ func (t *tool) delete(ctx context.Context, d deleting, args []string) error {
 	for _, x := range targets {
 		request.Refs = append(request.Refs, x.ref())
 	}
-	tries := 0
+	return t.deleteAll(ctx, client, request, d.wait, d.timeout)
+}
+
+// deleteAll deletes and, if it is to, waits until nothing is left.
+func (t *tool) deleteAll(ctx context.Context, client orchv1.OrchClient, request *orchv1.DeleteRequest, wait bool, timeout time.Duration) error {
+	tries, quiet := 0, request.IgnoreMissing
 	answer, err := change(ctx, t, "delete", operator, func(ctx context.Context) (*orchv1.DeleteResponse, error) {
 		if tries++; tries > 1 {
 			request.IgnoreMissing = true // the try before may have done it
@@ -101,22 +106,22 @@ func (t *tool) delete(ctx context.Context, d deleting, args []string) error {
 	if err != nil {
 		return t.unsure(ctx, err, "delete")
 	}
-	if !d.ignoreMissing {
+	if !quiet {
 		for _, r := range answer.GetMissing() {
-			if err := t.printf("%s/%s is not there any more, or never was\n", word(r.GetKind()), r.GetName()); err != nil {
+			if err := t.printf("%s is not there any more, or never was\n", t.named(r.GetKind(), r.GetNamespace(), r.GetName())); err != nil {
 				return err
 			}
 		}
 	}
-	if !d.wait {
+	if !wait {
 		for _, r := range answer.GetDeleted() {
-			if err := t.printf("%s/%s is being deleted\n", word(r.GetKind()), r.GetName()); err != nil {
+			if err := t.printf("%s is being deleted\n", t.named(r.GetKind(), r.GetNamespace(), r.GetName())); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
-	return t.awaitGone(ctx, client, answer.GetDeleted(), d.timeout)
+	return t.awaitGone(ctx, client, answer.GetDeleted(), timeout)
 }
 
 // errGone ends a watch that has seen what it was for.
@@ -140,7 +145,7 @@ func (t *tool) awaitGone(ctx context.Context, client orchv1.OrchClient, refs []*
 				why = context.Cause(ctx).Error()
 			}
 			var b strings.Builder
-			fmt.Fprintf(&b, "%s: service/%s is still being deleted", why, r.GetName())
+			fmt.Fprintf(&b, "%s: %s is still being deleted", why, t.named(r.GetKind(), r.GetNamespace(), r.GetName()))
 			if last != nil {
 				for _, reason := range last.Status.Reasons {
 					b.WriteString("\n  " + cleanText(reason))
@@ -149,7 +154,7 @@ func (t *tool) awaitGone(ctx context.Context, client orchv1.OrchClient, refs []*
 			fmt.Fprintf(&b, "\nits delete stays, and orch goes on with it; `orchctl get replicas -n %s` shows what is left", r.GetNamespace())
 			return errors.New(b.String())
 		}
-		if err := t.printf("service/%s deleted\n", r.GetName()); err != nil {
+		if err := t.printf("%s deleted\n", t.named(r.GetKind(), r.GetNamespace(), r.GetName())); err != nil {
 			return err
 		}
 	}

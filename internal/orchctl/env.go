@@ -24,6 +24,8 @@ type Env struct {
 	Now     func() time.Time
 	// Screen gives the size of the terminal that Out is; ok is false where it is none.
 	Screen func() (width, height int, ok bool)
+	// Asks tells whether somebody can be asked: In and Err are a terminal.
+	Asks func() bool
 	// NoColor is set where the user wants no colours anywhere.
 	NoColor bool
 	// RequestID makes the id under which a change is done once.
@@ -44,6 +46,7 @@ type Cluster struct {
 // FromOS is the Env of the process.
 func FromOS() Env {
 	return Env{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Cluster: fromFile, Now: time.Now, RequestID: requestID, NoColor: os.Getenv("NO_COLOR") != "",
+		Asks: func() bool { return term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(int(os.Stderr.Fd())) },
 		Screen: func() (int, int, bool) {
 			w, h, err := term.GetSize(int(os.Stdout.Fd()))
 			if err == nil && (w <= 0 || h <= 0) {

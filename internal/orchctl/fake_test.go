@@ -54,6 +54,7 @@ type fake struct {
 	onNetCheck  func(*orchv1.NetCheckRequest) []*orchv1.NetCheckResult
 	onRebalance func(*orchv1.RebalanceRequest) *orchv1.RebalanceResponse
 	deletes     []*orchv1.DeleteRequest
+	onDelete    func() // after each; nil changes nothing
 	tokens      []*orchv1.Token
 	asked       []*orchv1.CreateTokenRequest
 	fits        []*orchv1.NodeFit
@@ -316,6 +317,9 @@ func (f *fake) Delete(_ context.Context, r *orchv1.DeleteRequest) (*orchv1.Delet
 	if err := f.call("Delete"); err != nil {
 		return nil, err
 	}
+	if f.onDelete != nil {
+		defer f.onDelete()
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.deletes = append(f.deletes, r)
@@ -474,7 +478,7 @@ func in(t *testing.T, f *fake, do func(t *testing.T, r *rig)) {
 
 func newRig(t *testing.T, f *fake, dial func(context.Context) (grpc.ClientConnInterface, func() error, error)) *rig {
 	r := &rig{fake: f, t: t, dial: dial}
-	r.env = Env{In: strings.NewReader(""), Now: time.Now, Screen: func() (int, int, bool) { return 0, 0, false },
+	r.env = Env{In: strings.NewReader(""), Now: time.Now, Screen: func() (int, int, bool) { return 0, 0, false }, Asks: func() bool { return false },
 		RequestID: func() string { r.n++; return "request-" + strconv.Itoa(r.n) },
 		Cluster: func(_, name string) (Cluster, error) {
 			return Cluster{Name: "test", Addresses: []string{"10.0.0.1:7070"}, Dial: r.dial}, nil
