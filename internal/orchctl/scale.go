@@ -2,6 +2,8 @@ package orchctl
 
 import (
 	"context"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -25,24 +27,19 @@ func (t *tool) scaleCmd() *cobra.Command {
   orchctl scale service/web --replicas 5 --current-replicas 3   # only if it has 3 now
   orchctl scale service/web --replicas 5 --wait`,
 		ValidArgsFunction: beginning(t.completeTargets(api.KindService)),
-		Args:              usageArgs(cobra.RangeArgs(1, 2)),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 1 {
-				if _, err := parseKind(args[0]); err != nil { // a bare name: only services have replicas
-					if _, _, slash := cutKind(args[0]); !slash {
-						args = []string{"service", args[0]}
-					}
-				}
+		Args: func(cmd *cobra.Command, words []string) error {
+			if len(words) == 0 {
+				return usagef("an argument is missing\nusage: %s", cmd.UseLine())
 			}
-			targets, err := t.parseTargets(args)
+			return bareNumber(words)
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			x, err := t.oneService(args, "is scaled, one at a time")
 			if err != nil {
 				return err
 			}
-			if targets[0].kind != api.KindService || targets[0].name == "" {
-				return usagef("only a service is scaled: want service/NAME")
-			}
 			if !cmd.Flags().Changed("replicas") {
-				return usagef("say how many with --replicas")
+				return usagef("say how many with --replicas, as in `orchctl scale %s --replicas 3`", strings.Join(args, " "))
 			}
 			if s.replicas < 0 {
 				return usagef("--replicas %d: want 0 or more", s.replicas)
@@ -50,7 +47,7 @@ func (t *tool) scaleCmd() *cobra.Command {
 			if cmd.Flags().Changed("current-replicas") && s.current < 0 {
 				return usagef("--current-replicas %d: want 0 or more", s.current)
 			}
-			return t.scale(cmd.Context(), targets[0], s)
+			return t.scale(cmd.Context(), x, s)
 		},
 	}
 	f := cmd.Flags()
@@ -59,6 +56,18 @@ func (t *tool) scaleCmd() *cobra.Command {
 	f.BoolVar(&s.wait, "wait", false, "wait until that many are ready")
 	f.DurationVar(&s.timeout, "timeout", waitTimeout, "how long to wait; 0 for no limit")
 	return cmd
+}
+
+// bareNumber answers who gives the number without its flag: `scale service/web 2`.
+func bareNumber(words []string) error {
+	last := len(words) - 1
+	if _, err := strconv.Atoi(words[last]); err != nil || last == 0 {
+		return nil
+	}
+	if kind, err := parseKind(words[0]); err == nil && kind == api.KindService && last == 1 {
+		return nil // `scale service 2`: that is its name
+	}
+	return usagef("unexpected argument %q: say how many with --replicas, as in `orchctl scale %s --replicas %s`", words[last], strings.Join(words[:last], " "), words[last])
 }
 
 func (t *tool) scale(ctx context.Context, x target, s scaling) error {
