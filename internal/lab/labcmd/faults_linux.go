@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -218,11 +220,22 @@ func (c *common) exec() *cobra.Command {
 		Short: "Run a program in the lab's network, or on a node",
 		Example: `  orchctl lab exec -- curl http://10.200.0.11:8080/
   orchctl lab exec --node n1 -- ctr -n orch containers ls`,
-		Args: args(cobra.MinimumNArgs(1)), DisableFlagsInUseLine: true,
+		DisableFlagsInUseLine: true,
+		Args: func(cmd *cobra.Command, words []string) error {
+			if len(words) == 0 {
+				return UsageError{fmt.Errorf("a command is missing: name a program after --\nusage: %s", cmd.UseLine())}
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, words []string) error {
 			l, err := c.open()
 			if err != nil {
 				return err
+			}
+			if node == "" {
+				if err := nodeForProgram(cmd.Context(), l, words); err != nil {
+					return err
+				}
 			}
 			// An interrupt is the program's to handle: it has the terminal too.
 			// Caught, not ignored: the program would inherit that.
@@ -239,4 +252,24 @@ func (c *common) exec() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&node, "node", "", "node whose namespaces to enter (default: the outer network, this machine otherwise)")
 	return cmd
+}
+
+// nodeForProgram refuses a node's name where a program should stand: that there is no
+// program n1 would help nobody.
+func nodeForProgram(ctx context.Context, l *lab.Lab, words []string) error {
+	if _, err := exec.LookPath(words[0]); err == nil {
+		return nil
+	}
+	state, err := l.Status(ctx)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(state.Nodes, func(n lab.HostStatus) bool { return n.Name == words[0] }) {
+		return nil
+	}
+	program := "COMMAND"
+	if len(words) > 1 {
+		program = strings.Join(words[1:], " ")
+	}
+	return UsageError{fmt.Errorf("%s is a node, not a program: write `orchctl lab exec --node %s -- %s`", words[0], words[0], program)}
 }

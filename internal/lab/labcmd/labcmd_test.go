@@ -117,6 +117,12 @@ func TestLabCommands(t *testing.T) {
 	do(name, "list")
 	do("n1     on      10.200.0.11   containerd\n", "status")
 	do("n1\n", "exec", "--node", "n1", "--", "hostname")
+	if _, err := orchctlLab("--name", name, "exec", "n1", "--", "hostname", "-f"); exitCode(err) != 2 || !strings.Contains(err.Error(), "n1 is a node, not a program: write `orchctl lab exec --node n1 -- hostname -f`") {
+		t.Errorf("exec of a node: %v", err)
+	}
+	if _, err := orchctlLab("--name", name, "exec", "n1"); exitCode(err) != 2 || !strings.Contains(err.Error(), "`orchctl lab exec --node n1 -- COMMAND`") {
+		t.Errorf("exec of a node without a command: %v", err)
+	}
 	if _, err := orchctlLab("--name", name, "exec", "--", "sh", "-c", "exit 7"); exitCode(err) != 7 {
 		t.Errorf("exec of what exits 7: %v", err)
 	}
