@@ -185,20 +185,26 @@ func (c *Core) drainWaits(n *node) []string {
 		return nil
 	}
 	var out []string
+	fillings := n.sortedFillings()
+	several := slices.ContainsFunc(fillings, func(f *filling) bool { return f.key.Namespace != fillings[0].key.Namespace })
 	switch {
 	case !n.heard():
 		out = append(out, drainUnheard(n))
 	case c.frozen.on:
 		out = append(out, "nothing is moved while verdicts are frozen: "+c.frozen.why)
 	}
-	for _, f := range n.sortedFillings() {
+	for _, f := range fillings {
 		if f.status.Phase.Ended() && !f.stopping {
 			continue
 		}
 		if len(out) >= drainWaitsMax {
 			return append(out, fmt.Sprintf("and more: %d are left", c.left(n)))
 		}
-		out = append(out, fmt.Sprintf("%s %s", f.key.Name(), c.drainWait(c.services[f.key.ServiceKey()], f)))
+		name := f.key.Name()
+		if several {
+			name = f.key.Namespace + "/" + name
+		}
+		out = append(out, fmt.Sprintf("%s %s", name, c.drainWait(c.services[f.key.ServiceKey()], f)))
 	}
 	return out
 }

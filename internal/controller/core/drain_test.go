@@ -114,6 +114,18 @@ func TestDrainAsFarAsTheSurge(t *testing.T) {
 	}
 }
 
+// Replicas of several namespaces that share a name are told apart.
+func TestDrainWaitsNameNamespaces(t *testing.T) {
+	f := nodes(t, 1, Config{})
+	shop := web(1, "a:1")
+	shop.Metadata.Namespace = "shop"
+	f.apply("1", web(1, "a:1"), shop)
+	f.pass(time.Second)
+	f.drainBy("n1", 0)
+	f.pass(time.Second)
+	f.mustWait("n1", "default/web-0 waits: 1 node: 1 unschedulable; shop/web-0 waits: ")
+}
+
 // What finds no room stays, and says so; uncordon ends it, and nothing was lost.
 func TestDrainOfAllNodes(t *testing.T) {
 	f := threeNodes(t)
