@@ -368,3 +368,55 @@ func TestFailureInPlansWords(t *testing.T) {
 		}
 	}
 }
+
+// TestHookEndsWithItsContainer: one that waits for a port does not go on when its
+// container has ended, is stopped or gets the next hook; it may be another's by then.
+func TestHookEndsWithItsContainer(t *testing.T) {
+	hour := api.Duration(time.Hour)
+	hook := plan.RunHook{ID: 7, ContainerID: "a", Hook: api.Hook{Sleep: &hour}, Timeout: time.Hour}
+	for name, end := range map[string]func(context.Context, *driver){
+		"stopped": func(ctx context.Context, d *driver) {
+			d.hooked(ctx, plan.StopContainer{ContainerID: "a"})
+		},
+		"removed": func(ctx context.Context, d *driver) {
+			d.hooked(ctx, plan.RemoveContainer{ContainerID: "a"})
+		},
+		"ended": func(ctx context.Context, d *driver) { d.handle(ctx, ended{id: "a"}) },
+		"seen ended": func(ctx context.Context, d *driver) {
+			d.handle(ctx, plan.Observed{Containers: []plan.Container{{ID: "a", Exit: &api.Exit{}}}})
+		},
+		"next": func(ctx context.Context, d *driver) {
+			_, done := d.hooked(ctx, plan.RunHook{ContainerID: "a"})
+			done()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := hookDriver(t, nil)
+				d.timer = time.NewTimer(time.Hour)
+				d.cfg.BootTime = func() time.Duration { return 0 }
+				began := time.Now()
+				d.do(t.Context(), hook)
+				synctest.Wait()
+				d.hooked(t.Context(), plan.StopContainer{ContainerID: "b"})
+				synctest.Wait()
+				if len(d.inbox) != 0 {
+					t.Fatal("another's end has ended it")
+				}
+				end(t.Context(), d)
+				d.work.Wait()
+				if took := time.Since(began); took != 0 {
+					t.Errorf("it went on for %s", took)
+				}
+				for ev := range d.inbox {
+					if done, ok := ev.(plan.Done); ok {
+						if done.ID != 7 || done.Failure == nil || done.Failure.Reason != plan.NotRunning {
+							t.Errorf("%+v", done)
+						}
+						break
+					}
+				}
+			})
+		})
+	}
+}

@@ -59,7 +59,8 @@ type driver struct {
 
 	work   sync.WaitGroup
 	probes map[probeKey]context.CancelFunc
-	owners map[string]owner // of containers, by id; the loop's own
+	hooks  map[string]context.CancelFunc // by container; the loop's own
+	owners map[string]owner              // of containers, by id; the loop's own
 
 	// exits are how containers of replicas that are here ended last; the loop's own.
 	exits   map[owner]api.Exit
@@ -75,7 +76,7 @@ type probeKey struct {
 type connected struct{ gen uint64 }
 
 func newDriver(cfg Config, core *plan.Core) *driver {
-	d := &driver{cfg: cfg, core: core, inbox: make(chan any, inboxMax), stopped: make(chan struct{}), probes: map[probeKey]context.CancelFunc{}, owners: map[string]owner{}, exits: map[owner]api.Exit{}, archive: logs.NewArchive(filepath.Join(cfg.Data, archiveFolder)), leases: leases{writing: map[string]*plan.Lease{}},
+	d := &driver{cfg: cfg, core: core, inbox: make(chan any, inboxMax), stopped: make(chan struct{}), probes: map[probeKey]context.CancelFunc{}, hooks: map[string]context.CancelFunc{}, owners: map[string]owner{}, exits: map[owner]api.Exit{}, archive: logs.NewArchive(filepath.Join(cfg.Data, archiveFolder)), leases: leases{writing: map[string]*plan.Lease{}},
 		check: newSelfCheck(cfg), saver: newSaver(cfg), standing: newStanding(cfg)}
 	d.storeRevision.Store(core.StoreRevision())
 	return d
@@ -113,6 +114,7 @@ func (d *driver) handle(ctx context.Context, ev any) {
 			d.owners[c.ID] = owner{c.Replica, c.Name}
 			if c.Exit != nil {
 				d.noteExit(d.owners[c.ID], *c.Exit)
+				d.endHook(c.ID)
 			}
 		}
 		d.step(ctx, ev)
@@ -187,13 +189,16 @@ func (d *driver) do(ctx context.Context, e plan.Effect) {
 		d.part(ctx, e.Replica)
 	default:
 		d.own(e)
+		life := ctx
+		ctx, done := d.hooked(life, e)
 		d.cfg.Logger.Debug("do", "effect", describe(e))
 		d.work.Go(func() {
 			began := time.Now()
 			ev := d.carryOut(ctx, e)
+			done()
 			d.cfg.Logger.Debug("done", "effect", fmt.Sprintf("%T", e), "took", time.Since(began))
-			if ctx.Err() == nil {
-				d.tell(ctx, ev)
+			if life.Err() == nil {
+				d.tell(life, ev)
 			}
 		})
 	}

@@ -22,11 +22,44 @@ const (
 	listenAgain = 20 * time.Millisecond
 )
 
+// hooked gives a hook a context that ends with its container, and ends a hook that runs
+// where its container is to be stopped, is removed or has the next: one that waits for
+// a port would else go on for up to its own timeout, and ask whoever has the address by
+// then. done is called when the effect is carried out.
+func (d *driver) hooked(ctx context.Context, e plan.Effect) (_ context.Context, done func()) {
+	switch e := e.(type) {
+	case plan.RunHook:
+		d.endHook(e.ContainerID)
+		ctx, cancel := context.WithCancel(ctx)
+		d.hooks[e.ContainerID] = cancel
+		return ctx, cancel
+	case plan.StopContainer:
+		d.endHook(e.ContainerID)
+	case plan.RemoveContainer:
+		d.endHook(e.ContainerID)
+	}
+	return ctx, func() {}
+}
+
+// endHook ends the hook of a container, if one runs.
+func (d *driver) endHook(id string) {
+	if cancel := d.hooks[id]; cancel != nil {
+		cancel()
+		delete(d.hooks, id)
+	}
+}
+
 // runHook carries out a hook and tells what came of it.
-func (d *driver) runHook(ctx context.Context, e plan.RunHook) plan.Event {
+func (d *driver) runHook(ctx context.Context, e plan.RunHook) (ev plan.Event) {
+	life := ctx
 	ctx, cancel := context.WithTimeout(ctx, e.Timeout)
 	defer cancel()
 	done := plan.Done{ID: e.ID}
+	defer func() {
+		if life.Err() != nil {
+			ev = plan.Done{ID: e.ID, Failure: &plan.Failure{Reason: plan.NotRunning, Message: "its container ends"}}
+		}
+	}()
 	if sleep := e.Hook.Sleep; sleep != nil {
 		pause(ctx, min(sleep.Or(0), e.Timeout))
 		return done

@@ -49,6 +49,7 @@ func (d *driver) own(e plan.Effect) {
 
 // ended tells the plan, with what the container wrote last where that is of interest.
 func (d *driver) ended(ctx context.Context, e ended) {
+	d.endHook(e.id)
 	o, known := d.owners[e.id]
 	d.noteExit(o, e.exit)
 	if !known || !d.core.Wants(o.replica) {

@@ -57,6 +57,8 @@ func (r *Runtime) Exec(ctx context.Context, id string, e ExecSpec) (code int, er
 	}
 	if st, err := t.Status(ctx); err != nil {
 		return fail(err)
+	} else if st.Status == client.Unknown { // its shim did not answer in time
+		return -1, fmt.Errorf("exec in %s: %w: its process cannot be asked", id, ErrAway)
 	} else if st.Status != client.Running {
 		return fail(ErrNotRunning)
 	}

@@ -64,7 +64,8 @@ type (
 		Lease       Lease
 	}
 	// RunHook carries out a container's hook, for Timeout at most. Patient: where nothing
-	// listens yet, as right after a start, it waits.
+	// listens yet, as right after a start, it waits. It is over before that with its
+	// container, and with the next hook or StopContainer of that.
 	RunHook struct {
 		ID          uint64
 		ContainerID string

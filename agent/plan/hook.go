@@ -17,7 +17,7 @@ const (
 )
 
 // NotRunning is the Reason of a Failure that answers RunHook where the container has
-// ended meanwhile: its end tells why, not the hook.
+// ended meanwhile, or is being stopped: its end tells why, not the hook.
 const NotRunning = "NotRunning"
 
 // runPostStart runs the hook of a container that was started; it is asked by no probe
@@ -49,7 +49,7 @@ func (c *Core) preStop(x *run, why string) (waits bool) {
 		return false
 	}
 	hook := x.spec.Lifecycle.PreStop
-	id, ok := c.begin(op{class: hooks, replica: x.r, run: x})
+	id, ok := c.begin(op{class: leaves, replica: x.r, run: x})
 	if !ok {
 		return true
 	}

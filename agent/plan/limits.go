@@ -15,7 +15,8 @@ const (
 	// stopsAtOnceMax: a stop mostly waits for its grace, so many may; the bound
 	// is for memory.
 	stopsAtOnceMax = 256
-	// hooksAtOnceMax: a hook mostly waits, as a stop does.
+	// hooksAtOnceMax: a hook mostly waits, as a stop does. Those of preStop have room of
+	// their own, that of stops: a postStart hook may take a day, and no stop waits for it.
 	hooksAtOnceMax = 256
 	// removesAtOnceMax: as for starts.
 	removesAtOnceMax = 8

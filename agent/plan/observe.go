@@ -138,6 +138,10 @@ func (c *Core) refresh(x *run, o Container) {
 		x.unguarded = true
 		c.mark(x.r)
 	}
+	if o.Running && !o.Uncertain && x.state == running && x.hook == hookVoid && x.sick == "" {
+		x.hook = hookWanted // its hook was said not to find it, but it runs
+		c.mark(x.r)
+	}
 	if o.Running || (x.state != running && x.state != stopped) {
 		return
 	}

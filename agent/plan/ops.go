@@ -18,6 +18,7 @@ const (
 	stops
 	removes
 	hooks
+	leaves
 	classes
 )
 
@@ -25,7 +26,7 @@ const (
 // for the processor: more of it at once than cores, and one to fill the waits,
 // only makes all of it slower.
 func atOnce(cores int) [classes]int {
-	limits := [classes]int{pulls: pullsAtOnceMax, networks: networksAtOnceMax, starts: startsAtOnceMax, stops: stopsAtOnceMax, removes: removesAtOnceMax, hooks: hooksAtOnceMax}
+	limits := [classes]int{pulls: pullsAtOnceMax, networks: networksAtOnceMax, starts: startsAtOnceMax, stops: stopsAtOnceMax, removes: removesAtOnceMax, hooks: hooksAtOnceMax, leaves: stopsAtOnceMax}
 	if cores > 0 {
 		limits[networks] = min(limits[networks], cores)
 		limits[starts] = min(limits[starts], cores+1)
@@ -122,7 +123,7 @@ func (c *Core) done(ev Done) {
 		c.stopDone(o.run, ev)
 	case o.class == removes:
 		c.removeDone(o.run, ev)
-	case o.class == hooks:
+	case o.class == hooks, o.class == leaves:
 		c.hookDone(o.run, ev)
 	}
 }
