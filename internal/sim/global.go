@@ -148,7 +148,7 @@ func (w *world) globalUnsettled(key api.Key, s, seen *api.Service) string {
 			continue
 		}
 		k, t := ks[0], w.templateOf(ks[0])
-		if p := pic.placements[k]; !pic.isNewest(k, p) && s.Status.Rollout.State == api.RolloutComplete {
+		if p := pic.placements[k]; !pic.isNewest(k, p) && s.Status.Rollout.State == api.RolloutComplete && fine(newest.template) {
 			return fmt.Sprintf("%s has revision %d, wanted is %d; %v", k, p.revision, s.Status.Revision, seen.Status.Reasons)
 		}
 		if what := w.notRunning(k, t); what == "" {

@@ -48,7 +48,7 @@ func (n *knowledge) unheard(k api.ReplicaKey, p placement, pic picture) bool {
 // of two where the other serves.
 func (g *ledger) stopsUnheard(l *lead, after picture, k api.ReplicaKey, p placement) {
 	s := after.services[k.ServiceKey()]
-	if s == nil || !s.Metadata.DeletedAt.IsZero() || !g.wants(after, k, p) || g.exclusive(k.ServiceKey()) {
+	if s == nil || !s.Metadata.DeletedAt.IsZero() || !g.wants(after, k, p) || g.exclusive(k.ServiceKey()) || g.turnedTwice(s) {
 		return
 	}
 	if l.know.ailed[p.node] >= max(l.openSince, 1) {

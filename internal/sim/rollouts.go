@@ -310,9 +310,14 @@ func (g *ledger) completesRightly(l *lead, after picture, key api.Key, number in
 	}
 }
 
-// readyBy tells whether it was ever ready by then.
-func readyBy(flips []flip, event uint64) bool {
-	return slices.ContainsFunc(flips, func(f flip) bool { return f.ready && f.event <= event })
+// endsOf is how often a container of a replica ended by itself, the one that did most.
+func (g *ledger) endsOf(k api.ReplicaKey) (most int) {
+	for f, n := range g.ends {
+		if f.replica == k {
+			most = max(most, n)
+		}
+	}
+	return most
 }
 
 // closed tells whether a node takes nothing now: what a global service has there stays,
@@ -347,22 +352,24 @@ func (g *ledger) failsRightly(l *lead, after picture, key api.Key, number int64)
 	if lasted >= deadline*deadlineShare/100 {
 		return
 	}
-	ready := slices.ContainsFunc(slices.Collect(maps.Keys(l.know.status)), func(k api.ReplicaKey) bool {
-		return k.ServiceKey() == key && g.revisions[k].uid == s.Metadata.UID && after.runs(key, g.revisions[k].number, number) && readyBy(l.know.status[k].flips, l.openSince)
+	all := g.pic.of(key)
+	well := slices.ContainsFunc(all, func(k api.ReplicaKey) bool {
+		p := g.pic.placements[k]
+		return !p.stopping && after.runs(key, p.revision, number) && g.endsOf(k) == 0 && !slices.ContainsFunc(l.eventsOf(all), func(e uint64) bool { return !l.know.counts(l, after, k, p, e) })
 	})
 	worst := 0
-	for f, n := range g.ends {
+	for f := range g.ends {
 		if f.replica.ServiceKey() == key && g.revisions[f.replica].uid == s.Metadata.UID && after.runs(key, g.revisions[f.replica].number, number) {
-			worst = max(worst, n)
+			worst = max(worst, g.endsOf(f.replica))
 		}
 	}
 	missing := imageless(rev.template) && g.w.clock-r.born[number] >= int64(g.w.budgets.RolloutImage*deadlineShare/100)
 	switch {
-	case worst > 0 && rev.template.RestartPolicy.Condition == api.RestartNever && !ready: // it will never be
+	case worst > 0 && rev.template.RestartPolicy.Condition == api.RestartNever && !well: // it will never be
 	case worst < g.w.budgets.RolloutEnds && !missing:
 		g.w.violate("rollout", "revision %d of %s is given up after %s, its deadline is %s, though none of its containers ended more than %d times by itself", number, key, lasted, deadline, worst)
-	case ready:
-		g.w.violate("rollout", "revision %d of %s is given up after %s, its deadline is %s, though one of it was ready", number, key, lasted, deadline)
+	case well:
+		g.w.violate("rollout", "revision %d of %s is given up after %s, its deadline is %s, though one of it runs well", number, key, lasted, deadline)
 	}
 }
 
@@ -378,7 +385,7 @@ func (g *ledger) onTrial(l *lead, after picture, key api.Key) bool {
 	return slices.ContainsFunc(l.eventsOf(all), func(e uint64) bool {
 		return !slices.ContainsFunc(all, func(k api.ReplicaKey) bool {
 			p := g.pic.placements[k]
-			return after.isNewest(k, p) && l.know.available(after, k, p, e)
+			return after.isNewest(k, p) && !g.hasLeft(k) && l.know.available(after, k, p, e)
 		})
 	})
 }

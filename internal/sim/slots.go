@@ -44,6 +44,9 @@ func (w *world) serviceUnsettled(l *lead, key api.Key) string {
 		}
 	}
 	for slot := range s.Spec.Want() {
+		if s.Spec.Rollout.Strategy == api.StrategyRecreate && s.Status.Rollout.PausedBy != "" {
+			break // nothing begins, and what was before may not stand in for it
+		}
 		if s.Spec.Rollout.Strategy == api.StrategyRecreate && slices.ContainsFunc(pic.of(key), func(k api.ReplicaKey) bool { return w.unheard(pic.placements[k]) }) {
 			break // all that was there has to be gone before, and nobody ever says so
 		}

@@ -13,6 +13,9 @@ func (g *ledger) stopsRightly(l *lead, after picture, k api.ReplicaKey, p placem
 	if s == nil || !s.Metadata.DeletedAt.IsZero() || !g.wants(after, k, p) || !after.isNewest(k, p) {
 		return
 	}
+	if g.turnedTwice(s) {
+		return
+	}
 	var rivals []api.ReplicaKey
 	for _, pic := range []picture{g.pic, after} {
 		for _, other := range pic.of(k.ServiceKey()) {
@@ -116,4 +119,11 @@ func (l *lead) eventsOf(keys []api.ReplicaKey) []uint64 {
 		}
 	}
 	return events
+}
+
+// turnedTwice tells whether a service was changed twice within one transaction, such as
+// scaled down and up again.
+func (g *ledger) turnedTwice(s *api.Service) bool {
+	old := g.pic.services[s.Metadata.Key()]
+	return old != nil && old.Metadata.UID == s.Metadata.UID && s.Metadata.ResourceVersion > old.Metadata.ResourceVersion+1
 }

@@ -13,7 +13,7 @@ func rollouts() []mutation {
 		{breaks: "I2", file: inCore + "rolloutword.go", why: "a pause is kept by its leader only: the next one forgets it",
 			old: "		st.State = api.RolloutPaused\n	}\n	c.putRollout(s)\n", new: "		st.State = api.RolloutPaused\n	}\n	c.rolled(s)\n"},
 		{breaks: "rollout", file: inReconciler + "bounds.go", why: "a recreated revision starts beside the old one",
-			old: "return p.Recreate && revision == p.Revision && p.anyOther()", new: "return false"},
+			old: "return f.Revision != p.Revision && !(p.Exclusive && f.Stopping && f.fenced(p.now))", new: "return f.Revision != p.Revision && !f.Stopping"},
 
 		// What failed, and what is gone back to.
 		{breaks: "rollout", file: inCore + "rollout.go", why: "a rollback goes back to the revision before, whether that was rolled out well or not",
