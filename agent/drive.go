@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -60,6 +61,7 @@ type driver struct {
 	work   sync.WaitGroup
 	probes map[probeKey]context.CancelFunc
 	hooks  map[string]context.CancelFunc // by container; the loop's own
+	turns  turns                         // of probes' commands
 	owners map[string]owner              // of containers, by id; the loop's own
 
 	// exits are how containers of replicas that are here ended last; the loop's own.
@@ -76,7 +78,7 @@ type probeKey struct {
 type connected struct{ gen uint64 }
 
 func newDriver(cfg Config, core *plan.Core) *driver {
-	d := &driver{cfg: cfg, core: core, inbox: make(chan any, inboxMax), stopped: make(chan struct{}), probes: map[probeKey]context.CancelFunc{}, hooks: map[string]context.CancelFunc{}, owners: map[string]owner{}, exits: map[owner]api.Exit{}, archive: logs.NewArchive(filepath.Join(cfg.Data, archiveFolder)), leases: leases{writing: map[string]*plan.Lease{}},
+	d := &driver{cfg: cfg, core: core, inbox: make(chan any, inboxMax), stopped: make(chan struct{}), probes: map[probeKey]context.CancelFunc{}, hooks: map[string]context.CancelFunc{}, turns: newTurns(runtime.NumCPU()), owners: map[string]owner{}, exits: map[owner]api.Exit{}, archive: logs.NewArchive(filepath.Join(cfg.Data, archiveFolder)), leases: leases{writing: map[string]*plan.Lease{}},
 		check: newSelfCheck(cfg), saver: newSaver(cfg), standing: newStanding(cfg)}
 	d.storeRevision.Store(core.StoreRevision())
 	return d

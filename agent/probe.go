@@ -5,14 +5,40 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/orchctl/orch/agent/ctrd"
 	"github.com/orchctl/orch/agent/plan"
 	"github.com/orchctl/orch/agent/probes"
 )
 
-// probeOutputMax is how much of a command's output is kept, in bytes.
-const probeOutputMax = 1 << 10
+const (
+	// probeOutputMax is how much of a command's output is kept, in bytes.
+	probeOutputMax = 1 << 10
+	// turnsPerCore is how many commands of probes may run at once for each core: they
+	// wait a little, for containerd and for what they ask. All of a node's at once, as
+	// after a restart of the agent, would be late together, and restart its containers.
+	turnsPerCore = 4
+	// turnMax is how long a command keeps its turn: one that hangs holds up no others.
+	turnMax = time.Second
+)
+
+// turns are given in the order in which they were asked for.
+type turns chan struct{}
+
+func newTurns(cores int) turns { return make(turns, turnsPerCore*max(1, cores)) }
+
+// take waits for a turn; see probes.Target.Turn.
+func (t turns) take(ctx context.Context) (done func(), ok bool) {
+	select {
+	case t <- struct{}{}:
+	case <-ctx.Done():
+		return nil, false
+	}
+	give := sync.OnceFunc(func() { <-t })
+	late := time.AfterFunc(turnMax, give)
+	return func() { late.Stop(); give() }, true
+}
 
 func (d *driver) startProbe(ctx context.Context, e plan.StartProbe) {
 	key := probeKey{e.ContainerID, e.Kind}
@@ -22,7 +48,7 @@ func (d *driver) startProbe(ctx context.Context, e plan.StartProbe) {
 	ctx, cancel := context.WithCancel(ctx)
 	d.probes[key] = cancel
 	target := probes.Target{Probe: e.Probe, IP: e.IP, Port: e.Port, First: e.First, Soon: e.Soon, Until: e.Until, Interval: e.Interval, Timeout: e.Timeout,
-		Exec: d.execIn(e.ContainerID)}
+		Turn: d.turns.take, Exec: d.execIn(e.ContainerID)}
 	d.work.Go(func() {
 		defer cancel()
 		probes.Run(ctx, target, func(ok bool, message string) {

@@ -39,6 +39,10 @@ type Target struct {
 	Port int
 	// Exec is needed for a command only.
 	Exec Exec
+	// Turn waits until a command may be run, as far as it is set, which counts neither
+	// as a part of the try nor against its Timeout: many commands at once only make each
+	// other late. done is called after the try; ok is false if ctx ended before.
+	Turn func(ctx context.Context) (done func(), ok bool)
 	// First is the delay before the first try. Soon is the interval after it,
 	// which doubles up to Until until the first success (0: it is Until at once);
 	// Interval is the one afterwards. Each is from the begin of a try to the begin
@@ -64,8 +68,13 @@ func Run(ctx context.Context, t Target, tell func(ok bool, message string)) {
 			return
 		case <-timer.C:
 		}
+		done, ok := t.turn(ctx)
+		if !ok {
+			return
+		}
 		began := time.Now()
 		ok, asked, message := Try(ctx, t)
+		done()
 		if ctx.Err() != nil {
 			return
 		}
@@ -80,6 +89,13 @@ func Run(ctx context.Context, t Target, tell func(ok bool, message string)) {
 			interval = min(2*interval, t.Until)
 		}
 	}
+}
+
+func (t Target) turn(ctx context.Context) (done func(), ok bool) {
+	if t.Turn == nil || t.Probe.Exec == nil {
+		return func() {}, true
+	}
+	return t.Turn(ctx)
 }
 
 // Try asks once; asked is false if it could not.
