@@ -39,7 +39,19 @@
 //	I9  S  commit.go: no commit of a term that is over; agents refuse lower terms
 //	I10 S  settle.go: in a settled world nothing is written and nothing moves;
 //	       moves.go: rebalances come to an end
-//	budget budgets.go: spares and reliefs stay within their budgets
+//	budget budgets.go: spares and reliefs stay within their budgets; elsewhere.go: what
+//	       fails is tried on other nodes a few times, where others of it do well
+//	rollout
+//	    S  rollouts.go: a rollback goes back to what was rolled out well last, and is
+//	       none of a rollback; nothing is given up because of a node, nor before its
+//	       deadline but for what its own containers do; a rollout is held where its
+//	       canary's step, a pause or its failure says, and recreate starts nothing
+//	       beside what goes; complete is what serves in every slot
+//	    E  global.go: every rollout ends, or waits for somebody
+//	global
+//	    S  global.go: one replica on each node that can take one, never two
+//	order
+//	    S  order.go: init containers, sidecars and containers start and end in order
 //	addresses, ports
 //	    S  addresses.go: no two nodes have one subnet, no two services one virtual IP
 //	       or published port; who has one keeps it

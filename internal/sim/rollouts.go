@@ -385,7 +385,10 @@ func (g *ledger) onTrial(l *lead, after picture, key api.Key) bool {
 	return slices.ContainsFunc(l.eventsOf(all), func(e uint64) bool {
 		return !slices.ContainsFunc(all, func(k api.ReplicaKey) bool {
 			p := g.pic.placements[k]
-			return after.isNewest(k, p) && !g.hasLeft(k) && l.know.available(after, k, p, e)
+			if v, t := l.know.verdictAt(p.node, e), g.templates[k]; t != nil && t.Leased() && v != api.VerdictHealthy && v != api.VerdictBack {
+				return false // its lease may have ended, by its leader's clock
+			}
+			return after.isNewest(k, p) && l.know.available(after, k, p, e)
 		})
 	})
 }

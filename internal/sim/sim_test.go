@@ -12,6 +12,7 @@ const seedsInTests = 20
 func TestSeeds(t *testing.T) {
 	faults := map[Fault]bool{}
 	var spares, terms int
+	var rolled Result
 	for seed := uint64(1); seed <= seedsInTests; seed++ {
 		r := Run(Config{Seed: seed})
 		if r.Violation != nil {
@@ -24,12 +25,17 @@ func TestSeeds(t *testing.T) {
 			faults[k] = true
 		}
 		spares, terms = spares+r.Spares, terms+r.Terms
+		rolled.RolloutsComplete, rolled.RolloutsFailed, rolled.RolledBack = rolled.RolloutsComplete+r.RolloutsComplete, rolled.RolloutsFailed+r.RolloutsFailed, rolled.RolledBack+r.RolledBack
+		rolled.RolloutWords, rolled.Globals, rolled.Tried = rolled.RolloutWords+r.RolloutWords, rolled.Globals+r.Globals, rolled.Tried+r.Tried
 	}
 	AllFaults.Each(func(k Fault) {
 		if !faults[k] {
 			t.Errorf("no run had a fault of kind %s", k)
 		}
 	})
+	if rolled.RolloutsComplete < seedsInTests || rolled.RolloutsFailed == 0 || rolled.RolledBack == 0 || rolled.RolloutWords == 0 || rolled.Globals == 0 || rolled.Tried == 0 {
+		t.Errorf("these runs try too little of rollouts: %+v", rolled)
+	}
 	if spares == 0 || terms < 2*seedsInTests {
 		t.Errorf("%d spares, %d terms: these runs try too little", spares, terms)
 	}
