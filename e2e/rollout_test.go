@@ -156,7 +156,7 @@ func hangRollsBack(t *testing.T) {
 		t.Errorf("rolled back after %s, before its deadline of 5 s", took)
 	}
 	contains(t, "apply", said, "rolled back")
-	rolledBack(t, "hang", 3, "503")
+	rolledBack(t, "hang", 3, "no progress for 5s: hang-")
 	floor()
 }
 
@@ -344,7 +344,8 @@ func recreate(t *testing.T) {
 	}
 }
 
-// otherImage packs the web program as an image of that name, told apart by its VERSION.
+// otherImage packs the web program as an image of that name, told apart by its VERSION,
+// and from every other run's: nodes keep what was pinned.
 func otherImage(t *testing.T, ref, version string) string {
 	t.Helper()
 	bin, err := os.ReadFile(filepath.Join(rig.Root(), "bin", "web"))
@@ -352,7 +353,7 @@ func otherImage(t *testing.T, ref, version string) string {
 	f, err := os.Create(filepath.Join(t.TempDir(), version+".tar"))
 	must(t, err)
 	must(t, ociimage.Pack(f, ociimage.Options{Ref: ref, Files: map[string]ociimage.File{"/bin/web": {Data: bin, Mode: 0o755}},
-		Entrypoint: []string{"/bin/web"}, Env: []string{"VERSION=" + version}, User: "65534:65534"}))
+		Entrypoint: []string{"/bin/web"}, Env: []string{"VERSION=" + version, "MADE=" + time.Now().Format(time.RFC3339Nano)}, User: "65534:65534"}))
 	must(t, f.Close())
 	return f.Name()
 }
