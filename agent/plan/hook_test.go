@@ -80,3 +80,33 @@ func TestHookIsRunAgain(t *testing.T) {
 		t.Errorf("%+v", r.Status)
 	}
 }
+
+// TestUnguardedIsNotLeft: a container whose watchdog dies during its preStop hook is
+// told to end at once, for it might outlive its lease; the hook's end comes too late.
+func TestUnguardedIsNotLeft(t *testing.T) {
+	k := api.ReplicaKey{Namespace: "default", Service: "web", Slot: 0, Epoch: 1}
+	m := newModel()
+	m.start()
+	m.connect()
+	m.assigned[k] = wire.Assignment{Key: k, Revision: 1, Template: &api.Template{Exclusive: true, Containers: []api.Container{
+		{Name: "main", Image: "web:1", Lifecycle: &api.Lifecycle{PreStop: &api.Hook{Exec: &api.ExecProbe{Command: []string{"drain"}}}}}}}}
+	m.send(wire.AssignmentSet{Put: m.all()})
+	m.settle()
+	delete(m.assigned, k)
+	m.send(wire.AssignmentSet{Drop: []api.ReplicaKey{k}})
+	hook, ok := m.pending[0].(RunHook)
+	if !ok {
+		t.Fatalf("no hook: %#v", m.pending)
+	}
+	m.step(Unguarded{ContainerID: hook.ContainerID})
+	if stop, ok := m.pending[1].(StopContainer); len(m.pending) != 2 || !ok || stop.ContainerID != hook.ContainerID {
+		t.Fatalf("%#v", m.pending)
+	}
+	m.step(Done{ID: hook.ID})
+	m.carryOut(1, false)
+	m.pending = m.pending[1:]
+	m.settle()
+	if len(m.containers) != 0 || len(m.core.replicas) != 0 {
+		t.Errorf("left: %v", m.containers)
+	}
+}

@@ -240,6 +240,10 @@ const unguardedWhy = "its watchdog is dead: without an agent it would outlive it
 func (c *Core) unguarded(ev Unguarded) {
 	if x := c.byID[ev.ContainerID]; x != nil {
 		x.unguarded = true
+		if x.state == leaving { // nothing would end the hook and the container with the lease
+			x.op, x.left = 0, true
+			c.setState(x, running)
+		}
 		c.mark(x.r)
 	}
 }
