@@ -26,6 +26,8 @@ const (
 	healthInterval = 30 * time.Second
 	healthTimeout  = 30 * time.Second
 	healthRetries  = 3
+	// healthStartMax: beyond a day an image means never, and sums of it overflow.
+	healthStartMax = 24 * time.Hour
 )
 
 // healthConfig is docker's extension of an image's config; times are in
@@ -54,7 +56,7 @@ func healthcheckOf(c *healthConfig, shell []string) *Healthcheck {
 	default:
 		return nil
 	}
-	h := &Healthcheck{Probe: api.Probe{Exec: &api.ExecProbe{Command: command}, FailureThreshold: healthRetries}, StartPeriod: max(0, c.StartPeriod)}
+	h := &Healthcheck{Probe: api.Probe{Exec: &api.ExecProbe{Command: command}, FailureThreshold: healthRetries}, StartPeriod: min(max(0, c.StartPeriod), healthStartMax)}
 	if c.Retries > 0 {
 		h.Probe.FailureThreshold = min(c.Retries, api.MaxThreshold)
 	}

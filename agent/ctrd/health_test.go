@@ -1,6 +1,7 @@
 package ctrd
 
 import (
+	"math"
 	"reflect"
 	"testing"
 	"time"
@@ -31,6 +32,7 @@ func TestHealthcheckOf(t *testing.T) {
 			healthcheck(5, time.Second, 2*time.Second, time.Minute, "/bin/sh", "-c", "a || b")},
 		{"the image's shell", &healthConfig{Test: []string{"CMD-SHELL", "a"}}, []string{"/bin/bash", "-ec"}, healthcheck(3, 30*time.Second, 30*time.Second, 0, "/bin/bash", "-ec", "a")},
 		{"too often", &healthConfig{Test: []string{"CMD", "check"}, Interval: 1, Timeout: 1, Retries: 1e9}, nil, healthcheck(api.MaxThreshold, api.MinProbeInterval, api.MinProbeInterval, 0, "check")},
+		{"never", &healthConfig{Test: []string{"CMD", "check"}, StartPeriod: math.MaxInt64}, nil, healthcheck(3, 30*time.Second, 30*time.Second, 24*time.Hour, "check")},
 	} {
 		if got := healthcheckOf(c.image, c.shell); !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%s: %+v, want %+v", c.name, got, c.want)
