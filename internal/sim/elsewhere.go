@@ -27,10 +27,8 @@ func (g *ledger) failsHere(l *lead, after picture, k api.ReplicaKey) bool {
 		if !known || o == k || o.Slot != k.Slot || p.spare || p.stopping || g.moves(l, after, p.node) || l.know.ailsFrom(p.node, l.openSince) != 0 {
 			continue
 		}
-		for f, n := range g.ends {
-			if f.replica == o && n >= g.w.budgets.FailingEnds {
-				return true
-			}
+		if g.endsOf(o) > 0 && g.endsInSlot(o) >= g.w.budgets.FailingEnds {
+			return true
 		}
 	}
 	return false

@@ -222,7 +222,7 @@ func (n *knowledge) counts(l *lead, pic picture, k api.ReplicaKey, p placement, 
 	least := time.Duration(1 << 62)
 	for _, x := range []picture{l.w.ledger.pic, pic} {
 		if s := x.services[k.ServiceKey()]; s != nil {
-			d := s.Spec.Rollout.MinReady.Or(0)
+			d := s.Spec.MinReady()
 			if !x.isNewest(k, p) {
 				d = 0
 			}

@@ -320,6 +320,18 @@ func (g *ledger) endsOf(k api.ReplicaKey) (most int) {
 	return most
 }
 
+// endsInSlot likewise, with what ended before it in its slot, of the same revision.
+func (g *ledger) endsInSlot(k api.ReplicaKey) int {
+	seen, sum := map[api.ReplicaKey]bool{}, 0
+	for f := range g.ends {
+		if o := f.replica; !seen[o] && o.ServiceKey() == k.ServiceKey() && o.Slot == k.Slot && g.revisions[o] == g.revisions[k] {
+			seen[o] = true
+			sum += g.endsOf(o)
+		}
+	}
+	return sum
+}
+
 // closed tells whether a node takes nothing now: what a global service has there stays,
 // and is rolled out later.
 func (g *ledger) closed(l *lead, after picture, node string) bool {
@@ -360,7 +372,7 @@ func (g *ledger) failsRightly(l *lead, after picture, key api.Key, number int64)
 	worst := 0
 	for f := range g.ends {
 		if f.replica.ServiceKey() == key && g.revisions[f.replica].uid == s.Metadata.UID && after.runs(key, g.revisions[f.replica].number, number) {
-			worst = max(worst, g.endsOf(f.replica))
+			worst = max(worst, g.endsInSlot(f.replica))
 		}
 	}
 	missing := imageless(rev.template) && g.w.clock-r.born[number] >= int64(g.w.budgets.RolloutImage*deadlineShare/100)
