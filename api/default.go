@@ -22,6 +22,9 @@ const (
 	// pulled within it.
 	DefaultProgressDeadline = 10 * time.Minute
 	DefaultHookTimeout      = 30 * time.Second
+	// DefaultMinReady is for what has no readiness probe: most that cannot work, for want
+	// of a file or a variable, ends within it.
+	DefaultMinReady = time.Second
 
 	DefaultProbeTimeout          = time.Second
 	DefaultProbeFailureThreshold = 3

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Want gives the number of replicas wanted. A global service has as many as there are
@@ -49,6 +50,16 @@ func (s ServiceSpec) Unavailable(n int) int {
 		u = 1
 	}
 	return min(u, n)
+}
+
+// MinReady gives how long a replica of the newest revision has to be ready to count. An
+// image's own health check is not known here: it only makes a replica ready later.
+func (s ServiceSpec) MinReady() time.Duration {
+	probed := slices.ContainsFunc(s.LongRunning(), func(c Container) bool { return c.ReadinessProbe != nil })
+	if s.Rollout.MinReady != nil || probed {
+		return s.Rollout.MinReady.Or(0)
+	}
+	return min(DefaultMinReady, s.Rollout.ProgressDeadline.Or(DefaultProgressDeadline)/2)
 }
 
 // Requests gives what one replica takes of a node: of each resource the sum over

@@ -467,7 +467,9 @@ type Rollout struct {
 	// written as 0 is refused. Nil means 25 %, or what Order says; with Exclusive 1.
 	MaxUnavailable *IntOrPercent `json:"maxUnavailable,omitempty"`
 	// MinReady is how long a replica of the new revision has to be ready without a
-	// break before it counts; shorter than ProgressDeadline. Nil means 0.
+	// break before it counts; shorter than ProgressDeadline. Without a readiness probe it
+	// is ready as soon as it runs. Nil means 1 s, at most half of ProgressDeadline, and 0
+	// where a container has such a probe.
 	MinReady *Duration `json:"minReady,omitempty"`
 	// ProgressDeadline is how long a rollout may go without one more replica of the
 	// new revision counting until it has failed, 1 s to 24 h. Pauses do not count. Nil

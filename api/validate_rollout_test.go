@@ -223,3 +223,26 @@ func FuzzPath(f *testing.F) {
 		}
 	})
 }
+
+// TestMinReady: what is ready as soon as it runs has to run for a while.
+func TestMinReady(t *testing.T) {
+	probed := Container{Name: "main", ReadinessProbe: &Probe{}}
+	for name, c := range map[string]struct {
+		spec ServiceSpec
+		want time.Duration
+	}{
+		"nothing is probed":         {ServiceSpec{Template: Template{Containers: []Container{{Name: "main"}}}}, time.Second},
+		"a probe decides":           {ServiceSpec{Template: Template{Containers: []Container{{Name: "other"}, probed}}}, 0},
+		"a sidecar's, too":          {ServiceSpec{Template: Template{Sidecars: []Container{probed}, Containers: []Container{{Name: "other"}}}}, 0},
+		"an init container's not":   {ServiceSpec{Template: Template{InitContainers: []Container{probed}}}, time.Second},
+		"told":                      {ServiceSpec{Rollout: Rollout{MinReady: durationOf(time.Minute)}}, time.Minute},
+		"told to be nothing":        {ServiceSpec{Rollout: Rollout{MinReady: durationOf(0)}}, 0},
+		"below the deadline always": {ServiceSpec{Rollout: Rollout{ProgressDeadline: durationOf(time.Second)}}, time.Second / 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := c.spec.MinReady(); got != c.want {
+				t.Errorf("%s, want %s", got, c.want)
+			}
+		})
+	}
+}

@@ -38,16 +38,15 @@ func endsIn(s api.ReplicaStatus) int {
 
 // noteEnds counts the ends of a replica's containers in a row, before its new status
 // takes the place of the old one. What was before this leader heard of it does not
-// count, nor what was before it was ready for long, nor the end of a lease.
-func (c *Core) noteEnds(f *filling, s api.ReplicaStatus) {
+// count, nor what it did unseen, or before it was ready for long, nor the end of a lease.
+func (c *Core) noteEnds(f *filling, s api.ReplicaStatus, unseen bool) {
 	all := endsIn(s)
 	switch {
-	case f.loaded || slices.ContainsFunc(s.Containers, func(ct api.ContainerStatus) bool {
-		return ct.LastExit != nil && ct.LastExit.Reason == api.ReasonLeaseLost
-	}):
+	case unseen || leaseEnded(s):
 		f.endsForgiven = all
 	case c.ranWell(f):
-		f.endsForgiven = endsIn(f.status)
+		f.endsForgiven, f.carried = endsIn(f.status), 0
+		delete(c.services[f.key.ServiceKey()].progress.ended, f.key.Slot)
 	}
 	f.inRow = max(0, all-f.endsForgiven)
 	if f.inRow >= c.budgets.FailingEnds {

@@ -11,9 +11,14 @@ import (
 
 // What speaks against a revision is only what its own replicas do where nothing else
 // can be blamed for it: on a node that is heard, works and is not just back. That a
-// node dies, or its agent, never does. And it speaks only until one replica of the
-// revision has been ready: from then on the revision can work, and the rollout fails
-// by its deadline alone.
+// node dies, or its agent, never does, nor what was done while neither was heard, nor
+// that a lease ended.
+//
+// Until one replica of the revision has counted (was ready for MinReady), each that ends
+// again and again speaks against it: that it was ready for a moment in between says
+// nothing, for what has no readiness probe always is. From then on the revision can
+// work: then it takes that one ends again and again and none of the others runs well,
+// which a bad node would not explain; else the rollout fails by its deadline alone.
 
 // outputLinesMax of what a failed container wrote last are told: the error is there,
 // mostly, and a person reads no more of it in a status.
@@ -43,8 +48,8 @@ func (e evidence) line() string {
 }
 
 // note keeps what a report says that later ones may not.
-func (f *filling) note(inherited bool, now time.Time) {
-	if inherited { // what it did before this leader saw it may have been after it was ready
+func (f *filling) note(unseen bool, now time.Time) {
+	if unseen || leaseEnded(f.status) { // what it did unseen may have been after it counted, or the node's doing
 		f.endsBefore = map[string]int{}
 		for _, ct := range f.status.Containers {
 			f.endsBefore[ct.Name] = endsOf(ct)
@@ -57,6 +62,48 @@ func (f *filling) note(inherited bool, now time.Time) {
 	case withoutImage(f.status) != nil && f.imagelessSince.IsZero():
 		f.imagelessSince = now
 	}
+}
+
+// leaseEnded tells whether a container was ended by its lease's end, and not by itself.
+func leaseEnded(s api.ReplicaStatus) bool {
+	return slices.ContainsFunc(s.Containers, func(ct api.ContainerStatus) bool {
+		return ct.LastExit != nil && ct.LastExit.Reason == api.ReasonLeaseLost
+	})
+}
+
+// noteCounted keeps that a replica was ready for as long as makes it count; it is asked
+// before anything ends that.
+func (c *Core) noteCounted(s *service, f *filling) {
+	f.counted = f.counted || f.status.Ready && !f.readySince.IsZero() && c.now.Sub(f.readySince) >= s.obj.Spec.MinReady()
+}
+
+// carry keeps how often a replica of the newest revision ended that is taken out, for
+// the next one in its slot.
+func (c *Core) carry(s *service, f *filling) {
+	if s.runs(f) != s.obj.Status.Revision || !f.reported || c.verdictOf(f) != api.VerdictHealthy || f.status.Ready {
+		return
+	}
+	n := f.inRow
+	for _, ct := range f.status.Containers { // a restart is told only once it begins
+		if x := ct.LastExit; x != nil && ct.State != api.ContainerRunning && x.Reason != api.ExitCompleted && x.Reason != api.ReasonLeaseLost {
+			n = max(n, 1)
+		}
+	}
+	if n += f.carried; n == 0 {
+		return
+	}
+	if s.progress.ended == nil {
+		s.progress.ended = map[int]int{}
+	}
+	s.progress.ended[f.key.Slot] = n
+}
+
+// anyWell tells whether a replica of the newest revision counted, serves, and has not
+// ended again and again: that speaks for the revision.
+func (c *Core) anyWell(s *service) bool {
+	return slices.ContainsFunc(s.fillings, func(f *filling) bool {
+		return !f.stopping && !f.void && f.counted && f.status.Ready && (f.inRow+f.carried == 0 || c.ranWell(f)) && s.runs(f) == s.obj.Status.Revision
+	})
 }
 
 // pulls tells whether an image is being pulled, perhaps once more: what was said of it
@@ -93,8 +140,12 @@ func withoutImage(s api.ReplicaStatus) *api.ContainerStatus {
 // hopeless tells what speaks against the filling's revision, and from when on it does;
 // zero: nothing. Whether the filling is to be asked at all is the caller's.
 func (f *filling) hopeless(ends int, patience time.Duration, now time.Time) (evidence, time.Time) {
-	if f.wasReady {
+	if f.counted {
 		return evidence{}, time.Time{}
+	}
+	never := "ever being ready"
+	if f.wasReady {
+		never = "being ready for long enough to count"
 	}
 	where := fmt.Sprintf("%s on %s", f.key.Name(), f.node)
 	for _, ct := range f.status.Containers {
@@ -107,7 +158,7 @@ func (f *filling) hopeless(ends int, patience time.Duration, now time.Time) (evi
 		if len(f.status.Containers) > 1 {
 			who = fmt.Sprintf("container %s of %s", ct.Name, where)
 		}
-		e := evidence{why: fmt.Sprintf("%s ended %d times without ever being ready", who, n)}
+		e := evidence{why: fmt.Sprintf("%s ended %d times without %s", who, n, never)}
 		if failed && n < ends {
 			e.why = who + " failed and is not started again"
 		}
@@ -116,10 +167,25 @@ func (f *filling) hopeless(ends int, patience time.Duration, now time.Time) (evi
 		}
 		return e, now
 	}
+	if f.wasReady {
+		return evidence{}, time.Time{}
+	}
 	if ct := withoutImage(f.status); ct != nil && !f.imagelessSince.IsZero() {
 		return evidence{why: fmt.Sprintf("%s: %s", where, joinWords(ct.Reason, ct.Message))}, f.imagelessSince.Add(patience)
 	}
 	return evidence{}, time.Time{}
+}
+
+// endsAgain says of a replica that counted that it ends again and again.
+func (f *filling) endsAgain() evidence {
+	e := evidence{why: fmt.Sprintf("%s on %s ended %d times in a row, and no other replica of the revision runs well", f.key.Name(), f.node, f.inRow+f.carried)}
+	for _, ct := range f.status.Containers {
+		if x := ct.LastExit; x != nil && x.Reason != api.ExitCompleted {
+			e.why, e.output = e.why+": "+orElse(x.Message, x.Reason), lastLines(x.Output)
+			break
+		}
+	}
+	return e
 }
 
 // lastLines gives the last of what was written.

@@ -346,8 +346,9 @@ func (f *fleet) apply(text string, services ...*api.Service) Reply {
 }
 
 func web(replicas int, image string) *api.Service {
+	atOnce := api.Duration(0) // most tests are not about how long one has to be ready
 	s := &api.Service{TypeMeta: api.TypeMeta{APIVersion: api.Version, Kind: api.KindService}, Metadata: api.Metadata{Name: "web", Namespace: "default"},
-		Spec: api.ServiceSpec{Replicas: &replicas, Template: api.Template{Containers: []api.Container{{Name: "main", Image: image}}}}}
+		Spec: api.ServiceSpec{Replicas: &replicas, Template: api.Template{Containers: []api.Container{{Name: "main", Image: image}}}, Rollout: api.Rollout{MinReady: &atOnce}}}
 	s.Default()
 	return s
 }

@@ -289,7 +289,9 @@ func (c *Core) status(ev Status) {
 
 func (c *Core) report(f *filling, s api.ReplicaStatus) {
 	was := f.status
-	c.noteEnds(f, s)
+	unseen := f.loaded || f.doubted || c.verdictOf(f) == api.VerdictBack
+	c.noteCounted(c.services[f.key.ServiceKey()], f)
+	c.noteEnds(f, s, unseen)
 	c.hearWords(f, s)
 	f.status, f.reported, f.doubted = s, true, false
 	switch {
@@ -298,7 +300,7 @@ func (c *Core) report(f *filling, s api.ReplicaStatus) {
 	case f.readySince.IsZero():
 		f.readySince = c.now
 	}
-	f.note(f.loaded, c.now)
+	f.note(unseen, c.now)
 	if f.loaded { // told by the term before
 		f.loaded = false
 	} else {

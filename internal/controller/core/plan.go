@@ -172,6 +172,7 @@ func (c *Core) carryOut(s *service, f *filling, a reconciler.Action) {
 
 // stop has a filling go; its agent is told by another, see handOver.
 func (c *Core) stop(f *filling, why string) {
+	c.carry(c.services[f.key.ServiceKey()], f)
 	f.stopping, f.why = true, why
 	c.services[f.key.ServiceKey()].seats.settled = false
 	c.write(store.Put(placementKey(f.key), f.record()))
@@ -230,6 +231,9 @@ func (c *Core) place(groups []scheduler.Group, wanted map[api.ReplicaKey]reconci
 		n := c.nodes[p.Node]
 		f := &filling{key: p.Key, node: p.Node, bootID: n.obj.Status.BootID, revision: a.Revision, serviceUID: s.obj.Metadata.UID,
 			spare: a.Spare, why: a.Why, placedAt: c.now}
+		if s.runs(f) == s.obj.Status.Revision {
+			f.carried = s.progress.ended[f.key.Slot]
+		}
 		s.insert(f)
 		c.index(f, s.revisions[f.revision])
 		c.write(store.Put(placementKey(f.key), f.record()))

@@ -36,7 +36,7 @@ func (s *service) revise(r api.Revision, ended api.RolloutState, why string, now
 	if was.PausedBy != "" {
 		rollout.State = api.RolloutPaused
 	}
-	if len(s.obj.Spec.Rollout.Canary) > 0 && r.SameAs == 0 && from != 0 { // what was well once is not tried in steps
+	if len(s.obj.Spec.Rollout.Canary) > 0 && !s.wasWell(r.SameAs) && from != 0 { // what was well once is not tried in steps
 		rollout.Step = 1
 	}
 	r.Service, r.UID, r.Number, r.CreatedAt, r.Rollout = s.key, s.obj.Metadata.UID, s.obj.Status.Revision+1, now, rollout
@@ -58,6 +58,16 @@ func (s *service) stable() int64 {
 		}
 	}
 	return last
+}
+
+// wasWell tells whether a revision, or one that repeats it, was rolled out well; 0 is none.
+func (s *service) wasWell(root int64) bool {
+	for _, r := range s.revisions {
+		if root != 0 && r.root() == root && r.Rollout.State == api.RolloutComplete {
+			return true
+		}
+	}
+	return false
 }
 
 // root is the first revision that a revision repeats: itself, mostly.

@@ -26,7 +26,10 @@ type progress struct {
 	at    time.Time // one more slot counted than ever, or the clock was set back; zero: not looked yet
 	most  int       // slots that ever counted
 	blind bool      // a replica could not be heard when last looked
-	able  bool      // one of the revision was ready
+	able  bool      // one of the revision counted
+	// ended counts by slot the ends in a row of replicas of the revision that were taken
+	// out again since they did not serve: what follows there is no better.
+	ended map[int]int
 	// spent of the deadline before the canary's step was reached: what loses it again
 	// and again does not begin anew each time.
 	spent time.Duration
@@ -35,7 +38,7 @@ type progress struct {
 // bound has a plan go as far as the rollout is let.
 func (c *Core) bound(s *service, v *reconciler.View) {
 	newest, spec, st := s.newest(), s.obj.Spec.Rollout, s.obj.Status.Rollout
-	v.Recreate, v.MinReady = spec.Strategy == api.StrategyRecreate, spec.MinReady.Or(0)
+	v.Recreate, v.MinReady = spec.Strategy == api.StrategyRecreate, s.obj.Spec.MinReady()
 	if n := s.stable(); n != 0 {
 		switch x := s.revisions[n]; {
 		case x.root() == newest.root():
@@ -124,10 +127,16 @@ func (c *Core) clock(s *service, counted int) {
 	p := &s.progress
 	blind := c.blind(s)
 	if p.at.IsZero() || blind || p.blind || counted > p.most {
-		p.at = c.now
+		p.at, p.spent = c.now, 0
 	}
 	p.blind, p.most = blind, max(p.most, counted)
-	p.able = p.able || counted > 0 || slices.ContainsFunc(s.fillings, func(f *filling) bool { return f.wasReady && s.runs(f) == s.obj.Status.Revision })
+	p.able = p.able || counted > 0
+	for _, f := range s.fillings {
+		if s.runs(f) == s.obj.Status.Revision {
+			c.noteCounted(s, f)
+			p.able = p.able || f.counted
+		}
+	}
 }
 
 // blind tells whether some replica of the service cannot be heard.
@@ -224,12 +233,19 @@ func (c *Core) deadline(s *service) time.Time {
 func (c *Core) hopeless(s *service) (evidence, time.Time) {
 	var first evidence
 	var at time.Time
-	if s.progress.able {
+	able := s.progress.able
+	if able && c.anyWell(s) {
 		return first, at
 	}
 	for _, f := range s.fillings {
 		n := c.nodes[f.node]
 		if f.stopping || f.void || !f.reported || s.runs(f) != s.obj.Status.Revision || n.verdict != api.VerdictHealthy || n.impaired != "" || n.damped() {
+			continue
+		}
+		if able {
+			if f.inRow+f.carried >= c.budgets.RolloutEnds && f.inRow > 0 && !c.ranWell(f) {
+				return f.endsAgain(), c.now
+			}
 			continue
 		}
 		e, from := f.hopeless(c.budgets.RolloutEnds, c.budgets.RolloutImage, c.now)

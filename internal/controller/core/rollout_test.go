@@ -239,23 +239,6 @@ func TestWhatSpeaksAgainstARevision(t *testing.T) {
 	}
 }
 
-// TestOneThatWasReadyProvesTheRevision: what crashes later does not end it at once.
-func TestOneThatWasReadyProvesTheRevision(t *testing.T) {
-	f := rolledFleet(t, bounds(1, 0))
-	f.mustApply(4, "app:2", bounds(1, 0), canary(api.CanaryStep{Replicas: *api.Count(1)}), within(time.Minute))
-	f.mustRollout(2, api.RolloutPaused)
-	f.trouble(2, crashed(9))
-	f.pass(10 * time.Second)
-	f.mustRollout(2, api.RolloutProgressing) // its step is not reached any more
-	if len(f.told("RolledBack")) != 0 {
-		t.Error("rolled back")
-	}
-	f.pass(time.Minute) // but the deadline's clock goes
-	if f.revisionNo(2).Rollout.State != api.RolloutRolledBack || !strings.HasPrefix(f.revisionNo(2).Rollout.Why, "no progress for 1m0s: web-0 on ") {
-		t.Errorf("revision 2: %+v", f.revisionNo(2).Rollout)
-	}
-}
-
 func TestProgressDeadline(t *testing.T) {
 	minute := within(time.Minute)
 	f := rolledFleet(t, bounds(1, 0))
@@ -510,6 +493,28 @@ func TestUndoAndRestart(t *testing.T) {
 	}
 	if err := f.order("stop", 0).Err; !errors.Is(err, ErrInvalid) {
 		t.Errorf("stop: %v", err)
+	}
+}
+
+// TestUndoToWhatWasNeverWell goes in steps as any other.
+func TestUndoToWhatWasNeverWell(t *testing.T) {
+	step := canary(api.CanaryStep{Replicas: *api.Count(1)})
+	f := rolledFleet(t, bounds(1, 0))
+	f.mustApply(4, "app:2", bounds(1, 0), step)
+	f.mustApply(4, "app:1", bounds(1, 0), step)
+	if f.roll().Step != 1 {
+		t.Fatalf("applied, not repeated: %+v", f.roll())
+	}
+	for _, x := range []struct {
+		to   int64
+		want int
+	}{{2, 1}, {1, 0}} {
+		if r := f.order("undo", x.to); r.Err != nil {
+			t.Fatal(r.Err)
+		}
+		if got := f.roll().Step; got != x.want {
+			t.Errorf("undo to revision %d: step %d, want %d", x.to, got, x.want)
+		}
 	}
 }
 

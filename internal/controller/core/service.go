@@ -109,9 +109,11 @@ type filling struct {
 	status     api.ReplicaStatus
 	readySince time.Time // zero: not ready
 
-	// See failing.go. wasReady: ever, as this leader saw. endsBefore are how often its
-	// containers had ended before it saw.
+	// See failing.go. wasReady: ever, as this leader saw; counted: for as long as it
+	// takes. endsBefore are how often its containers had ended before it saw.
 	wasReady       bool
+	counted        bool
+	carried        int // ends in a row of those in its slot before
 	endsBefore     map[string]int
 	imagelessSince time.Time // zero: its images are there, or may be
 }
