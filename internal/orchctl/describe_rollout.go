@@ -46,7 +46,7 @@ func (p *page) rollout(s *api.Service) {
 	if s.Spec.Rollout.Strategy == api.StrategyRecreate {
 		bounds = "recreate: all of the old revision stop before any of the new one starts"
 	}
-	if d := s.Spec.Rollout.MinReady; d != nil && *d > 0 {
+	if d := s.Spec.MinReady(); d > 0 {
 		bounds += fmt.Sprintf("; one counts when it was ready for %s", d)
 	}
 	p.field(0, "Rollout rules", "%s", bounds)

@@ -139,12 +139,33 @@ func (c *Core) clock(s *service, counted int) {
 	}
 }
 
-// blind tells whether some replica of the service cannot be heard.
+// blind tells whether some replica of the service cannot be heard, or has no node for
+// want of nodes that are heard.
 func (c *Core) blind(s *service) bool {
+	if len(s.refused) > 0 && c.missesNodes() {
+		return true
+	}
 	return slices.ContainsFunc(s.fillings, func(f *filling) bool {
 		return !f.stopping && (f.void || !c.heard(f) || !c.nodes[f.node].reported)
 	})
 }
+
+// missesNodes tells whether a node may be back soon, or none is there. One that is dead
+// is not waited for as long as there are others.
+func (c *Core) missesNodes() bool {
+	well := false
+	for _, n := range c.nodes {
+		if n.verdict == api.VerdictSuspect || n.verdict == api.VerdictUnknown || n.verdict == api.VerdictBack {
+			return true
+		}
+		well = well || n.heard()
+	}
+	return !well
+}
+
+// blindLook is when a rollout that cannot be judged is looked at again: what ends that
+// may be a node that has nothing of the service.
+const blindLook = 5 * time.Second
 
 func (c *Core) complete(s *service) {
 	st := &s.obj.Status.Rollout
@@ -367,7 +388,9 @@ func (c *Core) rolloutWake(s *service) time.Time {
 		if pause := s.obj.Spec.Rollout.Canary[st.Step-1].Pause; pause != nil && !st.StepAt.IsZero() && st.StepAt.Add(pause.Or(0)).After(c.now) {
 			return st.StepAt.Add(pause.Or(0))
 		}
-	case st.State == api.RolloutProgressing && !p.blind:
+	case st.State == api.RolloutProgressing && p.blind:
+		return c.now.Add(blindLook)
+	case st.State == api.RolloutProgressing:
 		_, at := c.hopeless(s)
 		return earliest(at, c.deadline(s))
 	}

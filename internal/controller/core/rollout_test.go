@@ -270,6 +270,28 @@ func TestNodeDeathIsNoEvidence(t *testing.T) {
 	f.mustRollout(3, api.RolloutComplete)
 }
 
+// TestNoNodeIsNoEvidence: a revision that has nowhere to go as all nodes are gone is not
+// given up for it.
+func TestNoNodeIsNoEvidence(t *testing.T) {
+	f := rolledFleet(t, bounds(1, 0))
+	f.trouble(2, hangs())
+	f.mustApply(4, "app:2", bounds(1, 0), within(30*time.Second))
+	for _, n := range []string{"n1", "n2", "n3"} {
+		f.agents[n].silent = true
+		f.agents[n].holds = map[api.ReplicaKey]wire.Assignment{}
+		f.word(n, "dead")
+	}
+	f.pass(5 * time.Minute)
+	f.mustRollout(2, api.RolloutProgressing)
+	f.says = nil
+	for _, n := range []string{"n1", "n2", "n3"} {
+		f.node(n, "another boot")
+	}
+	f.pass(5 * time.Second)
+	f.mustRollout(2, api.RolloutComplete)
+	f.mustReady("web", 4)
+}
+
 // TestWhatIsLostIsFilledWithWhatIsWell: a revision that was never ready gets no slot
 // because a node died.
 func TestWhatIsLostIsFilledWithWhatIsWell(t *testing.T) {
