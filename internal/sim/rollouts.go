@@ -338,6 +338,10 @@ func (g *ledger) closed(l *lead, after picture, node string) bool {
 	return l.know.unfit[node] != 0 || slices.ContainsFunc([]picture{g.pic, after}, func(p picture) bool { return p.nodes[node] == nil || p.nodes[node].Spec.Unschedulable })
 }
 
+// wellFor is how long a replica has to be ready to run well beyond doubt: longer than
+// any minReady.
+const wellFor = 5 * time.Second
+
 // deadlineShare is what clocks may be wrong by.
 const deadlineShare = 97
 
@@ -367,6 +371,9 @@ func (g *ledger) failsRightly(l *lead, after picture, key api.Key, number int64)
 	all := g.pic.of(key)
 	well := slices.ContainsFunc(all, func(k api.ReplicaKey) bool {
 		p := g.pic.placements[k]
+		if n := l.know.status[k]; n == nil || g.w.clock-since(n.flips, l.events) < int64(wellFor) {
+			return false
+		}
 		return !p.stopping && after.runs(key, p.revision, number) && g.endsOf(k) == 0 && !slices.ContainsFunc(l.eventsOf(all), func(e uint64) bool { return !l.know.counts(l, after, k, p, e) })
 	})
 	worst := 0
