@@ -310,14 +310,14 @@ func (g *ledger) completesRightly(l *lead, after picture, key api.Key, number in
 	}
 }
 
-// endsOf is how often a container of a replica ended by itself, the one that did most.
-func (g *ledger) endsOf(k api.ReplicaKey) (most int) {
+// endsOf is how often containers of a replica ended by themselves.
+func (g *ledger) endsOf(k api.ReplicaKey) (sum int) {
 	for f, n := range g.ends {
 		if f.replica == k {
-			most = max(most, n)
+			sum += n
 		}
 	}
-	return most
+	return sum
 }
 
 // endsInSlot likewise, with what ended before it in its slot, of the same revision.
