@@ -178,7 +178,8 @@ func (w *world) rolloutUnsettled(l *lead, key api.Key) string {
 	seen, _ := l.view[core.ViewKey{Kind: api.KindService, Namespace: key.Namespace, Name: key.Name}].(*api.Service)
 	switch r.State {
 	case api.RolloutComplete, api.RolloutFailed:
-		if newest.obj.Rollout.State != r.State {
+		untried := r.State == api.RolloutComplete && w.ledger.slots(pic, key) == 0 // then nothing shows that it works
+		if newest.obj.Rollout.State != r.State && !untried {
 			return fmt.Sprintf("the rollout of %s is %s, and its revision %d says %q", key, r.State, s.Status.Revision, newest.obj.Rollout.State)
 		}
 		if r.State == api.RolloutFailed && r.Why == "" {

@@ -25,7 +25,7 @@ func (s *service) copy() *service {
 // rollout of the one before ends with a state and why, if it has not ended.
 func (s *service) revise(r api.Revision, ended api.RolloutState, why string, now time.Time) {
 	from, was := s.stable(), s.obj.Status.Rollout
-	if old := s.newest(); old != nil && !done(was.State) {
+	if old := s.newest(); old != nil && !(done(was.State) && done(old.Rollout.State)) {
 		x := *old // the copy's own: the one that holds shows the other still
 		x.Rollout = was
 		x.Rollout.State, x.Rollout.Why, x.Rollout.EndedAt, x.Rollout.PausedBy = ended, why, now, ""

@@ -99,13 +99,16 @@ const planRounds = 2*api.MaxCanarySteps + 2
 // service is to be planned anew. It costs the service's fillings, as planning does.
 func (c *Core) advance(s *service, plan reconciler.Decision) bool {
 	st := &s.obj.Status.Rollout
-	if s.deleting() || st.State == api.RolloutComplete || len(c.unknown) > 0 {
+	if s.deleting() || len(c.unknown) > 0 {
 		return false // of nodes that are still unknown nothing is to be concluded
+	}
+	if st.State == api.RolloutComplete {
+		return c.tryAtLast(s, plan)
 	}
 	c.clock(s, plan.Counted)
 	switch {
 	case plan.Counted >= plan.Slots && !s.progress.blind:
-		c.complete(s)
+		c.complete(s, plan.Slots == 0)
 		return true
 	case st.PausedBy != "" || st.State == api.RolloutFailed || st.State == "":
 		return false
@@ -167,14 +170,36 @@ func (c *Core) missesNodes() bool {
 // may be a node that has nothing of the service.
 const blindLook = 5 * time.Second
 
-func (c *Core) complete(s *service) {
+// complete: every slot has the revision. If there is none, that proves nothing: the
+// service has all it wants, but its revision is not one that was rolled out well.
+func (c *Core) complete(s *service, untried bool) {
 	st := &s.obj.Status.Rollout
 	legacy := st.State == "" // written by a version that knew no rollouts
 	st.State, st.EndedAt, st.Why, st.Step, st.StepAt = api.RolloutComplete, c.now, "", 0, time.Time{}
+	if untried {
+		c.putRollout(s)
+		return
+	}
 	c.endRollout(s)
 	if !legacy {
 		c.tellRollout(s, api.EventNormal, "RolloutComplete", fmt.Sprintf("revision %d in %s", s.obj.Status.Revision, brief(c.now.Sub(st.StartedAt))))
 	}
+}
+
+// tryAtLast begins the rollout anew of a revision that nothing was wanted of when it
+// was complete, and now is.
+func (c *Core) tryAtLast(s *service, plan reconciler.Decision) bool {
+	if plan.Slots == 0 || done(s.newest().Rollout.State) {
+		return false
+	}
+	st := &s.obj.Status.Rollout
+	st.State, st.StartedAt, st.EndedAt = api.RolloutProgressing, c.now, time.Time{}
+	if st.PausedBy != "" {
+		st.State = api.RolloutPaused
+	}
+	s.progress = progress{}
+	c.putRollout(s)
+	return true
 }
 
 // step takes the canary further and tells whether it did.

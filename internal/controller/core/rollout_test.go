@@ -518,6 +518,37 @@ func TestUndoAndRestart(t *testing.T) {
 	}
 }
 
+// TestWhatWasNeverTriedIsNotWell: with no replicas any revision is complete. It is tried
+// when some are wanted, and what was well before is gone back to.
+func TestWhatWasNeverTriedIsNotWell(t *testing.T) {
+	f := rolledFleet(t, bounds(1, 0))
+	f.mustApply(0, "app:2", bounds(1, 0))
+	f.pass(2 * time.Second)
+	f.mustRollout(2, api.RolloutComplete)
+	f.elect()
+	for _, n := range []string{"n1", "n2", "n3"} {
+		f.node(n, "b")
+	}
+	f.trouble(2, crashed(0))
+	f.mustApply(2, "app:2", bounds(1, 0))
+	f.mustRollout(2, api.RolloutProgressing)
+	f.trouble(2, crashed(3))
+	f.pass(2 * time.Second)
+	f.mustRollout(3, api.RolloutComplete)
+	if r := f.revisionNo(3); r.SameAs != 1 {
+		t.Errorf("went back to %+v", r)
+	}
+	f.mustReady("web", 2)
+	f.mustApply(0, "app:4", bounds(1, 0))
+	f.pass(2 * time.Second)
+	f.mustApply(2, "app:5", bounds(1, 0))
+	f.pass(2 * time.Second)
+	f.mustRollout(5, api.RolloutComplete)
+	if r := f.revisionNo(4).Rollout; r.State != api.RolloutSuperseded {
+		t.Errorf("revision 4 was never tried, and is %+v", r)
+	}
+}
+
 // TestUndoToWhatWasNeverWell goes in steps as any other.
 func TestUndoToWhatWasNeverWell(t *testing.T) {
 	step := canary(api.CanaryStep{Replicas: *api.Count(1)})
