@@ -148,9 +148,10 @@ func (f *filling) hopeless(ends int, patience time.Duration, now time.Time) (evi
 		never = "being ready for long enough to count"
 	}
 	where := fmt.Sprintf("%s on %s", f.key.Name(), f.node)
-	for _, ct := range f.status.Containers {
+	over := endedFirst(f.status)
+	for i, ct := range f.status.Containers {
 		n := endsOf(ct) - f.endsBefore[ct.Name]
-		failed := f.status.Phase == api.PhaseFailed && ct.State == api.ContainerExited && ct.LastExit != nil && ct.LastExit.Reason != api.ExitCompleted
+		failed := f.status.Phase == api.PhaseFailed && i == over && ct.LastExit.Reason != api.ExitCompleted
 		if n < ends && !failed {
 			continue
 		}
@@ -174,6 +175,19 @@ func (f *filling) hopeless(ends int, patience time.Duration, now time.Time) (evi
 		return evidence{why: fmt.Sprintf("%s: %s", where, joinWords(ct.Reason, ct.Message))}, f.imagelessSince.Add(patience)
 	}
 	return evidence{}, time.Time{}
+}
+
+// endedFirst is the container with whose end a replica's began: the others were told to
+// follow it. -1: none has ended.
+func endedFirst(s api.ReplicaStatus) int {
+	first := -1
+	for i, ct := range s.Containers {
+		if ct.State == api.ContainerExited && ct.LastExit != nil &&
+			(first < 0 || ct.LastExit.FinishedAt.Before(s.Containers[first].LastExit.FinishedAt)) {
+			first = i
+		}
+	}
+	return first
 }
 
 // endsAgain says of a replica that counted that it ends again and again.
