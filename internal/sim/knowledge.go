@@ -272,7 +272,8 @@ func (n *knowledge) overlook(l *lead) {
 
 // heardFor is for how long everything of a service was heard, at the time since the
 // batch was begun when it was longest; from is when at the earliest that may have begun.
-func (n *knowledge) heardFor(l *lead, key api.Key, from int64) (most time.Duration) {
+// What of it was paused does not count.
+func (n *knowledge) heardFor(l *lead, key api.Key, from int64, paused []span) (most time.Duration) {
 	var spans []span
 	ends := []int64{l.w.clock}
 	for k, of := range n.missed {
@@ -295,9 +296,17 @@ func (n *knowledge) heardFor(l *lead, key api.Key, from int64) (most time.Durati
 				since = max(since, min(x.to, end))
 			}
 		}
-		if end >= l.openAt {
-			most = max(most, time.Duration(end-since))
+		if end < l.openAt {
+			continue
 		}
+		lasted := end - since
+		for _, x := range paused {
+			if x.to == 0 {
+				x.to = end
+			}
+			lasted -= max(0, min(x.to, end)-max(x.from, since))
+		}
+		most = max(most, time.Duration(lasted))
 	}
 	return most
 }

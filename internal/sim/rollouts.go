@@ -358,13 +358,7 @@ func (g *ledger) failsRightly(l *lead, after picture, key api.Key, number int64)
 		deadline = min(deadline, old.Spec.Rollout.ProgressDeadline.Or(api.DefaultProgressDeadline))
 	}
 	from := max(r.born[number], l.beganAt, l.know.stalledAt)
-	lasted := l.know.heardFor(l, key, from)
-	for _, x := range r.paused {
-		if x.to == 0 {
-			x.to = g.w.clock
-		}
-		lasted -= time.Duration(max(0, x.to-max(x.from, from)))
-	}
+	lasted := l.know.heardFor(l, key, from, r.paused)
 	if lasted >= deadline*deadlineShare/100 {
 		return
 	}

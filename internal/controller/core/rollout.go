@@ -154,17 +154,27 @@ func (c *Core) blind(s *service) bool {
 }
 
 // missesNodes tells whether a node may be back soon, or none is there. One that is dead
-// is not waited for as long as there are others.
+// is not waited for as long as there are others, nor one that has been suspect for
+// missedMax.
 func (c *Core) missesNodes() bool {
 	well := false
 	for _, n := range c.nodes {
-		if n.verdict == api.VerdictSuspect || n.verdict == api.VerdictUnknown || n.verdict == api.VerdictBack {
+		switch n.verdict {
+		case api.VerdictUnknown, api.VerdictBack:
 			return true
+		case api.VerdictSuspect:
+			if c.now.Sub(n.since) < missedMax {
+				return true
+			}
 		}
 		well = well || n.heard()
 	}
 	return !well
 }
+
+// missedMax is how long a suspect node counts as about to be back: what is silent for a
+// minute is dead, mostly. One whose host answers, and nothing on it, stays suspect.
+const missedMax = time.Minute
 
 // blindLook is when a rollout that cannot be judged is looked at again: what ends that
 // may be a node that has nothing of the service.

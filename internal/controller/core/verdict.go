@@ -49,8 +49,13 @@ func (c *Core) setVerdict(e liveness.SetVerdict) {
 			c.roomMade() // creates that waited for the fleet to be known
 		}
 	}
-	if e.To == liveness.Back {
+	switch e.To {
+	case liveness.Back:
 		c.back[n.name] = true
+	case liveness.Suspect: // whoever lacks a node may lack this one; see missesNodes
+		for key := range c.blocked {
+			c.dirty[key] = true
+		}
 	}
 	kind := api.EventNormal
 	switch e.To {
