@@ -170,8 +170,6 @@ func (s *slot) filter(keep func(*Filling) bool) []*Filling {
 	return out
 }
 
-func (s *slot) available() bool { return slices.ContainsFunc(s.fillings, (*Filling).available) }
-
 // available counts the wanted slots that serve.
 func (p *planner) available() int {
 	n := 0

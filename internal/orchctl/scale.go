@@ -39,7 +39,7 @@ func (t *tool) scaleCmd() *cobra.Command {
 				return err
 			}
 			if !cmd.Flags().Changed("replicas") {
-				return usagef("say how many with --replicas, as in `orchctl scale %s --replicas 3`", strings.Join(args, " "))
+				return usagef("say how many with --replicas, as in `orchctl scale %s --replicas=3`", strings.Join(args, " "))
 			}
 			if s.replicas < 0 {
 				return usagef("--replicas %d: want 0 or more", s.replicas)
@@ -67,7 +67,7 @@ func bareNumber(words []string) error {
 	if kind, err := parseKind(words[0]); err == nil && kind == api.KindService && last == 1 {
 		return nil // `scale service 2`: that is its name
 	}
-	return usagef("unexpected argument %q: say how many with --replicas, as in `orchctl scale %s --replicas %s`", words[last], strings.Join(words[:last], " "), words[last])
+	return usagef("unexpected argument %q: say how many with --replicas, as in `orchctl scale %s --replicas=%s`", words[last], strings.Join(words[:last], " "), words[last])
 }
 
 func (t *tool) scale(ctx context.Context, x target, s scaling) error {

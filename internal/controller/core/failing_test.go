@@ -1,7 +1,6 @@
 package core
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -9,11 +8,6 @@ import (
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/wire"
 )
-
-func counting(after time.Duration) func(*api.ServiceSpec) {
-	x := api.Duration(after)
-	return func(s *api.ServiceSpec) { s.Rollout.MinReady = &x }
-}
 
 func unprobed(s *api.ServiceSpec) { s.Rollout.MinReady = nil }
 
@@ -178,7 +172,7 @@ func TestWhatWasDoneUnseenIsNoEvidence(t *testing.T) {
 			f.pass(time.Second)
 			f.mustRollout(3, api.RolloutComplete)
 			if why := f.revisionNo(2).Rollout.Why; !strings.Contains(why, "ended 3 times") {
-				t.Error(fmt.Sprintf("why %q", why))
+				t.Errorf("why %q", why)
 			}
 		})
 	}
