@@ -58,11 +58,9 @@ rollout undo, and by orch itself where it goes back after a failure.`,
 // oneService reads the argument of a command that is about one service: web,
 // service/web or service web. Does ends the sentence "only a service ...".
 func (t *tool) oneService(args []string, does string) (target, error) {
-	if len(args) == 1 {
+	if len(args) == 1 && !strings.Contains(args[0], "/") { // what stands before one is a kind, not a namespace
 		if _, err := parseKind(args[0]); err != nil {
-			if _, _, slash := cutKind(args[0]); !slash {
-				args = []string{"service", args[0]}
-			}
+			args = []string{"service", args[0]}
 		}
 	}
 	targets, err := t.parseTargets(args)
