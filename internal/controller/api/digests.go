@@ -35,7 +35,7 @@ const (
 // digests are what references meant just now, and of which it is not known why.
 type digests struct {
 	known   map[string]string
-	unknown map[string]string // reference to reason
+	unknown map[string]string // reference to what is told of it
 }
 
 // warn tells with each changed service which of its images are not pinned. The
@@ -51,7 +51,7 @@ func (d digests) warn(result core.ApplyResult) core.ApplyResult {
 		}
 		for _, ref := range references(a.Service.Spec.Template) {
 			if why, ok := d.unknown[ref]; ok {
-				out.Applied[i].Plan = append(slices.Clip(out.Applied[i].Plan), fmt.Sprintf("image %s is not pinned to a digest, and each node takes what it finds: %s", ref, why))
+				out.Applied[i].Plan = append(slices.Clip(out.Applied[i].Plan), fmt.Sprintf("image %s: %s", ref, why))
 			}
 		}
 	}
@@ -139,11 +139,12 @@ func (s *Server) digestsOf(ctx context.Context, services []*api.Service) digests
 }
 
 // digestOf asks one node after the other until one knows; what the first said of why
-// it does not is told.
+// it does not is told. That the time is over is nobody's fault: a node that was asked
+// may wait for the registry itself.
 func (s *Server) digestOf(ctx context.Context, ref string, nodes []string) (digest, why string) {
-	asked := 0
+	var asked []string
 	for _, node := range nodes {
-		if asked == digestNodesMax || ctx.Err() != nil {
+		if len(asked) == digestNodesMax || ctx.Err() != nil {
 			break
 		}
 		digest, err := s.digestOn(ctx, ref, node)
@@ -151,14 +152,16 @@ func (s *Server) digestOf(ctx context.Context, ref string, nodes []string) (dige
 			return digest, ""
 		}
 		if !errors.Is(err, session.ErrAway) {
-			asked++
+			asked = append(asked, node)
 		}
-		if ctx.Err() != nil {
-			err = fmt.Errorf("node %s did not answer within %s", node, digestTimeout)
+		if ctx.Err() == nil {
+			why = cmp.Or(why, err.Error())
 		}
-		why = cmp.Or(why, err.Error())
 	}
-	return "", cmp.Or(why, "no node could be asked")
+	if why == "" && ctx.Err() != nil && len(asked) > 0 {
+		return "", fmt.Sprintf("its digest could not be told within %s (asked %s): each node takes what it finds", digestTimeout, strings.Join(asked, ", "))
+	}
+	return "", fmt.Sprintf("it is not pinned to a digest, and each node takes what it finds: %s", cmp.Or(why, "no node could be asked"))
 }
 
 func (s *Server) digestOn(ctx context.Context, ref, node string) (string, error) {

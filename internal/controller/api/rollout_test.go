@@ -132,11 +132,11 @@ func TestApplyAsksForDigests(t *testing.T) {
 		{name: "a node that fits comes first", apply: []*api.Service{ssd}, answers: map[string]string{"db:1": sha("d")}, want: map[string]string{"db:1": sha("d")}, opened: "n4"},
 		{name: "one that is away is passed over", apply: []*api.Service{plain("web", "web:1")}, away: map[string]bool{"n3": true}, answers: map[string]string{"web:1": sha("a")}, want: map[string]string{"web:1": sha("a")}, opened: "n3 n4"},
 		{name: "three are asked", apply: []*api.Service{plain("web", "web:9")}, answers: map[string]string{"web:9": "no such image"}, want: map[string]string{}, opened: "n3 n4 n5",
-			warns: "image web:9 is not pinned to a digest, and each node takes what it finds: node n3: no such image"},
+			warns: "image web:9: it is not pinned to a digest, and each node takes what it finds: node n3: no such image"},
 		{name: "what is no digest is not taken", apply: []*api.Service{plain("web", "web:1")}, answers: map[string]string{"web:1": "sha256:short"}, want: map[string]string{}, opened: "n3 n4 n5",
-			warns: "image web:1 is not pinned to a digest, and each node takes what it finds: node n3: its agent answers without a digest"},
+			warns: "image web:1: it is not pinned to a digest, and each node takes what it finds: node n3: its agent answers without a digest"},
 		{name: "silence", apply: []*api.Service{sidecar}, answers: map[string]string{"web:2": sha("b")}, want: map[string]string{"web:2": sha("b")}, opened: "n3 n3", takes: digestTimeout,
-			warns: "image log:1 is not pinned to a digest, and each node takes what it finds: node n3 did not answer within 3s"},
+			warns: "image log:1: its digest could not be told within 3s (asked n3): each node takes what it finds"},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			x := &agents{away: c.away, script: registry(c.answers)}
