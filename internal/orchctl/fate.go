@@ -45,18 +45,30 @@ func (w *waiting) judge(ctx context.Context, x *track, now time.Time) error {
 		return w.judgeReplaced(ctx, x, now)
 	case x.target == 0:
 		return nil
+	case st.Rollout.State == api.RolloutFailed && x.stale(st.Rollout):
 	case st.Rollout.State == api.RolloutFailed:
 		x.fate.failed = fmt.Sprintf("service/%s revision %d could not be rolled out: %s", x.label, st.Revision, whyText(st.Rollout.Why))
 	default:
-		x.fate.held = endlessPause(x.service) && !x.byState && !x.stillHeld()
+		x.fate.held = endlessPause(x.service) && !x.byState && !x.stale(st.Rollout)
 	}
 	return nil
 }
 
-// stillHeld tells whether a rollout that was told to go on is seen as it was before.
-func (x *track) stillHeld() bool {
-	r := x.service.Status.Rollout
-	return x.outcome == resumed && x.prior != nil && x.prior.State == api.RolloutPaused && x.prior.Step == r.Step && x.prior.PausedBy == r.PausedBy
+// stale tells whether a rollout that was told to go on is seen as it was before: the
+// word makes no new revision that would tell, and who is asked may lag behind the leader.
+// A failure is as old as its end, by the leader's own clock.
+func (x *track) stale(r api.RolloutStatus) bool {
+	if x.outcome != resumed {
+		return false
+	}
+	if r.State == api.RolloutFailed && !x.resumedAt.IsZero() && r.EndedAt.Before(x.resumedAt) {
+		return true
+	}
+	p := x.prior
+	if p == nil || p.PausedBy == "" && p.State != api.RolloutPaused && p.State != api.RolloutFailed {
+		return false // it did not know either what the word ended
+	}
+	return p.State == r.State && p.Step == r.Step && p.PausedBy == r.PausedBy && p.EndedAt.Equal(r.EndedAt)
 }
 
 func (w *waiting) judgeReplaced(ctx context.Context, x *track, now time.Time) error {

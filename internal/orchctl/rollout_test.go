@@ -329,6 +329,42 @@ func TestResume(t *testing.T) {
 	})
 }
 
+// TestResumeOfAFailure: the failure that the word ended is not taken for the rollout's
+// end, though it is seen again after the answer; one that comes later is.
+func TestResumeOfAFailure(t *testing.T) {
+	failed := func(end time.Time) *api.Service {
+		return service("web", 2, updated(3, 2, 1, 0), rolls(4, api.RolloutFailed, func(x *api.RolloutStatus) { x.EndedAt, x.Why = end, "no progress for 5s" }))
+	}
+	goesOn := service("web", 2, updated(3, 2, 1, 0), rolls(4, api.RolloutProgressing, func(x *api.RolloutStatus) { x.ProgressAt = epoch }))
+	for _, c := range []struct {
+		before, end *api.Service
+		want        result
+	}{
+		{failed(ago(time.Minute)), service("web", 2, all(2), rolls(4, api.RolloutComplete)), result{out: "service/web is rolled out: revision 4, 2 replicas in 2s\n"}},
+		{failed(ago(time.Minute)), failed(epoch.Add(2 * time.Second)), result{err: "orchctl: service/web revision 4 could not be rolled out: no progress for 5s\n", code: 1}},
+		// Who is asked did not know of the failure yet.
+		{service("web", 2, updated(3, 2, 1, 0), rolls(4, api.RolloutProgressing, func(x *api.RolloutStatus) { x.ProgressAt = ago(time.Hour) })),
+			service("web", 2, all(2), rolls(4, api.RolloutComplete)), result{out: "service/web is rolled out: revision 4, 2 replicas in 2s\n"}},
+	} {
+		in(t, newFake(c.before), func(t *testing.T, r *rig) {
+			r.onRoll = func(*orchv1.RolloutRequest) (*orchv1.ApplyResponse, error) {
+				go script(
+					at{100 * time.Millisecond, func() { r.put(failed(ago(time.Minute))) }},
+					at{time.Second, func() { r.put(goesOn) }},
+					at{2 * time.Second, func() {
+						r.put(replica("web", 0, 1, "n1", running(true), of(4)), replica("web", 1, 2, "n2", running(true), of(4)), c.end)
+					}})
+				return answer("configured", goesOn), nil
+			}
+			got := r.run("rollout", "resume", "web")
+			if got.code != c.want.code || !strings.HasSuffix(got.out, c.want.out) || got.err != c.want.err {
+				t.Error(got)
+			}
+			script(at{3 * time.Second, func() {}})
+		})
+	}
+}
+
 func TestRolloutStatus(t *testing.T) {
 	took := func(x *api.RolloutStatus) {
 		x.StartedAt, x.EndedAt = ago(time.Minute), ago(time.Minute).Add(12400*time.Millisecond)

@@ -36,7 +36,8 @@ type track struct {
 	target         int64
 	rolls, byState bool
 	fate           fate
-	prior          *api.RolloutStatus // before the change; nil: not seen
+	prior          *api.RolloutStatus // before the change; nil: not seen, or something newer was
+	resumedAt      time.Time          // by the leader's clock; zero: it did not say
 }
 
 func newTrack(s *api.Service, outcome string, began, committed time.Time, before map[string]bool) *track {
@@ -44,6 +45,9 @@ func newTrack(s *api.Service, outcome string, began, committed time.Time, before
 		replicas: map[string]*api.Replica{}, before: before, began: began, committed: committed.Sub(began), standing: newStanding()}
 	if outcome != "scaled" { // a number holds for every revision
 		x.target = s.Status.Revision
+	}
+	if outcome == resumed {
+		x.resumedAt = s.Status.Rollout.ProgressAt
 	}
 	x.noteRollout()
 	return x
@@ -69,7 +73,8 @@ func (x *track) see(s sighting, now time.Time) {
 			return
 		}
 		older := v.Metadata.UID == x.uid && (v.Metadata.ResourceVersion < x.version || v.Status.Revision < x.service.Status.Revision)
-		if !older {
+		if !older && !x.stale(v.Status.Rollout) {
+			x.prior = nil
 			x.service = v
 			x.gone = !v.Metadata.DeletedAt.IsZero()
 			x.noteRollout()
