@@ -193,10 +193,8 @@ func (g *ledger) templatesOf(key api.Key) []*api.Template {
 	if r := g.pic.revisions[revisionKey{key, g.pic.services[key].Status.Revision}]; r != nil {
 		out = append(out, r.template)
 	}
-	if s := g.pic.services[key]; s.Status.Rollout.State != api.RolloutComplete { // what the rollout has not come to may be filled with it
-		if r := g.rollsOf(s.Metadata.UID); r.of != nil {
-			out = append(out, &r.of.Template)
-		}
+	if r := g.rollsOf(g.pic.services[key].Metadata.UID); r.of != nil { // what the rollout has not come to may be filled with it
+		out = append(out, &r.of.Template)
 	}
 	for _, k := range g.pic.of(key) {
 		p := g.pic.placements[k]

@@ -169,7 +169,7 @@ func (c *Core) holdsNow(o *service, x claim, replaced bool) string {
 	claims := func(n int64) bool {
 		return slices.ContainsFunc(claimsOf(&o.revisions[n].Template), func(y claim) bool { return y.port == x.port && (x.everywhere || y.everywhere) })
 	}
-	if n := o.stable(); n != 0 && o.obj.Status.Rollout.State != api.RolloutComplete && claims(n) {
+	if n := o.stable(); n != 0 && n != o.obj.Status.Revision && claims(n) {
 		return fmt.Sprintf("port %s is used by service %s, by revision %d, to which its rollout may have to go back: apply again when that is complete, or choose another", x.port, o.key, n)
 	}
 	for _, f := range o.fillings {
