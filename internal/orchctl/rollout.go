@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -318,6 +319,9 @@ func rolloutLine(label string, s *api.Service, now time.Time) string {
 		if r.PausedBy != "" {
 			line += "; the next one is paused by " + r.PausedBy
 		}
+		for _, text := range slices.Sorted(maps.Values(stays(s))) {
+			line += "\n  " + text
+		}
 		return line
 	case api.RolloutFailed:
 		return fmt.Sprintf("service/%s revision %d could not be rolled out: %s", label, st.Revision, whyText(r.Why))
@@ -342,7 +346,11 @@ func rolloutLine(label string, s *api.Service, now time.Time) string {
 
 // rolledOut is the last line of a rollout that went well.
 func rolledOut(label string, s *api.Service, took time.Duration) string {
-	line := fmt.Sprintf("service/%s is rolled out: revision %d, %s", label, s.Status.Revision, count(wanted(s), "replica"))
+	have := count(wanted(s), "replica")
+	if n := wanted(s) - len(stays(s)); n < wanted(s) {
+		have = fmt.Sprintf("%d of %s", n, have)
+	}
+	line := fmt.Sprintf("service/%s is rolled out: revision %d, %s", label, s.Status.Revision, have)
 	if took > 0 {
 		line += " in " + short(took)
 	}

@@ -35,9 +35,14 @@ type track struct {
 	// alone says that it is done.
 	target         int64
 	rolls, byState bool
-	fate           fate
-	prior          *api.RolloutStatus // before the change; nil: not seen, or something newer was
-	resumedAt      time.Time          // by the leader's clock; zero: it did not say
+	// rollsOut: the rollout of the target was seen under way, so that its end is the
+	// end. completeFrom is since when it is complete, zero: it is not; settled: for
+	// settleFor.
+	rollsOut, settled bool
+	completeFrom      time.Time
+	fate              fate
+	prior             *api.RolloutStatus // before the change; nil: not seen, or something newer was
+	resumedAt         time.Time          // by the leader's clock; zero: it did not say
 }
 
 func newTrack(s *api.Service, outcome string, began, committed time.Time, before map[string]bool) *track {
@@ -57,6 +62,7 @@ func newTrack(s *api.Service, outcome string, began, committed time.Time, before
 func (x *track) noteRollout() {
 	switch st := x.service.Status; st.Rollout.State {
 	case api.RolloutProgressing, api.RolloutPaused:
+		x.rollsOut = x.rollsOut || x.target > 0 && st.Revision == x.target
 		x.rolls = x.rolls || x.target > 1 && st.Revision == x.target
 	}
 }
@@ -72,7 +78,7 @@ func (x *track) see(s sighting, now time.Time) {
 			x.gone = x.gone || v.Metadata.UID == x.uid
 			return
 		}
-		older := v.Metadata.UID == x.uid && (v.Metadata.ResourceVersion < x.version || v.Status.Revision < x.service.Status.Revision)
+		older := v.Metadata.UID != x.uid && v.Metadata.CreatedAt.Before(x.service.Metadata.CreatedAt) || v.Metadata.UID == x.uid && (v.Metadata.ResourceVersion < x.version || v.Status.Revision < x.service.Status.Revision)
 		if !older && !x.stale(v.Status.Rollout) {
 			x.prior = nil
 			x.service = v
@@ -96,9 +102,12 @@ func (x *track) see(s sighting, now time.Time) {
 
 // clock notes the phases that are reached.
 func (x *track) clock(now time.Time) {
+	x.settle(now)
 	switch {
 	case !x.isReady():
 		x.readyFrom = time.Time{}
+	case x.readyFrom.IsZero() && x.settled:
+		x.readyFrom = x.completeFrom
 	case x.readyFrom.IsZero():
 		x.readyFrom = now
 	}
@@ -151,6 +160,9 @@ func (x *track) slots() []int {
 // ready tells whether the service is as its spec wants it: everything of the
 // newest revision ready, nothing else left but spares.
 func (x *track) ready(now time.Time) bool {
+	if x.settle(now) && x.readyFrom.IsZero() {
+		x.readyFrom = x.completeFrom
+	}
 	if x.ended == 0 && x.isReady() {
 		x.ended = max(now.Sub(x.began), time.Nanosecond)
 	}
@@ -168,7 +180,12 @@ func (x *track) steady(now time.Time) bool {
 		return false
 	}
 	probed := x.byState || !slices.ContainsFunc(x.service.Spec.LongRunning(), func(c api.Container) bool { return c.ReadinessProbe == nil })
-	if !probed && !x.already && now.Sub(x.readyFrom) < steadyFor {
+	switch stood := now.Sub(x.readyFrom); {
+	case x.service.Status.Rollout.State == api.RolloutProgressing && !x.byState && x.target > 0: // a first revision; see asWanted
+		if stood < x.service.Spec.MinReady()+steadyFor {
+			return false
+		}
+	case !probed && !x.already && stood < steadyFor:
 		return false
 	}
 	if !x.readyFrom.IsZero() && !x.told {
@@ -188,19 +205,31 @@ func (x *track) isReady() bool {
 		return state == api.RolloutComplete
 	case x.target == 0 && (state == api.RolloutPaused || state == api.RolloutFailed):
 		return st.Ready >= want // the old revision serves, too
-	case state != "" && state != api.RolloutComplete, st.UpdatedReady < want, st.Updated < st.Replicas:
+	}
+	return x.settled && x.target > 0 || x.asWanted()
+}
+
+// asWanted tells whether everything of the newest revision is ready, and nothing else
+// left but what rests. A first revision has nothing to take the place of: it need not
+// be judged to the end.
+func (x *track) asWanted() bool {
+	st, rests := x.service.Status, x.rests()
+	first := x.target == 1 && st.Rollout.State == api.RolloutProgressing
+	switch state := st.Rollout.State; {
+	case state != "" && state != api.RolloutComplete && !first, st.UpdatedReady < wanted(x.service)-len(rests), st.Updated < st.Replicas-len(rests):
 		return false
 	}
 	ready := map[int]bool{}
 	for _, r := range x.replicas {
-		if x.counts(r) {
+		switch {
+		case x.counts(r):
 			ready[r.Spec.Slot] = ready[r.Spec.Slot] || r.Status.Ready
-		} else if r.Status.Phase.Before(api.PhaseStopping) && !r.Spec.Spare {
+		case r.Status.Phase.Before(api.PhaseStopping) && !r.Spec.Spare && rests[r.Spec.Slot] == "":
 			return false // one too many, not told to stop yet
 		}
 	}
 	for _, slot := range x.slots() {
-		if !ready[slot] {
+		if !ready[slot] && rests[slot] == "" {
 			return false
 		}
 	}
@@ -209,7 +238,7 @@ func (x *track) isReady() bool {
 
 // summary tells how far the newest revision is: "2/3 ready, 1 pulling".
 func (x *track) summary() string {
-	want := wanted(x.service)
+	want, rests := wanted(x.service), x.rests()
 	best := map[int]string{} // by slot, what its filling does; "" is ready
 	for _, key := range slices.Sorted(maps.Keys(x.replicas)) {
 		r := x.replicas[key]
@@ -223,7 +252,7 @@ func (x *track) summary() string {
 	}
 	old, turn := 0, map[int]bool{} // what is to go, and slots that wait for it
 	for _, r := range x.replicas {
-		if !x.counts(r) && !r.Status.Phase.Ended() {
+		if !x.counts(r) && !r.Status.Phase.Ended() && rests[r.Spec.Slot] == "" {
 			old++
 			turn[r.Spec.Slot] = true
 		}
@@ -232,6 +261,8 @@ func (x *track) summary() string {
 	for _, slot := range x.slots() {
 		w, ok := best[slot]
 		switch {
+		case rests[slot] != "":
+			doing[rests[slot]]++
 		case !ok && turn[slot]:
 		case !ok:
 			doing["placing"]++
@@ -315,18 +346,24 @@ func (x *track) reasons() []string { return x.service.Status.Reasons }
 // conclusion is the last line: "service/web created; 3/3 ready in 0.84s
 // (committed 12ms, placed 15ms, first running 0.5s)", with the phases that were
 // seen. Of a rollout it is "service/web is rolled out: revision 3, 20 replicas in
-// 12.4s", of one that is held until somebody says so where that is.
+// 12.4s", of one that is held until somebody says so where that is. Below it stands
+// what is otherwise than a reader would think.
 func (x *track) conclusion(now time.Time) string {
-	switch {
-	case x.fate.held:
+	if x.fate.held {
 		return rolloutLine(x.label, x.service, now)
+	}
+	return strings.Join(append([]string{x.outcomeLine()}, x.behind()...), "\n  ")
+}
+
+func (x *track) outcomeLine() string {
+	switch {
 	case x.byState:
 		return rolledOut(x.label, x.service, tookOf(x.service.Status.Rollout))
-	case x.rolls:
+	case x.rolls, x.settled && !x.asWanted():
 		return rolledOut(x.label, x.service, max(x.ended, x.committed))
 	}
 	want := wanted(x.service)
-	line := fmt.Sprintf("service/%s %s; %d/%d ready", x.label, x.outcome, want, want)
+	line := fmt.Sprintf("service/%s %s; %d/%d ready", x.label, x.outcome, want-len(x.rests()), want)
 	if x.already {
 		return line
 	}
