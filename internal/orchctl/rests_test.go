@@ -89,3 +89,38 @@ func TestStatusTellsWhatStays(t *testing.T) {
 		}
 	})
 }
+
+// TestApplyWaitsForAVerdict: it says for which, and since when, and ends when the
+// rollout is complete, whatever of the old revision could not be heard of since.
+func TestApplyWaitsForAVerdict(t *testing.T) {
+	const lost = "web-1@2 cannot be reached: n3 is suspect"
+	suspect := node("n3", api.VerdictSuspect, func(n *api.Node) { n.Status.VerdictSince = ago(10 * time.Second) })
+	in(t, newFake(append(oldWeb(), suspect)...), func(t *testing.T, r *rig) {
+		end := r.applyFourth(
+			at{time.Second, func() {
+				r.drop(replica("web", 0, 1, "n1"))
+				r.put(replica("web", 0, 4, "n1", running(true), of(4)), replica("web", 1, 5, "n2", running(true), of(4)),
+					service("web", 2, updated(3, 2, 2, 2, lost), rolls(4, api.RolloutProgressing)))
+			}},
+			at{20 * time.Second, func() { r.put(service("web", 2, updated(3, 2, 2, 2, lost), rolls(4, api.RolloutComplete))) }})
+		got := r.run("apply", "-f", "-", "--timeout", "1m")
+		<-end
+		if n := strings.Count(got.out, "waits for the verdict"); n != 1 || !strings.Contains(got.out, "web: revision 4: 2/2 ready, 1 to go; waits for the verdict on n3 (suspect since 11s)\n") {
+			t.Errorf("told %d times:\n%s", n, got)
+		}
+		if got.code != 0 || !strings.Contains(got.out, "service/web is rolled out: revision 4, 2 replicas in 20s\n") || r.called("Get") != 1 {
+			t.Errorf("%d questions: %s", r.called("Get"), got)
+		}
+	})
+	in(t, newFake(append(oldWeb(), suspect)...), func(t *testing.T, r *rig) {
+		r.fail["Get"] = []error{unavailable("no leader")}
+		end := r.applyFourth(at{time.Second, func() {
+			r.put(replica("web", 0, 4, "n1", running(true), of(4)), replica("web", 1, 5, "n2", running(true), of(4)),
+				service("web", 2, updated(3, 2, 2, 2, "web-1@2 is left alone on n3, which is suspect"), rolls(4, api.RolloutProgressing)))
+		}})
+		if got := r.run("apply", "-f", "-", "--timeout", "5s"); got.code != 1 || !strings.Contains(got.err, "service/web configured; revision 4: 2/2 ready, 2 to go; waits for the verdict on n3\n") {
+			t.Error(got)
+		}
+		<-end
+	})
+}

@@ -29,6 +29,8 @@ type track struct {
 	shown, shownState                  string
 	shownAt                            time.Time
 	standing                           standing
+	suspect                            map[string]time.Time // nodes whose verdict is waited for, and since when they are; zero: not known
+	now                                time.Time            // when that was looked at
 
 	// target is the revision that is followed, 0: whichever is the newest. rolls is
 	// set where it takes the place of another, byState where the rollout's own state
@@ -47,7 +49,7 @@ type track struct {
 
 func newTrack(s *api.Service, outcome string, began, committed time.Time, before map[string]bool) *track {
 	x := &track{key: s.Metadata.Key(), outcome: outcome, uid: s.Metadata.UID, version: s.Metadata.ResourceVersion, service: s,
-		replicas: map[string]*api.Replica{}, before: before, began: began, committed: committed.Sub(began), standing: newStanding()}
+		replicas: map[string]*api.Replica{}, before: before, suspect: map[string]time.Time{}, began: began, committed: committed.Sub(began), standing: newStanding()}
 	if outcome != "scaled" { // a number holds for every revision
 		x.target = s.Status.Revision
 	}
@@ -280,6 +282,9 @@ func (x *track) summary() string {
 		parts = append(parts, fmt.Sprintf("%d to go", old))
 	}
 	text := strings.Join(parts, ", ")
+	if ready >= want {
+		text += x.awaits()
+	}
 	if x.rolls { // what is ready of the revision before is not what is waited for
 		return fmt.Sprintf("revision %d: %s", x.service.Status.Revision, text)
 	}

@@ -140,6 +140,7 @@ func (w *waiting) finished(ctx context.Context) (bool, error) {
 		if err := w.judge(ctx, x, now); err != nil {
 			return false, w.stopped(fmt.Sprintf("the progress cannot be followed any more: %v", err))
 		}
+		w.learn(ctx, x, now)
 		switch {
 		case x.fate.failed != "":
 			failed = append(failed, x.fate.failed)
@@ -203,7 +204,7 @@ func (w *waiting) show() error {
 				}
 			}
 		}
-		if s := x.summary(); s != x.shown && now.Sub(x.shownAt) >= now.Sub(x.began)/sparse {
+		if s := x.summary(); sameReason(s) != sameReason(x.shown) && now.Sub(x.shownAt) >= now.Sub(x.began)/sparse {
 			x.shown, x.shownAt = s, now
 			if err := w.t.printf("%s: %s\n", x.label, s); err != nil {
 				return err
