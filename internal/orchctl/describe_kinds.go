@@ -234,9 +234,9 @@ func (t *tool) describeReplica(ctx context.Context, client orchv1.OrchClient, p 
 	return t.events(ctx, client, p, target{api.KindReplica, r.Metadata.Namespace, r.Metadata.Name}.ref())
 }
 
-// templateOf gives the replica's containers as its revision declares them; nil where
+// templateOf gives what the replica consists of, as its revision declares it; nil where
 // that is not kept any more.
-func (t *tool) templateOf(ctx context.Context, client orchv1.OrchClient, r *api.Replica) (map[string]api.Container, error) {
+func (t *tool) templateOf(ctx context.Context, client orchv1.OrchClient, r *api.Replica) (*api.Template, error) {
 	found, missing, err := t.fetch(ctx, client, listing{}, []target{{api.KindService, r.Metadata.Namespace, r.Spec.Service}})
 	if err != nil || missing != nil { // a deleted service's replicas outlive it
 		return nil, err
@@ -256,37 +256,54 @@ func (t *tool) templateOf(ctx context.Context, client orchv1.OrchClient, r *api.
 		}
 		template = old.Template
 	}
-	out := map[string]api.Container{}
-	for _, c := range template.AllContainers() {
-		out[c.Name] = c
-	}
-	return out, nil
+	return &template, nil
 }
 
-// statuses writes what each container does, and how it is declared.
-func (p *page) statuses(list []api.ContainerStatus, template map[string]api.Container) {
-	p.title(0, "Containers")
-	seen := map[string]bool{}
+// statuses writes what each container does, and how it is declared: in the order in
+// which they start, and what the template does not know at the end.
+func (p *page) statuses(list []api.ContainerStatus, template *api.Template) {
+	if template == nil {
+		template = &api.Template{}
+	}
+	states, declared := map[string]api.ContainerStatus{}, map[string]bool{}
 	for _, c := range list {
-		seen[c.Name] = true
-		p.title(2, c.Name)
-		p.status(c, template[c.Name])
-		if declared, ok := template[c.Name]; ok {
-			p.container(declared)
+		states[c.Name] = c
+	}
+	write := func(title string, list []api.Container) {
+		if len(list) == 0 {
+			return
+		}
+		p.title(0, title)
+		for _, c := range list {
+			declared[c.Name] = true
+			p.title(2, c.Name)
+			if x, ok := states[c.Name]; ok {
+				p.status(x, c)
+			}
+			p.container(c)
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(template)) {
-		if !seen[name] {
-			p.title(2, name)
-			p.container(template[name])
+	write("Init Containers", template.InitContainers)
+	write("Sidecars", template.Sidecars)
+	write("Containers", template.Containers)
+	if len(declared) == 0 {
+		p.title(0, "Containers")
+	}
+	for _, c := range list {
+		if !declared[c.Name] {
+			p.title(2, c.Name)
+			p.status(c, api.Container{})
 		}
 	}
 }
 
 func (p *page) status(c api.ContainerStatus, declared api.Container) {
 	state := string(c.State)
-	if c.Reason != "" {
+	switch x := c.LastExit; {
+	case c.Reason != "":
 		state += " (" + c.Reason + ")"
+	case c.State == api.ContainerExited && x != nil && x.Signal == 0:
+		state += fmt.Sprintf(" (exit code %d)", x.Code)
 	}
 	p.field(4, "State", "%s", state)
 	p.field(4, "Message", "%s", c.Message)

@@ -204,3 +204,28 @@ func TestNetworkError(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// TestDescribeOrder: containers are told in the order in which they start, whichever
+// order the agent reports them in, each kind of them under its own title.
+func TestDescribeOrder(t *testing.T) {
+	s := service("web", 1, func(s *api.Service) {
+		s.Spec.InitContainers = []api.Container{{Name: "wait", Image: "orch.local/wait:1"}, {Name: "migrate", Image: "orch.local/migrate:1"}}
+		s.Spec.Sidecars = []api.Container{{Name: "proxy", Image: "orch.local/proxy:1"}}
+	})
+	r := replica("web", 0, 1, "n1", func(r *api.Replica) {
+		r.Status = api.ReplicaStatus{Phase: api.PhasePreparing, Reason: api.ReasonInitializing, Containers: []api.ContainerStatus{
+			{Name: "main", State: api.ContainerWaiting, Reason: api.ReasonInitializing},
+			{Name: "migrate", State: api.ContainerWaiting, Reason: api.ReasonBackOff, Restarts: 1, LastExit: &api.Exit{Code: 3, Reason: api.ExitError}},
+			{Name: "proxy", State: api.ContainerWaiting, Reason: api.ReasonInitializing},
+			{Name: "wait", State: api.ContainerExited, LastExit: &api.Exit{Reason: api.ExitCompleted}},
+		}}
+	})
+	in(t, newFake(s, r), func(t *testing.T, r *rig) {
+		golden(t, "describe-replica-init", r.run("describe", "replica", "web-0").String())
+	})
+	in(t, newFake(r), func(t *testing.T, r *rig) { // its service is gone
+		if got := r.run("describe", "replica", "web-0"); !strings.Contains(got.out, "Containers:\n  main:\n") || !strings.Contains(got.out, "  wait:\n    State:       Exited (exit code 0)\n") {
+			t.Error(got)
+		}
+	})
+}
