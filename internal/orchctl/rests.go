@@ -44,7 +44,12 @@ func stays(s *api.Service) map[string]string {
 // and what ended may be not to be started again.
 func (x *track) rests() map[int]string {
 	st, again := x.service.Status, x.service.Spec.RestartPolicy.Condition
-	out, stay, live := map[int]string{}, stays(x.service), map[int]bool{}
+	mayEnd := again == api.RestartNever || again == api.RestartOnFailure
+	stay := stays(x.service)
+	if len(stay) == 0 && !mayEnd { // mostly so, and asked with each sighting
+		return nil
+	}
+	out, live := map[int]string{}, map[int]bool{}
 	for _, r := range x.replicas {
 		live[r.Spec.Slot] = live[r.Spec.Slot] || x.counts(r)
 	}
@@ -53,7 +58,7 @@ func (x *track) rests() map[int]string {
 		case live[r.Spec.Slot]:
 		case said && r.Spec.Revision < st.Revision && r.Status.Phase.Before(api.PhaseStopping):
 			out[r.Spec.Slot] = fmt.Sprintf("stays at revision %d", r.Spec.Revision)
-		case x.endedForGood(r) && (again == api.RestartNever || again == api.RestartOnFailure):
+		case mayEnd && x.endedForGood(r):
 			out[r.Spec.Slot] = "ended"
 		}
 	}
