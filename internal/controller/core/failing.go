@@ -57,10 +57,10 @@ func (f *filling) note(unseen bool, now time.Time) {
 	}
 	f.wasReady = f.wasReady || f.status.Ready
 	switch {
-	case withoutImage(f.status) == nil && !pulls(f.status):
-		f.imagelessSince = time.Time{}
-	case withoutImage(f.status) != nil && f.imagelessSince.IsZero():
-		f.imagelessSince = now
+	case unstartable(f.status) == nil && !pulls(f.status):
+		f.unstartableSince = time.Time{}
+	case unstartable(f.status) != nil && f.unstartableSince.IsZero():
+		f.unstartableSince = now
 	}
 }
 
@@ -122,15 +122,19 @@ func endsOf(ct api.ContainerStatus) int {
 	return ct.Restarts
 }
 
-// withoutImage gives a container whose image is nowhere to be had; nil: there is none.
-// An image that cannot be had for another reason, such as a registry that does not
-// answer, says nothing about the revision.
-func withoutImage(s api.ReplicaStatus) *api.ContainerStatus {
+// unstartable gives a container that cannot even be started: its image is nowhere to be
+// had, its command or its user is not in there, its node refuses a mount. nil: there is
+// none. An image that cannot be had for another reason, such as a registry that does
+// not answer, says nothing about the revision.
+func unstartable(s api.ReplicaStatus) *api.ContainerStatus {
 	for i, ct := range s.Containers {
 		if ct.State != api.ContainerWaiting {
 			continue
 		}
-		if ct.Reason == api.ReasonImageMissing || ct.Reason == api.ReasonImageError && strings.Contains(strings.ToLower(ct.Message), "not found") {
+		switch {
+		case ct.Reason == api.ReasonImageMissing, ct.Reason == api.ReasonBindRefused,
+			ct.Reason == api.ReasonImageError && strings.Contains(strings.ToLower(ct.Message), "not found"),
+			ct.LastExit != nil && ct.LastExit.Reason == api.ExitStartFailed:
 			return &s.Containers[i]
 		}
 	}
@@ -171,8 +175,12 @@ func (f *filling) hopeless(ends int, patience time.Duration, now time.Time) (evi
 	if f.wasReady {
 		return evidence{}, time.Time{}
 	}
-	if ct := withoutImage(f.status); ct != nil && !f.imagelessSince.IsZero() {
-		return evidence{why: fmt.Sprintf("%s: %s", where, joinWords(ct.Reason, ct.Message))}, f.imagelessSince.Add(patience)
+	if ct := unstartable(f.status); ct != nil && !f.unstartableSince.IsZero() {
+		reason, message := ct.Reason, ct.Message
+		if x := ct.LastExit; x != nil && x.Reason == api.ExitStartFailed {
+			reason, message = x.Reason, x.Message
+		}
+		return evidence{why: fmt.Sprintf("%s: %s", where, joinWords(reason, message))}, f.unstartableSince.Add(patience)
 	}
 	return evidence{}, time.Time{}
 }

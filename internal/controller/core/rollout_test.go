@@ -42,6 +42,13 @@ func hangs() api.ReplicaStatus {
 	return api.ReplicaStatus{Phase: api.PhaseRunning, Containers: []api.ContainerStatus{{Name: "main", State: api.ContainerRunning, Reason: "NotReady", Message: "the readiness probe gets no answer"}}}
 }
 
+// unstarted is how a replica looks whose container could not be started.
+func unstarted(why string) api.ReplicaStatus {
+	s := imageless(api.ReasonBackOff, "restarts 4s after its end")
+	s.Containers[0].LastExit = &api.Exit{Code: 128, Reason: api.ExitStartFailed, Message: why}
+	return s
+}
+
 func imageless(reason, message string) api.ReplicaStatus {
 	return api.ReplicaStatus{Phase: api.PhasePreparing, Containers: []api.ContainerStatus{{Name: "main", State: api.ContainerWaiting, Reason: reason, Message: message}}}
 }
@@ -190,6 +197,8 @@ func TestWhatSpeaksAgainstARevision(t *testing.T) {
 		{name: "it hangs", says: hangs(), state: api.RolloutProgressing},
 		{name: "its image is missing", says: imageless(api.ReasonImageMissing, "app:2 is not there"), state: api.RolloutRolledBack, why: "web-0 on n1: ImageMissing: app:2 is not there"},
 		{name: "its image is not found", says: imageless(api.ReasonImageError, "app:2: Not Found"), state: api.RolloutRolledBack, why: "web-0 on n1: ImageError: app:2: Not Found"},
+		{name: "its command is not there", says: unstarted("exec: no such file"), state: api.RolloutRolledBack, why: "web-0 on n1: StartFailed: exec: no such file"},
+		{name: "its node refuses a mount", says: imageless(api.ReasonBindRefused, "n1 does not allow it"), state: api.RolloutRolledBack, why: "web-0 on n1: BindRefused: n1 does not allow it"},
 		{name: "the registry does not answer", says: imageless(api.ReasonImageError, "dial tcp: timeout"), state: api.RolloutProgressing},
 		{name: "its image is tried again and again", says: imageless(api.ReasonImageMissing, "app:2 is not there"), pulls: true, state: api.RolloutRolledBack, why: "web-0 on n1: ImageMissing: app:2 is not there"},
 		{name: "it failed for good", state: api.RolloutRolledBack, why: "web-0 on n1 failed and is not started again: exit code 7",

@@ -111,11 +111,11 @@ type filling struct {
 
 	// See failing.go. wasReady: ever, as this leader saw; counted: for as long as it
 	// takes. endsBefore are how often its containers had ended before it saw.
-	wasReady       bool
-	counted        bool
-	carried        int // ends in a row of those in its slot before
-	endsBefore     map[string]int
-	imagelessSince time.Time // zero: its images are there, or may be
+	wasReady         bool
+	counted          bool
+	carried          int // ends in a row of those in its slot before
+	endsBefore       map[string]int
+	unstartableSince time.Time // zero: it may be started, for all that is known
 }
 
 func newService(key api.Key) *service {
