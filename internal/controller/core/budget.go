@@ -60,7 +60,7 @@ func (b *Budgets) settings() []settings.Setting {
 		settings.Count("failing-ends", &b.FailingEnds, "ends in a row, none of them after it was ready for as long as its resetAfter, from which a replica is tried on another node, if others of its revision are ready elsewhere; fewer are what the first restarts cure"),
 		settings.Count("failing-moves", &b.FailingMoves, "how often a slot is tried on another node with one revision; what ends on three nodes hardly does so because of them"),
 		settings.Count("rollout-ends", &b.RolloutEnds, "how often a replica of a new revision may end without counting until the rollout has failed; once may be a dependency that was late, more often is the revision"),
-		settings.Duration("rollout-image", &b.RolloutImage, "how long an image of a new revision may be nowhere to be had until the rollout has failed; one that is pushed at the same time as the manifest is applied comes within that"),
+		settings.Duration("rollout-image", &b.RolloutImage, "how long a replica of a new revision may be impossible to start (no such image, command or user, a mount refused) until the rollout has failed; an image that is pushed at the same time as the manifest is applied comes within that"),
 	}
 }
 
