@@ -79,7 +79,7 @@ func (l *logs) previous(x *api.Replica, out chan<- *orchv1.LogLine) {
 	if (first.away || first.none) && l.remembered(x, m, first.away, l.sender(x, out)) {
 		return
 	}
-	missing := "" // why what there may be cannot be had
+	missing := ""                                      // why what there may be cannot be had
 	if !first.none || l.request.GetContainer() != "" { // it may not have such a container
 		missing = first.why
 	}
@@ -118,19 +118,27 @@ func (l *logs) ofNode(x *api.Replica, out chan<- *orchv1.LogLine) pumped {
 }
 
 // earlier are the replicas that were in the slot before x, the newest first: those that
-// are still known, and those that the leader remembers.
+// are still known, and those that the leader remembers of this service. One of the same
+// name that was deleted was another's.
 func (l *logs) earlier(x *api.Replica, m core.Recalled) []*api.Replica {
 	before := x.Spec.Epoch
 	if before == 0 { // it has no node yet
 		before = math.MaxUint64
 	}
+	snap := l.server.cfg.View.Snapshot()
+	uid := ""
+	if snap != nil {
+		if o, ok := snap.Get(core.ViewKey{Kind: api.KindService, Namespace: x.Metadata.Namespace, Name: x.Spec.Service}); ok {
+			uid = o.(*api.Service).Metadata.UID
+		}
+	}
 	of := map[uint64]*api.Replica{}
 	for _, w := range m.Words {
-		if w.Replica.Slot == x.Spec.Slot {
+		if w.Replica.Slot == x.Spec.Slot && (uid == "" || w.ServiceUID == uid) {
 			of[w.Replica.Epoch] = replicaOf(w.Replica, w.Node)
 		}
 	}
-	if snap := l.server.cfg.View.Snapshot(); snap != nil {
+	if snap != nil {
 		for _, y := range replicasOf(snap, keyOf(x.Metadata.Namespace, x.Spec.Service)) {
 			if y.Spec.Slot == x.Spec.Slot {
 				of[y.Spec.Epoch] = y

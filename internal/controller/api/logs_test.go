@@ -64,7 +64,9 @@ func (w *logWorld) replica(node, service string, slot int, epoch uint64, phase a
 
 func newLogWorld() *logWorld {
 	w := &logWorld{answers: map[string][]*orchv1.Frame{}}
-	w.p.Put = append(w.p.Put, core.Entry{Key: core.ViewKey{Kind: api.KindService, Namespace: "default", Name: "web"}, Object: plain("web", "a:1")})
+	web := plain("web", "a:1")
+	web.Metadata.UID = "u2"
+	w.p.Put = append(w.p.Put, core.Entry{Key: core.ViewKey{Kind: api.KindService, Namespace: "default", Name: "web"}, Object: web})
 	w.replica("n1", "web", 0, 12, api.PhaseRunning)
 	w.replica("n2", "web", 1, 11, api.PhaseRunning)
 	w.agents = agents{away: map[string]bool{}, script: func(node string, open *orchv1.OpenRelay, a *agentStream) {
@@ -93,7 +95,7 @@ func (w *logWorld) suspect(node string) {
 
 // told is the end of a run of web's first container, ago.
 func told(node string, slot int, epoch uint64, output string, ago time.Duration) core.LastWords {
-	return core.LastWords{Replica: api.ReplicaKey{Namespace: "default", Service: "web", Slot: slot, Epoch: epoch}, Container: "c0", Node: node,
+	return core.LastWords{Replica: api.ReplicaKey{Namespace: "default", Service: "web", Slot: slot, Epoch: epoch}, ServiceUID: "u2", Container: "c0", Node: node,
 		Exit: api.Exit{Code: 137, OOM: true, Message: "killed for want of memory (limit 64Mi, peak 64Mi)", Output: output, FinishedAt: time.Now().Add(-ago)}}
 }
 
@@ -202,6 +204,12 @@ func TestLogs(t *testing.T) {
 			w.leader.words = []core.LastWords{told("n2", 1, 11, "", 12*time.Second)}
 		}, want: []string{"web-1@11: begun", "web-1@11: note: n2 cannot be reached: it told the leader of no output; " + oom + ", 12s ago"}},
 		{name: "no previous", ask: &orchv1.LogsRequest{Replica: "web-0", Previous: true, Tail: -1}, world: func(w *logWorld) {
+			w.answers["n1 web-0@12 previous"] = nothing()
+		}, code: codes.NotFound, says: `previous run of container "c0" in replica web-0 not found`},
+		{name: "no previous: who had the name was deleted", ask: &orchv1.LogsRequest{Replica: "web-0", Previous: true, Tail: -1}, world: func(w *logWorld) {
+			before := told("n3", 0, 9, "one", time.Minute)
+			before.ServiceUID = "u1"
+			w.leader.words = []core.LastWords{before}
 			w.answers["n1 web-0@12 previous"] = nothing()
 		}, code: codes.NotFound, says: `previous run of container "c0" in replica web-0 not found`},
 		{name: "no previous, as far as is known", ask: &orchv1.LogsRequest{Replica: "web-0", Previous: true, Tail: -1}, world: func(w *logWorld) {

@@ -22,10 +22,12 @@ const (
 // LastWords is how one run of a container ended, as its node told it; of a replica
 // that is gone without a word of its own, when and why it went.
 type LastWords struct {
-	Replica   api.ReplicaKey
-	Container string
-	Node      string
-	Exit      api.Exit
+	Replica api.ReplicaKey
+	// ServiceUID tells it from replicas of another service of that name.
+	ServiceUID string
+	Container  string
+	Node       string
+	Exit       api.Exit
 	// Untold: nobody told how it ended. Exit says in words why it is gone, FinishedAt
 	// is when that became known, and there is no output.
 	Untold bool
@@ -88,7 +90,7 @@ func (c *Core) hearWords(f *filling, s api.ReplicaStatus) {
 		}
 		exit := *x
 		exit.Output = lastBytes(exit.Output, api.MaxLastOutput)
-		c.words.keep(LastWords{Replica: f.key, Container: ct.Name, Node: f.node, Exit: exit})
+		c.words.keep(LastWords{Replica: f.key, ServiceUID: f.serviceUID, Container: ct.Name, Node: f.node, Exit: exit})
 	}
 }
 
@@ -110,7 +112,7 @@ func (c *Core) partWords(f *filling) {
 		if ct.State != api.ContainerRunning && ct.LastExit != nil {
 			continue
 		}
-		c.words.keep(LastWords{Replica: f.key, Container: ct.Name, Node: f.node, Untold: true, Gone: true,
+		c.words.keep(LastWords{Replica: f.key, ServiceUID: f.serviceUID, Container: ct.Name, Node: f.node, Untold: true, Gone: true,
 			Exit: api.Exit{Reason: "Untold", Message: c.partWhy(f), FinishedAt: c.now}})
 	}
 }
