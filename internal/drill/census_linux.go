@@ -114,6 +114,15 @@ func slotOf(id string) (slot, service string) {
 	return parts[0] + "." + parts[1] + ".*." + container, parts[1][:dash]
 }
 
+// replicaOf reads "default.web-0.17.main": "default.web-0.17". Empty for other names.
+func replicaOf(id string) string {
+	parts := strings.SplitN(id, ".", 4)
+	if len(parts) < 4 {
+		return ""
+	}
+	return strings.Join(parts[:3], ".")
+}
+
 // hold makes what runs of a service now count as wrongfully ended when it ends;
 // except are ids of replicas that may go, as spares do.
 func (c *census) hold(service string, except func(id string) bool) {

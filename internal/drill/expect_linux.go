@@ -152,15 +152,16 @@ func (x *run) ready(ctx context.Context, service string, want, of int, within ti
 		case <-time.After(sampleEvery):
 		}
 	}
+	// By replica: a container may run before its agent has said which one it is.
 	spares := map[string]bool{}
 	for _, all := range x.view.View.Of(service) {
 		for _, r := range all {
-			for _, c := range r.Status.Containers {
-				spares[c.ID] = spares[c.ID] || r.Spec.Spare
+			if r.Spec.Spare {
+				spares[fmt.Sprintf("%s.%s.%d", r.Metadata.Namespace, r.Metadata.Name, r.Spec.Epoch)] = true
 			}
 		}
 	}
-	x.census.hold(service, func(id string) bool { return spares[id] })
+	x.census.hold(service, func(id string) bool { return spares[replicaOf(id)] })
 	return nil
 }
 
