@@ -30,8 +30,11 @@ func (p *planner) oneEach() {
 // leaveOne removes all live fillings of a slot but the best: the service became
 // exclusive while there were spares or successors. One that is about to be heard
 // is waited for: unknown is not absent.
-func (p *planner) leaveOne(s *slot) {
-	live := s.live()
+func (p *planner) leaveOne(s *slot) { p.leaveBest(s.live(), "exclusive", "in the same slot") }
+
+// leaveBest removes all but the best of what is live in one place of a service that
+// became what it is.
+func (p *planner) leaveBest(live []*Filling, is, where string) {
 	if len(live) == 0 || len(live) > 1 && slices.ContainsFunc(live, (*Filling).unsettled) {
 		return
 	}
@@ -43,11 +46,11 @@ func (p *planner) leaveOne(s *slot) {
 	}
 	for _, f := range live {
 		if f != best {
-			p.remove(f, "the service is exclusive and %s is in the same slot", best.name())
+			p.remove(f, "the service is %s and %s is %s", is, best.name(), where)
 		}
 	}
 	if best.Spare {
-		p.adopt(best, "the service is exclusive: the slot has no other replica")
+		p.adopt(best, "the service is %s: the slot has no other replica", is)
 	}
 }
 

@@ -107,26 +107,7 @@ func (g *global) name(slot int) string {
 
 // leaveOneThere removes all live fillings of a seat but the best: the service became
 // global while it was being rolled. One that is about to be heard is waited for.
-func (g *global) leaveOneThere(s seat) {
-	live := s.liveThere()
-	if len(live) == 0 || len(live) > 1 && slices.ContainsFunc(live, (*Filling).unsettled) {
-		return
-	}
-	best := live[0]
-	for _, f := range live[1:] {
-		if g.keepRank(f) > g.keepRank(best) {
-			best = f
-		}
-	}
-	for _, f := range live {
-		if f != best {
-			g.remove(f, "the service is global and %s is on the same node", best.name())
-		}
-	}
-	if best.Spare {
-		g.adopt(best, "the service is global: the slot has no other replica")
-	}
-}
+func (g *global) leaveOneThere(s seat) { g.leaveBest(s.liveThere(), "global", "on the same node") }
 
 // stopThere removes old fillings: those that serve nobody at no cost, and others as
 // far down as the floor; no more than the rollout may have come to.
