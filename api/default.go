@@ -37,17 +37,7 @@ const (
 // A probe's Interval stays nil, for nil means more than a number: 100 ms until
 // the first success, 5 s afterwards.
 func (s *Service) Default() {
-	if s.APIVersion == "" {
-		s.APIVersion = Version
-	}
-	if s.Kind == "" {
-		s.Kind = KindService
-	}
-	if s.Metadata.Namespace == "" {
-		s.Metadata.Namespace = DefaultNamespace
-	}
-	noneIfEmpty(&s.Metadata.Labels)
-	noneIfEmpty(&s.Metadata.Annotations)
+	defaultMeta(&s.TypeMeta, &s.Metadata, KindService)
 	if s.Spec.Mode != ModeGlobal {
 		setDefault(&s.Spec.Replicas, DefaultReplicas)
 	}

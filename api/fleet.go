@@ -213,6 +213,8 @@ type ReplicaSpec struct {
 	Node     string `json:"node,omitempty"`
 	// Spare is set while the slot's incumbent cannot be reached, or is being relieved.
 	Spare bool `json:"spare,omitempty"`
+	// Job: Service names a job, and Slot is an index of it.
+	Job bool `json:"job,omitempty"`
 }
 
 // ReplicaStatus is what the node's agent last reported.
@@ -316,6 +318,13 @@ const (
 	ReasonHookFailed = "HookFailed"
 	// ReasonBindRefused: the node's agent does not allow a bind mount.
 	ReasonBindRefused = "BindRefused"
+	// ReasonConfigMissing: a version of a Config or Secret that it takes is not on its node:
+	// secrets are not kept on disk and come with the next session.
+	ReasonConfigMissing = "ConfigMissing"
+	// ReasonConfigError: what it takes of a Config or Secret cannot be used as it is.
+	ReasonConfigError = "ConfigError"
+	// ReasonVolumeError: a volume cannot be made or mounted on its node.
+	ReasonVolumeError = "VolumeError"
 	ReasonNoNode      = "NoNode"
 	// ReasonHandingOver: it is to stop as soon as nobody sends it traffic any more.
 	ReasonHandingOver = "HandingOver"

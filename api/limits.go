@@ -23,6 +23,20 @@ const (
 	// MaxServiceBytes of a service as JSON: etcd takes 1.5 MiB per transaction,
 	// which the documents of one apply and their revisions share.
 	MaxServiceBytes = 256 << 10
+	// MaxConfigBytes of the values of a Config or Secret: Docker's limit. Each version is
+	// stored whole, in the transaction of its apply, and lies in nodes' memory.
+	MaxConfigBytes = 500_000
+	// MaxConfigName in characters, and of a key: a DNS label, and a file's name.
+	MaxConfigName, MaxConfigKey = 63, 253
+	// MaxVolumeName in characters: as for services.
+	MaxVolumeName = 40
+	// MaxCompletions of a job: each has an outcome in the store. MaxParallelism of it.
+	MaxCompletions, MaxParallelism = 10_000, 1_000
+	// DefaultBackoffLimit is how many tries of a job may fail, as in Kubernetes;
+	// MaxBackoffLimit is the most: beyond it nobody waits for the answer.
+	DefaultBackoffLimit, MaxBackoffLimit = 6, 1_000
+	// MinJobDeadline keeps a slip from failing every job before a container could start.
+	MinJobDeadline = time.Second
 	// MaxGrace is the longest termination grace: a drain waits for it.
 	MaxGrace = 24 * time.Hour
 	// MaxLease is the longest lease. A slot whose node fell silent stays empty for

@@ -17,6 +17,14 @@ const (
 	KindEndpoint = "Endpoint"
 	// KindRevision is a service's Revision, named "web@3"; the leader makes them.
 	KindRevision = "Revision"
+	// KindConfig and KindSecret are both of the type Config.
+	KindConfig = "Config"
+	KindSecret = "Secret"
+	KindJob    = "Job"
+	// KindOutcome is how an index of a job ended, named "migrate@3"; the leader makes them.
+	KindOutcome = "Outcome"
+	// KindVolume is a slot's folder on its node; the leader makes them.
+	KindVolume = "Volume"
 )
 
 // DefaultNamespace is where an object without metadata.namespace lives.

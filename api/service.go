@@ -120,8 +120,14 @@ type Container struct {
 	Command []string `json:"command,omitempty"`
 	// Args replaces the image's arguments. Nil means the image's arguments.
 	Args []string `json:"args,omitempty"`
-	// Env is set in the container on top of the image's environment. Names are unique.
+	// EnvFrom sets a variable for each key of these, on top of the image's environment; of
+	// keys that are in several the last one counts.
+	EnvFrom []EnvFrom `json:"envFrom,omitempty"`
+	// Env is set in the container on top of EnvFrom. Names are unique.
 	Env []EnvVar `json:"env,omitempty"`
+	// Stdin: the command is started when somebody attaches to it (orchctl run -i, orchctl
+	// attach), and reads what they type. Only in Containers of a job, and of one of them.
+	Stdin bool `json:"stdin,omitempty"`
 	// WorkingDir is absolute; empty means the image's.
 	WorkingDir string `json:"workingDir,omitempty"`
 	// Ports are what the container listens on.
@@ -233,18 +239,45 @@ type Ulimit struct {
 	Hard int64 `json:"hard,omitempty"`
 }
 
-// Mount lays something over the container's files. Exactly one of Tmpfs and Bind is set.
+// EnvFrom takes all values of a Config or a Secret as variables. Exactly one of Config
+// and Secret is set.
+type EnvFrom struct {
+	// Config is the name of a Config of the same namespace, Secret that of a Secret. All
+	// its keys have to be names of variables.
+	Config string `json:"config,omitempty"`
+	Secret string `json:"secret,omitempty"`
+	// Prefix is put before each key. Empty means none.
+	Prefix string `json:"prefix,omitempty"`
+}
+
+// Mount lays something over the container's files. Exactly one of Tmpfs, Bind, Config,
+// Secret and Volume is set.
 type Mount struct {
 	// Path in the container: absolute, in its plain form, once per container, and neither
 	// / nor below /proc, /sys or /dev, but for /dev/shm.
 	Path string `json:"path"`
-	// ReadOnly: the container cannot write there. Not with Tmpfs.
+	// ReadOnly: the container cannot write there. Not with Tmpfs; Config and Secret always
+	// are, and need not say so.
 	ReadOnly bool `json:"readOnly,omitempty"`
 	// Tmpfs is memory that counts against the container's limit, empty at each start.
 	Tmpfs *Tmpfs `json:"tmpfs,omitempty"`
 	// Bind is a path of the node, absolute and in its plain form, which its agent must
 	// allow (agent --allow-bind).
 	Bind string `json:"bind,omitempty"`
+	// Config and Secret are names of objects of the same namespace. Path is a folder with a
+	// file for each key then, or with Key that one file. The files lie in memory.
+	Config string `json:"config,omitempty"`
+	Secret string `json:"secret,omitempty"`
+	// Key takes one value alone, as the file Path. Empty means all. Only with Config and
+	// Secret.
+	Key string `json:"key,omitempty"`
+	// Mode of the files in octal digits, such as "0400"; they belong to the container's
+	// user. Empty means "0444". Only with Config and Secret.
+	Mode string `json:"mode,omitempty"`
+	// Volume is the name of a folder on the node that outlives the replica and pins its
+	// slot to the node: each slot has its own. Containers of a replica that name the same
+	// one share it. A DNS label of at most 40 characters.
+	Volume string `json:"volume,omitempty"`
 }
 
 // Tmpfs is a filesystem in memory.
@@ -265,12 +298,24 @@ type EnvVar struct {
 	ValueFrom *EnvSource `json:"valueFrom,omitempty"`
 }
 
-// EnvSource is where a variable's value comes from.
+// EnvSource is where a variable's value comes from. Exactly one of Field, Config and
+// Secret is set.
 type EnvSource struct {
 	// Field of the replica: name (web-0), slot, epoch, revision, service, namespace, node,
 	// ip, or "labels." with the key of a label of the service behind it, as labels.app;
 	// empty where the service has no such label.
-	Field string `json:"field"`
+	Field string `json:"field,omitempty"`
+	// Config and Secret take one value of an object of the same namespace.
+	Config *KeyRef `json:"config,omitempty"`
+	Secret *KeyRef `json:"secret,omitempty"`
+}
+
+// KeyRef names one value of a Config or a Secret.
+type KeyRef struct {
+	// Name of the Config or Secret.
+	Name string `json:"name"`
+	// Key of the value.
+	Key string `json:"key"`
 }
 
 // What a variable can be taken from.
@@ -593,6 +638,8 @@ type Revision struct {
 	// by reference as it stands there ("sha256:..."). One that is missing could not be
 	// told then: each node takes what it finds.
 	Images map[string]string `json:"images,omitempty"`
+	// Configs are the versions of the Configs and Secrets that it takes values of.
+	Configs map[ConfigRef]int64 `json:"configs,omitempty"`
 	// Rollout is how it went.
 	Rollout RolloutStatus `json:"rollout,omitzero"`
 }

@@ -41,16 +41,20 @@ func (v Violations) Err() error {
 	return v
 }
 
-// Validate tells all that is wrong with a service. It takes objects before and
+// Validate tells all that is wrong with an object. It takes objects before and
 // after Default; what Default would fill in is not missed.
-func Validate(s *Service) Violations {
+func Validate(o Object) Violations {
 	c := &checker{}
-	c.document(s)
+	o.check(c)
+	return c.found
+}
+
+func (s *Service) check(c *checker) {
+	c.meta(s.TypeMeta, &s.Metadata, KindService, MaxServiceName)
 	c.spec(&s.Spec)
 	if b, err := json.Marshal(s); err == nil && len(b) > MaxServiceBytes {
 		c.add("spec", "the service takes %d bytes: at most %d are allowed; move large values out of env and args", len(b), MaxServiceBytes)
 	}
-	return c.found
 }
 
 // checker gathers violations, so that a user sees all of them at once.
@@ -64,26 +68,6 @@ func (c *checker) add(path, format string, args ...any) {
 func (c *checker) report(path, why string) {
 	if why != "" {
 		c.found = append(c.found, Violation{path, why})
-	}
-}
-
-func (c *checker) document(s *Service) {
-	if s.APIVersion != "" && s.APIVersion != Version {
-		c.add("apiVersion", "want %q, but found %q", Version, clip(s.APIVersion))
-	}
-	if s.Kind != "" && s.Kind != KindService {
-		c.add("kind", "want %q, but found %q", KindService, clip(s.Kind))
-	}
-	c.report("metadata.name", nameProblem(s.Metadata.Name, MaxServiceName))
-	if s.Metadata.Namespace != "" {
-		c.report("metadata.namespace", nameProblem(s.Metadata.Namespace, MaxNamespaceName))
-	}
-	c.labels("metadata.labels", s.Metadata.Labels)
-	for _, key := range slices.Sorted(maps.Keys(s.Metadata.Annotations)) {
-		c.report(index("metadata.annotations", key), labelKeyProblem(key))
-	}
-	if s.Metadata.ResourceVersion < 0 {
-		c.add("metadata.resourceVersion", "is negative: leave it out, or give the one that get -o yaml shows")
 	}
 }
 

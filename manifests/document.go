@@ -37,7 +37,7 @@ func (l *loader) document(file string, i int, root *yaml.Node) {
 	if r.validate(service); len(r.problems) > 0 {
 		return
 	}
-	l.docs = append(l.docs, Doc{File: file, Index: i, Line: root.Line, Service: service})
+	l.docs = append(l.docs, Doc{File: file, Index: i, Line: root.Line, Object: service})
 }
 
 // once refuses a second document for the same object.

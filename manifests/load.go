@@ -23,15 +23,15 @@ type Doc struct {
 	File  string
 	Index int
 	Line  int
-	// Service is defaulted and valid.
-	Service *api.Service
+	// Object is defaulted and valid.
+	Object api.Object
 }
 
 // Kind gives the object's kind.
-func (d Doc) Kind() string { return d.Service.Kind }
+func (d Doc) Kind() string { return d.Object.ObjectKind() }
 
 // Key gives the object's namespace and name.
-func (d Doc) Key() api.Key { return d.Service.Metadata.Key() }
+func (d Doc) Key() api.Key { return d.Object.GetMetadata().Key() }
 
 // Docs are documents in the order in which they were given.
 type Docs []Doc
@@ -40,7 +40,9 @@ type Docs []Doc
 func (d Docs) Services() []*api.Service {
 	var list []*api.Service
 	for _, x := range d {
-		list = append(list, x.Service)
+		if s, ok := x.Object.(*api.Service); ok {
+			list = append(list, s)
+		}
 	}
 	return list
 }

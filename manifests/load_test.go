@@ -73,7 +73,7 @@ func TestExamples(t *testing.T) {
 		t.Errorf("%d documents in %d files", len(docs), len(sources))
 	}
 	for _, d := range docs {
-		roundTrip(t, d.Service)
+		roundTrip(t, d.Object.(*api.Service))
 	}
 }
 
@@ -87,8 +87,8 @@ func roundTrip(t *testing.T, want *api.Service) {
 	if err != nil {
 		t.Fatalf("%v\nin:\n%s", err, text)
 	}
-	if len(docs) != 1 || !reflect.DeepEqual(docs[0].Service, want) {
-		again, _ := Marshal(docs[0].Service)
+	if len(docs) != 1 || !reflect.DeepEqual(docs.Services()[0], want) {
+		again, _ := Marshal(docs.Services()[0])
 		t.Fatalf("came back different:\n%s\nfrom:\n%s", again, text)
 	}
 }
@@ -163,10 +163,10 @@ func TestScalars(t *testing.T) {
 		if strings.Contains(text, `\t`) {
 			want = "\t\x01é 世 \U0001F600"
 		}
-		if got := docs[0].Service.Spec.Containers[0].Env[0].Value; got != want {
+		if got := docs.Services()[0].Spec.Containers[0].Env[0].Value; got != want {
 			t.Errorf("%s became %q, want %q", text, got, want)
 		}
-		roundTrip(t, docs[0].Service)
+		roundTrip(t, docs.Services()[0])
 	}
 }
 
@@ -177,7 +177,7 @@ func TestQuantityLiteral(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	limits := docs[0].Service.Spec.Containers[0].Resources.Limits
+	limits := docs.Services()[0].Spec.Containers[0].Resources.Limits
 	if limits["cpu"] != 100 || limits["memory"] != api.Whole(1<<30) {
 		t.Errorf("got %v", limits)
 	}
@@ -186,7 +186,7 @@ func TestQuantityLiteral(t *testing.T) {
 // TestFromGet: a document that `get -o yaml` printed may be applied again; it
 // carries the object's identity and nothing else of what orch wrote.
 func TestFromGet(t *testing.T) {
-	s := load(t, "", "examples/web.yaml")[0].Service
+	s := load(t, "", "examples/web.yaml").Services()[0]
 	s.Metadata.UID, s.Metadata.ResourceVersion = "u1", 42
 	want := *s
 	s.Metadata.Generation, s.Metadata.CreatedAt = 3, time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
@@ -199,8 +199,8 @@ func TestFromGet(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, text)
 	}
-	if !reflect.DeepEqual(docs[0].Service, &want) {
-		t.Errorf("got %+v\nwant %+v", docs[0].Service, &want)
+	if !reflect.DeepEqual(docs.Services()[0], &want) {
+		t.Errorf("got %+v\nwant %+v", docs.Services()[0], &want)
 	}
 }
 
@@ -208,7 +208,7 @@ func TestFromGet(t *testing.T) {
 func TestJSON(t *testing.T) {
 	text := "{\n\t\"apiVersion\": \"orch/v1\",\n\t\"kind\": \"Service\",\n\t\"metadata\": {\"name\": \"web\"},\n\t\"spec\": {\"containers\": [{\"name\": \"main\",\t\"image\": \"web:1\"}]}\n}\n"
 	docs, err := Load([]Source{{"a.json", []byte(text)}})
-	if err != nil || docs[0].Service.Spec.Containers[0].Image != "web:1" {
+	if err != nil || docs.Services()[0].Spec.Containers[0].Image != "web:1" {
 		t.Errorf("got %v, %v", docs, err)
 	}
 }
@@ -268,7 +268,7 @@ spec:
 	if err != nil {
 		t.Fatal(err)
 	}
-	two := docs[0].Service.Spec.Containers[1]
+	two := docs.Services()[0].Spec.Containers[1]
 	if two.Name != "two" || two.Image != "web:1" || two.WorkingDir != "/srv" {
 		t.Errorf("got %+v", two)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	"io/fs"
 	"log/slog"
 	"strconv"
 	"strings"
@@ -81,12 +82,29 @@ type ContainerSpec struct {
 	// Env is set on top of the image's environment and below Container.Env, of
 	// which only name and value are read.
 	Env []api.EnvVar
+	// SecretEnv is set on top of all others, and never in containerd's database: the shim
+	// puts it there from memory when the container starts.
+	SecretEnv []api.EnvVar
+	// Files are laid into the container from memory.
+	Files []FileMount
 	// Grace is kept for whoever stops the container without knowing the service.
 	Grace time.Duration
 	// SpecHash lets the caller see whether a container is the one it means.
 	SpecHash string
 	// Lease is the end of a container that runs only under one; nil for none.
 	Lease *Lease
+}
+
+// FileMount is a folder of files, or one file, that lies in the node's memory.
+type FileMount struct {
+	// Path in the container.
+	Path string
+	// Single: Path is the one file in Files, whatever its name there.
+	Single bool
+	// Files are contents by name.
+	Files map[string][]byte
+	// Mode of each; they belong to the container's user.
+	Mode fs.FileMode
 }
 
 // maxID is the longest id that containerd takes.

@@ -49,6 +49,9 @@ type (
 		Hash        string
 		// Sysctls are the replica's.
 		Sysctls map[string]string
+		// Configs are the versions of what Container takes values of, by EnvFrom, Env and
+		// Mounts; who carries it out has the values.
+		Configs map[api.ConfigRef]int64
 		// Lease is nil for a container that needs none.
 		Lease *Lease
 		Why   string
@@ -106,6 +109,13 @@ type (
 		ID   uint64
 		Keep []api.ReplicaKey
 		Why  string
+	}
+	// RemoveVolume deletes a volume with what is in it; one that is not there is no
+	// failure. No container has it mounted.
+	RemoveVolume struct {
+		ID     uint64
+		Volume api.VolumeKey
+		Why    string
 	}
 	// ForgetReplica: nothing of it is left; files that were kept for it (its
 	// output) may go by their own limits.
@@ -165,6 +175,7 @@ func (StopContainer) effect()   {}
 func (RemoveContainer) effect() {}
 func (TeardownNetwork) effect() {}
 func (PruneNetworks) effect()   {}
+func (RemoveVolume) effect()    {}
 func (ForgetReplica) effect()   {}
 func (StartProbe) effect()      {}
 func (StopProbe) effect()       {}

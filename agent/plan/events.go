@@ -16,7 +16,8 @@ type (
 	// Connected: a session with the leader is up. Disconnected: it ended.
 	Connected    struct{}
 	Disconnected struct{}
-	// Assigned is a set from the session. Incarnation is its message's.
+	// Assigned is a set from the session. Incarnation is its message's. Its Configs stay
+	// with who carries out StartContainer: the plan knows their versions alone.
 	Assigned struct {
 		Incarnation string
 		Set         wire.AssignmentSet

@@ -191,16 +191,16 @@ func (x *run) apply(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	for _, d := range docs {
-		x.used[d.Service.Metadata.Name] = true
-		x.leased[d.Service.Metadata.Name] = d.Service.Spec.Leased()
-		x.excuse(d.Service.Metadata.Name)
+	for _, s := range docs.Services() {
+		x.used[s.Metadata.Name] = true
+		x.leased[s.Metadata.Name] = s.Spec.Leased()
+		x.excuse(s.Metadata.Name)
 	}
 	if err := x.orchctl(ctx, "apply", "-f", path); err != nil {
 		return err
 	}
-	for _, d := range docs {
-		if err := x.ready(ctx, d.Service.Metadata.Name, d.Service.Spec.Want(), d.Service.Spec.Want(), settleMax); err != nil {
+	for _, s := range docs.Services() {
+		if err := x.ready(ctx, s.Metadata.Name, s.Spec.Want(), s.Spec.Want(), settleMax); err != nil {
 			return err
 		}
 	}

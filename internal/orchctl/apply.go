@@ -118,7 +118,7 @@ func (t *tool) apply(ctx context.Context, a applying) error {
 	}
 	request := &orchv1.ApplyRequest{DryRun: a.dryRun, RequestId: t.RequestID()}
 	for _, d := range docs {
-		text, err := json.Marshal(d.Service)
+		text, err := json.Marshal(d.Object)
 		if err != nil {
 			return fmt.Errorf("encode service %s: %w", d.Key(), err)
 		}

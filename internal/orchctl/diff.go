@@ -85,7 +85,7 @@ func (t *tool) diff(ctx context.Context, files []string, colored bool) (bool, er
 	}
 	request := &orchv1.ApplyRequest{DryRun: true}
 	for _, d := range docs {
-		text, err := json.Marshal(d.Service)
+		text, err := json.Marshal(d.Object)
 		if err != nil {
 			return false, fmt.Errorf("encode service %s: %w", d.Key(), err)
 		}

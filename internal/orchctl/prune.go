@@ -50,7 +50,7 @@ func (p pruning) covers(docs manifests.Docs) error {
 	}
 	var bad manifests.Problems
 	for _, d := range docs {
-		if !chosen.Matches(d.Service.Metadata.Labels) {
+		if !chosen.Matches(d.Object.GetMetadata().Labels) {
 			bad = append(bad, manifests.Problem{File: d.File, Doc: d.Index, Line: d.Line, Path: "metadata.labels",
 				Message: fmt.Sprintf("%s/%s does not match -l %s, so that --prune would not delete it when it is in no file any more: give it these labels, or apply it by itself", word(d.Kind()), d.Key().Name, p.selector)})
 		}

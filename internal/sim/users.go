@@ -123,7 +123,7 @@ func (u *user) ask(number int) {
 		}})
 	default:
 		u.send(&request{deletes: true, words: "delete " + u.key.Name, make: func(t uint64) core.Event {
-			return core.Delete{Ticket: t, Keys: []api.Key{u.key}, IgnoreMissing: true, RequestID: u.pending.id, By: "user"}
+			return core.Delete{Ticket: t, Refs: []api.Ref{{Key: u.key}}, IgnoreMissing: true, RequestID: u.pending.id, By: "user"}
 		}})
 	}
 }
@@ -306,7 +306,7 @@ func (l *lead) reply(e core.Reply) {
 		w.say("a rebalance plans %v, from %.3f to %.3f", v.Moves, v.Before, v.After)
 	case core.DeleteResult:
 		for _, k := range v.Deleted {
-			if s := w.ledger.pic.services[k]; s != nil && s.Metadata.DeletedAt.IsZero() && l.lease.Term == w.ledger.term {
+			if s := w.ledger.pic.services[k.Key]; s != nil && s.Metadata.DeletedAt.IsZero() && l.lease.Term == w.ledger.term {
 				w.violate("I2", "the delete of %s was acknowledged before it was committed", k)
 			}
 		}

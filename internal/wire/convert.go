@@ -51,7 +51,8 @@ func convert[A, B any](in []A, f func(A) B) []B {
 
 // ToPB converts the set. Templates are written as canonical JSON.
 func (s AssignmentSet) ToPB() (*orchv1.AssignmentSet, error) {
-	out := &orchv1.AssignmentSet{Complete: s.Complete, StoreRevision: s.StoreRevision, Sequence: s.Sequence, Drop: convert(s.Drop, KeyToPB)}
+	out := &orchv1.AssignmentSet{Complete: s.Complete, StoreRevision: s.StoreRevision, Sequence: s.Sequence, Drop: convert(s.Drop, KeyToPB),
+		Configs: convert(s.Configs, configToPB), RemoveVolumes: convert(s.RemoveVolumes, volumeToPB)}
 	// Replicas of one revision share their template: marshal it once.
 	cache := map[*api.Template][]byte{}
 	for _, a := range s.Put {
@@ -64,7 +65,7 @@ func (s AssignmentSet) ToPB() (*orchv1.AssignmentSet, error) {
 			cache[a.Template] = js
 		}
 		out.Put = append(out.Put, &orchv1.Assignment{Key: KeyToPB(a.Key), ServiceUid: a.ServiceUID, Revision: a.Revision, Template: js, Images: a.Images, Labels: a.Labels,
-			Stopping: a.Stopping, Spare: a.Spare})
+			Stopping: a.Stopping, Spare: a.Spare, Configs: rekey[string](a.Configs)})
 	}
 	return out, nil
 }
@@ -72,7 +73,8 @@ func (s AssignmentSet) ToPB() (*orchv1.AssignmentSet, error) {
 // AssignmentSetFromPB reads a set; a template that is no JSON of api.Template is
 // an error.
 func AssignmentSetFromPB(m *orchv1.AssignmentSet) (AssignmentSet, error) {
-	s := AssignmentSet{Complete: m.GetComplete(), StoreRevision: m.GetStoreRevision(), Sequence: m.GetSequence(), Drop: convert(m.GetDrop(), KeyFromPB)}
+	s := AssignmentSet{Complete: m.GetComplete(), StoreRevision: m.GetStoreRevision(), Sequence: m.GetSequence(), Drop: convert(m.GetDrop(), KeyFromPB),
+		Configs: convert(m.GetConfigs(), configFromPB), RemoveVolumes: convert(m.GetRemoveVolumes(), volumeFromPB)}
 	cache := map[string]*api.Template{}
 	for _, a := range m.GetPut() {
 		key := KeyFromPB(a.GetKey())
@@ -85,9 +87,37 @@ func AssignmentSetFromPB(m *orchv1.AssignmentSet) (AssignmentSet, error) {
 			cache[string(a.GetTemplate())] = t
 		}
 		s.Put = append(s.Put, Assignment{Key: key, ServiceUID: a.GetServiceUid(), Revision: a.GetRevision(), Template: t, Images: a.GetImages(), Labels: a.GetLabels(),
-			Stopping: a.GetStopping(), Spare: a.GetSpare()})
+			Stopping: a.GetStopping(), Spare: a.GetSpare(), Configs: rekey[api.ConfigRef](a.GetConfigs())})
 	}
 	return s, nil
+}
+
+// rekey gives the same map with keys of another type of text.
+func rekey[To, From ~string, V any](m map[From]V) map[To]V {
+	if m == nil {
+		return nil
+	}
+	out := make(map[To]V, len(m))
+	for k, v := range m {
+		out[To(k)] = v
+	}
+	return out
+}
+
+func configToPB(v ConfigVersion) *orchv1.ConfigVersion {
+	return &orchv1.ConfigVersion{Namespace: v.Namespace, Ref: string(v.Ref), Version: v.Version, Values: v.Values}
+}
+
+func configFromPB(m *orchv1.ConfigVersion) ConfigVersion {
+	return ConfigVersion{ConfigKey: ConfigKey{Namespace: m.GetNamespace(), Ref: api.ConfigRef(m.GetRef()), Version: m.GetVersion()}, Values: m.GetValues()}
+}
+
+func volumeToPB(k api.VolumeKey) *orchv1.VolumeKey {
+	return &orchv1.VolumeKey{Namespace: k.Namespace, Service: k.Service, Slot: int32(k.Slot), Volume: k.Volume}
+}
+
+func volumeFromPB(m *orchv1.VolumeKey) api.VolumeKey {
+	return api.VolumeKey{Namespace: m.GetNamespace(), Service: m.GetService(), Slot: int(m.GetSlot()), Volume: m.GetVolume()}
 }
 
 // ToPB converts the set.
@@ -190,7 +220,7 @@ func containerFromPB(c *orchv1.ContainerStatus) api.ContainerStatus {
 // ToPB converts the report. Restarts travel per container and are summed on
 // arrival; LastKnown is the leader's own word and does not travel.
 func (r StatusReport) ToPB() *orchv1.StatusReport {
-	return &orchv1.StatusReport{Complete: r.Complete, Taken: r.Taken, Gone: convert(r.Gone, KeyToPB), Orphans: r.Orphans,
+	return &orchv1.StatusReport{Complete: r.Complete, Taken: r.Taken, Gone: convert(r.Gone, KeyToPB), Orphans: r.Orphans, VolumesGone: convert(r.VolumesGone, volumeToPB),
 		Replicas: convert(r.Replicas, func(x Report) *orchv1.ReplicaStatus {
 			s := x.Status
 			return &orchv1.ReplicaStatus{Key: KeyToPB(x.Key), Revision: x.Revision, Phase: phases[s.Phase], Ready: s.Ready, Reason: s.Reason,
@@ -200,7 +230,7 @@ func (r StatusReport) ToPB() *orchv1.StatusReport {
 
 // StatusReportFromPB reads a report.
 func StatusReportFromPB(m *orchv1.StatusReport) StatusReport {
-	return StatusReport{Complete: m.GetComplete(), Taken: m.GetTaken(), Gone: convert(m.GetGone(), KeyFromPB), Orphans: m.GetOrphans(),
+	return StatusReport{Complete: m.GetComplete(), Taken: m.GetTaken(), Gone: convert(m.GetGone(), KeyFromPB), Orphans: m.GetOrphans(), VolumesGone: convert(m.GetVolumesGone(), volumeFromPB),
 		Replicas: convert(m.GetReplicas(), func(x *orchv1.ReplicaStatus) Report {
 			s := api.ReplicaStatus{Phase: phasesBack[x.GetPhase()], Ready: x.GetReady(), Reason: x.GetReason(), Message: x.GetMessage(),
 				IP: x.GetIp(), StartedAt: TimeFromPB(x.GetStartedAt()), Containers: convert(x.GetContainers(), containerFromPB)}

@@ -18,9 +18,28 @@ type Assignment struct {
 	Images map[string]string
 	// Labels are the service's, for variables that are taken from them.
 	Labels map[string]string
+	// Configs are the versions of the Configs and Secrets that the template takes values of.
+	Configs map[api.ConfigRef]int64
 	// Stopping asks for an ordered stop with the template's grace.
 	Stopping bool
 	Spare    bool
+}
+
+// ConfigKey names one version of a Config or Secret.
+type ConfigKey struct {
+	Namespace string
+	Ref       api.ConfigRef
+	Version   int64
+}
+
+// ConfigVersion is one version of a Config or Secret on its way to a node.
+type ConfigVersion struct {
+	ConfigKey
+	// Payload is what the store holds of it, sealed where it is a Secret: the leader's
+	// core knows no more. The session opens it into Values.
+	Payload []byte
+	// Values by key.
+	Values map[string][]byte
 }
 
 // AssignmentSet is what a session sends down: first a complete set, then increments.
@@ -34,6 +53,11 @@ type AssignmentSet struct {
 	Put      []Assignment
 	// Drop names replicas without a placement: whatever is left of them goes.
 	Drop []api.ReplicaKey
+	// Configs are all versions that the assignments in Put take values of, sorted.
+	Configs []ConfigVersion
+	// RemoveVolumes are to be deleted with what is in them; told again with each complete
+	// set until the agent says that they are gone.
+	RemoveVolumes []api.VolumeKey
 }
 
 // Endpoint is a ready replica as other nodes need to know it.
@@ -124,6 +148,8 @@ type StatusReport struct {
 	Replicas []Report
 	// Gone: nothing of them is left on the node.
 	Gone []api.ReplicaKey
+	// VolumesGone were to be removed, and are.
+	VolumesGone []api.VolumeKey
 	// Taken is the sequence of the last assignment set that the agent had taken
 	// up: absence says nothing of what was sent later.
 	Taken uint64

@@ -176,7 +176,7 @@ func (s *Server) Delete(ctx context.Context, r *orchv1.DeleteRequest) (*orchv1.D
 	if n := len(r.GetRefs()); n > objectsMax {
 		return nil, invalid("delete: %d objects, at most %d at once", n, objectsMax)
 	}
-	var keys []api.Key
+	var keys []api.Ref
 	for _, ref := range r.GetRefs() {
 		if ref.GetKind() != api.KindService {
 			return nil, invalid("delete %s %s: only services can be deleted", ref.GetKind(), ref.GetName())
@@ -185,11 +185,11 @@ func (s *Server) Delete(ctx context.Context, r *orchv1.DeleteRequest) (*orchv1.D
 		if len(key.String()) > nameMax {
 			return nil, invalid("delete service %.80q: no service has so long a name", key.String())
 		}
-		keys = append(keys, key)
+		keys = append(keys, api.Ref{Kind: ref.GetKind(), Key: key})
 	}
 	by := callerName(ctx)
 	result, _, err := ask[core.DeleteResult](ctx, s, func(ticket uint64) core.Event {
-		return core.Delete{Ticket: ticket, Keys: keys, IgnoreMissing: r.GetIgnoreMissing(), RequestID: r.GetRequestId(), By: by}
+		return core.Delete{Ticket: ticket, Refs: keys, IgnoreMissing: r.GetIgnoreMissing(), RequestID: r.GetRequestId(), By: by}
 	})
 	if err != nil {
 		return nil, err
@@ -197,10 +197,10 @@ func (s *Server) Delete(ctx context.Context, r *orchv1.DeleteRequest) (*orchv1.D
 	return &orchv1.DeleteResponse{Deleted: refs(result.Deleted), Missing: refs(result.Missing)}, nil
 }
 
-func refs(keys []api.Key) []*orchv1.Ref {
+func refs(of []api.Ref) []*orchv1.Ref {
 	var out []*orchv1.Ref
-	for _, k := range keys {
-		out = append(out, &orchv1.Ref{Kind: api.KindService, Namespace: k.Namespace, Name: k.Name})
+	for _, r := range of {
+		out = append(out, &orchv1.Ref{Kind: cmp.Or(r.Kind, api.KindService), Namespace: r.Namespace, Name: r.Name})
 	}
 	return out
 }

@@ -245,14 +245,15 @@ func (c *Core) deleteServices(ev Delete) {
 	}
 	record := &request{ID: ev.RequestID, IsDelete: true}
 	var ops []store.Op
-	for _, key := range ev.Keys {
+	for _, ref := range ev.Refs {
+		key := ref.Key
 		s := c.services[key]
 		switch {
 		case s == nil:
-			record.Missing = append(record.Missing, key)
-		case slices.Contains(record.Deleted, key):
+			record.Missing = append(record.Missing, ref)
+		case slices.Contains(record.Deleted, ref):
 		default:
-			record.Deleted = append(record.Deleted, key)
+			record.Deleted = append(record.Deleted, ref)
 			if gone := s.obj; !s.deleting() {
 				gone.Metadata.DeletedAt = c.now
 				gone.Metadata.ResourceVersion++
@@ -260,15 +261,16 @@ func (c *Core) deleteServices(ev Delete) {
 			}
 		}
 	}
-	err := c.fits(fmt.Sprintf("delete %d services at once", len(ev.Keys)), ops)
+	err := c.fits(fmt.Sprintf("delete %d objects at once", len(ev.Refs)), ops)
 	if len(record.Missing) > 0 && !ev.IgnoreMissing {
-		err = fmt.Errorf("service %s: %w; nothing was deleted", record.Missing[0], ErrNotFound)
+		err = fmt.Errorf("%s: %w; nothing was deleted", record.Missing[0], ErrNotFound)
 	}
 	if err != nil {
 		c.answer(ev.Ticket, nil, err)
 		return
 	}
-	for _, key := range record.Deleted {
+	for _, ref := range record.Deleted {
+		key := ref.Key
 		if s := c.services[key]; !s.deleting() {
 			s.obj.Metadata.DeletedAt = c.now
 			s.obj.Metadata.ResourceVersion++

@@ -138,7 +138,7 @@ func TestDeleteLeavesNothing(t *testing.T) {
 	f := threeNodes(t)
 	f.apply("1", web(3, "a:1"))
 	f.ticket++
-	f.step(Delete{Ticket: f.ticket, Keys: []api.Key{{Namespace: "default", Name: "web"}}})
+	f.step(Delete{Ticket: f.ticket, Refs: []api.Ref{{Key: api.Key{Namespace: "default", Name: "web"}}}})
 	f.turn()
 	if f.running() != 0 || f.seen[ViewKey{api.KindService, "default", "web"}] != nil {
 		t.Errorf("running %d, published %v", f.running(), f.seen)
@@ -149,7 +149,7 @@ func TestDeleteLeavesNothing(t *testing.T) {
 		}
 	}
 	f.ticket++
-	f.step(Delete{Ticket: f.ticket, Keys: []api.Key{{Namespace: "default", Name: "web"}}})
+	f.step(Delete{Ticket: f.ticket, Refs: []api.Ref{{Key: api.Key{Namespace: "default", Name: "web"}}}})
 	f.turn()
 	if !errors.Is(f.replies[f.ticket].Err, ErrNotFound) {
 		t.Errorf("second delete: %v", f.replies[f.ticket].Err)

@@ -12,11 +12,14 @@ import (
 type Event interface{ event() }
 
 type (
-	// Apply creates or changes all services, or none. Answered by a Reply with
-	// an ApplyResult.
+	// Apply creates or changes all of them, or none: Configs first, so that services and
+	// jobs of the same apply find them. Answered by a Reply with an ApplyResult, in the
+	// order Configs, Services, Jobs.
 	Apply struct {
 		Ticket    uint64
+		Configs   []ConfigChange
 		Services  []*api.Service
+		Jobs      []*api.Job
 		DryRun    bool
 		RequestID string
 		By        string
@@ -47,10 +50,11 @@ type (
 		RequestID string
 		By        string
 	}
-	// Delete removes services; answered with a DeleteResult.
+	// Delete removes services, jobs, Configs, Secrets and volumes; answered with a
+	// DeleteResult. What is still used of the last three is refused, with its users.
 	Delete struct {
 		Ticket        uint64
-		Keys          []api.Key
+		Refs          []api.Ref
 		IgnoreMissing bool
 		RequestID     string
 		By            string
@@ -79,6 +83,18 @@ type (
 	Write struct {
 		Ticket uint64
 		Ops    []store.Op
+	}
+	// ListSealed asks for versions of Secrets that are not sealed by the key named
+	// Except, Max at most; answered with []Sealed. Reseal puts them back, sealed anew;
+	// answered with nil. One that is gone or was changed since is passed over.
+	ListSealed struct {
+		Ticket uint64
+		Except string
+		Max    int
+	}
+	Reseal struct {
+		Ticket  uint64
+		Secrets []Sealed
 	}
 	// Explain asks how each node fits a service; answered with
 	// []scheduler.NodeExplanation.
@@ -173,6 +189,8 @@ func (Scale) event()         {}
 func (Delete) event()        {}
 func (NodeWord) event()      {}
 func (Write) event()         {}
+func (ListSealed) event()    {}
+func (Reseal) event()        {}
 func (Explain) event()       {}
 func (Recall) event()        {}
 func (SessionOpened) event() {}
@@ -264,16 +282,42 @@ type ViewKey struct{ Kind, Namespace, Name string }
 
 // Entry is one published object: an *api.Service, *api.Replica, *api.Node,
 // *api.Event, *api.Endpoint (named "web-0@17"), *api.VerdictRecord (named "n1/17"),
-// *api.Revision (named "web@3") or *api.Fleet ("fleet"), never
-// changed after it was published.
+// *api.Revision (named "web@3"), *api.Fleet ("fleet"), *api.Config (of both kinds; of a
+// Secret without values), *api.Job, *api.Outcome (named "migrate@3") or *api.Volume
+// (named "data.web-0"), never changed after it was published.
 type Entry struct {
 	Key    ViewKey
 	Object any
 }
 
-// Applied says what an apply did to one service.
+// ConfigChange is a Config or Secret that is applied. The core does not read its values.
+type ConfigChange struct {
+	Kind     string
+	Metadata api.Metadata
+	// Keys with the size of each value in bytes.
+	Keys map[string]int
+	// Payload is what is stored and sent to sessions: the canonical JSON of an api.Config
+	// with Data and BinaryData alone; of a Secret sealed by the key named SealedBy.
+	Payload  []byte
+	SealedBy string
+	// Digest is the same for the same values and SealedBy; it tells nobody else anything.
+	Digest string
+}
+
+// Sealed is one version of a Secret as it is stored.
+type Sealed struct {
+	Version  wire.ConfigKey
+	Payload  []byte
+	SealedBy string
+	Digest   string
+}
+
+// Applied says what an apply did to one object; one of the first three is set.
 type Applied struct {
 	Service *api.Service
+	Job     *api.Job
+	// Config has no values where it is a Secret.
+	Config *api.Config
 	// Outcome is "created", "configured" or "unchanged".
 	Outcome string
 	// Plan says in words what the first pass will do; only for dry runs.
@@ -300,4 +344,4 @@ type RebalanceResult struct {
 }
 
 // DeleteResult answers Delete.
-type DeleteResult struct{ Deleted, Missing []api.Key }
+type DeleteResult struct{ Deleted, Missing []api.Ref }

@@ -432,7 +432,7 @@ func (f *fleet) word(node, word string) error {
 func (f *fleet) delete(service string) {
 	f.t.Helper()
 	f.ticket++
-	f.step(Delete{Ticket: f.ticket, Keys: []api.Key{{Namespace: "default", Name: service}}})
+	f.step(Delete{Ticket: f.ticket, Refs: []api.Ref{{Key: api.Key{Namespace: "default", Name: service}}}})
 	f.turn()
 }
 

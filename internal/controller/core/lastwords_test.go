@@ -113,7 +113,7 @@ func lastWordsOfWhatIsStopped(t *testing.T, state api.ContainerState) {
 		node = x.node
 	}
 	f.ticket++
-	f.step(Delete{Ticket: f.ticket, Keys: []api.Key{{Namespace: "default", Name: "web"}}, By: "user x"})
+	f.step(Delete{Ticket: f.ticket, Refs: []api.Ref{{Key: api.Key{Namespace: "default", Name: "web"}}}, By: "user x"})
 	f.pass(10 * time.Second)
 	if got := f.recall("web"); len(got) != 1 || !strings.HasPrefix(got[0], "web-0 main on "+node+": stopped: ") || !strings.HasSuffix(got[0], ", untold, gone") {
 		t.Errorf("got %q", got)

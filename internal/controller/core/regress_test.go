@@ -23,7 +23,7 @@ func TestCompleteReportWithoutAStoppingReplica(t *testing.T) {
 	f := threeNodes(t)
 	f.apply("1", web(3, "a:1"))
 	f.silence("n2")
-	f.step(Delete{Ticket: 99, Keys: []api.Key{{Namespace: "default", Name: "web"}}})
+	f.step(Delete{Ticket: 99, Refs: []api.Ref{{Key: api.Key{Namespace: "default", Name: "web"}}}})
 	f.turn()
 	a := f.agents["n2"]
 	clear(a.holds)
@@ -98,16 +98,16 @@ func TestHugeApplyMustNotTopple(t *testing.T) {
 
 func TestDeleteManyExternal(t *testing.T) {
 	f := threeNodes(t)
-	var keys []api.Key
+	var refs []api.Ref
 	for i := range 200 {
 		s := web(0, "a:1")
 		s.Metadata.Name = fmt.Sprintf("s%d", i)
 		f.apply(fmt.Sprint(i), s)
-		keys = append(keys, s.Metadata.Key())
+		refs = append(refs, api.Ref{Key: s.Metadata.Key()})
 	}
 	f.core.cfg.Limits = store.ExternalLimits
 	f.commits = false
-	f.step(Delete{Ticket: 9999, Keys: keys})
+	f.step(Delete{Ticket: 9999, Refs: refs})
 	f.turn()
 	for _, c := range f.out {
 		if err := (store.Txn{Then: c.Ops}).Check(store.ExternalLimits); err != nil {
@@ -533,7 +533,7 @@ func TestAnswersThatChangeNothingAskTheQuorum(t *testing.T) {
 		Apply{Ticket: 101, Services: []*api.Service{web(1, "a:1")}, RequestID: "1"},
 		Scale{Ticket: 102, Key: key, Replicas: 1, Current: -1, RequestID: "2"},
 		Scale{Ticket: 103, Key: api.Key{Namespace: "other", Name: "web"}, Replicas: 1, Current: -1, RequestID: "3"},
-		Delete{Ticket: 104, Keys: []api.Key{{Namespace: "other", Name: "web"}}, IgnoreMissing: true, RequestID: "4"},
+		Delete{Ticket: 104, Refs: []api.Ref{{Key: api.Key{Namespace: "other", Name: "web"}}}, IgnoreMissing: true, RequestID: "4"},
 		NodeWord{Ticket: 105, Node: "n1", Word: "uncordon", By: "alice"},
 	} {
 		f.out = nil

@@ -17,8 +17,8 @@ type request struct {
 	Seq      uint64         `json:"seq"`
 	ID       string         `json:"id"`
 	Applied  []requestedOne `json:"applied,omitempty"`
-	Deleted  []api.Key      `json:"deleted,omitempty"`
-	Missing  []api.Key      `json:"missing,omitempty"`
+	Deleted  []api.Ref      `json:"deleted,omitempty"`
+	Missing  []api.Ref      `json:"missing,omitempty"`
 	IsDelete bool           `json:"isDelete,omitempty"`
 }
 

@@ -533,6 +533,8 @@ type StatusReport struct {
 	Replicas []*ReplicaStatus `protobuf:"bytes,2,rep,name=replicas,proto3" json:"replicas,omitempty"`
 	// gone: nothing of them is left on the node.
 	Gone []*ReplicaKey `protobuf:"bytes,3,rep,name=gone,proto3" json:"gone,omitempty"`
+	// volumes_gone: volumes that were to be removed, and are.
+	VolumesGone []*VolumeKey `protobuf:"bytes,6,rep,name=volumes_gone,json=volumesGone,proto3" json:"volumes_gone,omitempty"`
 	// orphans are containers of another incarnation, left alone.
 	Orphans []string `protobuf:"bytes,4,rep,name=orphans,proto3" json:"orphans,omitempty"`
 	// taken is the sequence of the last assignment set that the agent had taken
@@ -589,6 +591,13 @@ func (x *StatusReport) GetReplicas() []*ReplicaStatus {
 func (x *StatusReport) GetGone() []*ReplicaKey {
 	if x != nil {
 		return x.Gone
+	}
+	return nil
+}
+
+func (x *StatusReport) GetVolumesGone() []*VolumeKey {
+	if x != nil {
+		return x.VolumesGone
 	}
 	return nil
 }
@@ -1744,7 +1753,12 @@ type AssignmentSet struct {
 	Sequence uint64        `protobuf:"varint,3,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	Put      []*Assignment `protobuf:"bytes,4,rep,name=put,proto3" json:"put,omitempty"`
 	// drop: no placement any more; remove what is left.
-	Drop          []*ReplicaKey `protobuf:"bytes,5,rep,name=drop,proto3" json:"drop,omitempty"`
+	Drop []*ReplicaKey `protobuf:"bytes,5,rep,name=drop,proto3" json:"drop,omitempty"`
+	// configs are all versions that the assignments of this set take values of.
+	Configs []*ConfigVersion `protobuf:"bytes,6,rep,name=configs,proto3" json:"configs,omitempty"`
+	// remove_volumes are to be deleted with what is in them; told again with each complete
+	// set until they are gone.
+	RemoveVolumes []*VolumeKey `protobuf:"bytes,7,rep,name=remove_volumes,json=removeVolumes,proto3" json:"remove_volumes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1814,6 +1828,158 @@ func (x *AssignmentSet) GetDrop() []*ReplicaKey {
 	return nil
 }
 
+func (x *AssignmentSet) GetConfigs() []*ConfigVersion {
+	if x != nil {
+		return x.Configs
+	}
+	return nil
+}
+
+func (x *AssignmentSet) GetRemoveVolumes() []*VolumeKey {
+	if x != nil {
+		return x.RemoveVolumes
+	}
+	return nil
+}
+
+// ConfigVersion is one version of a Config or Secret, with its values.
+type ConfigVersion struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// ref is config/NAME or secret/NAME.
+	Ref           string            `protobuf:"bytes,2,opt,name=ref,proto3" json:"ref,omitempty"`
+	Version       int64             `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	Values        map[string][]byte `protobuf:"bytes,4,rep,name=values,proto3" json:"values,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfigVersion) Reset() {
+	*x = ConfigVersion{}
+	mi := &file_orch_v1_agents_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfigVersion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfigVersion) ProtoMessage() {}
+
+func (x *ConfigVersion) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_agents_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfigVersion.ProtoReflect.Descriptor instead.
+func (*ConfigVersion) Descriptor() ([]byte, []int) {
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ConfigVersion) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *ConfigVersion) GetRef() string {
+	if x != nil {
+		return x.Ref
+	}
+	return ""
+}
+
+func (x *ConfigVersion) GetVersion() int64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *ConfigVersion) GetValues() map[string][]byte {
+	if x != nil {
+		return x.Values
+	}
+	return nil
+}
+
+type VolumeKey struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Service       string                 `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	Slot          int32                  `protobuf:"varint,3,opt,name=slot,proto3" json:"slot,omitempty"`
+	Volume        string                 `protobuf:"bytes,4,opt,name=volume,proto3" json:"volume,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VolumeKey) Reset() {
+	*x = VolumeKey{}
+	mi := &file_orch_v1_agents_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VolumeKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VolumeKey) ProtoMessage() {}
+
+func (x *VolumeKey) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_agents_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VolumeKey.ProtoReflect.Descriptor instead.
+func (*VolumeKey) Descriptor() ([]byte, []int) {
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *VolumeKey) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *VolumeKey) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *VolumeKey) GetSlot() int32 {
+	if x != nil {
+		return x.Slot
+	}
+	return 0
+}
+
+func (x *VolumeKey) GetVolume() string {
+	if x != nil {
+		return x.Volume
+	}
+	return ""
+}
+
 type Assignment struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Key      *ReplicaKey            `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
@@ -1826,14 +1992,17 @@ type Assignment struct {
 	// images are the digests that the template's references mean, by reference.
 	Images map[string]string `protobuf:"bytes,7,rep,name=images,proto3" json:"images,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// labels of the service, for variables that are taken from them.
-	Labels        map[string]string `protobuf:"bytes,8,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Labels map[string]string `protobuf:"bytes,8,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// versions of the configs and secrets that it takes values of, by config/NAME and
+	// secret/NAME.
+	Configs       map[string]int64 `protobuf:"bytes,9,rep,name=configs,proto3" json:"configs,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_orch_v1_agents_proto_msgTypes[20]
+	mi := &file_orch_v1_agents_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1845,7 +2014,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[20]
+	mi := &file_orch_v1_agents_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1858,7 +2027,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{20}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Assignment) GetKey() *ReplicaKey {
@@ -1917,6 +2086,13 @@ func (x *Assignment) GetLabels() map[string]string {
 	return nil
 }
 
+func (x *Assignment) GetConfigs() map[string]int64 {
+	if x != nil {
+		return x.Configs
+	}
+	return nil
+}
+
 type EndpointSet struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Complete bool                   `protobuf:"varint,1,opt,name=complete,proto3" json:"complete,omitempty"`
@@ -1935,7 +2111,7 @@ type EndpointSet struct {
 
 func (x *EndpointSet) Reset() {
 	*x = EndpointSet{}
-	mi := &file_orch_v1_agents_proto_msgTypes[21]
+	mi := &file_orch_v1_agents_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1947,7 +2123,7 @@ func (x *EndpointSet) String() string {
 func (*EndpointSet) ProtoMessage() {}
 
 func (x *EndpointSet) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[21]
+	mi := &file_orch_v1_agents_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1960,7 +2136,7 @@ func (x *EndpointSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointSet.ProtoReflect.Descriptor instead.
 func (*EndpointSet) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{21}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *EndpointSet) GetComplete() bool {
@@ -2022,7 +2198,7 @@ type ServiceRef struct {
 
 func (x *ServiceRef) Reset() {
 	*x = ServiceRef{}
-	mi := &file_orch_v1_agents_proto_msgTypes[22]
+	mi := &file_orch_v1_agents_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2034,7 +2210,7 @@ func (x *ServiceRef) String() string {
 func (*ServiceRef) ProtoMessage() {}
 
 func (x *ServiceRef) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[22]
+	mi := &file_orch_v1_agents_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2047,7 +2223,7 @@ func (x *ServiceRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceRef.ProtoReflect.Descriptor instead.
 func (*ServiceRef) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{22}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ServiceRef) GetNamespace() string {
@@ -2079,7 +2255,7 @@ type ServiceTraffic struct {
 
 func (x *ServiceTraffic) Reset() {
 	*x = ServiceTraffic{}
-	mi := &file_orch_v1_agents_proto_msgTypes[23]
+	mi := &file_orch_v1_agents_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2091,7 +2267,7 @@ func (x *ServiceTraffic) String() string {
 func (*ServiceTraffic) ProtoMessage() {}
 
 func (x *ServiceTraffic) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[23]
+	mi := &file_orch_v1_agents_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2104,7 +2280,7 @@ func (x *ServiceTraffic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceTraffic.ProtoReflect.Descriptor instead.
 func (*ServiceTraffic) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{23}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ServiceTraffic) GetKey() *ServiceRef {
@@ -2158,7 +2334,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_orch_v1_agents_proto_msgTypes[24]
+	mi := &file_orch_v1_agents_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2170,7 +2346,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[24]
+	mi := &file_orch_v1_agents_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2183,7 +2359,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{24}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Endpoint) GetReplica() *ReplicaKey {
@@ -2242,7 +2418,7 @@ type EndpointPort struct {
 
 func (x *EndpointPort) Reset() {
 	*x = EndpointPort{}
-	mi := &file_orch_v1_agents_proto_msgTypes[25]
+	mi := &file_orch_v1_agents_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2254,7 +2430,7 @@ func (x *EndpointPort) String() string {
 func (*EndpointPort) ProtoMessage() {}
 
 func (x *EndpointPort) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[25]
+	mi := &file_orch_v1_agents_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2267,7 +2443,7 @@ func (x *EndpointPort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointPort.ProtoReflect.Descriptor instead.
 func (*EndpointPort) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{25}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *EndpointPort) GetName() string {
@@ -2318,7 +2494,7 @@ type AskWitness struct {
 
 func (x *AskWitness) Reset() {
 	*x = AskWitness{}
-	mi := &file_orch_v1_agents_proto_msgTypes[26]
+	mi := &file_orch_v1_agents_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2330,7 +2506,7 @@ func (x *AskWitness) String() string {
 func (*AskWitness) ProtoMessage() {}
 
 func (x *AskWitness) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[26]
+	mi := &file_orch_v1_agents_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2343,7 +2519,7 @@ func (x *AskWitness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AskWitness.ProtoReflect.Descriptor instead.
 func (*AskWitness) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{26}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AskWitness) GetAskId() uint64 {
@@ -2392,7 +2568,7 @@ type OpenRelay struct {
 
 func (x *OpenRelay) Reset() {
 	*x = OpenRelay{}
-	mi := &file_orch_v1_agents_proto_msgTypes[27]
+	mi := &file_orch_v1_agents_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2404,7 +2580,7 @@ func (x *OpenRelay) String() string {
 func (*OpenRelay) ProtoMessage() {}
 
 func (x *OpenRelay) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[27]
+	mi := &file_orch_v1_agents_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2417,7 +2593,7 @@ func (x *OpenRelay) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenRelay.ProtoReflect.Descriptor instead.
 func (*OpenRelay) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{27}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *OpenRelay) GetId() string {
@@ -2540,7 +2716,7 @@ type PortForwardOpen struct {
 
 func (x *PortForwardOpen) Reset() {
 	*x = PortForwardOpen{}
-	mi := &file_orch_v1_agents_proto_msgTypes[28]
+	mi := &file_orch_v1_agents_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2552,7 +2728,7 @@ func (x *PortForwardOpen) String() string {
 func (*PortForwardOpen) ProtoMessage() {}
 
 func (x *PortForwardOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[28]
+	mi := &file_orch_v1_agents_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2565,7 +2741,7 @@ func (x *PortForwardOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardOpen.ProtoReflect.Descriptor instead.
 func (*PortForwardOpen) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{28}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *PortForwardOpen) GetReplica() *ReplicaKey {
@@ -2594,7 +2770,7 @@ type NetCheckOpen struct {
 
 func (x *NetCheckOpen) Reset() {
 	*x = NetCheckOpen{}
-	mi := &file_orch_v1_agents_proto_msgTypes[29]
+	mi := &file_orch_v1_agents_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2606,7 +2782,7 @@ func (x *NetCheckOpen) String() string {
 func (*NetCheckOpen) ProtoMessage() {}
 
 func (x *NetCheckOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[29]
+	mi := &file_orch_v1_agents_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2619,7 +2795,7 @@ func (x *NetCheckOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetCheckOpen.ProtoReflect.Descriptor instead.
 func (*NetCheckOpen) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{29}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *NetCheckOpen) GetTargets() []string {
@@ -2647,7 +2823,7 @@ type NetCheckResult struct {
 
 func (x *NetCheckResult) Reset() {
 	*x = NetCheckResult{}
-	mi := &file_orch_v1_agents_proto_msgTypes[30]
+	mi := &file_orch_v1_agents_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2659,7 +2835,7 @@ func (x *NetCheckResult) String() string {
 func (*NetCheckResult) ProtoMessage() {}
 
 func (x *NetCheckResult) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[30]
+	mi := &file_orch_v1_agents_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2672,7 +2848,7 @@ func (x *NetCheckResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetCheckResult.ProtoReflect.Descriptor instead.
 func (*NetCheckResult) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{30}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *NetCheckResult) GetNode() string {
@@ -2733,7 +2909,7 @@ type LogsOpen struct {
 
 func (x *LogsOpen) Reset() {
 	*x = LogsOpen{}
-	mi := &file_orch_v1_agents_proto_msgTypes[31]
+	mi := &file_orch_v1_agents_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2745,7 +2921,7 @@ func (x *LogsOpen) String() string {
 func (*LogsOpen) ProtoMessage() {}
 
 func (x *LogsOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[31]
+	mi := &file_orch_v1_agents_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2758,7 +2934,7 @@ func (x *LogsOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsOpen.ProtoReflect.Descriptor instead.
 func (*LogsOpen) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{31}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *LogsOpen) GetReplica() *ReplicaKey {
@@ -2804,21 +2980,24 @@ func (x *LogsOpen) GetPrevious() bool {
 }
 
 type ExecOpen struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Replica       *ReplicaKey            `protobuf:"bytes,1,opt,name=replica,proto3" json:"replica,omitempty"`
-	Container     string                 `protobuf:"bytes,2,opt,name=container,proto3" json:"container,omitempty"`
-	Command       []string               `protobuf:"bytes,3,rep,name=command,proto3" json:"command,omitempty"`
-	Tty           bool                   `protobuf:"varint,4,opt,name=tty,proto3" json:"tty,omitempty"`
-	Stdin         bool                   `protobuf:"varint,5,opt,name=stdin,proto3" json:"stdin,omitempty"`
-	Width         uint32                 `protobuf:"varint,6,opt,name=width,proto3" json:"width,omitempty"`
-	Height        uint32                 `protobuf:"varint,7,opt,name=height,proto3" json:"height,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Replica   *ReplicaKey            `protobuf:"bytes,1,opt,name=replica,proto3" json:"replica,omitempty"`
+	Container string                 `protobuf:"bytes,2,opt,name=container,proto3" json:"container,omitempty"`
+	Command   []string               `protobuf:"bytes,3,rep,name=command,proto3" json:"command,omitempty"`
+	Tty       bool                   `protobuf:"varint,4,opt,name=tty,proto3" json:"tty,omitempty"`
+	Stdin     bool                   `protobuf:"varint,5,opt,name=stdin,proto3" json:"stdin,omitempty"`
+	Width     uint32                 `protobuf:"varint,6,opt,name=width,proto3" json:"width,omitempty"`
+	Height    uint32                 `protobuf:"varint,7,opt,name=height,proto3" json:"height,omitempty"`
+	// attach to the container's own command instead, which waits for it (its manifest says
+	// stdin); command is empty then.
+	Attach        bool `protobuf:"varint,8,opt,name=attach,proto3" json:"attach,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ExecOpen) Reset() {
 	*x = ExecOpen{}
-	mi := &file_orch_v1_agents_proto_msgTypes[32]
+	mi := &file_orch_v1_agents_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2830,7 +3009,7 @@ func (x *ExecOpen) String() string {
 func (*ExecOpen) ProtoMessage() {}
 
 func (x *ExecOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[32]
+	mi := &file_orch_v1_agents_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2843,7 +3022,7 @@ func (x *ExecOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecOpen.ProtoReflect.Descriptor instead.
 func (*ExecOpen) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{32}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ExecOpen) GetReplica() *ReplicaKey {
@@ -2895,6 +3074,13 @@ func (x *ExecOpen) GetHeight() uint32 {
 	return 0
 }
 
+func (x *ExecOpen) GetAttach() bool {
+	if x != nil {
+		return x.Attach
+	}
+	return false
+}
+
 // ResolveOpen wants to know which digests image references mean now: answered by
 // frames with one result each, then End.
 type ResolveOpen struct {
@@ -2906,7 +3092,7 @@ type ResolveOpen struct {
 
 func (x *ResolveOpen) Reset() {
 	*x = ResolveOpen{}
-	mi := &file_orch_v1_agents_proto_msgTypes[33]
+	mi := &file_orch_v1_agents_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2918,7 +3104,7 @@ func (x *ResolveOpen) String() string {
 func (*ResolveOpen) ProtoMessage() {}
 
 func (x *ResolveOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[33]
+	mi := &file_orch_v1_agents_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2931,7 +3117,7 @@ func (x *ResolveOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveOpen.ProtoReflect.Descriptor instead.
 func (*ResolveOpen) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{33}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ResolveOpen) GetRefs() []string {
@@ -2953,7 +3139,7 @@ type ResolvedImage struct {
 
 func (x *ResolvedImage) Reset() {
 	*x = ResolvedImage{}
-	mi := &file_orch_v1_agents_proto_msgTypes[34]
+	mi := &file_orch_v1_agents_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2965,7 +3151,7 @@ func (x *ResolvedImage) String() string {
 func (*ResolvedImage) ProtoMessage() {}
 
 func (x *ResolvedImage) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[34]
+	mi := &file_orch_v1_agents_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2978,7 +3164,7 @@ func (x *ResolvedImage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolvedImage.ProtoReflect.Descriptor instead.
 func (*ResolvedImage) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{34}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ResolvedImage) GetRef() string {
@@ -3011,7 +3197,7 @@ type ImageOpen struct {
 
 func (x *ImageOpen) Reset() {
 	*x = ImageOpen{}
-	mi := &file_orch_v1_agents_proto_msgTypes[35]
+	mi := &file_orch_v1_agents_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3023,7 +3209,7 @@ func (x *ImageOpen) String() string {
 func (*ImageOpen) ProtoMessage() {}
 
 func (x *ImageOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[35]
+	mi := &file_orch_v1_agents_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3036,7 +3222,7 @@ func (x *ImageOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageOpen.ProtoReflect.Descriptor instead.
 func (*ImageOpen) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{35}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ImageOpen) GetName() string {
@@ -3072,7 +3258,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_orch_v1_agents_proto_msgTypes[36]
+	mi := &file_orch_v1_agents_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3084,7 +3270,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[36]
+	mi := &file_orch_v1_agents_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3097,7 +3283,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{36}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Frame) GetFrame() isFrame_Frame {
@@ -3341,7 +3527,7 @@ type PortForwardRequest struct {
 
 func (x *PortForwardRequest) Reset() {
 	*x = PortForwardRequest{}
-	mi := &file_orch_v1_agents_proto_msgTypes[37]
+	mi := &file_orch_v1_agents_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3353,7 +3539,7 @@ func (x *PortForwardRequest) String() string {
 func (*PortForwardRequest) ProtoMessage() {}
 
 func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[37]
+	mi := &file_orch_v1_agents_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3366,7 +3552,7 @@ func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardRequest.ProtoReflect.Descriptor instead.
 func (*PortForwardRequest) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{37}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *PortForwardRequest) GetNamespace() string {
@@ -3407,7 +3593,7 @@ type Resize struct {
 
 func (x *Resize) Reset() {
 	*x = Resize{}
-	mi := &file_orch_v1_agents_proto_msgTypes[38]
+	mi := &file_orch_v1_agents_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3419,7 +3605,7 @@ func (x *Resize) String() string {
 func (*Resize) ProtoMessage() {}
 
 func (x *Resize) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[38]
+	mi := &file_orch_v1_agents_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3432,7 +3618,7 @@ func (x *Resize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resize.ProtoReflect.Descriptor instead.
 func (*Resize) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{38}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Resize) GetWidth() uint32 {
@@ -3470,7 +3656,7 @@ type LogLine struct {
 
 func (x *LogLine) Reset() {
 	*x = LogLine{}
-	mi := &file_orch_v1_agents_proto_msgTypes[39]
+	mi := &file_orch_v1_agents_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3482,7 +3668,7 @@ func (x *LogLine) String() string {
 func (*LogLine) ProtoMessage() {}
 
 func (x *LogLine) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[39]
+	mi := &file_orch_v1_agents_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3495,7 +3681,7 @@ func (x *LogLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLine.ProtoReflect.Descriptor instead.
 func (*LogLine) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{39}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *LogLine) GetTime() *timestamppb.Timestamp {
@@ -3569,7 +3755,7 @@ type End struct {
 
 func (x *End) Reset() {
 	*x = End{}
-	mi := &file_orch_v1_agents_proto_msgTypes[40]
+	mi := &file_orch_v1_agents_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3581,7 +3767,7 @@ func (x *End) String() string {
 func (*End) ProtoMessage() {}
 
 func (x *End) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[40]
+	mi := &file_orch_v1_agents_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3594,7 +3780,7 @@ func (x *End) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use End.ProtoReflect.Descriptor instead.
 func (*End) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{40}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *End) GetExitCode() int32 {
@@ -3630,20 +3816,22 @@ type ExecRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
 	// replica by name, "web-0" or "web-0@17".
-	Replica       string   `protobuf:"bytes,2,opt,name=replica,proto3" json:"replica,omitempty"`
-	Container     string   `protobuf:"bytes,3,opt,name=container,proto3" json:"container,omitempty"`
-	Command       []string `protobuf:"bytes,4,rep,name=command,proto3" json:"command,omitempty"`
-	Tty           bool     `protobuf:"varint,5,opt,name=tty,proto3" json:"tty,omitempty"`
-	Stdin         bool     `protobuf:"varint,6,opt,name=stdin,proto3" json:"stdin,omitempty"`
-	Width         uint32   `protobuf:"varint,7,opt,name=width,proto3" json:"width,omitempty"`
-	Height        uint32   `protobuf:"varint,8,opt,name=height,proto3" json:"height,omitempty"`
+	Replica   string   `protobuf:"bytes,2,opt,name=replica,proto3" json:"replica,omitempty"`
+	Container string   `protobuf:"bytes,3,opt,name=container,proto3" json:"container,omitempty"`
+	Command   []string `protobuf:"bytes,4,rep,name=command,proto3" json:"command,omitempty"`
+	Tty       bool     `protobuf:"varint,5,opt,name=tty,proto3" json:"tty,omitempty"`
+	Stdin     bool     `protobuf:"varint,6,opt,name=stdin,proto3" json:"stdin,omitempty"`
+	Width     uint32   `protobuf:"varint,7,opt,name=width,proto3" json:"width,omitempty"`
+	Height    uint32   `protobuf:"varint,8,opt,name=height,proto3" json:"height,omitempty"`
+	// attach: see ExecOpen.
+	Attach        bool `protobuf:"varint,9,opt,name=attach,proto3" json:"attach,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_orch_v1_agents_proto_msgTypes[41]
+	mi := &file_orch_v1_agents_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3655,7 +3843,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[41]
+	mi := &file_orch_v1_agents_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3668,7 +3856,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{41}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ExecRequest) GetNamespace() string {
@@ -3727,6 +3915,13 @@ func (x *ExecRequest) GetHeight() uint32 {
 	return 0
 }
 
+func (x *ExecRequest) GetAttach() bool {
+	if x != nil {
+		return x.Attach
+	}
+	return false
+}
+
 var File_orch_v1_agents_proto protoreflect.FileDescriptor
 
 const file_orch_v1_agents_proto_rawDesc = "" +
@@ -3766,11 +3961,12 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a;\n" +
 	"\rCapacityEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xb7\x01\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xee\x01\n" +
 	"\fStatusReport\x12\x1a\n" +
 	"\bcomplete\x18\x01 \x01(\bR\bcomplete\x122\n" +
 	"\breplicas\x18\x02 \x03(\v2\x16.orch.v1.ReplicaStatusR\breplicas\x12'\n" +
-	"\x04gone\x18\x03 \x03(\v2\x13.orch.v1.ReplicaKeyR\x04gone\x12\x18\n" +
+	"\x04gone\x18\x03 \x03(\v2\x13.orch.v1.ReplicaKeyR\x04gone\x125\n" +
+	"\fvolumes_gone\x18\x06 \x03(\v2\x12.orch.v1.VolumeKeyR\vvolumesGone\x12\x18\n" +
 	"\aorphans\x18\x04 \x03(\tR\aorphans\x12\x14\n" +
 	"\x05taken\x18\x05 \x01(\x04R\x05taken\"\xc5\x02\n" +
 	"\rReplicaStatus\x12%\n" +
@@ -3870,13 +4066,28 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\n" +
 	"gossip_key\x18\x02 \x01(\fR\tgossipKey\x12!\n" +
 	"\fgossip_peers\x18\x03 \x03(\tR\vgossipPeers\x12\x16\n" +
-	"\x06leader\x18\x04 \x01(\tR\x06leader\"\xbe\x01\n" +
+	"\x06leader\x18\x04 \x01(\tR\x06leader\"\xab\x02\n" +
 	"\rAssignmentSet\x12\x1a\n" +
 	"\bcomplete\x18\x01 \x01(\bR\bcomplete\x12%\n" +
 	"\x0estore_revision\x18\x02 \x01(\x03R\rstoreRevision\x12\x1a\n" +
 	"\bsequence\x18\x03 \x01(\x04R\bsequence\x12%\n" +
 	"\x03put\x18\x04 \x03(\v2\x13.orch.v1.AssignmentR\x03put\x12'\n" +
-	"\x04drop\x18\x05 \x03(\v2\x13.orch.v1.ReplicaKeyR\x04drop\"\xa6\x03\n" +
+	"\x04drop\x18\x05 \x03(\v2\x13.orch.v1.ReplicaKeyR\x04drop\x120\n" +
+	"\aconfigs\x18\x06 \x03(\v2\x16.orch.v1.ConfigVersionR\aconfigs\x129\n" +
+	"\x0eremove_volumes\x18\a \x03(\v2\x12.orch.v1.VolumeKeyR\rremoveVolumes\"\xd0\x01\n" +
+	"\rConfigVersion\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
+	"\x03ref\x18\x02 \x01(\tR\x03ref\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x03R\aversion\x12:\n" +
+	"\x06values\x18\x04 \x03(\v2\".orch.v1.ConfigVersion.ValuesEntryR\x06values\x1a9\n" +
+	"\vValuesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"o\n" +
+	"\tVolumeKey\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
+	"\aservice\x18\x02 \x01(\tR\aservice\x12\x12\n" +
+	"\x04slot\x18\x03 \x01(\x05R\x04slot\x12\x16\n" +
+	"\x06volume\x18\x04 \x01(\tR\x06volume\"\x9e\x04\n" +
 	"\n" +
 	"Assignment\x12%\n" +
 	"\x03key\x18\x01 \x01(\v2\x13.orch.v1.ReplicaKeyR\x03key\x12\x1a\n" +
@@ -3887,13 +4098,17 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"serviceUid\x12\x14\n" +
 	"\x05spare\x18\x06 \x01(\bR\x05spare\x127\n" +
 	"\x06images\x18\a \x03(\v2\x1f.orch.v1.Assignment.ImagesEntryR\x06images\x127\n" +
-	"\x06labels\x18\b \x03(\v2\x1f.orch.v1.Assignment.LabelsEntryR\x06labels\x1a9\n" +
+	"\x06labels\x18\b \x03(\v2\x1f.orch.v1.Assignment.LabelsEntryR\x06labels\x12:\n" +
+	"\aconfigs\x18\t \x03(\v2 .orch.v1.Assignment.ConfigsEntryR\aconfigs\x1a9\n" +
 	"\vImagesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa9\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a:\n" +
+	"\fConfigsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xa9\x02\n" +
 	"\vEndpointSet\x12\x1a\n" +
 	"\bcomplete\x18\x01 \x01(\bR\bcomplete\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\x12#\n" +
@@ -3958,7 +4173,7 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\x06follow\x18\x03 \x01(\bR\x06follow\x12\x12\n" +
 	"\x04tail\x18\x04 \x01(\x03R\x04tail\x120\n" +
 	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1a\n" +
-	"\bprevious\x18\x06 \x01(\bR\bprevious\"\xc7\x01\n" +
+	"\bprevious\x18\x06 \x01(\bR\bprevious\"\xdf\x01\n" +
 	"\bExecOpen\x12-\n" +
 	"\areplica\x18\x01 \x01(\v2\x13.orch.v1.ReplicaKeyR\areplica\x12\x1c\n" +
 	"\tcontainer\x18\x02 \x01(\tR\tcontainer\x12\x18\n" +
@@ -3966,7 +4181,8 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\x03tty\x18\x04 \x01(\bR\x03tty\x12\x14\n" +
 	"\x05stdin\x18\x05 \x01(\bR\x05stdin\x12\x14\n" +
 	"\x05width\x18\x06 \x01(\rR\x05width\x12\x16\n" +
-	"\x06height\x18\a \x01(\rR\x06height\"!\n" +
+	"\x06height\x18\a \x01(\rR\x06height\x12\x16\n" +
+	"\x06attach\x18\b \x01(\bR\x06attach\"!\n" +
 	"\vResolveOpen\x12\x12\n" +
 	"\x04refs\x18\x01 \x03(\tR\x04refs\"O\n" +
 	"\rResolvedImage\x12\x10\n" +
@@ -4013,7 +4229,7 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\texit_code\x18\x01 \x01(\x05R\bexitCode\x12\x14\n" +
 	"\x05error\x18\x02 \x01(\tR\x05error\x12\x12\n" +
 	"\x04refs\x18\x03 \x03(\tR\x04refs\x12\x12\n" +
-	"\x04none\x18\x04 \x01(\bR\x04none\"\xd3\x01\n" +
+	"\x04none\x18\x04 \x01(\bR\x04none\"\xeb\x01\n" +
 	"\vExecRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\tR\areplica\x12\x1c\n" +
@@ -4022,7 +4238,8 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\x03tty\x18\x05 \x01(\bR\x03tty\x12\x14\n" +
 	"\x05stdin\x18\x06 \x01(\bR\x05stdin\x12\x14\n" +
 	"\x05width\x18\a \x01(\rR\x05width\x12\x16\n" +
-	"\x06height\x18\b \x01(\rR\x06height*\xa6\x01\n" +
+	"\x06height\x18\b \x01(\rR\x06height\x12\x16\n" +
+	"\x06attach\x18\t \x01(\bR\x06attach*\xa6\x01\n" +
 	"\x05Phase\x12\x15\n" +
 	"\x11PHASE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rPHASE_PENDING\x10\x01\x12\x12\n" +
@@ -4051,7 +4268,7 @@ func file_orch_v1_agents_proto_rawDescGZIP() []byte {
 }
 
 var file_orch_v1_agents_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_orch_v1_agents_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
+var file_orch_v1_agents_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
 var file_orch_v1_agents_proto_goTypes = []any{
 	(Phase)(0),                    // 0: orch.v1.Phase
 	(*JoinRequest)(nil),           // 1: orch.v1.JoinRequest
@@ -4074,35 +4291,39 @@ var file_orch_v1_agents_proto_goTypes = []any{
 	(*Peer)(nil),                  // 18: orch.v1.Peer
 	(*Welcome)(nil),               // 19: orch.v1.Welcome
 	(*AssignmentSet)(nil),         // 20: orch.v1.AssignmentSet
-	(*Assignment)(nil),            // 21: orch.v1.Assignment
-	(*EndpointSet)(nil),           // 22: orch.v1.EndpointSet
-	(*ServiceRef)(nil),            // 23: orch.v1.ServiceRef
-	(*ServiceTraffic)(nil),        // 24: orch.v1.ServiceTraffic
-	(*Endpoint)(nil),              // 25: orch.v1.Endpoint
-	(*EndpointPort)(nil),          // 26: orch.v1.EndpointPort
-	(*AskWitness)(nil),            // 27: orch.v1.AskWitness
-	(*OpenRelay)(nil),             // 28: orch.v1.OpenRelay
-	(*PortForwardOpen)(nil),       // 29: orch.v1.PortForwardOpen
-	(*NetCheckOpen)(nil),          // 30: orch.v1.NetCheckOpen
-	(*NetCheckResult)(nil),        // 31: orch.v1.NetCheckResult
-	(*LogsOpen)(nil),              // 32: orch.v1.LogsOpen
-	(*ExecOpen)(nil),              // 33: orch.v1.ExecOpen
-	(*ResolveOpen)(nil),           // 34: orch.v1.ResolveOpen
-	(*ResolvedImage)(nil),         // 35: orch.v1.ResolvedImage
-	(*ImageOpen)(nil),             // 36: orch.v1.ImageOpen
-	(*Frame)(nil),                 // 37: orch.v1.Frame
-	(*PortForwardRequest)(nil),    // 38: orch.v1.PortForwardRequest
-	(*Resize)(nil),                // 39: orch.v1.Resize
-	(*LogLine)(nil),               // 40: orch.v1.LogLine
-	(*End)(nil),                   // 41: orch.v1.End
-	(*ExecRequest)(nil),           // 42: orch.v1.ExecRequest
-	nil,                           // 43: orch.v1.Hello.LabelsEntry
-	nil,                           // 44: orch.v1.Hello.CapacityEntry
-	nil,                           // 45: orch.v1.Assignment.ImagesEntry
-	nil,                           // 46: orch.v1.Assignment.LabelsEntry
-	(*ReplicaKey)(nil),            // 47: orch.v1.ReplicaKey
-	(*timestamppb.Timestamp)(nil), // 48: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 49: google.protobuf.Duration
+	(*ConfigVersion)(nil),         // 21: orch.v1.ConfigVersion
+	(*VolumeKey)(nil),             // 22: orch.v1.VolumeKey
+	(*Assignment)(nil),            // 23: orch.v1.Assignment
+	(*EndpointSet)(nil),           // 24: orch.v1.EndpointSet
+	(*ServiceRef)(nil),            // 25: orch.v1.ServiceRef
+	(*ServiceTraffic)(nil),        // 26: orch.v1.ServiceTraffic
+	(*Endpoint)(nil),              // 27: orch.v1.Endpoint
+	(*EndpointPort)(nil),          // 28: orch.v1.EndpointPort
+	(*AskWitness)(nil),            // 29: orch.v1.AskWitness
+	(*OpenRelay)(nil),             // 30: orch.v1.OpenRelay
+	(*PortForwardOpen)(nil),       // 31: orch.v1.PortForwardOpen
+	(*NetCheckOpen)(nil),          // 32: orch.v1.NetCheckOpen
+	(*NetCheckResult)(nil),        // 33: orch.v1.NetCheckResult
+	(*LogsOpen)(nil),              // 34: orch.v1.LogsOpen
+	(*ExecOpen)(nil),              // 35: orch.v1.ExecOpen
+	(*ResolveOpen)(nil),           // 36: orch.v1.ResolveOpen
+	(*ResolvedImage)(nil),         // 37: orch.v1.ResolvedImage
+	(*ImageOpen)(nil),             // 38: orch.v1.ImageOpen
+	(*Frame)(nil),                 // 39: orch.v1.Frame
+	(*PortForwardRequest)(nil),    // 40: orch.v1.PortForwardRequest
+	(*Resize)(nil),                // 41: orch.v1.Resize
+	(*LogLine)(nil),               // 42: orch.v1.LogLine
+	(*End)(nil),                   // 43: orch.v1.End
+	(*ExecRequest)(nil),           // 44: orch.v1.ExecRequest
+	nil,                           // 45: orch.v1.Hello.LabelsEntry
+	nil,                           // 46: orch.v1.Hello.CapacityEntry
+	nil,                           // 47: orch.v1.ConfigVersion.ValuesEntry
+	nil,                           // 48: orch.v1.Assignment.ImagesEntry
+	nil,                           // 49: orch.v1.Assignment.LabelsEntry
+	nil,                           // 50: orch.v1.Assignment.ConfigsEntry
+	(*ReplicaKey)(nil),            // 51: orch.v1.ReplicaKey
+	(*timestamppb.Timestamp)(nil), // 52: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 53: google.protobuf.Duration
 }
 var file_orch_v1_agents_proto_depIdxs = []int32{
 	5,  // 0: orch.v1.AgentMessage.hello:type_name -> orch.v1.Hello
@@ -4111,79 +4332,84 @@ var file_orch_v1_agents_proto_depIdxs = []int32{
 	14, // 3: orch.v1.AgentMessage.witness:type_name -> orch.v1.WitnessAnswer
 	15, // 4: orch.v1.AgentMessage.ack:type_name -> orch.v1.Ack
 	11, // 5: orch.v1.AgentMessage.renewal:type_name -> orch.v1.Renewal
-	43, // 6: orch.v1.Hello.labels:type_name -> orch.v1.Hello.LabelsEntry
-	44, // 7: orch.v1.Hello.capacity:type_name -> orch.v1.Hello.CapacityEntry
+	45, // 6: orch.v1.Hello.labels:type_name -> orch.v1.Hello.LabelsEntry
+	46, // 7: orch.v1.Hello.capacity:type_name -> orch.v1.Hello.CapacityEntry
 	7,  // 8: orch.v1.StatusReport.replicas:type_name -> orch.v1.ReplicaStatus
-	47, // 9: orch.v1.StatusReport.gone:type_name -> orch.v1.ReplicaKey
-	47, // 10: orch.v1.ReplicaStatus.key:type_name -> orch.v1.ReplicaKey
-	0,  // 11: orch.v1.ReplicaStatus.phase:type_name -> orch.v1.Phase
-	48, // 12: orch.v1.ReplicaStatus.started_at:type_name -> google.protobuf.Timestamp
-	8,  // 13: orch.v1.ReplicaStatus.containers:type_name -> orch.v1.ContainerStatus
-	48, // 14: orch.v1.ContainerStatus.started_at:type_name -> google.protobuf.Timestamp
-	9,  // 15: orch.v1.ContainerStatus.last_exit:type_name -> orch.v1.Exit
-	48, // 16: orch.v1.Exit.finished_at:type_name -> google.protobuf.Timestamp
-	49, // 17: orch.v1.Beat.self_check_age:type_name -> google.protobuf.Duration
-	47, // 18: orch.v1.Renewal.keys:type_name -> orch.v1.ReplicaKey
-	13, // 19: orch.v1.Grant.leases:type_name -> orch.v1.Lease
-	47, // 20: orch.v1.Lease.key:type_name -> orch.v1.ReplicaKey
-	49, // 21: orch.v1.Lease.for:type_name -> google.protobuf.Duration
-	19, // 22: orch.v1.ControllerMessage.welcome:type_name -> orch.v1.Welcome
-	20, // 23: orch.v1.ControllerMessage.assignments:type_name -> orch.v1.AssignmentSet
-	22, // 24: orch.v1.ControllerMessage.endpoints:type_name -> orch.v1.EndpointSet
-	27, // 25: orch.v1.ControllerMessage.ask_witness:type_name -> orch.v1.AskWitness
-	28, // 26: orch.v1.ControllerMessage.open_relay:type_name -> orch.v1.OpenRelay
-	10, // 27: orch.v1.ControllerMessage.beat_answer:type_name -> orch.v1.Beat
-	12, // 28: orch.v1.ControllerMessage.grant:type_name -> orch.v1.Grant
-	17, // 29: orch.v1.ControllerMessage.network:type_name -> orch.v1.NetworkSet
-	18, // 30: orch.v1.NetworkSet.put:type_name -> orch.v1.Peer
-	49, // 31: orch.v1.Welcome.beat_interval:type_name -> google.protobuf.Duration
-	21, // 32: orch.v1.AssignmentSet.put:type_name -> orch.v1.Assignment
-	47, // 33: orch.v1.AssignmentSet.drop:type_name -> orch.v1.ReplicaKey
-	47, // 34: orch.v1.Assignment.key:type_name -> orch.v1.ReplicaKey
-	45, // 35: orch.v1.Assignment.images:type_name -> orch.v1.Assignment.ImagesEntry
-	46, // 36: orch.v1.Assignment.labels:type_name -> orch.v1.Assignment.LabelsEntry
-	25, // 37: orch.v1.EndpointSet.put:type_name -> orch.v1.Endpoint
-	47, // 38: orch.v1.EndpointSet.drop:type_name -> orch.v1.ReplicaKey
-	47, // 39: orch.v1.EndpointSet.keep:type_name -> orch.v1.ReplicaKey
-	24, // 40: orch.v1.EndpointSet.services:type_name -> orch.v1.ServiceTraffic
-	23, // 41: orch.v1.EndpointSet.drop_services:type_name -> orch.v1.ServiceRef
-	23, // 42: orch.v1.ServiceTraffic.key:type_name -> orch.v1.ServiceRef
-	26, // 43: orch.v1.ServiceTraffic.ports:type_name -> orch.v1.EndpointPort
-	47, // 44: orch.v1.Endpoint.replica:type_name -> orch.v1.ReplicaKey
-	26, // 45: orch.v1.Endpoint.ports:type_name -> orch.v1.EndpointPort
-	32, // 46: orch.v1.OpenRelay.logs:type_name -> orch.v1.LogsOpen
-	33, // 47: orch.v1.OpenRelay.exec:type_name -> orch.v1.ExecOpen
-	36, // 48: orch.v1.OpenRelay.image:type_name -> orch.v1.ImageOpen
-	29, // 49: orch.v1.OpenRelay.port_forward:type_name -> orch.v1.PortForwardOpen
-	30, // 50: orch.v1.OpenRelay.net_check:type_name -> orch.v1.NetCheckOpen
-	34, // 51: orch.v1.OpenRelay.resolve:type_name -> orch.v1.ResolveOpen
-	47, // 52: orch.v1.PortForwardOpen.replica:type_name -> orch.v1.ReplicaKey
-	49, // 53: orch.v1.NetCheckResult.took:type_name -> google.protobuf.Duration
-	47, // 54: orch.v1.LogsOpen.replica:type_name -> orch.v1.ReplicaKey
-	48, // 55: orch.v1.LogsOpen.since:type_name -> google.protobuf.Timestamp
-	47, // 56: orch.v1.ExecOpen.replica:type_name -> orch.v1.ReplicaKey
-	39, // 57: orch.v1.Frame.resize:type_name -> orch.v1.Resize
-	40, // 58: orch.v1.Frame.log:type_name -> orch.v1.LogLine
-	41, // 59: orch.v1.Frame.end:type_name -> orch.v1.End
-	42, // 60: orch.v1.Frame.exec:type_name -> orch.v1.ExecRequest
-	38, // 61: orch.v1.Frame.port_forward:type_name -> orch.v1.PortForwardRequest
-	31, // 62: orch.v1.Frame.net_check:type_name -> orch.v1.NetCheckResult
-	35, // 63: orch.v1.Frame.resolved:type_name -> orch.v1.ResolvedImage
-	48, // 64: orch.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	47, // 65: orch.v1.LogLine.replica:type_name -> orch.v1.ReplicaKey
-	1,  // 66: orch.v1.Agents.Join:input_type -> orch.v1.JoinRequest
-	3,  // 67: orch.v1.Agents.Renew:input_type -> orch.v1.RenewRequest
-	4,  // 68: orch.v1.Agents.Session:input_type -> orch.v1.AgentMessage
-	37, // 69: orch.v1.Agents.Relay:input_type -> orch.v1.Frame
-	2,  // 70: orch.v1.Agents.Join:output_type -> orch.v1.JoinResponse
-	2,  // 71: orch.v1.Agents.Renew:output_type -> orch.v1.JoinResponse
-	16, // 72: orch.v1.Agents.Session:output_type -> orch.v1.ControllerMessage
-	37, // 73: orch.v1.Agents.Relay:output_type -> orch.v1.Frame
-	70, // [70:74] is the sub-list for method output_type
-	66, // [66:70] is the sub-list for method input_type
-	66, // [66:66] is the sub-list for extension type_name
-	66, // [66:66] is the sub-list for extension extendee
-	0,  // [0:66] is the sub-list for field type_name
+	51, // 9: orch.v1.StatusReport.gone:type_name -> orch.v1.ReplicaKey
+	22, // 10: orch.v1.StatusReport.volumes_gone:type_name -> orch.v1.VolumeKey
+	51, // 11: orch.v1.ReplicaStatus.key:type_name -> orch.v1.ReplicaKey
+	0,  // 12: orch.v1.ReplicaStatus.phase:type_name -> orch.v1.Phase
+	52, // 13: orch.v1.ReplicaStatus.started_at:type_name -> google.protobuf.Timestamp
+	8,  // 14: orch.v1.ReplicaStatus.containers:type_name -> orch.v1.ContainerStatus
+	52, // 15: orch.v1.ContainerStatus.started_at:type_name -> google.protobuf.Timestamp
+	9,  // 16: orch.v1.ContainerStatus.last_exit:type_name -> orch.v1.Exit
+	52, // 17: orch.v1.Exit.finished_at:type_name -> google.protobuf.Timestamp
+	53, // 18: orch.v1.Beat.self_check_age:type_name -> google.protobuf.Duration
+	51, // 19: orch.v1.Renewal.keys:type_name -> orch.v1.ReplicaKey
+	13, // 20: orch.v1.Grant.leases:type_name -> orch.v1.Lease
+	51, // 21: orch.v1.Lease.key:type_name -> orch.v1.ReplicaKey
+	53, // 22: orch.v1.Lease.for:type_name -> google.protobuf.Duration
+	19, // 23: orch.v1.ControllerMessage.welcome:type_name -> orch.v1.Welcome
+	20, // 24: orch.v1.ControllerMessage.assignments:type_name -> orch.v1.AssignmentSet
+	24, // 25: orch.v1.ControllerMessage.endpoints:type_name -> orch.v1.EndpointSet
+	29, // 26: orch.v1.ControllerMessage.ask_witness:type_name -> orch.v1.AskWitness
+	30, // 27: orch.v1.ControllerMessage.open_relay:type_name -> orch.v1.OpenRelay
+	10, // 28: orch.v1.ControllerMessage.beat_answer:type_name -> orch.v1.Beat
+	12, // 29: orch.v1.ControllerMessage.grant:type_name -> orch.v1.Grant
+	17, // 30: orch.v1.ControllerMessage.network:type_name -> orch.v1.NetworkSet
+	18, // 31: orch.v1.NetworkSet.put:type_name -> orch.v1.Peer
+	53, // 32: orch.v1.Welcome.beat_interval:type_name -> google.protobuf.Duration
+	23, // 33: orch.v1.AssignmentSet.put:type_name -> orch.v1.Assignment
+	51, // 34: orch.v1.AssignmentSet.drop:type_name -> orch.v1.ReplicaKey
+	21, // 35: orch.v1.AssignmentSet.configs:type_name -> orch.v1.ConfigVersion
+	22, // 36: orch.v1.AssignmentSet.remove_volumes:type_name -> orch.v1.VolumeKey
+	47, // 37: orch.v1.ConfigVersion.values:type_name -> orch.v1.ConfigVersion.ValuesEntry
+	51, // 38: orch.v1.Assignment.key:type_name -> orch.v1.ReplicaKey
+	48, // 39: orch.v1.Assignment.images:type_name -> orch.v1.Assignment.ImagesEntry
+	49, // 40: orch.v1.Assignment.labels:type_name -> orch.v1.Assignment.LabelsEntry
+	50, // 41: orch.v1.Assignment.configs:type_name -> orch.v1.Assignment.ConfigsEntry
+	27, // 42: orch.v1.EndpointSet.put:type_name -> orch.v1.Endpoint
+	51, // 43: orch.v1.EndpointSet.drop:type_name -> orch.v1.ReplicaKey
+	51, // 44: orch.v1.EndpointSet.keep:type_name -> orch.v1.ReplicaKey
+	26, // 45: orch.v1.EndpointSet.services:type_name -> orch.v1.ServiceTraffic
+	25, // 46: orch.v1.EndpointSet.drop_services:type_name -> orch.v1.ServiceRef
+	25, // 47: orch.v1.ServiceTraffic.key:type_name -> orch.v1.ServiceRef
+	28, // 48: orch.v1.ServiceTraffic.ports:type_name -> orch.v1.EndpointPort
+	51, // 49: orch.v1.Endpoint.replica:type_name -> orch.v1.ReplicaKey
+	28, // 50: orch.v1.Endpoint.ports:type_name -> orch.v1.EndpointPort
+	34, // 51: orch.v1.OpenRelay.logs:type_name -> orch.v1.LogsOpen
+	35, // 52: orch.v1.OpenRelay.exec:type_name -> orch.v1.ExecOpen
+	38, // 53: orch.v1.OpenRelay.image:type_name -> orch.v1.ImageOpen
+	31, // 54: orch.v1.OpenRelay.port_forward:type_name -> orch.v1.PortForwardOpen
+	32, // 55: orch.v1.OpenRelay.net_check:type_name -> orch.v1.NetCheckOpen
+	36, // 56: orch.v1.OpenRelay.resolve:type_name -> orch.v1.ResolveOpen
+	51, // 57: orch.v1.PortForwardOpen.replica:type_name -> orch.v1.ReplicaKey
+	53, // 58: orch.v1.NetCheckResult.took:type_name -> google.protobuf.Duration
+	51, // 59: orch.v1.LogsOpen.replica:type_name -> orch.v1.ReplicaKey
+	52, // 60: orch.v1.LogsOpen.since:type_name -> google.protobuf.Timestamp
+	51, // 61: orch.v1.ExecOpen.replica:type_name -> orch.v1.ReplicaKey
+	41, // 62: orch.v1.Frame.resize:type_name -> orch.v1.Resize
+	42, // 63: orch.v1.Frame.log:type_name -> orch.v1.LogLine
+	43, // 64: orch.v1.Frame.end:type_name -> orch.v1.End
+	44, // 65: orch.v1.Frame.exec:type_name -> orch.v1.ExecRequest
+	40, // 66: orch.v1.Frame.port_forward:type_name -> orch.v1.PortForwardRequest
+	33, // 67: orch.v1.Frame.net_check:type_name -> orch.v1.NetCheckResult
+	37, // 68: orch.v1.Frame.resolved:type_name -> orch.v1.ResolvedImage
+	52, // 69: orch.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	51, // 70: orch.v1.LogLine.replica:type_name -> orch.v1.ReplicaKey
+	1,  // 71: orch.v1.Agents.Join:input_type -> orch.v1.JoinRequest
+	3,  // 72: orch.v1.Agents.Renew:input_type -> orch.v1.RenewRequest
+	4,  // 73: orch.v1.Agents.Session:input_type -> orch.v1.AgentMessage
+	39, // 74: orch.v1.Agents.Relay:input_type -> orch.v1.Frame
+	2,  // 75: orch.v1.Agents.Join:output_type -> orch.v1.JoinResponse
+	2,  // 76: orch.v1.Agents.Renew:output_type -> orch.v1.JoinResponse
+	16, // 77: orch.v1.Agents.Session:output_type -> orch.v1.ControllerMessage
+	39, // 78: orch.v1.Agents.Relay:output_type -> orch.v1.Frame
+	75, // [75:79] is the sub-list for method output_type
+	71, // [71:75] is the sub-list for method input_type
+	71, // [71:71] is the sub-list for extension type_name
+	71, // [71:71] is the sub-list for extension extendee
+	0,  // [0:71] is the sub-list for field type_name
 }
 
 func init() { file_orch_v1_agents_proto_init() }
@@ -4210,7 +4436,7 @@ func file_orch_v1_agents_proto_init() {
 		(*ControllerMessage_Grant)(nil),
 		(*ControllerMessage_Network)(nil),
 	}
-	file_orch_v1_agents_proto_msgTypes[27].OneofWrappers = []any{
+	file_orch_v1_agents_proto_msgTypes[29].OneofWrappers = []any{
 		(*OpenRelay_Logs)(nil),
 		(*OpenRelay_Exec)(nil),
 		(*OpenRelay_Image)(nil),
@@ -4218,7 +4444,7 @@ func file_orch_v1_agents_proto_init() {
 		(*OpenRelay_NetCheck)(nil),
 		(*OpenRelay_Resolve)(nil),
 	}
-	file_orch_v1_agents_proto_msgTypes[36].OneofWrappers = []any{
+	file_orch_v1_agents_proto_msgTypes[38].OneofWrappers = []any{
 		(*Frame_OpenId)(nil),
 		(*Frame_Stdin)(nil),
 		(*Frame_Stdout)(nil),
@@ -4240,7 +4466,7 @@ func file_orch_v1_agents_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_orch_v1_agents_proto_rawDesc), len(file_orch_v1_agents_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   46,
+			NumMessages:   50,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -610,7 +610,7 @@ type ListRequest struct {
 	// selector on labels, "" means all.
 	Selector string `protobuf:"bytes,3,opt,name=selector,proto3" json:"selector,omitempty"`
 	// about limits events to one object, verdicts to one node, endpoints to a service, a
-	// replica or a node. Revisions are listed about one service.
+	// replica or a node. Revisions are listed about one service, outcomes about one job.
 	About         *Ref `protobuf:"bytes,4,opt,name=about,proto3" json:"about,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -991,7 +991,7 @@ func (x *NodeFit) GetWhy() string {
 type LogsRequest struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
-	// replica or service, one of them.
+	// replica or service, one of them; a job goes as a service.
 	Replica   string `protobuf:"bytes,2,opt,name=replica,proto3" json:"replica,omitempty"`
 	Service   string `protobuf:"bytes,3,opt,name=service,proto3" json:"service,omitempty"`
 	Container string `protobuf:"bytes,4,opt,name=container,proto3" json:"container,omitempty"`
@@ -1951,6 +1951,95 @@ func (x *RolloutRequest) GetRequestId() string {
 	return ""
 }
 
+type RotateSecretKeyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateSecretKeyRequest) Reset() {
+	*x = RotateSecretKeyRequest{}
+	mi := &file_orch_v1_orch_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateSecretKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateSecretKeyRequest) ProtoMessage() {}
+
+func (x *RotateSecretKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_orch_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateSecretKeyRequest.ProtoReflect.Descriptor instead.
+func (*RotateSecretKeyRequest) Descriptor() ([]byte, []int) {
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{33}
+}
+
+type RotateSecretKeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// key that they are encrypted with now, and how many versions were.
+	Key           string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Versions      int32  `protobuf:"varint,2,opt,name=versions,proto3" json:"versions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateSecretKeyResponse) Reset() {
+	*x = RotateSecretKeyResponse{}
+	mi := &file_orch_v1_orch_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateSecretKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateSecretKeyResponse) ProtoMessage() {}
+
+func (x *RotateSecretKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_orch_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateSecretKeyResponse.ProtoReflect.Descriptor instead.
+func (*RotateSecretKeyResponse) Descriptor() ([]byte, []int) {
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *RotateSecretKeyResponse) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *RotateSecretKeyResponse) GetVersions() int32 {
+	if x != nil {
+		return x.Versions
+	}
+	return 0
+}
+
 type VersionRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1959,7 +2048,7 @@ type VersionRequest struct {
 
 func (x *VersionRequest) Reset() {
 	*x = VersionRequest{}
-	mi := &file_orch_v1_orch_proto_msgTypes[33]
+	mi := &file_orch_v1_orch_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1971,7 +2060,7 @@ func (x *VersionRequest) String() string {
 func (*VersionRequest) ProtoMessage() {}
 
 func (x *VersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_orch_proto_msgTypes[33]
+	mi := &file_orch_v1_orch_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1984,7 +2073,7 @@ func (x *VersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionRequest.ProtoReflect.Descriptor instead.
 func (*VersionRequest) Descriptor() ([]byte, []int) {
-	return file_orch_v1_orch_proto_rawDescGZIP(), []int{33}
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{35}
 }
 
 type VersionResponse struct {
@@ -2000,7 +2089,7 @@ type VersionResponse struct {
 
 func (x *VersionResponse) Reset() {
 	*x = VersionResponse{}
-	mi := &file_orch_v1_orch_proto_msgTypes[34]
+	mi := &file_orch_v1_orch_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2012,7 +2101,7 @@ func (x *VersionResponse) String() string {
 func (*VersionResponse) ProtoMessage() {}
 
 func (x *VersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_orch_proto_msgTypes[34]
+	mi := &file_orch_v1_orch_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2025,7 +2114,7 @@ func (x *VersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionResponse.ProtoReflect.Descriptor instead.
 func (*VersionResponse) Descriptor() ([]byte, []int) {
-	return file_orch_v1_orch_proto_rawDescGZIP(), []int{34}
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *VersionResponse) GetVersion() string {
@@ -2195,14 +2284,18 @@ const file_orch_v1_orch_proto_rawDesc = "" +
 	"\x04word\x18\x03 \x01(\tR\x04word\x12\x1a\n" +
 	"\brevision\x18\x04 \x01(\x03R\brevision\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x05 \x01(\tR\trequestId\"\x10\n" +
+	"request_id\x18\x05 \x01(\tR\trequestId\"\x18\n" +
+	"\x16RotateSecretKeyRequest\"G\n" +
+	"\x17RotateSecretKeyResponse\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
+	"\bversions\x18\x02 \x01(\x05R\bversions\"\x10\n" +
 	"\x0eVersionRequest\"\x8f\x01\n" +
 	"\x0fVersionResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x12\n" +
 	"\x04term\x18\x03 \x01(\x04R\x04term\x12 \n" +
 	"\vincarnation\x18\x04 \x01(\tR\vincarnation\x12\x14\n" +
-	"\x05nodes\x18\x05 \x01(\x05R\x05nodes2\xfc\b\n" +
+	"\x05nodes\x18\x05 \x01(\x05R\x05nodes2\xd2\t\n" +
 	"\x04Orch\x126\n" +
 	"\x05Apply\x12\x15.orch.v1.ApplyRequest\x1a\x16.orch.v1.ApplyResponse\x126\n" +
 	"\x05Scale\x12\x15.orch.v1.ScaleRequest\x1a\x16.orch.v1.ApplyResponse\x129\n" +
@@ -2222,7 +2315,8 @@ const file_orch_v1_orch_proto_rawDesc = "" +
 	"\vPortForward\x12\x0e.orch.v1.Frame\x1a\x0e.orch.v1.Frame(\x010\x01\x12?\n" +
 	"\bNetCheck\x12\x18.orch.v1.NetCheckRequest\x1a\x17.orch.v1.NetCheckResult0\x01\x12B\n" +
 	"\tRebalance\x12\x19.orch.v1.RebalanceRequest\x1a\x1a.orch.v1.RebalanceResponse\x12:\n" +
-	"\aRollout\x12\x17.orch.v1.RolloutRequest\x1a\x16.orch.v1.ApplyResponse\x12<\n" +
+	"\aRollout\x12\x17.orch.v1.RolloutRequest\x1a\x16.orch.v1.ApplyResponse\x12T\n" +
+	"\x0fRotateSecretKey\x12\x1f.orch.v1.RotateSecretKeyRequest\x1a .orch.v1.RotateSecretKeyResponse\x12<\n" +
 	"\aVersion\x12\x17.orch.v1.VersionRequest\x1a\x18.orch.v1.VersionResponseB.Z,github.com/orchctl/orch/proto/orch/v1;orchv1b\x06proto3"
 
 var (
@@ -2238,49 +2332,51 @@ func file_orch_v1_orch_proto_rawDescGZIP() []byte {
 }
 
 var file_orch_v1_orch_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_orch_v1_orch_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_orch_v1_orch_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_orch_v1_orch_proto_goTypes = []any{
-	(WatchEvent_Type)(0),          // 0: orch.v1.WatchEvent.Type
-	(*Object)(nil),                // 1: orch.v1.Object
-	(*ApplyRequest)(nil),          // 2: orch.v1.ApplyRequest
-	(*ApplyResponse)(nil),         // 3: orch.v1.ApplyResponse
-	(*Applied)(nil),               // 4: orch.v1.Applied
-	(*ScaleRequest)(nil),          // 5: orch.v1.ScaleRequest
-	(*Ref)(nil),                   // 6: orch.v1.Ref
-	(*DeleteRequest)(nil),         // 7: orch.v1.DeleteRequest
-	(*DeleteResponse)(nil),        // 8: orch.v1.DeleteResponse
-	(*GetRequest)(nil),            // 9: orch.v1.GetRequest
-	(*ListRequest)(nil),           // 10: orch.v1.ListRequest
-	(*ListResponse)(nil),          // 11: orch.v1.ListResponse
-	(*WatchRequest)(nil),          // 12: orch.v1.WatchRequest
-	(*WatchEvent)(nil),            // 13: orch.v1.WatchEvent
-	(*ExplainRequest)(nil),        // 14: orch.v1.ExplainRequest
-	(*ExplainResponse)(nil),       // 15: orch.v1.ExplainResponse
-	(*NodeFit)(nil),               // 16: orch.v1.NodeFit
-	(*LogsRequest)(nil),           // 17: orch.v1.LogsRequest
-	(*LoadImageRequest)(nil),      // 18: orch.v1.LoadImageRequest
-	(*LoadImageProgress)(nil),     // 19: orch.v1.LoadImageProgress
-	(*CreateTokenRequest)(nil),    // 20: orch.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),   // 21: orch.v1.CreateTokenResponse
-	(*ListTokensRequest)(nil),     // 22: orch.v1.ListTokensRequest
-	(*Token)(nil),                 // 23: orch.v1.Token
-	(*ListTokensResponse)(nil),    // 24: orch.v1.ListTokensResponse
-	(*RevokeTokenRequest)(nil),    // 25: orch.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),   // 26: orch.v1.RevokeTokenResponse
-	(*NodeWordRequest)(nil),       // 27: orch.v1.NodeWordRequest
-	(*NodeWordResponse)(nil),      // 28: orch.v1.NodeWordResponse
-	(*NetCheckRequest)(nil),       // 29: orch.v1.NetCheckRequest
-	(*RebalanceRequest)(nil),      // 30: orch.v1.RebalanceRequest
-	(*RebalanceResponse)(nil),     // 31: orch.v1.RebalanceResponse
-	(*Move)(nil),                  // 32: orch.v1.Move
-	(*RolloutRequest)(nil),        // 33: orch.v1.RolloutRequest
-	(*VersionRequest)(nil),        // 34: orch.v1.VersionRequest
-	(*VersionResponse)(nil),       // 35: orch.v1.VersionResponse
-	(*timestamppb.Timestamp)(nil), // 36: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 37: google.protobuf.Duration
-	(*Frame)(nil),                 // 38: orch.v1.Frame
-	(*LogLine)(nil),               // 39: orch.v1.LogLine
-	(*NetCheckResult)(nil),        // 40: orch.v1.NetCheckResult
+	(WatchEvent_Type)(0),            // 0: orch.v1.WatchEvent.Type
+	(*Object)(nil),                  // 1: orch.v1.Object
+	(*ApplyRequest)(nil),            // 2: orch.v1.ApplyRequest
+	(*ApplyResponse)(nil),           // 3: orch.v1.ApplyResponse
+	(*Applied)(nil),                 // 4: orch.v1.Applied
+	(*ScaleRequest)(nil),            // 5: orch.v1.ScaleRequest
+	(*Ref)(nil),                     // 6: orch.v1.Ref
+	(*DeleteRequest)(nil),           // 7: orch.v1.DeleteRequest
+	(*DeleteResponse)(nil),          // 8: orch.v1.DeleteResponse
+	(*GetRequest)(nil),              // 9: orch.v1.GetRequest
+	(*ListRequest)(nil),             // 10: orch.v1.ListRequest
+	(*ListResponse)(nil),            // 11: orch.v1.ListResponse
+	(*WatchRequest)(nil),            // 12: orch.v1.WatchRequest
+	(*WatchEvent)(nil),              // 13: orch.v1.WatchEvent
+	(*ExplainRequest)(nil),          // 14: orch.v1.ExplainRequest
+	(*ExplainResponse)(nil),         // 15: orch.v1.ExplainResponse
+	(*NodeFit)(nil),                 // 16: orch.v1.NodeFit
+	(*LogsRequest)(nil),             // 17: orch.v1.LogsRequest
+	(*LoadImageRequest)(nil),        // 18: orch.v1.LoadImageRequest
+	(*LoadImageProgress)(nil),       // 19: orch.v1.LoadImageProgress
+	(*CreateTokenRequest)(nil),      // 20: orch.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),     // 21: orch.v1.CreateTokenResponse
+	(*ListTokensRequest)(nil),       // 22: orch.v1.ListTokensRequest
+	(*Token)(nil),                   // 23: orch.v1.Token
+	(*ListTokensResponse)(nil),      // 24: orch.v1.ListTokensResponse
+	(*RevokeTokenRequest)(nil),      // 25: orch.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),     // 26: orch.v1.RevokeTokenResponse
+	(*NodeWordRequest)(nil),         // 27: orch.v1.NodeWordRequest
+	(*NodeWordResponse)(nil),        // 28: orch.v1.NodeWordResponse
+	(*NetCheckRequest)(nil),         // 29: orch.v1.NetCheckRequest
+	(*RebalanceRequest)(nil),        // 30: orch.v1.RebalanceRequest
+	(*RebalanceResponse)(nil),       // 31: orch.v1.RebalanceResponse
+	(*Move)(nil),                    // 32: orch.v1.Move
+	(*RolloutRequest)(nil),          // 33: orch.v1.RolloutRequest
+	(*RotateSecretKeyRequest)(nil),  // 34: orch.v1.RotateSecretKeyRequest
+	(*RotateSecretKeyResponse)(nil), // 35: orch.v1.RotateSecretKeyResponse
+	(*VersionRequest)(nil),          // 36: orch.v1.VersionRequest
+	(*VersionResponse)(nil),         // 37: orch.v1.VersionResponse
+	(*timestamppb.Timestamp)(nil),   // 38: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 39: google.protobuf.Duration
+	(*Frame)(nil),                   // 40: orch.v1.Frame
+	(*LogLine)(nil),                 // 41: orch.v1.LogLine
+	(*NetCheckResult)(nil),          // 42: orch.v1.NetCheckResult
 }
 var file_orch_v1_orch_proto_depIdxs = []int32{
 	1,  // 0: orch.v1.ApplyRequest.objects:type_name -> orch.v1.Object
@@ -2292,17 +2388,17 @@ var file_orch_v1_orch_proto_depIdxs = []int32{
 	6,  // 6: orch.v1.GetRequest.ref:type_name -> orch.v1.Ref
 	6,  // 7: orch.v1.ListRequest.about:type_name -> orch.v1.Ref
 	1,  // 8: orch.v1.ListResponse.objects:type_name -> orch.v1.Object
-	36, // 9: orch.v1.ListResponse.stale_since:type_name -> google.protobuf.Timestamp
+	38, // 9: orch.v1.ListResponse.stale_since:type_name -> google.protobuf.Timestamp
 	10, // 10: orch.v1.WatchRequest.list:type_name -> orch.v1.ListRequest
 	0,  // 11: orch.v1.WatchEvent.type:type_name -> orch.v1.WatchEvent.Type
 	1,  // 12: orch.v1.WatchEvent.object:type_name -> orch.v1.Object
 	16, // 13: orch.v1.ExplainResponse.nodes:type_name -> orch.v1.NodeFit
-	36, // 14: orch.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	36, // 15: orch.v1.CreateTokenRequest.expires:type_name -> google.protobuf.Timestamp
-	36, // 16: orch.v1.Token.created:type_name -> google.protobuf.Timestamp
-	36, // 17: orch.v1.Token.expires:type_name -> google.protobuf.Timestamp
+	38, // 14: orch.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	38, // 15: orch.v1.CreateTokenRequest.expires:type_name -> google.protobuf.Timestamp
+	38, // 16: orch.v1.Token.created:type_name -> google.protobuf.Timestamp
+	38, // 17: orch.v1.Token.expires:type_name -> google.protobuf.Timestamp
 	23, // 18: orch.v1.ListTokensResponse.tokens:type_name -> orch.v1.Token
-	37, // 19: orch.v1.NodeWordRequest.deadline:type_name -> google.protobuf.Duration
+	39, // 19: orch.v1.NodeWordRequest.deadline:type_name -> google.protobuf.Duration
 	32, // 20: orch.v1.RebalanceResponse.moves:type_name -> orch.v1.Move
 	2,  // 21: orch.v1.Orch.Apply:input_type -> orch.v1.ApplyRequest
 	5,  // 22: orch.v1.Orch.Scale:input_type -> orch.v1.ScaleRequest
@@ -2312,38 +2408,40 @@ var file_orch_v1_orch_proto_depIdxs = []int32{
 	12, // 26: orch.v1.Orch.Watch:input_type -> orch.v1.WatchRequest
 	14, // 27: orch.v1.Orch.Explain:input_type -> orch.v1.ExplainRequest
 	17, // 28: orch.v1.Orch.Logs:input_type -> orch.v1.LogsRequest
-	38, // 29: orch.v1.Orch.Exec:input_type -> orch.v1.Frame
+	40, // 29: orch.v1.Orch.Exec:input_type -> orch.v1.Frame
 	18, // 30: orch.v1.Orch.LoadImage:input_type -> orch.v1.LoadImageRequest
 	20, // 31: orch.v1.Orch.CreateToken:input_type -> orch.v1.CreateTokenRequest
 	22, // 32: orch.v1.Orch.ListTokens:input_type -> orch.v1.ListTokensRequest
 	25, // 33: orch.v1.Orch.RevokeToken:input_type -> orch.v1.RevokeTokenRequest
 	27, // 34: orch.v1.Orch.NodeWord:input_type -> orch.v1.NodeWordRequest
-	38, // 35: orch.v1.Orch.PortForward:input_type -> orch.v1.Frame
+	40, // 35: orch.v1.Orch.PortForward:input_type -> orch.v1.Frame
 	29, // 36: orch.v1.Orch.NetCheck:input_type -> orch.v1.NetCheckRequest
 	30, // 37: orch.v1.Orch.Rebalance:input_type -> orch.v1.RebalanceRequest
 	33, // 38: orch.v1.Orch.Rollout:input_type -> orch.v1.RolloutRequest
-	34, // 39: orch.v1.Orch.Version:input_type -> orch.v1.VersionRequest
-	3,  // 40: orch.v1.Orch.Apply:output_type -> orch.v1.ApplyResponse
-	3,  // 41: orch.v1.Orch.Scale:output_type -> orch.v1.ApplyResponse
-	8,  // 42: orch.v1.Orch.Delete:output_type -> orch.v1.DeleteResponse
-	1,  // 43: orch.v1.Orch.Get:output_type -> orch.v1.Object
-	11, // 44: orch.v1.Orch.List:output_type -> orch.v1.ListResponse
-	13, // 45: orch.v1.Orch.Watch:output_type -> orch.v1.WatchEvent
-	15, // 46: orch.v1.Orch.Explain:output_type -> orch.v1.ExplainResponse
-	39, // 47: orch.v1.Orch.Logs:output_type -> orch.v1.LogLine
-	38, // 48: orch.v1.Orch.Exec:output_type -> orch.v1.Frame
-	19, // 49: orch.v1.Orch.LoadImage:output_type -> orch.v1.LoadImageProgress
-	21, // 50: orch.v1.Orch.CreateToken:output_type -> orch.v1.CreateTokenResponse
-	24, // 51: orch.v1.Orch.ListTokens:output_type -> orch.v1.ListTokensResponse
-	26, // 52: orch.v1.Orch.RevokeToken:output_type -> orch.v1.RevokeTokenResponse
-	28, // 53: orch.v1.Orch.NodeWord:output_type -> orch.v1.NodeWordResponse
-	38, // 54: orch.v1.Orch.PortForward:output_type -> orch.v1.Frame
-	40, // 55: orch.v1.Orch.NetCheck:output_type -> orch.v1.NetCheckResult
-	31, // 56: orch.v1.Orch.Rebalance:output_type -> orch.v1.RebalanceResponse
-	3,  // 57: orch.v1.Orch.Rollout:output_type -> orch.v1.ApplyResponse
-	35, // 58: orch.v1.Orch.Version:output_type -> orch.v1.VersionResponse
-	40, // [40:59] is the sub-list for method output_type
-	21, // [21:40] is the sub-list for method input_type
+	34, // 39: orch.v1.Orch.RotateSecretKey:input_type -> orch.v1.RotateSecretKeyRequest
+	36, // 40: orch.v1.Orch.Version:input_type -> orch.v1.VersionRequest
+	3,  // 41: orch.v1.Orch.Apply:output_type -> orch.v1.ApplyResponse
+	3,  // 42: orch.v1.Orch.Scale:output_type -> orch.v1.ApplyResponse
+	8,  // 43: orch.v1.Orch.Delete:output_type -> orch.v1.DeleteResponse
+	1,  // 44: orch.v1.Orch.Get:output_type -> orch.v1.Object
+	11, // 45: orch.v1.Orch.List:output_type -> orch.v1.ListResponse
+	13, // 46: orch.v1.Orch.Watch:output_type -> orch.v1.WatchEvent
+	15, // 47: orch.v1.Orch.Explain:output_type -> orch.v1.ExplainResponse
+	41, // 48: orch.v1.Orch.Logs:output_type -> orch.v1.LogLine
+	40, // 49: orch.v1.Orch.Exec:output_type -> orch.v1.Frame
+	19, // 50: orch.v1.Orch.LoadImage:output_type -> orch.v1.LoadImageProgress
+	21, // 51: orch.v1.Orch.CreateToken:output_type -> orch.v1.CreateTokenResponse
+	24, // 52: orch.v1.Orch.ListTokens:output_type -> orch.v1.ListTokensResponse
+	26, // 53: orch.v1.Orch.RevokeToken:output_type -> orch.v1.RevokeTokenResponse
+	28, // 54: orch.v1.Orch.NodeWord:output_type -> orch.v1.NodeWordResponse
+	40, // 55: orch.v1.Orch.PortForward:output_type -> orch.v1.Frame
+	42, // 56: orch.v1.Orch.NetCheck:output_type -> orch.v1.NetCheckResult
+	31, // 57: orch.v1.Orch.Rebalance:output_type -> orch.v1.RebalanceResponse
+	3,  // 58: orch.v1.Orch.Rollout:output_type -> orch.v1.ApplyResponse
+	35, // 59: orch.v1.Orch.RotateSecretKey:output_type -> orch.v1.RotateSecretKeyResponse
+	37, // 60: orch.v1.Orch.Version:output_type -> orch.v1.VersionResponse
+	41, // [41:61] is the sub-list for method output_type
+	21, // [21:41] is the sub-list for method input_type
 	21, // [21:21] is the sub-list for extension type_name
 	21, // [21:21] is the sub-list for extension extendee
 	0,  // [0:21] is the sub-list for field type_name
@@ -2361,7 +2459,7 @@ func file_orch_v1_orch_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_orch_v1_orch_proto_rawDesc), len(file_orch_v1_orch_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   35,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

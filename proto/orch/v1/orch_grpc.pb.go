@@ -21,25 +21,26 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Orch_Apply_FullMethodName       = "/orch.v1.Orch/Apply"
-	Orch_Scale_FullMethodName       = "/orch.v1.Orch/Scale"
-	Orch_Delete_FullMethodName      = "/orch.v1.Orch/Delete"
-	Orch_Get_FullMethodName         = "/orch.v1.Orch/Get"
-	Orch_List_FullMethodName        = "/orch.v1.Orch/List"
-	Orch_Watch_FullMethodName       = "/orch.v1.Orch/Watch"
-	Orch_Explain_FullMethodName     = "/orch.v1.Orch/Explain"
-	Orch_Logs_FullMethodName        = "/orch.v1.Orch/Logs"
-	Orch_Exec_FullMethodName        = "/orch.v1.Orch/Exec"
-	Orch_LoadImage_FullMethodName   = "/orch.v1.Orch/LoadImage"
-	Orch_CreateToken_FullMethodName = "/orch.v1.Orch/CreateToken"
-	Orch_ListTokens_FullMethodName  = "/orch.v1.Orch/ListTokens"
-	Orch_RevokeToken_FullMethodName = "/orch.v1.Orch/RevokeToken"
-	Orch_NodeWord_FullMethodName    = "/orch.v1.Orch/NodeWord"
-	Orch_PortForward_FullMethodName = "/orch.v1.Orch/PortForward"
-	Orch_NetCheck_FullMethodName    = "/orch.v1.Orch/NetCheck"
-	Orch_Rebalance_FullMethodName   = "/orch.v1.Orch/Rebalance"
-	Orch_Rollout_FullMethodName     = "/orch.v1.Orch/Rollout"
-	Orch_Version_FullMethodName     = "/orch.v1.Orch/Version"
+	Orch_Apply_FullMethodName           = "/orch.v1.Orch/Apply"
+	Orch_Scale_FullMethodName           = "/orch.v1.Orch/Scale"
+	Orch_Delete_FullMethodName          = "/orch.v1.Orch/Delete"
+	Orch_Get_FullMethodName             = "/orch.v1.Orch/Get"
+	Orch_List_FullMethodName            = "/orch.v1.Orch/List"
+	Orch_Watch_FullMethodName           = "/orch.v1.Orch/Watch"
+	Orch_Explain_FullMethodName         = "/orch.v1.Orch/Explain"
+	Orch_Logs_FullMethodName            = "/orch.v1.Orch/Logs"
+	Orch_Exec_FullMethodName            = "/orch.v1.Orch/Exec"
+	Orch_LoadImage_FullMethodName       = "/orch.v1.Orch/LoadImage"
+	Orch_CreateToken_FullMethodName     = "/orch.v1.Orch/CreateToken"
+	Orch_ListTokens_FullMethodName      = "/orch.v1.Orch/ListTokens"
+	Orch_RevokeToken_FullMethodName     = "/orch.v1.Orch/RevokeToken"
+	Orch_NodeWord_FullMethodName        = "/orch.v1.Orch/NodeWord"
+	Orch_PortForward_FullMethodName     = "/orch.v1.Orch/PortForward"
+	Orch_NetCheck_FullMethodName        = "/orch.v1.Orch/NetCheck"
+	Orch_Rebalance_FullMethodName       = "/orch.v1.Orch/Rebalance"
+	Orch_Rollout_FullMethodName         = "/orch.v1.Orch/Rollout"
+	Orch_RotateSecretKey_FullMethodName = "/orch.v1.Orch/RotateSecretKey"
+	Orch_Version_FullMethodName         = "/orch.v1.Orch/Version"
 )
 
 // OrchClient is the client API for Orch service.
@@ -79,6 +80,8 @@ type OrchClient interface {
 	Rebalance(ctx context.Context, in *RebalanceRequest, opts ...grpc.CallOption) (*RebalanceResponse, error)
 	// Rollout pauses, resumes, undoes or repeats a service's rollout.
 	Rollout(ctx context.Context, in *RolloutRequest, opts ...grpc.CallOption) (*ApplyResponse, error)
+	// RotateSecretKey makes a new key for secrets and encrypts all of them anew.
+	RotateSecretKey(ctx context.Context, in *RotateSecretKeyRequest, opts ...grpc.CallOption) (*RotateSecretKeyResponse, error)
 	Version(ctx context.Context, in *VersionRequest, opts ...grpc.CallOption) (*VersionResponse, error)
 }
 
@@ -306,6 +309,16 @@ func (c *orchClient) Rollout(ctx context.Context, in *RolloutRequest, opts ...gr
 	return out, nil
 }
 
+func (c *orchClient) RotateSecretKey(ctx context.Context, in *RotateSecretKeyRequest, opts ...grpc.CallOption) (*RotateSecretKeyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RotateSecretKeyResponse)
+	err := c.cc.Invoke(ctx, Orch_RotateSecretKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *orchClient) Version(ctx context.Context, in *VersionRequest, opts ...grpc.CallOption) (*VersionResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(VersionResponse)
@@ -353,6 +366,8 @@ type OrchServer interface {
 	Rebalance(context.Context, *RebalanceRequest) (*RebalanceResponse, error)
 	// Rollout pauses, resumes, undoes or repeats a service's rollout.
 	Rollout(context.Context, *RolloutRequest) (*ApplyResponse, error)
+	// RotateSecretKey makes a new key for secrets and encrypts all of them anew.
+	RotateSecretKey(context.Context, *RotateSecretKeyRequest) (*RotateSecretKeyResponse, error)
 	Version(context.Context, *VersionRequest) (*VersionResponse, error)
 	mustEmbedUnimplementedOrchServer()
 }
@@ -417,6 +432,9 @@ func (UnimplementedOrchServer) Rebalance(context.Context, *RebalanceRequest) (*R
 }
 func (UnimplementedOrchServer) Rollout(context.Context, *RolloutRequest) (*ApplyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Rollout not implemented")
+}
+func (UnimplementedOrchServer) RotateSecretKey(context.Context, *RotateSecretKeyRequest) (*RotateSecretKeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RotateSecretKey not implemented")
 }
 func (UnimplementedOrchServer) Version(context.Context, *VersionRequest) (*VersionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Version not implemented")
@@ -712,6 +730,24 @@ func _Orch_Rollout_Handler(srv interface{}, ctx context.Context, dec func(interf
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Orch_RotateSecretKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RotateSecretKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OrchServer).RotateSecretKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Orch_RotateSecretKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OrchServer).RotateSecretKey(ctx, req.(*RotateSecretKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Orch_Version_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(VersionRequest)
 	if err := dec(in); err != nil {
@@ -784,6 +820,10 @@ var Orch_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Rollout",
 			Handler:    _Orch_Rollout_Handler,
+		},
+		{
+			MethodName: "RotateSecretKey",
+			Handler:    _Orch_RotateSecretKey_Handler,
 		},
 		{
 			MethodName: "Version",
