@@ -26,6 +26,9 @@ func (n *netFleet) traffic(t *testing.T) {
 	n.apply(t, "web", service("web", trafficReplicas, "", netPortsAt(18200)))
 	vip := n.vip(t, "web")
 	url := "http://" + vip + ":8080/whoami"
+	for _, node := range n.nodes {
+		n.comesToAll(t, node, url, trafficReplicas)
+	}
 
 	t.Run("spread", func(t *testing.T) {
 		r := all(t, "through the virtual IP", n.in(t, n.clients["n1"], load.Job{Kind: load.HTTP, Targets: []string{url}, Count: spreadRequests, Workers: 8, Fresh: true}))
@@ -187,10 +190,7 @@ func (n *netFleet) services(t *testing.T) {
 		must(t, n.Must(t.Context(), "scale", "service/sticky", "--replicas", "1"))
 		must(t, n.WaitReady(t.Context(), "sticky", 1, 30*time.Second))
 		for _, node := range n.nodes {
-			r := all(t, "from "+node, n.in(t, n.clients[node], load.Job{Kind: load.HTTP, Targets: []string{url}, Count: 20, Fresh: true}))
-			if len(r.By) != 1 || r.By["sticky-0"] != 20 {
-				t.Errorf("from %s to %v, want sticky-0", node, r.By)
-			}
+			n.comesTo(t, node, url, "sticky-0")
 		}
 	})
 	t.Run("same-node", func(t *testing.T) {
@@ -199,10 +199,7 @@ func (n *netFleet) services(t *testing.T) {
       readinessProbe: {http: {path: /healthz, port: http}}`))
 		url := "http://" + n.vip(t, "near") + ":8080/whoami"
 		for node, r := range n.on(t, "near") {
-			got := all(t, "from "+node, n.in(t, n.clients[node], load.Job{Kind: load.HTTP, Targets: []string{url}, Count: 40, Fresh: true}))
-			if self := fmt.Sprintf("near-%d", r.Spec.Slot); got.By[self] != 40 {
-				t.Errorf("from %s to %v, want %s alone", node, got.By, self)
-			}
+			n.comesTo(t, node, url, r.Metadata.Name)
 		}
 		must(t, n.Must(t.Context(), "scale", "service/near", "--replicas", "1"))
 		must(t, n.WaitReady(t.Context(), "near", 1, 30*time.Second))
@@ -237,10 +234,7 @@ func (n *netFleet) services(t *testing.T) {
 			all(t, "a node's own port", n.outside(t, "", load.Job{Kind: load.HTTP, Targets: []string{"http://" + n.address(t, node) + ":18330/whoami"}, Count: 10, Fresh: true}))
 		}
 		for _, node := range n.nodes {
-			r := all(t, "through the virtual IP from "+node, n.in(t, n.clients[node], load.Job{Kind: load.HTTP, Targets: []string{"http://" + n.vip(t, "bare") + ":18330/whoami"}, Count: 60, Fresh: true}))
-			if len(r.By) != 2 {
-				t.Errorf("from %s: only %v answered", node, r.By)
-			}
+			n.comesToAll(t, node, "http://"+n.vip(t, "bare")+":18330/whoami", 2)
 			all(t, "through the virtual IP from the node", n.outside(t, node, load.Job{Kind: load.HTTP, Targets: []string{"http://" + n.vip(t, "bare") + ":18330/whoami"}, Count: 60, Fresh: true}))
 		}
 	})
@@ -255,6 +249,31 @@ func (n *netFleet) services(t *testing.T) {
 		n.apply(t, "second", service("second", 1, "", netPortsAt(18340)))
 	})
 	t.Run("port-forward", func(t *testing.T) { n.portForward(t) })
+}
+
+// comesTo: a client on the node comes to one replica alone.
+func (n *netFleet) comesTo(t *testing.T, node, url, replica string) {
+	t.Helper()
+	n.led(t, node, url, func(by map[string]int) bool { return len(by) == 1 && by[replica] > 0 })
+}
+
+// comesToAll: a client on the node comes to so many replicas.
+func (n *netFleet) comesToAll(t *testing.T, node, url string, replicas int) {
+	t.Helper()
+	n.led(t, node, url, func(by map[string]int) bool { return len(by) == replicas })
+}
+
+// led: traffic from the node is led as it is to be, soon: apply ends when replicas are
+// ready, and nodes hear of it then. No request may fail before that either.
+func (n *netFleet) led(t *testing.T, node, url string, well func(by map[string]int) bool) {
+	t.Helper()
+	soon(t, "traffic from "+node+" to be led as it is to be", func() error {
+		r := all(t, "from "+node, n.in(t, n.clients[node], load.Job{Kind: load.HTTP, Targets: []string{url}, Count: 60, Fresh: true}))
+		if !well(r.By) {
+			return fmt.Errorf("it came to %v", r.By)
+		}
+		return nil
+	})
 }
 
 // cleanKernel: after a delete nothing of a service is left on any node.
