@@ -25,6 +25,12 @@ type Assignment struct {
 	Spare    bool
 }
 
+// MessageMax is the largest message that an agent takes from a controller, in bytes: a
+// complete set of a node's assignments with the Configs and Secrets that they take values
+// of. ConfigsMax is how much of it their values may be; each has api.MaxConfigBytes at
+// most.
+const MessageMax, ConfigsMax = 64 << 20, 48 << 20
+
 // ConfigKey names one version of a Config or Secret.
 type ConfigKey struct {
 	Namespace string

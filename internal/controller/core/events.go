@@ -85,10 +85,13 @@ type (
 		Ops    []store.Op
 	}
 	// ListSealed asks for versions of Secrets that are not sealed by the key named
-	// Except, Max at most; answered with []Sealed. Reseal puts them back, sealed anew;
-	// answered with nil. One that is gone or was changed since is passed over.
+	// Except ("": by whichever), Max at most (0: all), in the order of their names and
+	// versions; answered with []Sealed. Reseal puts them back, sealed anew; answered with
+	// nil. One that is gone or was changed since is passed over.
 	ListSealed struct {
 		Ticket uint64
+		// Of limits it to the versions of one Secret; zero: of all.
+		Of     api.Key
 		Except string
 		Max    int
 	}
