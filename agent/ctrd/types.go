@@ -87,6 +87,9 @@ type ContainerSpec struct {
 	SecretEnv []api.EnvVar
 	// Files are laid into the container from memory.
 	Files []FileMount
+	// Volumes are folders of the node by the name that Container.Mounts have for them. One
+	// that is not there is made, and belongs to the container's user then.
+	Volumes map[string]string
 	// Grace is kept for whoever stops the container without knowing the service.
 	Grace time.Duration
 	// SpecHash lets the caller see whether a container is the one it means.
@@ -199,6 +202,9 @@ type Size struct{ Width, Height uint16 }
 // ExecSpec is a command to run in a container that runs.
 type ExecSpec struct {
 	Args []string
+	// Attach starts the container's own command instead, which waits for that (its Stdin
+	// is set); Args are empty then.
+	Attach bool
 	// TTY gives it a terminal; Stderr is unused then.
 	TTY bool
 	// Nil readers and writers are an empty input and a discarded output.
@@ -229,6 +235,8 @@ var (
 	ErrLeaseOver = errors.New("lease is over")
 	// ErrBindRefused: a bind mount is not allowed, or not possible, on this node.
 	ErrBindRefused = errors.New("bind mount refused")
+	// ErrVolume: a volume cannot be made, or mounted.
+	ErrVolume = errors.New("volume error")
 	// ErrUnguarded: the container needs a watchdog and has none that lives.
 	ErrUnguarded = errors.New("no watchdog is alive")
 )

@@ -48,9 +48,6 @@ const (
 	defaultBeat = 100 * time.Millisecond
 	// farewellMax is how long a goodbye may take.
 	farewellMax = 500 * time.Millisecond
-	// messageMax is the largest message in bytes: a complete set of a node's
-	// assignments, whose templates have up to 256 KiB each.
-	messageMax = 64 << 20
 	// windowSize is what may be under way unread, in bytes: enough for images
 	// over a LAN. As it is given, gRPC does not measure the link for a better
 	// one, which costs an idle session a ping for every beat.
@@ -211,7 +208,7 @@ func dial(addr string, creds credentials.TransportCredentials, more ...grpc.Dial
 	opts := append([]grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: redialMin, Multiplier: 2, MaxDelay: redialMax}, MinConnectTimeout: dialMax}),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(messageMax), grpc.MaxCallSendMsgSize(messageMax)),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(wire.MessageMax), grpc.MaxCallSendMsgSize(wire.MessageMax)),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithContextDialer(connect),
 		grpc.WithInitialWindowSize(windowSize), grpc.WithInitialConnWindowSize(windowSize),

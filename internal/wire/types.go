@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/orchctl/orch/api"
@@ -47,6 +48,14 @@ type ConfigVersion struct {
 	// Values by key.
 	Values map[string][]byte
 }
+
+// String gives "default/secret/db@3": whatever prints a version prints no values.
+func (v ConfigVersion) String() string {
+	return fmt.Sprintf("%s/%s@%d", v.Namespace, string(v.Ref), v.Version)
+}
+
+// GoString is String.
+func (v ConfigVersion) GoString() string { return v.String() }
 
 // AssignmentSet is what a session sends down: first a complete set, then increments.
 type AssignmentSet struct {
