@@ -77,8 +77,9 @@ type ConfigUse struct {
 	Ref ConfigRef
 	// Key that must be there; empty: all keys are taken.
 	Key string
-	// Variables: the keys become names of variables.
+	// Variables: the keys become names of variables, with Prefix before each.
 	Variables bool
+	Prefix    string
 	// Where in words: "container main, env DB_PASSWORD".
 	Where string
 }
@@ -92,7 +93,7 @@ func (t *Template) ConfigUses() []ConfigUse {
 			if e.Secret != "" {
 				ref = RefTo(KindSecret, e.Secret)
 			}
-			out = append(out, ConfigUse{Ref: ref, Variables: true, Where: fmt.Sprintf("container %s, envFrom", c.Name)})
+			out = append(out, ConfigUse{Ref: ref, Variables: true, Prefix: e.Prefix, Where: fmt.Sprintf("container %s, envFrom", c.Name)})
 		}
 		for _, e := range c.Env {
 			at := fmt.Sprintf("container %s, env %s", c.Name, e.Name)
@@ -116,6 +117,9 @@ func (t *Template) ConfigUses() []ConfigUse {
 	}
 	return out
 }
+
+// IsVariable tells whether a container can have a variable of that name.
+func IsVariable(name string) bool { return envName.MatchString(name) }
 
 // ConfigRefs gives the Configs and Secrets that the template takes values of, sorted,
 // each once.

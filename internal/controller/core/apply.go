@@ -4,13 +4,32 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/store"
 	"github.com/orchctl/orch/scheduler"
 )
 
-// apply takes all services or none: everything is checked before anything is
+// draft is what an apply makes of what it names, in copies, and what follows from it.
+type draft struct {
+	objects []drafted            // as they are answered
+	configs map[configID]*config // as they are after it
+	newer   map[configID]bool    // those with a new version
+	follow  []*service           // not named, and take values of those
+	lackVIP []*service
+	seen    map[api.Ref]bool
+	record  *request
+}
+
+// drafted is one object that is applied; one of config and service is set.
+type drafted struct {
+	config  *config
+	service *service
+	outcome string
+}
+
+// apply takes all objects or none: everything is checked before anything is
 // changed, and all writes go into one transaction.
 func (c *Core) apply(ev Apply) {
 	if !ev.DryRun {
@@ -19,64 +38,173 @@ func (c *Core) apply(ev Apply) {
 	if c.repeated(ev.Ticket, ev.RequestID) {
 		return
 	}
-	results := make([]Applied, len(ev.Services))
-	changed := make([]*service, len(ev.Services))
-	record := &request{ID: ev.RequestID}
-	var lackVIP []*service
-	seen := map[api.Key]bool{}
-	for i, want := range ev.Services {
-		s, outcome, err := c.prepare(want, ev)
-		if key := want.Metadata.Key(); err == nil && seen[key] {
-			err = fmt.Errorf("service %s stands twice in one apply: %w", key, ErrInvalid)
-		}
-		seen[want.Metadata.Key()] = true
-		if err != nil {
-			c.answer(ev.Ticket, nil, err)
-			return
-		}
-		results[i].Outcome, changed[i] = outcome, s
-		record.Applied = append(record.Applied, requestedOne{s.key, outcome})
-		if outcome != "unchanged" && s.lacksVIP() {
-			lackVIP = append(lackVIP, s)
-		}
-	}
-	err := c.portConflicts(changed)
+	d := &draft{configs: map[configID]*config{}, newer: map[configID]bool{}, seen: map[api.Ref]bool{}, record: &request{ID: ev.RequestID}}
+	err := c.prepareAll(d, ev)
 	if err == nil {
-		err = c.reserveVIPs(lackVIP, ev.DryRun)
+		err = c.portConflicts(d.services())
+	}
+	if err == nil {
+		err = c.reserveVIPs(d.lackVIP, ev.DryRun)
 	}
 	if err != nil {
 		c.answer(ev.Ticket, nil, err)
 		return
 	}
-	var ops []store.Op
-	for i, s := range changed {
-		if results[i].Outcome != "unchanged" {
-			ops = append(ops, s.ops()...)
-		}
-	}
-	if err := c.fits(fmt.Sprintf("apply %d services at once", len(ev.Services)), ops); err != nil {
-		c.releaseVIPs(lackVIP)
+	ops := d.ops()
+	if err := c.fits(d.words(), ops); err != nil {
+		c.releaseVIPs(d.lackVIP)
 		c.answer(ev.Ticket, nil, err)
 		return
 	}
-	if ev.DryRun {
-		for i, s := range changed {
-			results[i].Service = c.publicService(s)
-			results[i].Plan = c.dryRun(s)
+	if !ev.DryRun {
+		if len(ops) > 0 {
+			c.write(append(ops, c.remember(d.record)...)...)
 		}
-		c.answer(ev.Ticket, ApplyResult{results}, nil)
-		return
+		c.acceptAll(d, ev.By)
 	}
-	if len(ops) > 0 {
-		c.write(append(ops, c.remember(record)...)...)
-	}
-	for i, s := range changed {
-		if results[i].Outcome != "unchanged" {
-			c.accept(s, results[i].Outcome, ev.By)
+	c.answer(ev.Ticket, c.resultOf(d, ev.DryRun), nil)
+}
+
+// prepareAll prepares what is named: Configs first, for the others take what they are
+// after it.
+func (c *Core) prepareAll(d *draft, ev Apply) error {
+	for _, want := range ev.Configs {
+		if err := d.once(want.Kind, want.Metadata.Key()); err != nil {
+			return err
 		}
-		results[i].Service = c.publicService(s)
+		x, outcome, newVersion, err := c.prepareConfig(want, ev)
+		if err != nil {
+			return err
+		}
+		d.add(api.Ref{Kind: want.Kind, Key: want.Metadata.Key()}, drafted{config: x, outcome: outcome})
+		d.configs[x.id] = x
+		if newVersion {
+			d.newer[x.id] = true
+		}
 	}
-	c.answer(ev.Ticket, ApplyResult{results}, nil)
+	named := map[api.Key]bool{}
+	for _, want := range ev.Services {
+		key := want.Metadata.Key()
+		if err := d.once(api.KindService, key); err != nil {
+			return err
+		}
+		named[key] = true
+		s, outcome, err := c.prepare(want, d, ev)
+		if err != nil {
+			return err
+		}
+		d.add(api.Ref{Key: key}, drafted{service: s, outcome: outcome})
+		if outcome != "unchanged" && s.lacksVIP() {
+			d.lackVIP = append(d.lackVIP, s)
+		}
+	}
+	for _, s := range c.followers(d.newer, named) {
+		next, err := c.follow(s, d, ev)
+		if err != nil {
+			return err
+		}
+		d.follow = append(d.follow, next)
+	}
+	return nil
+}
+
+// once refuses what an apply names twice.
+func (d *draft) once(kind string, key api.Key) error {
+	ref := api.Ref{Kind: kind, Key: key}
+	if d.seen[ref] {
+		return fmt.Errorf("%s stands twice in one apply: %w", ref, ErrInvalid)
+	}
+	d.seen[ref] = true
+	return nil
+}
+
+func (d *draft) add(ref api.Ref, x drafted) {
+	d.objects = append(d.objects, x)
+	d.record.Applied = append(d.record.Applied, requestedOne{Kind: ref.Kind, Key: ref.Key, Outcome: x.outcome})
+}
+
+// services are all that may change by the apply.
+func (d *draft) services() []*service {
+	out := slices.Clone(d.follow)
+	for _, x := range d.objects {
+		if x.service != nil {
+			out = append(out, x.service)
+		}
+	}
+	return out
+}
+
+func (d *draft) ops() []store.Op {
+	var ops []store.Op
+	for _, x := range d.objects {
+		switch {
+		case x.outcome == "unchanged":
+		case x.config != nil:
+			ops = append(ops, x.config.ops(d.newer[x.config.id])...)
+		default:
+			ops = append(ops, x.service.ops()...)
+		}
+	}
+	for _, s := range d.follow {
+		ops = append(ops, s.ops()...)
+	}
+	return ops
+}
+
+// words say what the apply is, where it is refused for its size.
+func (d *draft) words() string {
+	words := fmt.Sprintf("apply %d objects at once", len(d.objects))
+	if n := len(d.follow); n > 0 {
+		words += fmt.Sprintf(", with new revisions of %s what changes", count(n, "service that uses", "services that use"))
+	}
+	return words
+}
+
+// acceptAll puts all that changed in the place of what was before.
+func (c *Core) acceptAll(d *draft, by string) {
+	for _, x := range d.objects {
+		if x.config != nil && x.outcome != "unchanged" {
+			c.acceptConfig(x.config, x.outcome, by, d.newer[x.config.id])
+		}
+	}
+	for _, x := range d.objects {
+		if x.service != nil && x.outcome != "unchanged" {
+			c.accept(x.service, x.outcome, by)
+		}
+	}
+	for _, s := range d.follow {
+		c.accept(s, "configured", by)
+	}
+	for id := range d.newer {
+		c.pruneConfig(id) // the version before, if nobody uses it
+	}
+}
+
+// resultOf answers an apply.
+func (c *Core) resultOf(d *draft, dryRun bool) ApplyResult {
+	out := ApplyResult{Applied: make([]Applied, len(d.objects))}
+	for i, x := range d.objects {
+		a := &out.Applied[i]
+		a.Outcome = x.outcome
+		switch {
+		case x.config != nil:
+			a.Config = x.config.public()
+		default:
+			a.Service = c.publicService(x.service)
+		}
+		switch {
+		case !dryRun:
+		case x.service != nil:
+			a.Plan = c.dryRun(x.service)
+		case d.newer[x.config.id]:
+			for _, s := range d.follow {
+				if newest := s.newest(); newest.Configs[x.config.id.ref] == x.config.Version && s.key.Namespace == x.config.id.namespace {
+					a.Plan = append(a.Plan, fmt.Sprintf("service %s gets revision %d: %s", s.key, newest.Number, newest.Cause))
+				}
+			}
+		}
+	}
+	return out
 }
 
 // accept puts a changed service in the place of the one before.
@@ -86,8 +214,11 @@ func (c *Core) accept(s *service, outcome, by string) {
 	if before != nil && s.obj.Status.VIP == "" { // it is headless now
 		c.returnVIP(before)
 	}
-	c.event(s.key.Namespace, api.KindService, s.key.Name, api.EventNormal, map[string]string{"created": "Created", "configured": "Configured"}[outcome],
-		fmt.Sprintf("revision %d, %s, by %s", s.obj.Status.Revision, s.size(), orElse(by, "unknown")))
+	words := fmt.Sprintf("revision %d, %s, by %s", s.obj.Status.Revision, s.size(), orElse(by, "unknown"))
+	if cause := s.newest().Cause; s.fresh && cause != "apply" {
+		words += ": " + cause
+	}
+	c.event(s.key.Namespace, api.KindService, s.key.Name, api.EventNormal, map[string]string{"created": "Created", "configured": "Configured"}[outcome], words)
 	c.revised(s)
 }
 
@@ -95,6 +226,7 @@ func (c *Core) accept(s *service, outcome, by string) {
 func (c *Core) revised(s *service) {
 	if s.fresh {
 		c.view.touchRevision(s.key, s.obj.Status.Revision)
+		_ = c.noteUser(s.key, s.newest(), true) // its pins were just looked up, or are those of a kept one
 	}
 	if s.ended != 0 {
 		c.view.touchRevision(s.key, s.ended)
@@ -139,20 +271,20 @@ func sameJSON(a, b any) bool {
 }
 
 // prepare makes what a service would be after the apply, in a copy.
-func (c *Core) prepare(want *api.Service, ev Apply) (*service, string, error) {
+func (c *Core) prepare(want *api.Service, d *draft, ev Apply) (*service, string, error) {
 	key := want.Metadata.Key()
 	have := c.services[key]
-	if err := precondition(have, want); err != nil {
+	var meta *api.Metadata
+	if have != nil {
+		meta = &have.obj.Metadata
+	}
+	if err := precondition(api.KindService, meta, want.Metadata); err != nil {
 		return nil, "", err
 	}
 	next := newService(key)
 	outcome := "created"
 	if have == nil {
-		if !ev.DryRun {
-			c.counters.event++ // the UID's number is spent like an event's
-			next.obj.Metadata.UID = fmt.Sprintf("%.8s-%d", c.cfg.Incarnation, c.counters.event)
-		}
-		next.obj.Metadata.CreatedAt = c.now
+		next.obj.Metadata.UID, next.obj.Metadata.CreatedAt = c.newUID(ev.DryRun), c.now
 	} else {
 		if have.deleting() {
 			return nil, "", fmt.Errorf("service %s is being deleted: %w: apply again when it is gone", key, ErrBusy)
@@ -164,7 +296,8 @@ func (c *Core) prepare(want *api.Service, ev Apply) (*service, string, error) {
 	m.Name, m.Namespace, m.Labels, m.Annotations = key.Name, key.Namespace, want.Metadata.Labels, want.Metadata.Annotations
 	rev := next.newest()
 	newTemplate := rev == nil || !sameJSON(rev.Template, want.Spec.Template)
-	if have != nil && !newTemplate && sameJSON(have.obj.Spec, want.Spec) && sameJSON(have.obj.Metadata, m) {
+	newer := newerOf(key.Namespace, &want.Spec.Template, d)
+	if have != nil && !newTemplate && newer == "" && sameJSON(have.obj.Spec, want.Spec) && sameJSON(have.obj.Metadata, m) {
 		return have, "unchanged", nil
 	}
 	if have == nil || !sameJSON(have.obj.Spec, want.Spec) {
@@ -172,9 +305,18 @@ func (c *Core) prepare(want *api.Service, ev Apply) (*service, string, error) {
 	}
 	m.ResourceVersion++
 	next.obj = api.Service{TypeMeta: api.TypeMeta{APIVersion: api.Version, Kind: api.KindService}, Metadata: m, Spec: want.Spec, Status: next.obj.Status}
-	if newTemplate {
-		next.revise(api.Revision{Template: want.Spec.Template, Images: imagesOf(&want.Spec.Template, ev.Images, nil), By: ev.By, Cause: "apply"},
-			api.RolloutSuperseded, supersededBy(next.obj.Status.Revision+1), c.now)
+	if newTemplate || newer != "" {
+		pins, err := c.pins(api.Ref{Key: key}, &want.Spec.Template, d.configs)
+		if err != nil {
+			return nil, "", err
+		}
+		r := api.Revision{Template: want.Spec.Template, Configs: pins, By: ev.By, Cause: "apply"}
+		if newTemplate {
+			r.Images = imagesOf(&want.Spec.Template, ev.Images, nil)
+		} else {
+			r.Images, r.Cause = rev.Images, newer
+		}
+		next.revise(r, api.RolloutSuperseded, supersededBy(next.obj.Status.Revision+1), c.now)
 	}
 	if want.Spec.Headless {
 		next.obj.Status.VIP = ""
@@ -182,16 +324,18 @@ func (c *Core) prepare(want *api.Service, ev Apply) (*service, string, error) {
 	return next, outcome, nil
 }
 
-// precondition checks what a manifest says about the object that it means.
-func precondition(have *service, want *api.Service) error {
-	m, key := want.Metadata, want.Metadata.Key()
+// precondition checks what a manifest says about the object that it means; have is nil
+// where there is none.
+func precondition(kind string, have *api.Metadata, m api.Metadata) error {
+	ref := api.Ref{Kind: kind, Key: m.Key()}
+	word, _, _ := strings.Cut(ref.String(), " ")
 	switch {
 	case have == nil && (m.ResourceVersion != 0 || m.UID != ""):
-		return fmt.Errorf("service %s: %w: the manifest carries metadata.resourceVersion or metadata.uid, but no such service exists; leave them out to create it", key, ErrChanged)
-	case have != nil && m.UID != "" && m.UID != have.obj.Metadata.UID:
-		return fmt.Errorf("service %s: %w: metadata.uid is %s, the service's is %s: it was deleted and made anew", key, ErrChanged, m.UID, have.obj.Metadata.UID)
-	case have != nil && m.ResourceVersion != 0 && m.ResourceVersion != have.obj.Metadata.ResourceVersion:
-		return fmt.Errorf("service %s: %w: metadata.resourceVersion is %d, the service's is %d; get it again and repeat your change", key, ErrChanged, m.ResourceVersion, have.obj.Metadata.ResourceVersion)
+		return fmt.Errorf("%s: %w: the manifest carries metadata.resourceVersion or metadata.uid, but no such %s exists; leave them out to create it", ref, ErrChanged, word)
+	case have != nil && m.UID != "" && m.UID != have.UID:
+		return fmt.Errorf("%s: %w: metadata.uid is %s, the %s's is %s: it was deleted and made anew", ref, ErrChanged, m.UID, word, have.UID)
+	case have != nil && m.ResourceVersion != 0 && m.ResourceVersion != have.ResourceVersion:
+		return fmt.Errorf("%s: %w: metadata.resourceVersion is %d, the %s's is %d; get it again and repeat your change", ref, ErrChanged, m.ResourceVersion, word, have.ResourceVersion)
 	}
 	return nil
 }

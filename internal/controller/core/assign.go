@@ -11,7 +11,7 @@ import (
 func (c *Core) assignment(f *filling) wire.Assignment {
 	s := c.services[f.key.ServiceKey()]
 	r := s.revisions[f.revision]
-	return wire.Assignment{Key: f.key, ServiceUID: f.serviceUID, Revision: f.revision, Template: &r.Template, Images: r.Images, Labels: s.obj.Metadata.Labels, Stopping: f.stopping && !f.handing, Spare: f.spare}
+	return wire.Assignment{Key: f.key, ServiceUID: f.serviceUID, Revision: f.revision, Template: &r.Template, Images: r.Images, Configs: r.Configs, Labels: s.obj.Metadata.Labels, Stopping: f.stopping && !f.handing, Spare: f.spare}
 }
 
 func (c *Core) assignmentOf(f *filling) wire.AssignmentSet {
@@ -41,6 +41,7 @@ func (c *Core) sendToNode(name string, set wire.AssignmentSet) {
 	}
 	n.sequence++
 	set.Sequence = n.sequence
+	set.Configs = c.configsFor(set.Put)
 	for _, a := range set.Put {
 		c.fillings[a.Key].sent = n.sequence
 	}

@@ -58,6 +58,7 @@ type Core struct {
 	nodes    map[string]*node
 	byName   []*node // see sortedNodes; empty: to be made
 	fillings map[api.ReplicaKey]*filling
+	configs  map[configID]*config
 	fleet    *scheduler.Fleet
 	live     *liveness.Machine
 	history  *history
@@ -113,7 +114,7 @@ func New(cfg Config) *Core {
 		cfg.Limits = store.EmbeddedLimits
 	}
 	return &Core{
-		cfg: cfg, services: map[api.Key]*service{}, nodes: map[string]*node{}, fillings: map[api.ReplicaKey]*filling{},
+		cfg: cfg, services: map[api.Key]*service{}, nodes: map[string]*node{}, fillings: map[api.ReplicaKey]*filling{}, configs: map[configID]*config{},
 		fleet: scheduler.NewFleet(), live: liveness.New(cfg.Liveness), history: newHistory(cfg.EventHistory), words: newLastWords(),
 		dirty: map[api.Key]bool{}, blocked: map[api.Key]bool{}, wakes: map[api.Key]time.Time{}, globals: map[api.Key]bool{},
 		back: map[string]bool{}, fresh: map[string]bool{}, ends: newEndpoints(), view: newView(),
@@ -144,6 +145,7 @@ func (c *Core) Begin(now time.Time) []Effect {
 	}
 	c.liveStep(liveness.LeaderStarted{BootID: c.cfg.BootID})
 	c.beginHandovers()
+	c.beginConfigs()
 	c.beginDrains()
 	for _, n := range c.sortedNodes() {
 		c.fleet.SetNode(n.forScheduler())

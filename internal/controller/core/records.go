@@ -20,13 +20,16 @@ const (
 	Prefix          = "/orch/state/"
 	countersKey     = Prefix + "counters"
 	networkKey      = Prefix + "network"
-	servicePrefix   = Prefix + "services/"   // <namespace>/<name>
-	revisionPrefix  = Prefix + "revisions/"  // <namespace>/<name>/<number>
-	placementPrefix = Prefix + "placements/" // <namespace>/<service>/<slot>/<epoch>
-	nodePrefix      = Prefix + "nodes/"      // <name>
-	eventPrefix     = Prefix + "events/"     // <namespace>/<sequence>
-	requestPrefix   = Prefix + "requests/"   // <sequence>
-	verdictPrefix   = Prefix + "verdicts/"   // <node>/<sequence>
+	configPrefix    = Prefix + "configs/"        // <namespace>/<kind>/<name>
+	versionPrefix   = Prefix + "configversions/" // <namespace>/<kind>/<name>/<number>
+	payloadPrefix   = Prefix + "configpayloads/" // likewise
+	servicePrefix   = Prefix + "services/"       // <namespace>/<name>
+	revisionPrefix  = Prefix + "revisions/"      // <namespace>/<name>/<number>
+	placementPrefix = Prefix + "placements/"     // <namespace>/<service>/<slot>/<epoch>
+	nodePrefix      = Prefix + "nodes/"          // <name>
+	eventPrefix     = Prefix + "events/"         // <namespace>/<sequence>
+	requestPrefix   = Prefix + "requests/"       // <sequence>
+	verdictPrefix   = Prefix + "verdicts/"       // <node>/<sequence>
 )
 
 func serviceKey(k api.Key) string { return servicePrefix + k.Namespace + "/" + k.Name }
@@ -37,6 +40,16 @@ func revisionKey(k api.Key, n int64) string {
 
 func placementKey(k api.ReplicaKey) string {
 	return fmt.Sprintf("%s%s/%s/%06d/%020d", placementPrefix, k.Namespace, k.Service, k.Slot, k.Epoch)
+}
+
+func configKey(id configID) string { return configPrefix + id.namespace + "/" + string(id.ref) }
+
+func configVersionKey(id configID, n int64) string {
+	return fmt.Sprintf("%s%s/%s/%012d", versionPrefix, id.namespace, string(id.ref), n)
+}
+
+func configPayloadKey(id configID, n int64) string {
+	return fmt.Sprintf("%s%s/%s/%012d", payloadPrefix, id.namespace, string(id.ref), n)
 }
 
 func nodeKey(name string) string { return nodePrefix + name }
@@ -89,7 +102,15 @@ func (c *Core) Load(kvs []store.KV, rev int64) error {
 			return fmt.Errorf("read %s from the store: %w", kv.Key, err)
 		}
 	}
+	if err := c.checkConfigs(); err != nil {
+		return err
+	}
 	for _, s := range c.sortedServices() {
+		for _, r := range s.revisions {
+			if err := c.noteUser(s.key, r, true); err != nil {
+				return err
+			}
+		}
 		for _, f := range s.fillings {
 			rev, ok := s.revisions[f.revision]
 			if !ok {
@@ -152,6 +173,10 @@ func (c *Core) loadEntry(kv store.KV) error {
 		c.serviceOf(api.Key{Namespace: parts[0], Name: parts[1]}).addRevision(r)
 	case kind == "placements" && len(parts) == 4:
 		return c.loadPlacement(parts, kv.Value)
+	case kind == "configs" && len(parts) == 3:
+		return openEnvelope(kv.Value, &c.configOf(configIDFrom(parts)).configRecord)
+	case (kind == "configversions" || kind == "configpayloads") && len(parts) == 4:
+		return c.loadConfigVersion(kind, parts, kv.Value)
 	case kind == "nodes" && len(parts) == 1:
 		obj := &api.Node{}
 		if err := openEnvelope(kv.Value, obj); err != nil {

@@ -22,7 +22,9 @@ type request struct {
 	IsDelete bool           `json:"isDelete,omitempty"`
 }
 
+// requestedOne is one object of an apply; without a Kind it is a service.
 type requestedOne struct {
+	Kind    string  `json:"kind,omitempty"`
 	Key     api.Key `json:"key"`
 	Outcome string  `json:"outcome"`
 }
@@ -75,8 +77,15 @@ func (c *Core) repeated(ticket uint64, id string) bool {
 	var result ApplyResult
 	for _, x := range r.Applied {
 		one := Applied{Outcome: x.Outcome}
-		if s := c.services[x.Key]; s != nil {
-			one.Service = c.publicService(s)
+		switch x.Kind {
+		case api.KindConfig, api.KindSecret:
+			if y := c.configs[idOfConfig(x.Kind, x.Key)]; y.there() {
+				one.Config = y.public()
+			}
+		default:
+			if s := c.services[x.Key]; s != nil {
+				one.Service = c.publicService(s)
+			}
 		}
 		result.Applied = append(result.Applied, one)
 	}

@@ -124,7 +124,7 @@ func (s *service) undoTo(number int64) (*revision, error) {
 
 // same tells whether two revisions run the same.
 func same(a, b *revision) bool {
-	return a.root() == b.root() || sameJSON(a.Template, b.Template) && maps.Equal(a.Images, b.Images)
+	return a.root() == b.root() || sameJSON(a.Template, b.Template) && maps.Equal(a.Images, b.Images) && maps.Equal(a.Configs, b.Configs)
 }
 
 func numberList(of []int64) string {
@@ -151,8 +151,9 @@ func (c *Core) pruneRevisions(s *service) {
 	numbers := slices.Sorted(maps.Keys(s.revisions))
 	for _, n := range numbers[:len(numbers)-c.cfg.RevisionHistory] {
 		if !used[n] {
-			delete(s.revisions, n)
 			c.write(store.Delete(revisionKey(s.key, n)))
+			c.forgetUser(s.key, s.revisions[n])
+			delete(s.revisions, n)
 			c.view.touchRevision(s.key, n)
 		}
 	}

@@ -385,7 +385,7 @@ func (s *service) repeat(to *revision, by, cause string, ended api.RolloutState,
 	s.obj.Spec.Template = to.Template
 	s.obj.Metadata.Generation++
 	s.obj.Metadata.ResourceVersion++
-	s.revise(api.Revision{Template: to.Template, Images: to.Images, SameAs: to.root(), By: by, Cause: cause}, ended, why, now)
+	s.revise(api.Revision{Template: to.Template, Images: to.Images, Configs: to.Configs, SameAs: to.root(), By: by, Cause: cause}, ended, why, now)
 }
 
 // endRollout writes how the newest revision went.

@@ -36,7 +36,7 @@ func (c *Core) rollout(ev Rollout) {
 		return
 	}
 	if outcome != "unchanged" {
-		if ops := c.remember(&request{ID: ev.RequestID, Applied: []requestedOne{{ev.Key, outcome}}}); len(ops) > 0 {
+		if ops := c.remember(&request{ID: ev.RequestID, Applied: []requestedOne{{Key: ev.Key, Outcome: outcome}}}); len(ops) > 0 {
 			c.write(ops...)
 		}
 	}
@@ -99,8 +99,12 @@ func (c *Core) reviseBy(s *service, ev Rollout) (string, error) {
 		}
 		next.repeat(to, ev.By, fmt.Sprintf("undo to revision %d", to.Number), api.RolloutSuperseded, supersededBy(number), c.now)
 	} else {
+		pins, err := c.pins(api.Ref{Key: s.key}, &newest.Template, nil)
+		if err != nil {
+			return "", err
+		}
 		next.obj.Metadata.ResourceVersion++
-		next.revise(api.Revision{Template: newest.Template, Images: imagesOf(&newest.Template, ev.Images, newest.Images), By: ev.By, Cause: "restart"},
+		next.revise(api.Revision{Template: newest.Template, Images: imagesOf(&newest.Template, ev.Images, newest.Images), Configs: pins, By: ev.By, Cause: "restart"},
 			api.RolloutSuperseded, supersededBy(number), c.now)
 	}
 	if err := c.portConflicts([]*service{next}); err != nil {

@@ -228,6 +228,9 @@ func (c *Core) removeIfDone(s *service) bool {
 		c.view.touchRevision(s.key, n)
 	}
 	c.write(ops...)
+	for _, n := range slices.Sorted(maps.Keys(s.revisions)) {
+		c.forgetUser(s.key, s.revisions[n])
+	}
 	delete(c.services, s.key)
 	c.unclaimPorts(s.key)
 	c.ends.dropService(s.key)

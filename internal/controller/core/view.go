@@ -23,6 +23,7 @@ type view struct {
 	pending  map[api.Key]map[ViewKey]bool // published replicas without a node
 	// revisions that changed, by number.
 	revisions map[api.Key]map[int64]bool
+	configs   map[configID]bool // that changed, or their users
 	out       changes
 }
 
@@ -57,7 +58,7 @@ func (x *changes) take() Publish {
 
 func newView() view {
 	return view{services: map[api.Key]*service{}, fillings: map[api.ReplicaKey]*filling{}, nodes: map[string]*node{},
-		known: map[ViewKey]any{}, pending: map[api.Key]map[ViewKey]bool{}, revisions: map[api.Key]map[int64]bool{}}
+		known: map[ViewKey]any{}, pending: map[api.Key]map[ViewKey]bool{}, revisions: map[api.Key]map[int64]bool{}, configs: map[configID]bool{}}
 }
 
 func (v *view) touch(s *service)        { v.services[s.key] = s }
@@ -151,6 +152,7 @@ func (c *Core) publish() {
 	}
 	clear(c.view.services)
 	c.publishRevisions()
+	c.publishConfigs()
 	for _, name := range slices.Sorted(maps.Keys(c.view.nodes)) {
 		if n := c.nodes[name]; n != nil {
 			c.view.put(ViewKey{Kind: api.KindNode, Name: name}, c.publicNode(n))
