@@ -148,8 +148,11 @@ func (t *Template) Volumes() []string {
 func (c *Config) Default() {
 	defaultMeta(&c.TypeMeta, &c.Metadata, KindConfig)
 	noneIfEmpty(&c.Data)
-}
-
-func (x *Config) check(c *checker) {
-	c.meta(x.TypeMeta, &x.Metadata, x.ObjectKind(), MaxConfigName)
+	noneIfEmpty(&c.BinaryData)
+	for key, value := range c.BinaryData {
+		if value == nil { // JSON would make null of it
+			c.BinaryData = maps.Clone(c.BinaryData)
+			c.BinaryData[key] = []byte{}
+		}
+	}
 }

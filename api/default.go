@@ -2,6 +2,7 @@ package api
 
 import (
 	"maps"
+	"slices"
 	"time"
 )
 
@@ -12,6 +13,7 @@ const (
 	DefaultSurge     = 25 // percent of replicas, rounded up
 	DefaultUnready   = 25 // percent of replicas, rounded down
 	DefaultPidsLimit = 2000
+	DefaultFileMode  = "0444" // of a Config's or Secret's files, which their container's user owns
 
 	DefaultGrace      = 10 * time.Second
 	DefaultBackOff    = time.Second
@@ -92,13 +94,14 @@ func (t *Template) Default() {
 
 // defaultBounds are maxSurge and maxUnavailable where nothing is written. An exclusive
 // service has no surge, for that would be a second replica in a slot; a global one has
-// none, for it has one slot for each node.
+// none, for it has one slot for each node; one with volumes has none, for a slot's are
+// on one node and for one replica.
 func (s *ServiceSpec) defaultBounds() (surge, unready IntOrPercent) {
 	surge, unready = *Percent(DefaultSurge), *Percent(DefaultUnready)
 	switch {
 	case s.Exclusive:
 		return *Count(0), *Count(1)
-	case s.Mode == ModeGlobal, s.Rollout.Order == OrderStopFirst:
+	case s.Mode == ModeGlobal, s.keepsVolumes(), s.Rollout.Order == OrderStopFirst:
 		surge = *Count(0)
 	case s.Rollout.Order == OrderStartFirst:
 		unready = *Count(0)
@@ -119,6 +122,7 @@ func (p *RestartPolicy) fill() {
 
 func (c *Container) fill() {
 	nilIfEmpty(&c.Args)
+	nilIfEmpty(&c.EnvFrom)
 	nilIfEmpty(&c.Env)
 	nilIfEmpty(&c.Ports)
 	for i := range c.Ports {
@@ -139,7 +143,27 @@ func (c *Container) fill() {
 	}
 	c.fillSecurity()
 	c.fillUlimits()
+	c.fillMounts()
+}
+
+// fillMounts writes out the mode of files, and each in the same way: written as 444 it
+// must not make a new revision, nor must a readOnly that says what is so anyway.
+func (c *Container) fillMounts() {
 	nilIfEmpty(&c.Mounts)
+	c.Mounts = slices.Clone(c.Mounts)
+	for i := range c.Mounts {
+		m := &c.Mounts[i]
+		if m.Config == "" && m.Secret == "" {
+			continue
+		}
+		m.ReadOnly = false
+		switch {
+		case m.Mode == "":
+			m.Mode = DefaultFileMode
+		case modeProblem(m.Mode) == "":
+			m.Mode = ("0" + m.Mode)[len(m.Mode)-3:]
+		}
+	}
 }
 
 // fillSecurity: written out, the usual choices must not make a new revision. What it

@@ -122,8 +122,3 @@ func (j *Job) Default() {
 	}
 	j.Spec.Template.Default()
 }
-
-func (j *Job) check(c *checker) {
-	c.meta(j.TypeMeta, &j.Metadata, KindJob, MaxServiceName)
-	c.containers(&j.Spec.Template)
-}

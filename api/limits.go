@@ -26,6 +26,9 @@ const (
 	// MaxConfigBytes of the values of a Config or Secret: Docker's limit. Each version is
 	// stored whole, in the transaction of its apply, and lies in nodes' memory.
 	MaxConfigBytes = 500_000
+	// maxConfigJSON of a Config or Secret as JSON, which is how it is stored: there base64
+	// takes four thirds of what it stands for, but a control character six times.
+	maxConfigJSON = 1_000_000
 	// MaxConfigName in characters, and of a key: a DNS label, and a file's name.
 	MaxConfigName, MaxConfigKey = 63, 253
 	// MaxVolumeName in characters: as for services.
@@ -35,6 +38,9 @@ const (
 	// DefaultBackoffLimit is how many tries of a job may fail, as in Kubernetes;
 	// MaxBackoffLimit is the most: beyond it nobody waits for the answer.
 	DefaultBackoffLimit, MaxBackoffLimit = 6, 1_000
+	// MaxJobDeadline is the longest deadline of a job, and the longest that it is kept
+	// after its end: longer ones are slips.
+	MaxJobDeadline = 365 * 24 * time.Hour
 	// MinJobDeadline keeps a slip from failing every job before a container could start.
 	MinJobDeadline = time.Second
 	// MaxGrace is the longest termination grace: a drain waits for it.

@@ -24,7 +24,7 @@ func (s ServiceSpec) Want() int {
 // Surge gives how many replicas above n may exist during a rollout; n is Want, of a
 // global service the number of its nodes.
 func (s ServiceSpec) Surge(n int) int {
-	if s.Exclusive || s.Mode == ModeGlobal || s.Rollout.Strategy == StrategyRecreate {
+	if s.Exclusive || s.Mode == ModeGlobal || s.keepsVolumes() || s.Rollout.Strategy == StrategyRecreate {
 		return 0
 	}
 	surge, _ := s.defaultBounds()
@@ -33,6 +33,9 @@ func (s ServiceSpec) Surge(n int) int {
 	}
 	return max(0, surge.Of(n, true))
 }
+
+// keepsVolumes tells whether slots have volumes, which only one replica can have.
+func (s *ServiceSpec) keepsVolumes() bool { return len(s.Template.Volumes()) > 0 }
 
 // Unavailable gives how many of n replicas may be unready during a rollout: all when
 // it recreates. It is at most n, and at least 1 where Surge(n) is 0 and n is not: else

@@ -44,7 +44,7 @@ func (v Violations) Err() error {
 // Validate tells all that is wrong with an object. It takes objects before and
 // after Default; what Default would fill in is not missed.
 func Validate(o Object) Violations {
-	c := &checker{}
+	c := &checker{what: strings.ToLower(o.ObjectKind())}
 	o.check(c)
 	return c.found
 }
@@ -52,13 +52,22 @@ func Validate(o Object) Violations {
 func (s *Service) check(c *checker) {
 	c.meta(s.TypeMeta, &s.Metadata, KindService, MaxServiceName)
 	c.spec(&s.Spec)
-	if b, err := json.Marshal(s); err == nil && len(b) > MaxServiceBytes {
-		c.add("spec", "the service takes %d bytes: at most %d are allowed; move large values out of env and args", len(b), MaxServiceBytes)
+	c.size(s)
+}
+
+// size bounds what a service or a job takes in the store.
+func (c *checker) size(o Object) {
+	if b, err := json.Marshal(o); err == nil && len(b) > MaxServiceBytes {
+		c.add("spec", "the %s takes %d bytes: at most %d are allowed; move large values out of env and args, such as into a Config", c.what, len(b), MaxServiceBytes)
 	}
 }
 
 // checker gathers violations, so that a user sees all of them at once.
-type checker struct{ found Violations }
+type checker struct {
+	// what the object is in words: "service", "job", "config", "secret".
+	what  string
+	found Violations
+}
 
 func (c *checker) add(path, format string, args ...any) {
 	c.found = append(c.found, Violation{path, fmt.Sprintf(format, args...)})
@@ -80,20 +89,39 @@ func (c *checker) labels(path string, labels map[string]string) {
 
 func (c *checker) spec(s *ServiceSpec) {
 	c.mode(s)
-	if s.Priority < -MaxPriority || s.Priority > MaxPriority {
-		c.add("spec.priority", "is %d: want -%d to %d; 0 is usual, higher is more important", s.Priority, MaxPriority, MaxPriority)
-	}
+	c.priority(s.Priority)
 	c.rollout(s)
 	c.traffic(s)
-	c.containers(&s.Template)
-	c.sysctls(&s.Template)
-	c.labels("spec.nodeSelector", s.NodeSelector)
-	for i, x := range s.Constraints {
+	c.template(&s.Template)
+	c.serviceOnly(&s.Template)
+	c.partition(&s.Template)
+}
+
+func (c *checker) priority(n int) {
+	if n < -MaxPriority || n > MaxPriority {
+		c.add("spec.priority", "is %d: want -%d to %d; 0 is usual, higher is more important", n, MaxPriority, MaxPriority)
+	}
+}
+
+// template checks what holds for the replicas of services and jobs alike.
+func (c *checker) template(t *Template) {
+	c.containers(t)
+	c.sysctls(t)
+	c.labels("spec.nodeSelector", t.NodeSelector)
+	for i, x := range t.Constraints {
 		c.constraint(at("spec.constraints", i), x)
 	}
-	c.restart("spec.restartPolicy", s.RestartPolicy)
-	c.duration("spec.terminationGracePeriod", s.TerminationGracePeriod, 0, MaxGrace)
-	c.partition(&s.Template)
+	c.restart("spec.restartPolicy", t.RestartPolicy)
+	c.duration("spec.terminationGracePeriod", t.TerminationGracePeriod, 0, MaxGrace)
+}
+
+// serviceOnly refuses what only a job's containers have.
+func (c *checker) serviceOnly(t *Template) {
+	eachContainer(t, func(path string, x *Container) {
+		if x.Stdin {
+			c.add(path+".stdin", "is for the command of a job, which somebody attaches to: remove it, or make this a Job")
+		}
+	})
 }
 
 func (c *checker) constraint(path string, x Constraint) {

@@ -25,7 +25,7 @@ func (c *checker) containers(t *Template) {
 		c.add("spec.containers", "is required: list at least one container with name and image")
 	}
 	if n := len(t.InitContainers) + len(t.Sidecars) + len(t.Containers); n > MaxContainers {
-		c.add("spec.containers", "lists %d%s: at most %d are allowed in one service", n, beside(t), MaxContainers)
+		c.add("spec.containers", "lists %d%s: at most %d are allowed in one %s", n, beside(t), MaxContainers, c.what)
 	}
 	names, ports := taken{}, taken{}
 	for _, list := range []struct {
@@ -38,7 +38,7 @@ func (c *checker) containers(t *Template) {
 			if why := nameProblem(x.Name, MaxContainerName); why != "" {
 				c.report(path+".name", why)
 			} else if before := names.claim(x.Name, path+".name"); before != "" {
-				c.add(path+".name", "%q is taken by %s: container names are unique within a service", x.Name, before)
+				c.add(path+".name", "%q is taken by %s: container names are unique within a %s", x.Name, before, c.what)
 			}
 			c.container(path, x)
 			if list.init {
@@ -48,6 +48,19 @@ func (c *checker) containers(t *Template) {
 			c.asked(path, x, t.TerminationGracePeriod.Or(DefaultGrace))
 			c.ports(path+".ports", x.Ports, t.HostNetwork, ports)
 		}
+	}
+}
+
+// eachContainer calls f for all containers of the template, with their paths.
+func eachContainer(t *Template, f func(path string, x *Container)) {
+	for i := range t.InitContainers {
+		f(at("spec.initContainers", i), &t.InitContainers[i])
+	}
+	for i := range t.Sidecars {
+		f(at("spec.sidecars", i), &t.Sidecars[i])
+	}
+	for i := range t.Containers {
+		f(at("spec.containers", i), &t.Containers[i])
 	}
 }
 
@@ -68,6 +81,7 @@ func (c *checker) container(path string, x *Container) {
 	for i, arg := range x.Args {
 		c.noNUL(at(path+".args", i), arg)
 	}
+	c.envFrom(path+".envFrom", x.EnvFrom)
 	c.env(path+".env", x.Env)
 	if x.WorkingDir != "" && !strings.HasPrefix(x.WorkingDir, "/") {
 		c.add(path+".workingDir", "%q is not absolute: start it with /", clip(x.WorkingDir))
@@ -141,11 +155,7 @@ func (c *checker) env(path string, list []EnvVar) {
 			if v.Value != "" {
 				c.add(here+".valueFrom", "and value are both set: remove one of them")
 			}
-			if f := v.ValueFrom.Field; f == "" {
-				c.add(here+".valueFrom", "has no field: %s", wantField)
-			} else {
-				c.report(here+".valueFrom.field", fieldProblem(f))
-			}
+			c.envSource(here+".valueFrom", v.ValueFrom)
 		}
 	}
 }

@@ -1,7 +1,9 @@
 package api
 
 import (
+	"fmt"
 	"path"
+	"regexp"
 	"strings"
 )
 
@@ -17,15 +19,68 @@ func (c *checker) mounts(field string, list []Mount) {
 		} else if before := paths.claim(m.Path, here); before != "" {
 			c.add(here+".path", "%q is taken by %s: a path has one mount", clip(m.Path), before)
 		}
-		switch kinds := count(m.Tmpfs != nil, m.Bind != ""); {
-		case kinds != 1:
-			c.add(here, "has %d of tmpfs and bind: exactly one is needed", kinds)
-		case m.Tmpfs != nil:
-			c.tmpfs(here, m)
-		default:
-			c.report(here+".bind", pathProblem(m.Bind))
+		if kinds := count(m.Tmpfs != nil, m.Bind != "", m.Config != "", m.Secret != "", m.Volume != ""); kinds != 1 {
+			c.add(here, "has %d of tmpfs, bind, config, secret and volume: exactly one is needed", kinds)
+			continue
+		}
+		c.mounted(here, m)
+	}
+	c.readOnlyParents(field, list)
+}
+
+// mounted checks what is mounted, which is one thing.
+func (c *checker) mounted(here string, m Mount) {
+	switch {
+	case m.Tmpfs != nil:
+		c.tmpfs(here, m)
+	case m.Bind != "":
+		c.report(here+".bind", pathProblem(m.Bind))
+	case m.Config != "":
+		c.report(here+".config", nameProblem(m.Config, MaxConfigName))
+	case m.Secret != "":
+		c.report(here+".secret", nameProblem(m.Secret, MaxConfigName))
+	default:
+		c.report(here+".volume", nameProblem(m.Volume, MaxVolumeName))
+	}
+	if m.Config != "" || m.Secret != "" {
+		if m.Key != "" {
+			c.report(here+".key", configKeyProblem(m.Key))
+		}
+		c.report(here+".mode", modeProblem(m.Mode))
+		return
+	}
+	if m.Key != "" {
+		c.add(here+".key", "names one value of a Config or a Secret, and this mounts neither: remove it")
+	}
+	if m.Mode != "" {
+		c.add(here+".mode", "is of the files of a Config or a Secret, and this mounts neither: remove it")
+	}
+}
+
+// readOnlyParents refuses a mount within one of values: no place for it can be made
+// there, for nobody can write there.
+func (c *checker) readOnlyParents(field string, list []Mount) {
+	for i, m := range list {
+		for j, over := range list {
+			if (over.Config != "" || over.Secret != "") && over.Path != "/" && strings.HasPrefix(m.Path, over.Path+"/") {
+				c.add(at(field, i)+".path", "%q lies within %s, which nothing can be written into: mount elsewhere, or there the files one by one, with key", clip(m.Path), at(field, j))
+				break
+			}
 		}
 	}
+}
+
+var octal = regexp.MustCompile(`^0?[0-7]{3}$`)
+
+// modeProblem wants the permissions of a file in octal digits; empty is the usual ones.
+func modeProblem(s string) string {
+	if s == "" || octal.MatchString(s) {
+		return ""
+	}
+	if n, ok := decimal(s); ok && len(s) == 3 && n <= 0o777 { // 292 for 0444
+		return fmt.Sprintf("%q is not a mode, and as a decimal number it would be \"%04o\": write octal digits in quotes, such as \"0400\"", s, n)
+	}
+	return fmt.Sprintf("%q is not a mode: want three or four octal digits in quotes, from \"0000\" to \"0777\", such as \"0400\"", clip(s))
 }
 
 func (c *checker) tmpfs(here string, m Mount) {

@@ -78,6 +78,8 @@ func (c *checker) order(s *ServiceSpec) {
 			c.add(path, "is startFirst, but an exclusive service never runs a slot twice: remove this line, or exclusive")
 		case s.Mode == ModeGlobal:
 			c.add(path, "is startFirst, but a global service has one replica on each node, also in a rollout: remove this line, or mode")
+		case s.keepsVolumes():
+			c.add(path, "is startFirst, but two replicas of a slot cannot have its volume at once: remove this line, or the volumes")
 		}
 	default:
 		c.add(path, "%q is unknown: want %s or %s, or leave it out for both as the bounds allow", clip(string(s.Rollout.Order)), OrderStartFirst, OrderStopFirst)
@@ -94,6 +96,8 @@ func (c *checker) bounds(s *ServiceSpec) {
 		whose, remedy = "an exclusive service never runs a slot twice, not even in a rollout", "exclusive"
 	case s.Mode == ModeGlobal:
 		whose, remedy = "a global service has one replica on each node, also in a rollout", "mode"
+	case s.keepsVolumes():
+		whose, remedy = "a service with volumes has one replica for each slot, also in a rollout, as two cannot have a volume at once", "the volumes"
 	case s.Rollout.Order == OrderStopFirst:
 		whose, remedy = "order is stopFirst", "order"
 	}
@@ -126,6 +130,8 @@ func noSurge(s *ServiceSpec) string {
 		return "an exclusive service has no surge"
 	case s.Mode == ModeGlobal:
 		return "a global service has no surge"
+	case s.keepsVolumes():
+		return "a service with volumes has no surge"
 	}
 	return "stopFirst has no surge"
 }

@@ -5,8 +5,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-
-	"github.com/orchctl/orch/api"
 )
 
 // fieldsOf gives a struct's fields by their names in manifests; embedded
@@ -52,12 +50,12 @@ func fieldsIn(t reflect.Type) func(yield func(field) bool) {
 	}
 }
 
-// homesOf tells where in a service a field of this name stands: "spec.rollout";
+// homesOf tells where in a document of type root a field of this name stands: "spec.rollout";
 // "" if nowhere. Of several the outermost is meant: the service's replicas, not those of
 // a canary's step.
-func homesOf(name string) string {
+func homesOf(root reflect.Type, name string) string {
 	var homes []string
-	walk(reflect.TypeFor[api.Service](), "", func(path string, t reflect.Type) {
+	walk(root, "", func(path string, t reflect.Type) {
 		same := strings.HasPrefix(path, "spec.initContainers") || strings.HasPrefix(path, "spec.sidecars") // as spec.containers
 		if _, ok := fieldsOf(t)[name]; ok && !same && path != "status" && !strings.HasPrefix(path, "status.") {
 			homes = append(homes, path)
@@ -79,9 +77,10 @@ func walk(t reflect.Type, path string, f func(path string, t reflect.Type)) {
 	switch {
 	case t.Kind() == reflect.Pointer:
 		walk(t.Elem(), path, f)
+	case leaves[t].typ != nil:
 	case t.Kind() == reflect.Slice, t.Kind() == reflect.Map:
 		walk(t.Elem(), path+"[]", f)
-	case t.Kind() == reflect.Struct && leaves[t].typ == nil:
+	case t.Kind() == reflect.Struct:
 		f(path, t)
 		for x := range fieldsIn(t) {
 			if _, later := laterFields[t][x.name]; !later {

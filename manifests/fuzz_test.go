@@ -38,8 +38,8 @@ func FuzzLoad(f *testing.F) {
 			return
 		}
 		var objects []any
-		for _, s := range docs.Services() {
-			objects = append(objects, s)
+		for _, o := range docs.Objects() {
+			objects = append(objects, o)
 		}
 		text, err := Marshal(objects...)
 		if err != nil {
@@ -49,7 +49,7 @@ func FuzzLoad(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%v\nin:\n%s", err, text)
 		}
-		if !reflect.DeepEqual(again.Services(), docs.Services()) {
+		if !reflect.DeepEqual(again.Objects(), docs.Objects()) {
 			t.Fatalf("came back different:\n%s", text)
 		}
 	})

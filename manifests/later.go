@@ -12,9 +12,7 @@ import (
 // "is not yet supported".
 
 var laterKinds = map[string]string{
-	"Job": "", "CronJob": "",
-	"Config": ": put the values in env", "ConfigMap": ": put the values in env",
-	"Secret": "", "Volume": "",
+	"CronJob":   ": apply a Job from a timer of your own",
 	"Namespace": ": a namespace exists as soon as something names it",
 	"Ingress":   ": publish a port",
 }
@@ -24,23 +22,32 @@ var laterFields = map[reflect.Type]map[string]string{
 		"virtualIP": ": the leader chooses it", "dns": "", "dnsConfig": "", "dnsPolicy": "", "hostAliases": "",
 		"sessionAffinityConfig": ": a client is remembered for 3h", "publishNotReadyAddresses": "", "externalIPs": "", "loadBalancerIP": "",
 		"ipFamilies": ": addresses are IPv4", "ipFamilyPolicy": ": addresses are IPv4",
-		"volumes": laterVolumes, "volumeClaimTemplates": laterVolumes, "configs": "", "secrets": "", "imagePullSecrets": "", "maintenance": "",
-		"spread": laterSpread, "topologySpreadConstraints": laterSpread,
+		"imagePullSecrets": "", "maintenance": "", "spread": laterSpread, "topologySpreadConstraints": laterSpread,
 		"tolerations": ": use nodeSelector or constraints", "affinity": ": use constraints",
 		"autoscale": "", "schedule": "", "hostPID": "", "hostIPC": "", "shareProcessNamespace": "",
 	},
+	reflect.TypeFor[api.JobSpec](): {
+		"dns": "", "dnsConfig": "", "dnsPolicy": "", "hostAliases": "", "imagePullSecrets": "", "suspend": ": delete the job, or set parallelism lower",
+		"schedule": ": apply the job from a timer of your own", "podFailurePolicy": "", "backoffLimitPerIndex": ": backoffLimit counts over all indexes",
+		"maxFailedIndexes": "", "successPolicy": "", "tolerations": ": use nodeSelector or constraints", "affinity": ": use constraints",
+		"hostPID": "", "hostIPC": "", "shareProcessNamespace": "",
+	},
 	reflect.TypeFor[api.Container](): {
-		"volumes": laterVolumes, "envFrom": ": list the variables in env",
-		"imagePullPolicy": laterPull, "pullPolicy": laterPull, "pull_policy": laterPull, "configs": "", "secrets": "",
-		"devices": ": a privileged container has all", "volumeDevices": "", "stdin": ": use orchctl exec -i", "tty": ": use orchctl exec -t",
+		"imagePullPolicy": laterPull, "pullPolicy": laterPull, "pull_policy": laterPull,
+		"devices": ": a privileged container has all", "volumeDevices": "", "tty": ": orchctl run -t and orchctl exec -t bring a terminal with them",
 		"restartPolicy": ": it stands in spec, for all containers", "restart": ": restartPolicy stands in spec, for all containers",
 	},
 	reflect.TypeFor[api.SecurityContext](): {
 		"seLinuxOptions": "", "appArmorProfile": "", "windowsOptions": "", "procMount": "", "fsGroup": "",
 	},
-	reflect.TypeFor[api.Mount]():     {"volume": laterVolumes, "subPath": "", "subPathExpr": "", "mountPropagation": "", "config": "", "secret": ""},
+	reflect.TypeFor[api.Mount](): {
+		"subPath": laterSubPath, "subPathExpr": laterSubPath, "mountPropagation": "", "optional": laterOptional,
+		"projected": ": mount each Config and Secret at a path of its own",
+	},
 	reflect.TypeFor[api.Tmpfs]():     {"mode": "", "inodes": ""},
-	reflect.TypeFor[api.EnvSource](): {"config": "", "configMapKeyRef": "", "secret": "", "secretKeyRef": "", "resourceFieldRef": ""},
+	reflect.TypeFor[api.EnvSource](): {"resourceFieldRef": "", "optional": laterOptional},
+	reflect.TypeFor[api.EnvFrom]():   {"optional": laterOptional},
+	reflect.TypeFor[api.KeyRef]():    {"optional": laterOptional},
 	reflect.TypeFor[api.HTTPProbe](): {
 		"headers": "", "httpHeaders": "", "host": "", "scheme": "",
 	},
@@ -48,14 +55,64 @@ var laterFields = map[reflect.Type]map[string]string{
 }
 
 const (
-	laterVolumes = ": mounts takes a tmpfs, or a path of the node by bind"
-	laterSpread  = ": replicas are spread over nodes by themselves"
-	laterPull    = ": an image is pulled where it is missing, by the digest that its tag had when the revision was made"
+	laterOptional = ": what a container takes has to be there; an empty Config will do"
+	laterSubPath  = ": of a Config or Secret take one value with key; of a volume all is mounted"
+	laterSpread   = ": replicas are spread over nodes by themselves"
+	laterPull     = ": an image is pulled where it is missing, by the digest that its tag had when the revision was made"
 )
 
 // otherNames are fields as other systems call them, with ours.
 var otherNames = map[reflect.Type]map[string]string{
+	reflect.TypeFor[api.Config](): {
+		"stringData": `use "data", whose values are plain text here; base64 stands in binaryData`,
+		"values":     `use "data"`,
+		"spec":       "data stands at the document's top level",
+		"immutable":  "every version is, and a change is a new one: remove it",
+		"type":       "a Secret is not of any type here: remove it",
+	},
+	reflect.TypeFor[api.JobSpec](): {
+		"template":                      "here containers stand directly in spec",
+		"image":                         "it stands in spec.containers[]",
+		"command":                       "it stands in spec.containers[]",
+		"env":                           "it stands in spec.containers[]",
+		"activeDeadlineSeconds":         `use "deadline" with a unit, such as 10m`,
+		"activeDeadline":                `use "deadline"`,
+		"timeout":                       `use "deadline"`,
+		"ttlSecondsAfterFinished":       `use "ttlAfterFinished" with a unit, such as 1h`,
+		"ttl":                           `use "ttlAfterFinished"`,
+		"retries":                       `use "backoffLimit"`,
+		"completionMode":                "every completion has an index here, which valueFrom: {field: slot} gives: remove it",
+		"selector":                      "a job finds its replicas by itself: remove it",
+		"manualSelector":                "a job finds its replicas by itself: remove it",
+		"replicas":                      `use "completions", and "parallelism" for how many run at once`,
+		"mode":                          onlyServices,
+		"rollout":                       "the template of a job never changes, so that there are no rollouts: remove it",
+		"headless":                      onlyServices,
+		"sessionAffinity":               onlyServices,
+		"trafficDistribution":           onlyServices,
+		"volumes":                       inMounts,
+		"volumeClaimTemplates":          inMounts,
+		"configs":                       inMounts,
+		"secrets":                       inMounts,
+		"securityContext":               "it stands in spec.containers[]; of the replica as a whole there are sysctls in spec",
+		"terminationGracePeriodSeconds": `use "terminationGracePeriod" with a unit, such as 10s`,
+	},
+	reflect.TypeFor[api.EnvFrom](): {
+		"configMapRef": `use "config" with the name directly behind it`,
+		"configMap":    `use "config"`,
+		"secretRef":    `use "secret" with the name directly behind it`,
+		"name":         "the name stands directly behind config or secret",
+	},
 	reflect.TypeFor[api.ServiceSpec](): {
+		"volumes":                       inMounts,
+		"volumeClaimTemplates":          "write volume: NAME in a container's mounts: each slot has its own: remove it",
+		"configs":                       inMounts,
+		"secrets":                       inMounts,
+		"completions":                   onlyJobs,
+		"parallelism":                   onlyJobs,
+		"backoffLimit":                  onlyJobs,
+		"deadline":                      onlyJobs,
+		"ttlAfterFinished":              onlyJobs,
 		"template":                      "here containers stand directly in spec",
 		"preferLocal":                   `use "trafficDistribution" with preferSameNode`,
 		"internalTrafficPolicy":         `use "trafficDistribution" with preferSameNode`,
@@ -99,10 +156,16 @@ var otherNames = map[reflect.Type]map[string]string{
 	},
 	reflect.TypeFor[api.Container](): {
 		"environment":            `use "env"`,
+		"env_file":               `use "envFrom" with a config`,
+		"volumes":                `use "mounts", with path and volume, or with bind for a path of the node`,
+		"configs":                `use "mounts", with path and config; for variables there is envFrom`,
+		"secrets":                `use "mounts", with path and secret; for variables there is envFrom`,
+		"stdin_open":             `use "stdin", in a job`,
+		"stdinOnce":              "who attached to a container is the only one: remove it",
 		"entrypoint":             `use "command"`,
 		"healthcheck":            `use "readinessProbe" or "livenessProbe"; without any the image's HEALTHCHECK counts`,
 		"stop_signal":            `use "stopSignal"`,
-		"volumeMounts":           `use "mounts", with a tmpfs or a bind`,
+		"volumeMounts":           `use "mounts", with path and one of volume, config, secret, tmpfs and bind`,
 		"tmpfs":                  `use "mounts", with path and tmpfs: {}`,
 		"shm_size":               `use "mounts", with path: /dev/shm and tmpfs: {size: 64Mi}`,
 		"sidecar":                "list it in spec.sidecars",
@@ -139,14 +202,22 @@ var otherNames = map[reflect.Type]map[string]string{
 		"seconds":   `use "sleep" with a unit, such as 5s`,
 	},
 	reflect.TypeFor[api.Mount](): {
-		"mountPath": `use "path"`,
-		"target":    `use "path"`,
-		"hostPath":  `use "bind"`,
-		"source":    `use "bind"`,
-		"emptyDir":  `use "tmpfs"`,
-		"type":      "want tmpfs or bind",
-		"name":      "mounts have no names",
-		"read_only": `use "readOnly"`,
+		"mountPath":             `use "path"`,
+		"target":                `use "path"`,
+		"hostPath":              `use "bind"`,
+		"source":                `use "volume", or "bind" for a path of the node`,
+		"emptyDir":              `use "tmpfs"`,
+		"type":                  "what is mounted says it: one of volume, config, secret, tmpfs and bind",
+		"name":                  "mounts have no names: what is mounted is named by volume, config or secret",
+		"read_only":             `use "readOnly"`,
+		"configMap":             `use "config" with the name directly behind it`,
+		"secretName":            `use "secret"`,
+		"persistentVolumeClaim": `use "volume" with a name of your choice: each slot has its own`,
+		"claimName":             `use "volume"`,
+		"items":                 `use "key" for one file; without it each key is a file of that name`,
+		"defaultMode":           `use "mode" with octal digits in quotes, such as "0400"`,
+		"uid":                   "files belong to the container's user: remove it",
+		"gid":                   "files belong to the container's user: remove it",
 	},
 	reflect.TypeFor[api.Tmpfs](): {
 		"sizeLimit": `use "size"`,
@@ -154,8 +225,10 @@ var otherNames = map[reflect.Type]map[string]string{
 		"medium":    "a tmpfs is always in memory: remove it",
 	},
 	reflect.TypeFor[api.EnvSource](): {
-		"fieldRef":  `use "field" with the field's name directly behind it`,
-		"fieldPath": `use "field"`,
+		"fieldRef":        `use "field" with the field's name directly behind it`,
+		"fieldPath":       `use "field"`,
+		"configMapKeyRef": `use "config", with name and key`,
+		"secretKeyRef":    `use "secret", with name and key`,
 	},
 	reflect.TypeFor[api.Port](): {
 		"containerPort":   `use "port"`,
@@ -179,7 +252,12 @@ var otherNames = map[reflect.Type]map[string]string{
 	},
 }
 
-const inSecurity = "it is securityContext."
+const (
+	inSecurity   = "it is securityContext."
+	inMounts     = "a container's mounts name what they take, as {path: /data, volume: data}: remove it"
+	onlyJobs     = "it is for jobs: write kind: Job, or remove it"
+	onlyServices = "it is for services: remove it"
+)
 
 // otherKinds are kinds as other systems call them, with what they are here.
 var otherKinds = map[string]string{
@@ -189,4 +267,13 @@ var otherKinds = map[string]string{
 	"StatefulSet":           "write kind: Service: its replicas have numbers, web-0 and so on",
 	"DaemonSet":             "write kind: Service with mode: global in its spec",
 	"Pod":                   "write kind: Service",
+	"ConfigMap":             "write kind: Config",
+	"PersistentVolumeClaim": "write volume: NAME in a container's mounts: each slot has its own folder",
+	"PersistentVolume":      "write volume: NAME in a container's mounts: each slot has its own folder",
+}
+
+// foreignKinds are kinds that other systems have too, with what differs.
+var foreignKinds = map[string]string{
+	api.KindJob:    "a Job here has its containers directly under spec, with completions, parallelism, backoffLimit and deadline beside them (see manifests/examples/job.yaml)",
+	api.KindSecret: "a Secret here has plain text in data, and base64 in binaryData (see manifests/examples/secret.yaml)",
 }

@@ -47,6 +47,15 @@ func (d Docs) Services() []*api.Service {
 	return list
 }
 
+// Objects gives what each of them declares.
+func (d Docs) Objects() []api.Object {
+	list := make([]api.Object, len(d))
+	for i, x := range d {
+		list[i] = x.Object
+	}
+	return list
+}
+
 // Option changes how Load reads.
 type Option func(*loader)
 

@@ -73,11 +73,11 @@ func TestExamples(t *testing.T) {
 		t.Errorf("%d documents in %d files", len(docs), len(sources))
 	}
 	for _, d := range docs {
-		roundTrip(t, d.Object.(*api.Service))
+		roundTrip(t, d.Object)
 	}
 }
 
-func roundTrip(t *testing.T, want *api.Service) {
+func roundTrip(t *testing.T, want api.Object) {
 	t.Helper()
 	text, err := Marshal(want)
 	if err != nil {
@@ -87,8 +87,8 @@ func roundTrip(t *testing.T, want *api.Service) {
 	if err != nil {
 		t.Fatalf("%v\nin:\n%s", err, text)
 	}
-	if len(docs) != 1 || !reflect.DeepEqual(docs.Services()[0], want) {
-		again, _ := Marshal(docs.Services()[0])
+	if len(docs) != 1 || !reflect.DeepEqual(docs[0].Object, want) {
+		again, _ := Marshal(docs[0].Object)
 		t.Fatalf("came back different:\n%s\nfrom:\n%s", again, text)
 	}
 }

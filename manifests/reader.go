@@ -26,8 +26,11 @@ func placeAt(n *yaml.Node) place { return place{n.Line, n.Column} }
 // reader checks one document's tree against an api type. It builds a new tree
 // of what passed, in which nothing is left to interpretation.
 type reader struct {
-	file     string
-	doc      int
+	file string
+	doc  int
+	// root is the api type of the document; of a secret no value is told in a problem.
+	root     reflect.Type
+	secret   bool
 	problems Problems
 	// places of all fields that are present; blamed are the paths of problems.
 	places map[string]place
@@ -132,13 +135,21 @@ func (r *reader) value(n *yaml.Node, t reflect.Type, path string) *yaml.Node {
 
 // wrong refuses a value of the wrong type.
 func (r *reader) wrong(n *yaml.Node, want string, at place, path string) *yaml.Node {
-	r.refuse(at, path, "want %s, but found %s", want, found(n))
+	r.refuse(at, path, "want %s, but found %s", want, r.found(n, path))
 	return nil
+}
+
+// found names what stands there, of a Secret's values only what kind of thing it is.
+func (r *reader) found(n *yaml.Node, path string) string {
+	if r.secret && (below(path, "data") || below(path, "binaryData")) {
+		return kindOf(n)
+	}
+	return found(n)
 }
 
 func (r *reader) list(n *yaml.Node, t reflect.Type, at place, path string) *yaml.Node {
 	if n.Kind != yaml.SequenceNode {
-		return r.wrong(n, wanted(t), at, path)
+		return r.wrong(n, wanted(t)+r.asWritten(t), at, path)
 	}
 	out := &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq"}
 	for i, item := range n.Content {
@@ -193,7 +204,7 @@ func (r *reader) table(n *yaml.Node, t reflect.Type, at place, path string) *yam
 // object reads a mapping whose keys are the fields of t.
 func (r *reader) object(n *yaml.Node, t reflect.Type, at place, path string) *yaml.Node {
 	if n.Kind != yaml.MappingNode {
-		return r.wrong(n, wanted(t), at, path)
+		return r.wrong(n, wanted(t)+r.asWritten(t), at, path)
 	}
 	fields := fieldsOf(t)
 	out := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}
@@ -240,7 +251,7 @@ func (r *reader) unknown(key *yaml.Node, t reflect.Type, path, here string) {
 		r.blamed = append(r.blamed, join(path, near))
 		return
 	}
-	if homes := homesOf(key.Value); homes != "" {
+	if homes := homesOf(r.root, key.Value); homes != "" {
 		r.refuse(at, here, "unknown field %q; it belongs in %s: check the indentation", name, homes)
 		return
 	}

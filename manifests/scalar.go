@@ -20,6 +20,7 @@ var standardTags = map[string]bool{"!!str": true, "!!int": true, "!!float": true
 
 var (
 	quantityType = reflect.TypeFor[api.Quantity]()
+	bytesType    = reflect.TypeFor[[]byte]()
 	wholeNumber  = regexp.MustCompile(`^-?(0|[1-9][0-9]*)$`)
 )
 
@@ -37,6 +38,7 @@ var leaves = map[reflect.Type]leaf{
 	reflect.TypeFor[api.Duration]():     {reflect.TypeFor[api.Duration](), "a duration such as 500ms, 10s or 2m", false},
 	reflect.TypeFor[api.IntOrPercent](): {reflect.TypeFor[api.IntOrPercent](), `a count or a percentage, such as 2 or "25%"`, false},
 	reflect.TypeFor[api.PortRef]():      {reflect.TypeFor[api.PortRef](), "a port's number or name", false},
+	bytesType:                           {bytesType, "base64", true},
 	reflect.TypeFor[time.Time]():        {reflect.TypeFor[time.Time](), "a time such as 2026-01-02T15:04:05Z", true},
 }
 
@@ -59,10 +61,13 @@ func (r *reader) leaf(n *yaml.Node, l leaf, at place, path string) *yaml.Node {
 	if out.Tag == "!!str" {
 		asJSON, _ = json.Marshal(out.Value)
 	}
-	err := reflect.New(l.typ).Interface().(json.Unmarshaler).UnmarshalJSON(asJSON)
+	err := json.Unmarshal(asJSON, reflect.New(l.typ).Interface())
 	switch {
 	case err == nil:
 		return out
+	case l.typ == bytesType: // never the text itself, which may be a Secret's
+		r.refuse(at, path, "is not base64: write what base64 -w0 FILE prints; a value that is text stands in data as it is")
+		return nil
 	case l.typ == reflect.TypeFor[time.Time]():
 		return r.wrong(n, l.want, at, path)
 	}
@@ -81,7 +86,11 @@ func (r *reader) scalar(n *yaml.Node, t reflect.Type, at place, path string) *ya
 		if tag == "!!str" || tag == "!!timestamp" || tag == "!!merge" {
 			return text(n.Value)
 		}
-		r.refuse(at, path, "want a string, but found %s: put it in quotes, as %q", found(n), clip(n.Value))
+		what, example := r.found(n, path), fmt.Sprintf(", as %q", clip(n.Value))
+		if r.secret && what != found(n) {
+			example = ""
+		}
+		r.refuse(at, path, "want a string, but found %s: put it in quotes%s", what, example)
 		return nil
 	case reflect.Int, reflect.Int64:
 		// What does not fit an integer has become a float for the YAML library.
@@ -129,6 +138,26 @@ func wanted(t reflect.Type) string {
 		return "true or false"
 	}
 	return "a whole number"
+}
+
+// kindOf names what kind of thing stands there.
+func kindOf(n *yaml.Node) string {
+	n = deref(n)
+	switch n.Kind {
+	case yaml.MappingNode:
+		return "a mapping"
+	case yaml.SequenceNode:
+		return "a list"
+	}
+	switch n.ShortTag() {
+	case "!!int", "!!float":
+		return "a number"
+	case "!!bool":
+		return "a truth value"
+	case "!!null":
+		return "nothing"
+	}
+	return "a string"
 }
 
 // found names what stands there instead.
