@@ -64,9 +64,6 @@ func configKeyProblem(s string) string {
 	return ""
 }
 
-// IsVariable tells whether a name can be that of an environment variable.
-func IsVariable(name string) bool { return envName.MatchString(name) }
-
 func (c *checker) envFrom(path string, list []EnvFrom) {
 	for i, x := range list {
 		here := at(path, i)
