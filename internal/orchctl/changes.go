@@ -16,7 +16,7 @@ const changesMax = 4
 // changeWords says in a few words what a revision has that the one before it had not:
 // "image 1.0 -> 2.0, env LOG". Containers are named where there is more than one.
 func changeWords(old, now *api.Revision) string {
-	words := templateChanges(old.Template, now.Template)
+	words := append(templateChanges(old.Template, now.Template), pinChanges(old.Configs, now.Configs)...)
 	if len(words) == 0 {
 		words = movedTags(old, now)
 	}
@@ -27,6 +27,18 @@ func changeWords(old, now *api.Revision) string {
 		words = append(words[:changesMax-1:changesMax-1], fmt.Sprintf("%d more", n-changesMax+1))
 	}
 	return strings.Join(words, ", ")
+}
+
+// pinChanges names the Configs and Secrets of which both take values, but in other
+// versions; of others the template tells.
+func pinChanges(old, now map[api.ConfigRef]int64) []string {
+	var words []string
+	for _, ref := range slices.Sorted(maps.Keys(now)) {
+		if was, ok := old[ref]; ok && was != now[ref] {
+			words = append(words, fmt.Sprintf("%s %d -> %d", ref, was, now[ref]))
+		}
+	}
+	return words
 }
 
 func templateChanges(old, now api.Template) []string {

@@ -15,7 +15,7 @@ import (
 // completionTimeout bounds what a press of the tab key may wait for.
 const completionTimeout = 2 * time.Second
 
-var allKinds = []string{api.KindService, api.KindReplica, api.KindEndpoint, api.KindNode, api.KindEvent, api.KindVerdict, api.KindFleet}
+var allKinds = []string{api.KindService, api.KindJob, api.KindReplica, api.KindConfig, api.KindSecret, api.KindVolume, api.KindOutcome, api.KindEndpoint, api.KindNode, api.KindEvent, api.KindVerdict, api.KindFleet}
 
 type completer = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective)
 
@@ -41,7 +41,7 @@ func without(all, given []string) []string {
 // names asks for the names of a kind; without an answer there are none.
 func (t *tool) names(cmd *cobra.Command, kind string) []string {
 	switch kind {
-	case api.KindVerdict: // a hundred per node: nobody looks through them
+	case api.KindVerdict, api.KindOutcome: // a hundred per node, ten thousand per job: nobody looks through them
 		return nil
 	case api.KindEndpoint: // they are asked for by their service
 		kind = api.KindService
@@ -126,13 +126,14 @@ func (t *tool) completeSlashed(cmd *cobra.Command, _ []string, part string) ([]s
 		}
 	}
 	var out []string
-	for _, k := range []string{api.KindService, api.KindReplica, api.KindNode} {
+	for _, k := range []string{api.KindService, api.KindJob, api.KindReplica, api.KindConfig, api.KindSecret, api.KindVolume, api.KindNode} {
 		out = append(out, word(k)+"/")
 	}
 	return out, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
 }
 
-// completeReplicaOrService completes the argument of logs.
+// completeReplicaOrService completes the argument of logs: a replica, or all of a
+// service or a job.
 func (t *tool) completeReplicaOrService(cmd *cobra.Command, given []string, part string) ([]string, cobra.ShellCompDirective) {
 	if len(given) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
@@ -140,7 +141,8 @@ func (t *tool) completeReplicaOrService(cmd *cobra.Command, given []string, part
 	if strings.Contains(part, "/") {
 		return t.completeSlashed(cmd, given, part)
 	}
-	return append(t.names(cmd, api.KindReplica), t.slashed(cmd, api.KindService, "service")...), cobra.ShellCompDirectiveNoFileComp
+	out := append(t.names(cmd, api.KindReplica), t.slashed(cmd, api.KindService, "service")...)
+	return append(out, t.slashed(cmd, api.KindJob, "job")...), cobra.ShellCompDirectiveNoFileComp
 }
 
 // completeContexts completes names of contexts.

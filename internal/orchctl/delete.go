@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,16 +24,23 @@ type deleting struct {
 func (t *tool) deleteCmd() *cobra.Command {
 	var d deleting
 	cmd := &cobra.Command{
-		Use:     "delete service NAME... | service/NAME... | -f FILE",
+		Use:     "delete TYPE NAME... | TYPE/NAME... | -f FILE",
 		Aliases: []string{"rm"},
-		Short:   "Delete services, and wait until nothing of them runs",
+		Short:   "Delete services, jobs, configs, secrets and volumes, and wait until nothing of them is left",
+		Long: `Delete services, jobs, configs, secrets and volumes, and wait until nothing of them
+is left. Services and jobs go first, so that nothing uses the others any more; what is
+still used is refused, with who uses it.
+
+A service's volumes outlive it: a service of that name has them again. Deleting a
+volume deletes what is in it, for good.`,
 		Example: `  orchctl delete service web
-  orchctl delete service/web service/api
+  orchctl delete service/web job/migrate config/web
+  orchctl delete volume data.db-0
   orchctl delete -f web.yaml --ignore-not-found`,
-		ValidArgsFunction: beginning(t.completeTargets(api.KindService)),
+		ValidArgsFunction: beginning(t.completeTargets(deletableKinds...)),
 		Args: func(cmd *cobra.Command, words []string) error {
 			if len(words) > 0 == (len(d.files) > 0) {
-				return usagef("say what to delete: either service/NAME, or a manifest with -f\nusage: %s", cmd.UseLine())
+				return usagef("say what to delete: either TYPE/NAME, or a manifest with -f\nusage: %s", cmd.UseLine())
 			}
 			return nil
 		},
@@ -41,12 +49,15 @@ func (t *tool) deleteCmd() *cobra.Command {
 	f := cmd.Flags()
 	f.StringArrayVarP(&d.files, "filename", "f", nil, "delete what this manifest declares: a file, a folder, or -; repeatable")
 	f.BoolVar(&d.ignoreMissing, "ignore-not-found", false, "what is not there is no failure")
-	f.BoolVar(&d.wait, "wait", true, "wait until every replica is gone")
+	f.BoolVar(&d.wait, "wait", true, "wait until nothing is left")
 	f.DurationVar(&d.timeout, "timeout", waitTimeout, "how long to wait; 0 for no limit")
 	return cmd
 }
 
-// deletable gives the targets; only services are deleted.
+// deletableKinds are those that somebody makes; what belongs to them goes with them.
+var deletableKinds = []string{api.KindService, api.KindJob, api.KindConfig, api.KindSecret, api.KindVolume}
+
+// deletable gives the targets.
 func (t *tool) deletable(d deleting, args []string) ([]target, error) {
 	var targets []target
 	if len(d.files) > 0 {
@@ -69,10 +80,12 @@ func (t *tool) deletable(d deleting, args []string) ([]target, error) {
 			return nil, usagef("a replica belongs to its service, which would replace it: scale the service, as in `orchctl scale service/web --replicas 2`")
 		case x.kind == api.KindNode:
 			return nil, usagef("a node is taken out with `orchctl node remove NAME`")
-		case x.kind != api.KindService:
-			return nil, usagef("only services are deleted")
+		case x.kind == api.KindOutcome:
+			return nil, usagef("an outcome goes with its job: delete that")
+		case !slices.Contains(deletableKinds, x.kind):
+			return nil, usagef("%s are not deleted: only services, jobs, configs, secrets and volumes are", words(x.kind))
 		case x.name == "":
-			return nil, usagef("name the services to delete, such as service/web")
+			return nil, usagef("name the %s to delete, such as %s/web", words(x.kind), word(x.kind))
 		}
 	}
 	return targets, nil
@@ -87,35 +100,55 @@ func (t *tool) delete(ctx context.Context, d deleting, args []string) error {
 	if err != nil {
 		return err
 	}
-	request := &orchv1.DeleteRequest{RequestId: t.RequestID(), IgnoreMissing: d.ignoreMissing}
+	return t.deleteTargets(ctx, client, targets, d)
+}
+
+// deleteTargets deletes services and jobs before what they use: that is refused as long
+// as they use it.
+func (t *tool) deleteTargets(ctx context.Context, client orchv1.OrchClient, targets []target, d deleting) error {
+	var users, used []target
 	for _, x := range targets {
-		request.Refs = append(request.Refs, x.ref())
+		if x.kind == api.KindService || x.kind == api.KindJob {
+			users = append(users, x)
+		} else {
+			used = append(used, x)
+		}
 	}
-	return t.deleteAll(ctx, client, request, d.wait, d.timeout)
+	if len(users) > 0 && len(used) > 0 && !d.ignoreMissing { // all or nothing, as far as can be told before
+		if _, missing, err := t.fetch(ctx, client, listing{}, used); err != nil {
+			return err
+		} else if missing != nil {
+			return fmt.Errorf("%w; nothing was deleted", missing)
+		}
+	}
+	for _, wave := range [][]target{users, used} {
+		if len(wave) == 0 {
+			continue
+		}
+		request := &orchv1.DeleteRequest{RequestId: t.RequestID(), IgnoreMissing: d.ignoreMissing}
+		for _, x := range wave {
+			request.Refs = append(request.Refs, x.ref())
+		}
+		if err := t.deleteAll(ctx, client, request, d.wait, d.timeout); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // deleteAll deletes and, if it is to, waits until nothing is left.
 func (t *tool) deleteAll(ctx context.Context, client orchv1.OrchClient, request *orchv1.DeleteRequest, wait bool, timeout time.Duration) error {
-	tries, quiet := 0, request.IgnoreMissing
-	answer, err := change(ctx, t, "delete", operator, func(ctx context.Context) (*orchv1.DeleteResponse, error) {
-		if tries++; tries > 1 {
-			request.IgnoreMissing = true // the try before may have done it
-		}
-		return client.Delete(ctx, request)
-	})
+	answer, err := t.deleteRefs(ctx, client, request)
 	if err != nil {
-		return t.unsure(ctx, err, "delete")
-	}
-	if !quiet {
-		for _, r := range answer.GetMissing() {
-			if err := t.printf("%s is not there any more, or never was\n", t.named(r.GetKind(), r.GetNamespace(), r.GetName())); err != nil {
-				return err
-			}
-		}
+		return err
 	}
 	if !wait {
 		for _, r := range answer.GetDeleted() {
-			if err := t.printf("%s is being deleted\n", t.named(r.GetKind(), r.GetNamespace(), r.GetName())); err != nil {
+			done := "is being deleted"
+			if atOnce(r.GetKind()) {
+				done = "deleted"
+			}
+			if err := t.printf("%s %s\n", t.named(r.GetKind(), r.GetNamespace(), r.GetName()), done); err != nil {
 				return err
 			}
 		}
@@ -124,10 +157,35 @@ func (t *tool) deleteAll(ctx context.Context, client orchv1.OrchClient, request 
 	return t.awaitGone(ctx, client, answer.GetDeleted(), timeout)
 }
 
+// deleteRefs deletes, and tells what was not there.
+func (t *tool) deleteRefs(ctx context.Context, client orchv1.OrchClient, request *orchv1.DeleteRequest) (*orchv1.DeleteResponse, error) {
+	tries, quiet := 0, request.IgnoreMissing
+	answer, err := change(ctx, t, "delete", operator, func(ctx context.Context) (*orchv1.DeleteResponse, error) {
+		if tries++; tries > 1 {
+			request.IgnoreMissing = true // the try before may have done it
+		}
+		return client.Delete(ctx, request)
+	})
+	if err != nil {
+		return nil, t.unsure(ctx, err, "delete")
+	}
+	if !quiet {
+		for _, r := range answer.GetMissing() {
+			if err := t.printf("%s is not there any more, or never was\n", t.named(r.GetKind(), r.GetNamespace(), r.GetName())); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return answer, nil
+}
+
+// atOnce tells whether nothing is left of an object of a kind when its delete is done.
+func atOnce(kind string) bool { return kind == api.KindConfig || kind == api.KindSecret }
+
 // errGone ends a watch that has seen what it was for.
 var errGone = errors.New("gone")
 
-// awaitGone waits until the services are no longer there.
+// awaitGone waits until the objects are no longer there.
 func (t *tool) awaitGone(ctx context.Context, client orchv1.OrchClient, refs []*orchv1.Ref, timeout time.Duration) error {
 	if timeout > 0 {
 		var cancel context.CancelFunc
@@ -135,6 +193,15 @@ func (t *tool) awaitGone(ctx context.Context, client orchv1.OrchClient, refs []*
 		defer cancel()
 	}
 	for _, r := range refs {
+		name := t.named(r.GetKind(), r.GetNamespace(), r.GetName())
+		if waits, err := t.waitsForNode(ctx, client, r); err != nil {
+			return err
+		} else if waits != "" {
+			if err := t.printf("%s is given up; %s\n", name, waits); err != nil {
+				return err
+			}
+			continue
+		}
 		last, err := t.awaitOneGone(ctx, client, r)
 		if err != nil {
 			if ctx.Err() == nil {
@@ -145,33 +212,81 @@ func (t *tool) awaitGone(ctx context.Context, client orchv1.OrchClient, refs []*
 				why = context.Cause(ctx).Error()
 			}
 			var b strings.Builder
-			fmt.Fprintf(&b, "%s: %s is still being deleted", why, t.named(r.GetKind(), r.GetNamespace(), r.GetName()))
-			if last != nil {
-				for _, reason := range last.Status.Reasons {
-					b.WriteString("\n  " + cleanText(reason))
-				}
+			fmt.Fprintf(&b, "%s: %s is still being deleted", why, name)
+			for _, reason := range reasonsOf(last) {
+				b.WriteString("\n  " + cleanText(reason))
 			}
-			fmt.Fprintf(&b, "\nits delete stays, and orch goes on with it; `orchctl get replicas -n %s` shows what is left", r.GetNamespace())
+			left := "replicas"
+			if r.GetKind() == api.KindVolume {
+				left = "volumes"
+			}
+			fmt.Fprintf(&b, "\nits delete stays, and orch goes on with it; `orchctl get %s -n %s` shows what is left", left, r.GetNamespace())
 			return errors.New(b.String())
 		}
-		if err := t.printf("%s deleted\n", t.named(r.GetKind(), r.GetNamespace(), r.GetName())); err != nil {
+		if err := t.printf("%s deleted\n", name); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (t *tool) awaitOneGone(ctx context.Context, client orchv1.OrchClient, r *orchv1.Ref) (last *api.Service, err error) {
-	err = t.follow(ctx, client, &orchv1.ListRequest{Kind: api.KindService, Namespace: r.GetNamespace()}, func(n news, o object) error {
-		s, ok := o.value.(*api.Service)
+// reasonsOf are what the controller says of a service or a job.
+func reasonsOf(o object) []string {
+	switch v := o.value.(type) {
+	case *api.Service:
+		return v.Status.Reasons
+	case *api.Job:
+		return v.Status.Reasons
+	}
+	return nil
+}
+
+// waitsForNode says of a volume that is being removed why nothing is to be waited for:
+// what is in it goes when its node is back. It is "" of all else.
+func (t *tool) waitsForNode(ctx context.Context, client orchv1.OrchClient, r *orchv1.Ref) (string, error) {
+	if r.GetKind() != api.KindVolume {
+		return "", nil
+	}
+	found, missing, err := t.fetch(ctx, client, listing{}, []target{{r.GetKind(), r.GetNamespace(), r.GetName()}})
+	if err != nil || missing != nil {
+		return "", err
+	}
+	v, ok := found[0].value.(*api.Volume)
+	if !ok || !v.Status.Removing {
+		return "", nil
+	}
+	found, missing, err = t.fetch(ctx, client, listing{}, []target{{kind: api.KindNode, name: v.Spec.Node}})
+	if err != nil || missing != nil {
+		return "", err
+	}
+	if n, ok := found[0].value.(*api.Node); ok && n.Status.Verdict == api.VerdictDead {
+		return fmt.Sprintf("%s is Dead, and removes what is in it when it is back", v.Spec.Node), nil
+	}
+	return "", nil
+}
+
+// beingDeleted tells whether an object is on its way out.
+func beingDeleted(o object) bool {
+	if v, ok := o.value.(*api.Volume); ok && v.Status.Removing {
+		return true
+	}
+	m := o.metadata()
+	return m != nil && !m.DeletedAt.IsZero()
+}
+
+func (t *tool) awaitOneGone(ctx context.Context, client orchv1.OrchClient, r *orchv1.Ref) (last object, err error) {
+	if atOnce(r.GetKind()) {
+		return object{}, nil
+	}
+	err = t.follow(ctx, client, &orchv1.ListRequest{Kind: r.GetKind(), Namespace: r.GetNamespace()}, func(n news, o object) error {
 		switch {
-		case n == synced && last == nil:
+		case n == synced && last.value == nil:
 			return errGone
-		case !ok || s.Metadata.Name != r.GetName():
-		case n == gone || s.Metadata.DeletedAt.IsZero(): // or made anew already
+		case n == synced || o.name() != r.GetName():
+		case n == gone || !beingDeleted(o): // or made anew already
 			return errGone
 		default:
-			last = s
+			last = o
 		}
 		return nil
 	})

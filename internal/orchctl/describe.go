@@ -31,9 +31,11 @@ func (t *tool) describeCmd() *cobra.Command {
 	verdicts := verdictsShown
 	cmd := &cobra.Command{
 		Use:   "describe TYPE [NAME...] | TYPE/NAME...",
-		Short: "Tell everything about services, replicas, nodes or the fleet, and why they are as they are",
+		Short: "Tell everything about services, jobs, replicas, nodes and the like, and why they are as they are",
 		Example: `  orchctl describe service web     # its addresses, what is missing, and which nodes would take it
   orchctl describe replica web-0   # how its containers ended
+  orchctl describe job/migrate     # how its indexes ended, the failed ones first
+  orchctl describe config app      # its values, its versions, who takes them; of a secret no values
   orchctl describe node/n1         # also what was held of it, why and by whose word
   orchctl describe node n1 --verdicts 0
   orchctl describe fleet`,
@@ -91,6 +93,14 @@ func (t *tool) describeOne(ctx context.Context, client orchv1.OrchClient, p *pag
 		return t.describeService(ctx, client, p, v)
 	case *api.Replica:
 		return t.describeReplica(ctx, client, p, v)
+	case *api.Job:
+		return t.describeJob(ctx, client, p, v)
+	case *api.Config:
+		return t.describeConfig(ctx, client, p, v)
+	case *api.Volume:
+		return t.describeVolume(ctx, client, p, v)
+	case *api.Outcome:
+		return t.describeOutcome(ctx, client, p, v)
 	case *api.Endpoint:
 		p.endpoint(v)
 	case *api.Node:
@@ -242,8 +252,6 @@ func (t *tool) fits(ctx context.Context, client orchv1.OrchClient, p *page, name
 		}
 	}
 	p.table(fmt.Sprintf("Nodes that would take another replica (%d of %d)", fit, len(answer.GetNodes())), rows, "NODE", "FIT", "WHY")
-	if more := len(answer.GetNodes()) - len(rows); more > 0 {
-		fmt.Fprintf(&p.b, "  and %d more\n", more)
-	}
+	p.more(len(answer.GetNodes())-len(rows), "")
 	return nil
 }

@@ -27,18 +27,21 @@ func (t *tool) describeService(ctx context.Context, client orchv1.OrchClient, p 
 	}
 	p.rollout(s)
 	p.reach(s)
+	revisions, err := t.revisions(ctx, client, target{api.KindService, s.Metadata.Namespace, s.Metadata.Name})
+	if err != nil {
+		return err
+	}
+	if i := slices.IndexFunc(revisions, func(r *api.Revision) bool { return r.Number == st.Revision }); i >= 0 {
+		p.list(0, "Values from", pins(revisions[i].Configs))
+	}
 	p.template(s.Spec.Template)
-	replicas, _, err := t.fetch(ctx, client, listing{}, []target{{api.KindReplica, s.Metadata.Namespace, ""}})
+	replicas, err := t.replicasOf(ctx, client, s.Metadata.Key())
 	if err != nil {
 		return err
 	}
 	about := []*orchv1.Ref{{Kind: api.KindService, Namespace: s.Metadata.Namespace, Name: s.Metadata.Name}}
 	pending, rows, degraded := false, [][]string{}, []string(nil)
-	for _, o := range replicas {
-		r := o.value.(*api.Replica)
-		if r.Spec.Service != s.Metadata.Name {
-			continue
-		}
+	for _, r := range replicas {
 		if r.Status.Degraded {
 			degraded = append(degraded, r.Metadata.Name+" on "+r.Spec.Node)
 		}
@@ -53,6 +56,9 @@ func (t *tool) describeService(ctx context.Context, client orchv1.OrchClient, p 
 		p.field(0, "Degraded", "%s: out of reach, but traffic has nowhere better to go", strings.Join(degraded, ", "))
 	}
 	p.table("Replicas", rows, "NAME", "READY", "STATUS", "REVISION", "NODE", "IP", "RESTARTS", "REASON")
+	if err := t.serviceVolumes(ctx, client, p, s); err != nil {
+		return err
+	}
 	if err := t.endpointsOf(ctx, client, p, s); err != nil {
 		return err
 	}
@@ -60,10 +66,6 @@ func (t *tool) describeService(ctx context.Context, client orchv1.OrchClient, p 
 		if err := t.fits(ctx, client, p, s.Metadata.Namespace, s.Metadata.Name); err != nil {
 			return err
 		}
-	}
-	revisions, err := t.revisions(ctx, client, target{api.KindService, s.Metadata.Namespace, s.Metadata.Name})
-	if err != nil {
-		return err
 	}
 	if len(revisions) > 0 {
 		titles, rows := revisionRows(revisions[:min(len(revisions), revisionsShown)], revisions, false, p.now)
@@ -125,14 +127,7 @@ func (p *page) container(c api.Container) {
 	p.field(4, "Command", "%s", quoted(c.Command))
 	p.field(4, "Args", "%s", quoted(c.Args))
 	p.field(4, "Directory", "%s", c.WorkingDir)
-	var env, ports []string
-	for _, e := range c.Env {
-		if e.ValueFrom != nil {
-			env = append(env, e.Name+" from the replica's "+e.ValueFrom.Field)
-			continue
-		}
-		env = append(env, e.Name+"="+e.Value)
-	}
+	var ports []string
 	for _, x := range c.Ports {
 		line := fmt.Sprintf("%d/%s", x.Port, x.Transport())
 		if x.Name != "" {
@@ -146,7 +141,7 @@ func (p *page) container(c api.Container) {
 		}
 		ports = append(ports, line)
 	}
-	p.list(4, "Environment", env)
+	p.list(4, "Environment", environment(c))
 	p.list(4, "Ports", ports)
 	p.field(4, "Requests", "%s", amounts(c.Resources.Requests))
 	p.field(4, "Limits", "%s", amounts(c.Resources.Limits))
@@ -201,136 +196,6 @@ func probeText(x *api.Probe) string {
 		how += fmt.Sprintf(", from %s on", x.InitialDelay)
 	}
 	return how + fmt.Sprintf("; not after %d failures", max(1, x.FailureThreshold))
-}
-
-func (t *tool) describeReplica(ctx context.Context, client orchv1.OrchClient, p *page, r *api.Replica) error {
-	st := r.Status
-	p.metadata(r.Metadata)
-	p.field(0, "Service", "%s, slot %d, epoch %s, revision %d", r.Spec.Service, r.Spec.Slot, epochText(r.Spec.Epoch), r.Spec.Revision)
-	p.field(0, "Node", "%s", orDash(r.Spec.Node))
-	p.field(0, "IP", "%s", st.IP)
-	p.field(0, "Status", "%s", replicaWord(r))
-	if st.Ready {
-		p.field(0, "Ready", "yes")
-	} else {
-		p.field(0, "Ready", "no")
-	}
-	p.field(0, "Reason", "%s", st.Reason)
-	p.field(0, "Message", "%s", st.Message)
-	if !st.StartedAt.IsZero() {
-		p.field(0, "Started", "%s", p.when(st.StartedAt))
-	}
-	p.field(0, "Restarts", "%d", st.Restarts)
-	template, err := t.templateOf(ctx, client, r)
-	if err != nil {
-		return err
-	}
-	p.statuses(st.Containers, template)
-	if st.Phase == api.PhasePending {
-		if err := t.fits(ctx, client, p, r.Metadata.Namespace, r.Spec.Service); err != nil {
-			return err
-		}
-	}
-	return t.events(ctx, client, p, target{api.KindReplica, r.Metadata.Namespace, r.Metadata.Name}.ref())
-}
-
-// templateOf gives what the replica consists of, as its revision declares it; nil where
-// that is not kept any more.
-func (t *tool) templateOf(ctx context.Context, client orchv1.OrchClient, r *api.Replica) (*api.Template, error) {
-	found, missing, err := t.fetch(ctx, client, listing{}, []target{{api.KindService, r.Metadata.Namespace, r.Spec.Service}})
-	if err != nil || missing != nil { // a deleted service's replicas outlive it
-		return nil, err
-	}
-	s, ok := found[0].value.(*api.Service)
-	if !ok {
-		return nil, nil
-	}
-	template := s.Spec.Template
-	if s.Status.Revision != r.Spec.Revision {
-		old, err := t.revision(ctx, client, s.Metadata.Key(), r.Spec.Revision)
-		if notFound(err) {
-			return nil, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		template = old.Template
-	}
-	return &template, nil
-}
-
-// statuses writes what each container does, and how it is declared: in the order in
-// which they start, and what the template does not know at the end.
-func (p *page) statuses(list []api.ContainerStatus, template *api.Template) {
-	if template == nil {
-		template = &api.Template{}
-	}
-	states, declared := map[string]api.ContainerStatus{}, map[string]bool{}
-	for _, c := range list {
-		states[c.Name] = c
-	}
-	write := func(title string, list []api.Container) {
-		if len(list) == 0 {
-			return
-		}
-		p.title(0, title)
-		for _, c := range list {
-			declared[c.Name] = true
-			p.title(2, c.Name)
-			if x, ok := states[c.Name]; ok {
-				p.status(x, c)
-			}
-			p.container(c)
-		}
-	}
-	write("Init Containers", template.InitContainers)
-	write("Sidecars", template.Sidecars)
-	write("Containers", template.Containers)
-	if len(declared) == 0 {
-		p.title(0, "Containers")
-	}
-	for _, c := range list {
-		if !declared[c.Name] {
-			p.title(2, c.Name)
-			p.status(c, api.Container{})
-		}
-	}
-}
-
-func (p *page) status(c api.ContainerStatus, declared api.Container) {
-	state := string(c.State)
-	switch x := c.LastExit; {
-	case c.Reason != "":
-		state += " (" + c.Reason + ")"
-	case c.State == api.ContainerExited && x != nil && x.Signal == 0:
-		state += fmt.Sprintf(" (exit code %d)", x.Code)
-	}
-	p.field(4, "State", "%s", state)
-	p.field(4, "Message", "%s", c.Message)
-	if c.State == api.ContainerRunning {
-		ready := "no"
-		if c.Ready {
-			ready = "yes"
-		}
-		p.field(4, "Ready", "%s", ready)
-		if !c.StartedAt.IsZero() {
-			p.field(4, "Started", "%s", p.when(c.StartedAt))
-		}
-	}
-	p.field(4, "Restarts", "%d", c.Restarts)
-	if x := c.LastExit; x != nil {
-		text := exitText(x)
-		if limit, ok := declared.Resources.Limits[api.Memory]; ok && x.OOM && !strings.Contains(text, "limit") {
-			text += fmt.Sprintf("; its memory limit is %s", limit)
-		}
-		if !x.FinishedAt.IsZero() {
-			text += ", " + age(p.now, x.FinishedAt) + " ago"
-		}
-		p.field(4, "Last exit", "%s", text)
-		p.list(4, "Last output", strings.Split(strings.TrimRight(x.Output, "\n"), "\n"))
-	}
-	p.field(4, "Image ID", "%s", c.ImageID)
-	p.field(4, "Container ID", "%s", c.ID)
 }
 
 func (t *tool) describeNode(ctx context.Context, client orchv1.OrchClient, p *page, n *api.Node) error {

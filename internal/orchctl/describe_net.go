@@ -7,9 +7,6 @@ import (
 	"strconv"
 	"time"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/network"
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
@@ -85,8 +82,8 @@ func reachable(s *api.Service) []string {
 func (t *tool) endpointsOf(ctx context.Context, client orchv1.OrchClient, p *page, s *api.Service) error {
 	about := target{api.KindService, s.Metadata.Namespace, s.Metadata.Name}
 	found, _, err := t.fetch(ctx, client, listing{about: about.ref()}, []target{{kind: api.KindEndpoint, namespace: s.Metadata.Namespace}})
-	if status.Code(unwrapCall(err)) == codes.InvalidArgument {
-		return nil // the controller is older than this orchctl: it tells of none
+	if unknownKind(err) {
+		return nil
 	}
 	if err != nil {
 		return err

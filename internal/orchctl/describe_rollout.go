@@ -102,17 +102,7 @@ func (p *page) setting(c api.Container) {
 	}
 	p.field(4, "Ulimits", "%s", strings.Join(ulimits, ", "))
 	for _, m := range c.Mounts {
-		text := m.Path + " from " + m.Bind + " of the node"
-		if m.Tmpfs != nil {
-			text = m.Path + " in memory"
-			if m.Tmpfs.Size != nil {
-				text += ", at most " + m.Tmpfs.Size.String()
-			}
-		}
-		if m.ReadOnly {
-			text += ", read-only"
-		}
-		mounts = append(mounts, text)
+		mounts = append(mounts, mountText(m))
 	}
 	p.list(4, "Mounts", mounts)
 }

@@ -6,11 +6,8 @@ import (
 	"fmt"
 	"strings"
 
-	udiff "github.com/aymanbagabas/go-udiff"
 	"github.com/spf13/cobra"
 
-	"github.com/orchctl/orch/api"
-	"github.com/orchctl/orch/manifests"
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
 )
 
@@ -106,11 +103,7 @@ func (t *tool) diff(ctx context.Context, files []string, colored bool) (bool, er
 		if err != nil {
 			return false, err
 		}
-		s, ok := o.value.(*api.Service)
-		if !ok {
-			return false, fmt.Errorf("diff: the controller answered with a %s", o.kind)
-		}
-		text, err := t.diffOf(ctx, client, s)
+		text, err := t.diffOf(ctx, client, o, a.GetPlan(), docs)
 		if err != nil {
 			return false, err
 		}
@@ -126,31 +119,6 @@ func (t *tool) diff(ctx context.Context, files []string, colored bool) (bool, er
 		}
 	}
 	return differ, nil
-}
-
-// diffOf compares a service with what is live; "" where they are the same.
-func (t *tool) diffOf(ctx context.Context, client orchv1.OrchClient, want *api.Service) (string, error) {
-	x := target{api.KindService, want.Metadata.Namespace, want.Metadata.Name}
-	var live []byte
-	found, missing, err := t.fetch(ctx, client, listing{}, []target{x})
-	if err != nil {
-		return "", err
-	}
-	if missing == nil {
-		s, ok := found[0].value.(*api.Service)
-		if !ok {
-			return "", fmt.Errorf("diff: the controller answered with a %s", found[0].kind)
-		}
-		if live, err = manifests.Marshal(asDeclared(s)); err != nil {
-			return "", err
-		}
-	}
-	next, err := manifests.Marshal(asDeclared(want))
-	if err != nil {
-		return "", err
-	}
-	name := want.Metadata.Key().String() + ".yaml"
-	return udiff.Unified("live/"+name, "applied/"+name, string(live), string(next)), nil
 }
 
 // paint colours a unified diff by lines.

@@ -240,6 +240,12 @@ func notFound(err error) bool {
 	return status.Code(unwrapCall(err)) == codes.NotFound
 }
 
+// unknownKind tells whether a list failed because the controller is older than this
+// orchctl and has no such objects.
+func unknownKind(err error) bool {
+	return status.Code(unwrapCall(err)) == codes.InvalidArgument
+}
+
 func unwrapCall(err error) error {
 	var c *callError
 	if errors.As(err, &c) {

@@ -23,8 +23,8 @@ func (t *tool) eventsCmd() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				if named[0].kind == api.KindEvent {
-					return usagef("--for %s: want a service, replica or node", about)
+				if k := named[0].kind; k == api.KindEvent || k == api.KindOutcome || k == api.KindVerdict || k == api.KindEndpoint {
+					return usagef("--for %s: want a service, job, replica, config, secret, volume or node", about)
 				}
 				l.about = named[0].ref()
 				x.namespace = named[0].namespace

@@ -40,6 +40,8 @@ type fake struct {
 	// fail gives the errors of a method's next calls, first to last.
 	fail  map[string][]error
 	calls []string
+	// lacks are kinds that it does not know.
+	lacks []string
 	// applies are the requests as they came.
 	applies []*orchv1.ApplyRequest
 	onApply func(*orchv1.ApplyRequest) (*orchv1.ApplyResponse, error)
@@ -71,24 +73,30 @@ func newFake(objects ...any) *fake {
 }
 
 func objectOf(v any) object {
-	kind := ""
+	kind := strings.TrimPrefix(fmt.Sprintf("%T", v), "*api.")
+	meta := func(m *api.TypeMeta) { *m = api.TypeMeta{APIVersion: api.Version, Kind: kind} }
 	switch x := v.(type) {
 	case *api.Service:
-		kind, x.TypeMeta = api.KindService, api.TypeMeta{APIVersion: api.Version, Kind: api.KindService}
+		meta(&x.TypeMeta)
+	case *api.Job:
+		meta(&x.TypeMeta)
+	case *api.Config:
+		kind = x.ObjectKind()
+		meta(&x.TypeMeta)
+	case *api.Volume:
+		meta(&x.TypeMeta)
+	case *api.Outcome:
+		meta(&x.TypeMeta)
 	case *api.Replica:
-		kind, x.TypeMeta = api.KindReplica, api.TypeMeta{APIVersion: api.Version, Kind: api.KindReplica}
+		meta(&x.TypeMeta)
 	case *api.Node:
-		kind, x.TypeMeta = api.KindNode, api.TypeMeta{APIVersion: api.Version, Kind: api.KindNode}
+		meta(&x.TypeMeta)
 	case *api.Endpoint:
-		kind, x.TypeMeta = api.KindEndpoint, api.TypeMeta{APIVersion: api.Version, Kind: api.KindEndpoint}
-	case *api.Event:
-		kind = api.KindEvent
+		meta(&x.TypeMeta)
 	case *api.VerdictRecord:
 		kind = api.KindVerdict
-	case *api.Revision:
-		kind = api.KindRevision
 	case *api.Fleet:
-		kind, x.TypeMeta = api.KindFleet, api.TypeMeta{APIVersion: api.Version, Kind: api.KindFleet}
+		meta(&x.TypeMeta)
 	}
 	raw, err := json.Marshal(v)
 	if err != nil {
@@ -143,16 +151,12 @@ func matches(l *orchv1.ListRequest, o object) bool {
 	if e, ok := o.value.(*api.Endpoint); ok && l.GetAbout() != nil {
 		return e.Metadata.Namespace == l.About.Namespace && (l.About.Kind == api.KindService && e.Status.Service == l.About.Name || l.About.Kind == api.KindReplica && (e.Status.Replica == l.About.Name || e.Metadata.Name == l.About.Name))
 	}
+	if x, ok := o.value.(*api.Outcome); ok {
+		return l.GetAbout().GetKind() == api.KindJob && x.Job == l.About.Name && x.Metadata.Namespace == l.About.Namespace
+	}
 	var labels map[string]string
-	switch v := o.value.(type) {
-	case *api.Service:
-		labels = v.Metadata.Labels
-	case *api.Replica:
-		labels = v.Metadata.Labels
-	case *api.Endpoint:
-		labels = v.Metadata.Labels
-	case *api.Node:
-		labels = v.Metadata.Labels
+	if m := o.metadata(); m != nil {
+		labels = m.Labels
 	}
 	sel, err := api.ParseSelector(l.GetSelector())
 	return err == nil && sel.Matches(labels)
@@ -210,6 +214,9 @@ func (f *fake) List(_ context.Context, l *orchv1.ListRequest) (*orchv1.ListRespo
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if slices.Contains(f.lacks, l.GetKind()) {
+		return nil, status.Errorf(codes.InvalidArgument, "unknown kind %q", l.GetKind())
+	}
 	out := &orchv1.ListResponse{}
 	for _, o := range f.sorted(l) {
 		out.Objects = append(out.Objects, o.wire())

@@ -22,6 +22,7 @@ type listing struct {
 	all, watch       bool
 	about            *orchv1.Ref // of events, verdicts and revisions
 	node             string      // --node, of verdicts
+	job              string      // --job, of outcomes
 	revision         int64       // --revision of a service; 0: not asked for
 }
 
@@ -32,13 +33,15 @@ func (t *tool) getCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "get TYPE [NAME...] | TYPE/NAME...",
 		Aliases: []string{"list", "ls"},
-		Short:   "Show services, replicas, endpoints, nodes, events, verdicts or the fleet",
+		Short:   "Show services, jobs, replicas, configs, secrets, volumes, nodes, events and the like",
 		Long: `Show objects as a table, or as what they are with -o yaml or json.
 
-Types: service (services, svc), replica (replicas), endpoint (endpoints, ep),
-node (nodes), event (events), verdict (verdicts), fleet; several with commas.
-A replica may be named by an unambiguous beginning, and by name and epoch
-(web-0@17). An endpoint is the address of a replica that gets traffic; endpoints
+Types: service (services, svc), job (jobs), replica (replicas), config (configs,
+cfg), secret (secrets), volume (volumes, vol), outcome (outcomes), endpoint
+(endpoints, ep), node (nodes), event (events), verdict (verdicts), fleet; several
+with commas. A replica may be named by an unambiguous beginning, and by name and epoch
+(web-0@17). An outcome is how one index of a job ended; it is named by both
+(migrate@3). The values of a secret are shown nowhere. An endpoint is the address of a replica that gets traffic; endpoints
 are named by their service, or by their replica. A verdict is one change of what
 is held of a node; it is named by node and number (n2/17).`,
 		Example: `  orchctl get services
@@ -47,6 +50,9 @@ is held of a node; it is named by node and number (n2/17).`,
   orchctl get replicas -o wide -w               # print what changes, as it changes
   orchctl get replicas -l app=web -A
   orchctl get endpoints web                     # who gets the service's traffic
+  orchctl get jobs -w
+  orchctl get outcomes --job migrate            # how each index ended
+  orchctl get configs,secrets,volumes
   orchctl get nodes -o wide
   orchctl get verdicts --node n2                # what was held of it, why, by whose word
   orchctl get fleet -w                          # nodes by verdict, spares, freezes`,
@@ -61,6 +67,9 @@ is held of a node; it is named by node and number (n2/17).`,
 			}
 			if l.node != "" {
 				l.about = target{kind: api.KindNode, name: strings.TrimPrefix(l.node, "node/")}.ref()
+			}
+			if l.job != "" {
+				l.about = t.target(api.KindJob, strings.TrimPrefix(l.job, "job/")).ref()
 			}
 			if cmd.Flags().Changed("revision") {
 				if l.revision < 1 {
@@ -80,8 +89,10 @@ is held of a node; it is named by node and number (n2/17).`,
 	f.BoolVarP(&l.all, "all-namespaces", "A", false, "of all namespaces")
 	f.BoolVarP(&l.watch, "watch", "w", false, "go on and print what changes")
 	f.StringVar(&l.node, "node", "", "of verdicts: those on this node")
+	f.StringVar(&l.job, "job", "", "of outcomes: those of this job")
 	f.Int64Var(&l.revision, "revision", 0, "of a service: as this revision had it")
 	t.complete(cmd, "node", t.completeNames(api.KindNode))
+	t.complete(cmd, "job", t.completeNames(api.KindJob))
 	t.complete(cmd, "revision", t.completeRevisions)
 	t.complete(cmd, "output", cobra.FixedCompletions(outputs, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
@@ -115,16 +126,31 @@ func (l listing) check(targets []target) error {
 		if l.node != "" && (x.kind != api.KindVerdict || x.name != "") {
 			return usagef("--node is for all verdicts on a node, such as `orchctl get verdicts --node %s`", l.node)
 		}
-		if l.selector != "" && (x.kind == api.KindEvent || x.kind == api.KindVerdict || x.kind == api.KindFleet) {
+		if l.job != "" && (x.kind != api.KindOutcome || x.name != "") {
+			return usagef("--job is for the outcomes of a job, such as `orchctl get outcomes --job %s`", l.job)
+		}
+		if x.kind == api.KindOutcome && x.name == "" && l.job == "" {
+			return usagef("outcomes are those of one job: say which with --job, as in `orchctl get outcomes --job migrate`")
+		}
+		if x.kind == api.KindOutcome && x.name != "" && !strings.Contains(x.name, "@") {
+			return usagef("outcomes are named JOB@INDEX, such as %s@0; all of that job: `orchctl get outcomes --job %s`", x.name, x.name)
+		}
+		if l.selector != "" && slices.Contains(unlabelled, x.kind) {
 			return usagef("-l: %s have no labels", words(x.kind))
 		}
 	}
 	return nil
 }
 
+// unlabelled are the kinds whose objects have no labels.
+var unlabelled = []string{api.KindEvent, api.KindVerdict, api.KindFleet, api.KindOutcome, api.KindVolume}
+
 // request makes the call for all of a target's kind.
 func (l listing) request(x target) *orchv1.ListRequest {
 	r := &orchv1.ListRequest{Kind: x.kind, Namespace: x.namespace, Selector: l.selector, About: l.about}
+	if x.kind == api.KindOutcome && l.about != nil {
+		r.Namespace = l.about.Namespace
+	}
 	if l.all {
 		r.Namespace = ""
 	}
@@ -202,6 +228,11 @@ func (t *tool) get(ctx context.Context, l listing, targets []target) error {
 	if l.node != "" && len(found) == 0 {
 		// A node that was never heard and a name that was mistyped are not the same.
 		if _, missing, err := t.fetch(ctx, client, listing{}, []target{{kind: api.KindNode, name: l.node}}); err != nil || missing != nil {
+			return errors.Join(err, missing)
+		}
+	}
+	if l.job != "" && len(found) == 0 { // nor are a job without an outcome yet and a name that was mistyped
+		if _, missing, err := t.fetch(ctx, client, listing{}, []target{{api.KindJob, l.about.Namespace, l.about.Name}}); err != nil || missing != nil {
 			return errors.Join(err, missing)
 		}
 	}

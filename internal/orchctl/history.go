@@ -261,11 +261,3 @@ func noSuchRevision(x target, number int64, kept []*api.Revision) error {
 	}
 	return fmt.Errorf("%s: no revision %d: %d to %d are kept; `orchctl history %s -n %s` lists them", x, number, kept[len(kept)-1].Number, kept[0].Number, x, x.namespace)
 }
-
-// asDeclared gives a service as a manifest declares it, without what the controller keeps
-// about it.
-func asDeclared(s *api.Service) *api.Service {
-	m := s.Metadata
-	return &api.Service{TypeMeta: api.TypeMeta{APIVersion: api.Version, Kind: api.KindService},
-		Metadata: api.Metadata{Name: m.Name, Namespace: m.Namespace, Labels: m.Labels, Annotations: m.Annotations}, Spec: s.Spec}
-}

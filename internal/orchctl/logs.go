@@ -25,10 +25,11 @@ type logging struct {
 func (t *tool) logsCmd() *cobra.Command {
 	var l logging
 	cmd := &cobra.Command{
-		Use:   "logs REPLICA | service/NAME",
+		Use:   "logs REPLICA | service/NAME | job/NAME",
 		Short: "Show what replicas print",
 		Example: `  orchctl logs web-0
   orchctl logs -f --tail 20 service/web       # of all its replicas
+  orchctl logs job/migrate                    # of all its indexes, also of those that have ended
   orchctl logs web-0 --since 10m --timestamps
   orchctl logs web-0 -c sidecar
   orchctl logs web-0 --previous               # of the newest run that has ended
@@ -36,11 +37,11 @@ func (t *tool) logsCmd() *cobra.Command {
 		Args:              usageArgs(cobra.ExactArgs(1)),
 		ValidArgsFunction: beginning(t.completeReplicaOrService),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			request, err := t.logsRequest(l, args[0])
+			request, x, err := t.logsRequest(l, args[0])
 			if err != nil {
 				return err
 			}
-			return t.logs(cmd.Context(), l, request)
+			return t.logs(cmd.Context(), l, request, x)
 		},
 	}
 	f := cmd.Flags()
@@ -63,38 +64,38 @@ func cutKind(arg string) (kind, name string, ok bool) {
 	return kind, rest, err == nil
 }
 
-func (t *tool) logsRequest(l logging, arg string) (*orchv1.LogsRequest, error) {
+func (t *tool) logsRequest(l logging, arg string) (*orchv1.LogsRequest, target, error) {
 	kind, name, ok := cutKind(arg)
 	if !ok {
 		kind, name = api.KindReplica, arg
 	}
 	if name == "" {
-		return nil, usagef("%q: the name is missing", arg)
+		return nil, target{}, usagef("%q: the name is missing", arg)
 	}
 	x := t.target(kind, name)
 	r := &orchv1.LogsRequest{Namespace: x.namespace, Container: l.container, Follow: l.follow, Tail: l.tail, Previous: l.previous}
 	switch kind {
-	case api.KindService:
+	case api.KindService, api.KindJob: // the two share their names
 		r.Service = x.name
 	case api.KindReplica:
 		r.Replica = x.name
 	default:
-		return nil, usagef("a %s prints nothing: want a replica, or service/NAME", word(kind))
+		return nil, target{}, usagef("a %s prints nothing: want a replica, service/NAME or job/NAME", word(kind))
 	}
 	if l.previous && l.follow {
-		return nil, usagef("--previous and --follow: a run that has ended prints no more")
+		return nil, target{}, usagef("--previous and --follow: a run that has ended prints no more")
 	}
 	if l.tail < -1 {
-		return nil, usagef("--tail %d: want a number of lines, or -1 for all", l.tail)
+		return nil, target{}, usagef("--tail %d: want a number of lines, or -1 for all", l.tail)
 	}
 	if l.since != "" {
 		at, err := sinceTime(l.since, t.Now())
 		if err != nil {
-			return nil, err
+			return nil, target{}, err
 		}
 		r.Since = timestamppb.New(at)
 	}
-	return r, nil
+	return r, x, nil
 }
 
 func sinceTime(text string, now time.Time) (time.Time, error) {
@@ -119,18 +120,22 @@ type logPrinter struct {
 	gaps    int                  // told instead of lines
 }
 
-func (t *tool) logs(ctx context.Context, l logging, request *orchv1.LogsRequest) error {
-	doing := "logs of " + request.GetReplica()
-	if request.GetService() != "" {
-		doing = "logs of service/" + request.GetService()
+func newLogPrinter(t *tool, l logging) *logPrinter {
+	return &logPrinter{t: t, l: l, newest: map[string]time.Time{}}
+}
+
+func (t *tool) logs(ctx context.Context, l logging, request *orchv1.LogsRequest, x target) error {
+	doing := "logs of " + x.name
+	if x.kind != api.KindReplica {
+		doing = "logs of " + x.String()
 	}
 	client, err := t.connect(ctx, doing, false)
 	if err != nil {
 		return err
 	}
-	p := &logPrinter{t: t, l: l, newest: map[string]time.Time{}}
-	if request.GetService() != "" {
-		if p.prefix, err = t.severalReplicas(ctx, client, request); err != nil {
+	p := newLogPrinter(t, l)
+	if x.kind != api.KindReplica {
+		if p.prefix, err = t.severalReplicas(ctx, client, x); err != nil {
 			return err
 		}
 	}
@@ -164,13 +169,18 @@ func (t *tool) logs(ctx context.Context, l logging, request *orchv1.LogsRequest)
 }
 
 // severalReplicas tells whether lines need their replica's name before them.
-func (t *tool) severalReplicas(ctx context.Context, client orchv1.OrchClient, r *orchv1.LogsRequest) (bool, error) {
-	found, missing, err := t.fetch(ctx, client, listing{}, []target{{api.KindService, r.GetNamespace(), r.GetService()}})
+func (t *tool) severalReplicas(ctx context.Context, client orchv1.OrchClient, x target) (bool, error) {
+	found, missing, err := t.fetch(ctx, client, listing{}, []target{x})
 	if err != nil || missing != nil {
 		return false, errors.Join(err, missing)
 	}
-	s := found[0].value.(*api.Service)
-	return s.Spec.Want() > 1 || s.Status.Replicas > 1, nil
+	switch v := found[0].value.(type) {
+	case *api.Service:
+		return v.Spec.Want() > 1 || v.Status.Replicas > 1, nil
+	case *api.Job:
+		return v.Spec.Want() > 1, nil
+	}
+	return false, fmt.Errorf("logs of %s: the controller answered with a %s", x, found[0].kind)
 }
 
 // resume asks for what came after the oldest of the newest lines.

@@ -70,10 +70,10 @@ func TestNetTables(t *testing.T) {
 	})
 }
 
-// TestOlderController: one that knows no endpoints does not hide the rest.
+// TestOlderController: one that knows no endpoints and no volumes does not hide the rest.
 func TestOlderController(t *testing.T) {
 	in(t, webOfNet(), func(t *testing.T, r *rig) {
-		r.fail["List"] = []error{nil, status.Error(codes.InvalidArgument, `unknown kind "Endpoint"`)}
+		r.lacks = []string{api.KindEndpoint, api.KindVolume}
 		if got := r.run("describe", "service", "web"); got.code != 0 || !strings.Contains(got.out, "Replicas:") || !strings.Contains(got.out, "Events:") || strings.Contains(got.out, "Endpoints:") {
 			t.Error(got)
 		}

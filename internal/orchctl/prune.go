@@ -17,7 +17,7 @@ import (
 )
 
 // prunableKinds are those of which apply --prune deletes what is in none of the files.
-var prunableKinds = []string{api.KindService}
+var prunableKinds = []string{api.KindService, api.KindJob, api.KindConfig, api.KindSecret}
 
 // pruning is what an apply deletes: nothing where on is false.
 type pruning struct {
@@ -36,7 +36,7 @@ func (p pruning) check() error {
 	case !p.on && p.yes:
 		return usagef("--yes is the answer to what --prune asks: give --prune too, or leave out --yes")
 	case p.on && len(chosen) == 0:
-		return usagef("--prune needs a selector (-l): without one it would delete every service that is not in the files")
+		return usagef("--prune needs a selector (-l): without one it would delete everything that is not in the files")
 	}
 	return nil
 }
@@ -93,15 +93,10 @@ func (t *tool) surplus(ctx context.Context, client orchv1.OrchClient, p pruning,
 	return out, nil
 }
 
-func beingDeleted(o object) bool {
-	s, ok := o.value.(*api.Service)
-	return ok && !s.Metadata.DeletedAt.IsZero()
-}
-
 // identity tells an object from another one of its name that was made later.
 func identity(o object) string {
-	if s, ok := o.value.(*api.Service); ok {
-		return o.key() + " " + s.Metadata.UID
+	if m := o.metadata(); m != nil {
+		return o.key() + " " + m.UID
 	}
 	return o.key()
 }
@@ -120,8 +115,13 @@ func (t *tool) pruneLines(begin string, list []object) string {
 	var b strings.Builder
 	for _, o := range list {
 		fmt.Fprintf(&b, "%s: %s", begin, t.named(o.kind, o.namespace(), o.name()))
-		if s, ok := o.value.(*api.Service); ok {
-			fmt.Fprintf(&b, " (%s, %s)", count(wanted(s), "replica"), age(t.Now(), s.Metadata.CreatedAt))
+		switch v := o.value.(type) {
+		case *api.Service:
+			fmt.Fprintf(&b, " (%s, %s)", count(wanted(v), "replica"), age(t.Now(), v.Metadata.CreatedAt))
+		case *api.Job:
+			fmt.Fprintf(&b, " (%s, %s)", jobWord(v), age(t.Now(), v.Metadata.CreatedAt))
+		case *api.Config:
+			fmt.Fprintf(&b, " (%s, %s)", count(len(v.Status.Keys), "key"), age(t.Now(), v.Metadata.CreatedAt))
 		}
 		b.WriteByte('\n')
 	}
@@ -192,16 +192,13 @@ func (t *tool) prune(ctx context.Context, client orchv1.OrchClient, a applying, 
 	for _, o := range left {
 		still[identity(o)] = true
 	}
-	request := &orchv1.DeleteRequest{RequestId: t.RequestID(), IgnoreMissing: true}
+	var targets []target
 	for _, o := range chosen {
 		if !still[identity(o)] {
 			t.warnf("%s is left alone: it was changed or deleted meanwhile", t.named(o.kind, o.namespace(), o.name()))
 			continue
 		}
-		request.Refs = append(request.Refs, target{o.kind, o.namespace(), o.name()}.ref())
+		targets = append(targets, target{o.kind, o.namespace(), o.name()})
 	}
-	if len(request.Refs) == 0 {
-		return nil
-	}
-	return t.deleteAll(ctx, client, request, a.wait, a.timeout)
+	return t.deleteTargets(ctx, client, targets, deleting{ignoreMissing: true, wait: a.wait, timeout: a.timeout})
 }

@@ -23,10 +23,13 @@ func cleanText(s string) string {
 	}, s)), " ")
 }
 
-// count gives "1 problem", "2 problems".
+// count gives "1 problem", "2 problems", "2 tries".
 func count(n int, what string) string {
 	if n == 1 {
 		return "1 " + what
+	}
+	if stem, ok := strings.CutSuffix(what, "try"); ok {
+		what = stem + "trie"
 	}
 	return fmt.Sprintf("%d %ss", n, what)
 }

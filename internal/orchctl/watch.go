@@ -118,13 +118,16 @@ func (w *watcher) take(n news, o object, none func()) error {
 
 func (w *watcher) plain() bool { return w.l.output == "" || w.l.output == "wide" }
 
+// passing are the columns that change by themselves.
+var passing = []string{"AGE", "LAST", "CHANGED", "DURATION", "FINISHED"}
+
 // row gives an object's row, nil where the same one was printed last: an age
 // alone is no change.
 func (w *watcher) row(o object) []string {
 	row := cells(w.cols, o, w.t.Now())
 	var b strings.Builder
 	for i, c := range w.cols {
-		if c.title != "AGE" && c.title != "LAST" {
+		if !slices.Contains(passing, c.title) {
 			b.WriteString(row[i] + "\x00")
 		}
 	}
