@@ -12,6 +12,10 @@
 // program of ours beside it that ends it when the lease does, whether or not
 // this package is still there to renew it (internal/leasefile).
 //
+// Values of Configs and Secrets lie in memory, in a file system of ours (memory.go), and
+// are mounted from there; secret variables are set by the shim inside the container. They
+// are in no label, no log and nothing that containerd keeps. They go with the container.
+//
 // What a container may do is what its manifest says and no more: as which user, with
 // which capabilities, and what of the node is mounted, of which this node's operator
 // must have allowed the folder. An image that was asked for by its digest is that one

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,7 +22,8 @@ import (
 // drainTimeout bounds the wait for output after a command's end.
 const drainTimeout = 2 * time.Second
 
-// Exec runs a command in a container that runs and returns its exit code. When
+// Exec runs a command in a container that runs, or starts the one that waits there for an
+// attach, and returns its exit code. When
 // ctx ends, the command is killed. A command that cannot be run is an error
 // with the runtime's words; ErrNotFound and ErrNotRunning are the container's,
 // ErrAway is containerd's: the command was not run, or its end is not known.
@@ -38,7 +40,7 @@ func (r *Runtime) Exec(ctx context.Context, id string, e ExecSpec) (code int, er
 		}
 		return -1, fmt.Errorf("exec in %s: %w", id, err)
 	}
-	if len(e.Args) == 0 {
+	if len(e.Args) == 0 && !e.Attach {
 		return fail(errors.New("no command"))
 	}
 	c, err := r.client.LoadContainer(ctx, id)
@@ -67,6 +69,7 @@ func (r *Runtime) Exec(ctx context.Context, id string, e ExecSpec) (code int, er
 		return fail(err)
 	}
 	p := *spec.Process
+	args := p.Args
 	p.Args, p.Terminal = e.Args, e.TTY
 	p.Env = append([]string(nil), p.Env...)
 	if e.TTY {
@@ -77,6 +80,17 @@ func (r *Runtime) Exec(ctx context.Context, id string, e ExecSpec) (code int, er
 	}
 	if e.WorkDir != "" {
 		p.Cwd = e.WorkDir
+	}
+	switch {
+	case e.Attach && !holdsCommand(args):
+		return fail(ErrNoAttach)
+	case e.Attach:
+		p.Args = []string{insideShim, shimAttach, insideSocket}
+	case holdsSecrets(args):
+		if err := lookInside(t.Pid(), e.Args[0], p.Cwd, slices.Concat(p.Env, r.secretEnvOf(id))); err != nil {
+			return fail(err)
+		}
+		p.Args = withSecrets(e.Args)
 	}
 
 	// The end of the input must be passed on by a call, for the shim holds the

@@ -1,6 +1,7 @@
 package ctrd
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -66,6 +67,7 @@ func hostResolvConf() (string, error) {
 // filesOf gives the folder of a container's small files.
 func (r *Runtime) filesOf(id string) string { return filepath.Join(r.cfg.StateDir, id) }
 
+// removeFiles removes it, and what the container has in memory.
 func (r *Runtime) removeFiles(id string) error {
-	return os.RemoveAll(r.filesOf(id))
+	return errors.Join(os.RemoveAll(r.memoryOf(id)), os.RemoveAll(r.filesOf(id)))
 }

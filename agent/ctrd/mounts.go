@@ -20,21 +20,28 @@ import (
 // tmpfsMode lets any user of the container write, and delete what is its own.
 const tmpfsMode = "mode=1777"
 
-// mounts are what the manifest lays over the container's files, parents first.
+// mounts are what is laid over the container's files for its manifest, parents first.
 //
 // What is bound is opened and then judged by where the kernel says that it lies, and
 // the place that was found there is mounted. runc does that a moment later and by its
 // path: whoever may write beside it could put a symbolic link there meanwhile. So it
 // is held open, and binds.check compares before anything of the container runs.
-func (r *Runtime) mounts(c api.Container) (_ []specs.Mount, held binds, err error) {
+func (r *Runtime) mounts(id string, s ContainerSpec) (_ []specs.Mount, held binds, err error) {
 	defer func() {
 		if err != nil {
 			held.release()
 			held = nil
 		}
 	}()
-	var out []specs.Mount
+	out, err := r.memoryMounts(id, s)
+	if err != nil {
+		return nil, held, err
+	}
+	c := s.Container
 	for _, m := range c.Mounts {
+		if m.Config != "" || m.Secret != "" {
+			continue // among the files
+		}
 		var opts []string
 		if m.ReadOnly {
 			opts = append(opts, "ro")
@@ -46,6 +53,15 @@ func (r *Runtime) mounts(c api.Container) (_ []specs.Mount, held binds, err erro
 			if size := tmpfsSize(m.Tmpfs, c.Resources); size > 0 {
 				mount.Options = append(mount.Options, fmt.Sprintf("size=%d", size))
 			}
+			out = append(out, mount)
+			continue
+		}
+		if m.Volume != "" { // nobody but root writes where it lies
+			dir := s.Volumes[m.Volume]
+			if !filepath.IsAbs(dir) {
+				return nil, held, fmt.Errorf("%w: %s at %s has no folder on this node", ErrVolume, m.Volume, m.Path)
+			}
+			mount.Type, mount.Source, mount.Options = "bind", dir, append(opts, "rbind", "rprivate")
 			out = append(out, mount)
 			continue
 		}

@@ -31,6 +31,9 @@ const (
 	// cleanupTimeout bounds the clearing away after a failure, which must
 	// also happen when the caller's context is over.
 	cleanupTimeout = 15 * time.Second
+	// attachWithin is time enough to come back after a broken connection, and not so long
+	// that a run which was given up holds what it reserved for hours.
+	attachWithin = 5 * time.Minute
 )
 
 // Runtime runs containers. Its methods may be called concurrently.
@@ -52,13 +55,17 @@ type Runtime struct {
 // Dial connects to containerd and waits until it answers. From then on the
 // Runtime reconnects by itself; calls made while containerd is away fail.
 func Dial(ctx context.Context, cfg Config) (*Runtime, error) {
-	for _, p := range []struct{ name, path string }{{"shim", cfg.ShimPath}, {"log folder", cfg.LogDir}} {
+	for _, p := range []struct{ name, path string }{{"shim", cfg.ShimPath}, {"log folder", cfg.LogDir}, {"memory folder", orDefault(cfg.MemoryDir, "/")}} {
 		if !filepath.IsAbs(p.path) {
 			return nil, fmt.Errorf("dial containerd: path of the %s is not absolute: %q", p.name, p.path)
 		}
 	}
 	cfg.Namespace = orDefault(cfg.Namespace, "orch")
 	cfg.StateDir = orDefault(cfg.StateDir, "/run/orch/containers")
+	cfg.MemoryDir = filepath.Clean(orDefault(cfg.MemoryDir, "/run/orch/memory"))
+	if cfg.AttachWithin <= 0 {
+		cfg.AttachWithin = attachWithin
+	}
 	cfg.CgroupParent = orDefault(cfg.CgroupParent, "/orch")
 	cfg.Snapshotter = orDefault(cfg.Snapshotter, "overlayfs")
 	cfg.RegistryCertDir = orDefault(cfg.RegistryCertDir, "/etc/docker/certs.d")
@@ -87,6 +94,12 @@ func Dial(ctx context.Context, cfg Config) (*Runtime, error) {
 	for {
 		err := r.Ping(wait)
 		if err == nil {
+			if err := openMemory(cfg.MemoryDir); err != nil {
+				return nil, errors.Join(err, c.Close())
+			}
+			if err := r.sweepMemory(wait); err != nil {
+				r.log.Warn("values of Configs and Secrets may be left in memory of containers that are gone", "err", err)
+			}
 			return r, nil
 		}
 		select {

@@ -165,7 +165,7 @@ func runAsInit() int {
 func testConfig() Config {
 	return Config{
 		Address: env.socket, Namespace: "orchtest", ShimPath: env.shim, LogDir: env.dir + "/logs",
-		StateDir: env.dir + "/files", CgroupParent: env.parent, Incarnation: "inc-1",
+		StateDir: env.dir + "/files", MemoryDir: env.dir + "/memory", CgroupParent: env.parent, Incarnation: "inc-1",
 		Node: "n1", AllowBind: []string{env.dir + "/srv/data", env.dir + "/srv/link"},
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	}
@@ -294,7 +294,7 @@ func remove(t testing.TB, id string) {
 	if _, err := env.r.client.SnapshotService("overlayfs").Stat(ctx, id); err == nil {
 		t.Errorf("snapshot %s is left", id)
 	}
-	for _, pattern := range []string{"/sys/fs/cgroup/*" + env.parent + "/" + id, "/sys/fs/cgroup" + env.parent + "/" + id, env.dir + "/files/" + id} {
+	for _, pattern := range []string{"/sys/fs/cgroup/*" + env.parent + "/" + id, "/sys/fs/cgroup" + env.parent + "/" + id, env.dir + "/files/" + id, env.dir + "/memory/" + id} {
 		if left, _ := filepath.Glob(pattern); len(left) > 0 {
 			t.Errorf("left: %v", left)
 		}

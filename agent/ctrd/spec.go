@@ -33,23 +33,16 @@ const (
 )
 
 // specOpts turns a ContainerSpec into an OCI spec.
-func (r *Runtime) specOpts(s ContainerSpec, m imageMeta, cgroup string, mounts []specs.Mount) ([]oci.SpecOpts, error) {
+func (r *Runtime) specOpts(id string, s ContainerSpec, m imageMeta, cgroup string, mounts []specs.Mount) ([]oci.SpecOpts, error) {
 	args := argsOf(s.Container, m)
 	if len(args) == 0 {
 		return nil, fmt.Errorf("neither the service nor image %s says what to run", s.Container.Image)
 	}
-	cwd := s.Container.WorkingDir
-	if cwd == "" {
-		cwd = m.config.WorkingDir
-	}
-	if cwd == "" {
-		cwd = "/"
-	}
 	opts := []oci.SpecOpts{
 		oci.WithDefaultUnixDevices,
 		oci.WithoutRunMount, // images keep things in /run that a fresh one would hide
-		oci.WithProcessArgs(args...),
-		oci.WithProcessCwd(cwd),
+		oci.WithProcessArgs(r.withShim(s, args)...),
+		oci.WithProcessCwd(cwdOf(s.Container, m)),
 		oci.WithEnv(envOf(s, m)),
 		oci.WithHostname(hostnameOf(s)),
 		oci.WithCgroup(cgroup),
@@ -64,6 +57,7 @@ func (r *Runtime) specOpts(s ContainerSpec, m imageMeta, cgroup string, mounts [
 		withResources(s.Container.Resources),
 		withSysctls(s.Sysctls),
 	}
+	opts = append(opts, noCores(s)...)
 	opts = append(opts, ulimits(s.Container.Ulimits)...)
 	switch {
 	case s.HostNetwork:
@@ -75,7 +69,12 @@ func (r *Runtime) specOpts(s ContainerSpec, m imageMeta, cgroup string, mounts [
 	if err != nil {
 		return nil, err
 	}
-	return append(opts, security...), nil
+	opts = append(opts, security...)
+	return append(opts, makeVolumes(s), r.layMemory(id, s)), nil // its user is known now
+}
+
+func cwdOf(c api.Container, m imageMeta) string {
+	return orDefault(orDefault(c.WorkingDir, m.config.WorkingDir), "/")
 }
 
 // argsOf follows Kubernetes: a command replaces entrypoint and the image's

@@ -90,7 +90,7 @@ func (r *Runtime) create(ctx context.Context, id string, s ContainerSpec) (Obser
 	if err := os.MkdirAll(filepath.Dir(logFile), 0o750); err != nil {
 		return Observed{}, fmt.Errorf("start %s: make log folder: %w", id, err)
 	}
-	mounts, held, err := r.mounts(s.Container)
+	mounts, held, err := r.mounts(id, s)
 	if err != nil {
 		return Observed{}, bindError(id, err)
 	}
@@ -109,7 +109,7 @@ func (r *Runtime) create(ctx context.Context, id string, s ContainerSpec) (Obser
 		}
 		output = map[string]string{"leased-log": filepath.Join(r.filesOf(id), leasefile.Name)}
 	}
-	opts, err := r.specOpts(s, m, cgroup, slices.Concat(mounts, besides(files, mounts)))
+	opts, err := r.specOpts(id, s, m, cgroup, slices.Concat(mounts, besides(files, mounts)))
 	if err != nil {
 		return Observed{}, startError(id, err)
 	}
@@ -140,6 +140,11 @@ func (r *Runtime) create(ctx context.Context, id string, s ContainerSpec) (Obser
 	}
 	if err := held.check(t.Pid()); err != nil {
 		return Observed{}, bindError(id, err)
+	}
+	if len(s.SecretEnv) > 0 || s.Container.Stdin {
+		if err := lookInside(t.Pid(), argsOf(s.Container, m)[0], cwdOf(s.Container, m), slices.Concat(envOf(s, m), r.secretEnvOf(id))); err != nil {
+			return Observed{}, startError(id, err)
+		}
 	}
 	if s.Lease != nil {
 		// containerd goes on without its log process if that dies early. And

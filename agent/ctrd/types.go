@@ -20,7 +20,8 @@ type Config struct {
 	// Address is containerd's socket; Namespace defaults to "orch".
 	Address   string
 	Namespace string
-	// ShimPath is the absolute path of the shim program (subcommands log and leased-log).
+	// ShimPath is the absolute path of the shim program: it takes containers' output, and
+	// is mounted into those that have secret variables or wait for an attach.
 	ShimPath string
 	// LogDir gets the containers' output; see the logs package for its layout.
 	LogDir string
@@ -28,6 +29,13 @@ type Config struct {
 	// vanish at a reboot. It should be in memory, for a disk that hangs would hold
 	// up renewals. It defaults to /run/orch/containers.
 	StateDir string
+	// MemoryDir holds the values of Configs and Secrets that containers have, in a file
+	// system in memory that Dial mounts there and that is never swapped out. It defaults to
+	// /run/orch/memory.
+	MemoryDir string
+	// AttachWithin is how long a container whose command reads its input waits for
+	// somebody to attach; then it ends with code 125. It defaults to 5 minutes.
+	AttachWithin time.Duration
 	// CgroupParent is the cgroup under which each container gets its own; it
 	// defaults to "/orch".
 	CgroupParent string
@@ -83,12 +91,15 @@ type ContainerSpec struct {
 	// which only name and value are read.
 	Env []api.EnvVar
 	// SecretEnv is set on top of all others, and never in containerd's database: the shim
-	// puts it there from memory when the container starts.
+	// puts it there from memory when the container starts, and for each command that Exec
+	// runs in it. No value holds a NUL. A container that has some writes no core files,
+	// unless its ulimits say otherwise: they would hold them.
 	SecretEnv []api.EnvVar
-	// Files are laid into the container from memory.
+	// Files are laid into the container from memory, for Container.Mounts of Configs and
+	// Secrets, which are passed over.
 	Files []FileMount
-	// Volumes are folders of the node by the name that Container.Mounts have for them. One
-	// that is not there is made, and belongs to the container's user then.
+	// Volumes are the folders on this node of the volumes in Container.Mounts, by name. One
+	// that is not there is made, and belongs to the container's user from then on.
 	Volumes map[string]string
 	// Grace is kept for whoever stops the container without knowing the service.
 	Grace time.Duration
@@ -106,7 +117,7 @@ type FileMount struct {
 	Single bool
 	// Files are contents by name.
 	Files map[string][]byte
-	// Mode of each; they belong to the container's user.
+	// Mode of each; they belong to the container's user, who cannot write to them.
 	Mode fs.FileMode
 }
 
@@ -202,8 +213,11 @@ type Size struct{ Width, Height uint16 }
 // ExecSpec is a command to run in a container that runs.
 type ExecSpec struct {
 	Args []string
-	// Attach starts the container's own command instead, which waits for that (its Stdin
-	// is set); Args are empty then.
+	// Attach starts the container's own command, which waits for that (Container.Stdin), with
+	// these streams, and gives its exit code; Args, Env and WorkDir are unused then. What
+	// the command writes goes here and not into the container's log. When the caller goes,
+	// the command's input ends and it gets a SIGHUP. A container takes one such: of another,
+	// the code is 125, and Stderr says why.
 	Attach bool
 	// TTY gives it a terminal; Stderr is unused then.
 	TTY bool
@@ -228,6 +242,8 @@ var (
 	ErrNotFound = errors.New("no such container")
 	// ErrNotRunning: the container does not run.
 	ErrNotRunning = errors.New("container is not running")
+	// ErrNoAttach: the container's command does not wait for an attach.
+	ErrNoAttach = errors.New("takes no attach: its container does not say stdin")
 	// ErrAway: containerd does not answer, which says nothing of the container.
 	ErrAway = errors.New("containerd does not answer")
 	// ErrLeaseOver: the lease is over before the container was started; nothing

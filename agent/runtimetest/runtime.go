@@ -368,8 +368,15 @@ func (r *Runtime) Remove(_ context.Context, id string) error {
 	return nil
 }
 
-// Exec runs what OnExec says.
+// Exec runs what OnExec says. To attach is refused where the manifest does not say stdin,
+// and looks like a command of that name otherwise.
 func (r *Runtime) Exec(_ context.Context, id string, e ctrd.ExecSpec) (int, error) {
+	if e.Attach {
+		if !r.SpecOf(id).Container.Stdin {
+			return -1, fmt.Errorf("exec in %s: %w", id, ctrd.ErrNoAttach)
+		}
+		e.Args = []string{"attach"}
+	}
 	if r.exec != nil {
 		return r.exec(id, e)
 	}

@@ -3,6 +3,13 @@
 // Command shim is orch's one small static program on the nodes. Each
 // subcommand is a separate little program; they share a binary because what
 // matters on a node is its size in memory, per container.
+//
+//	init        PID 1 of a lab's host
+//	log         beside each container: its output into a file
+//	leased-log  the same, and its watchdog
+//	env         inside a container: starts its command with secret variables
+//	hold        inside: its first process, where a command waits for an attach
+//	attach      inside: brings hold the streams of who attaches
 package main
 
 import "os"
@@ -25,8 +32,14 @@ func dispatch(args []string) int {
 		return logMain(args)
 	case "leased-log":
 		return leasedLogMain(args)
+	case "env":
+		return envMain(args)
+	case "hold":
+		return holdMain(args)
+	case "attach":
+		return attachMain(args)
 	}
-	complain("usage: shim init SPEC | shim log FILE | shim leased-log LEASE")
+	complain("usage: shim init SPEC | shim log FILE | shim leased-log LEASE | shim env FILE -- COMMAND... | shim hold SOCKET LIMIT -- COMMAND... | shim attach SOCKET")
 	return 2
 }
 
