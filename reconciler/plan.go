@@ -104,9 +104,7 @@ func newPlanner(v View, now time.Time) *planner {
 		v.MaxUnavailable = 1
 	}
 	v.Fillings = slices.Clone(v.Fillings)
-	slices.SortStableFunc(v.Fillings, func(a, b Filling) int {
-		return cmp.Or(cmp.Compare(a.Key.Slot, b.Key.Slot), cmp.Compare(a.Key.Epoch, b.Key.Epoch))
-	})
+	slices.SortStableFunc(v.Fillings, func(a, b Filling) int { return compareFillings(&a, &b) })
 	p := &planner{View: v, now: now, slots: make([]*slot, 0, v.Replicas)}
 	for n := range v.Replicas {
 		p.slots = append(p.slots, &slot{number: n, fence: v.Fenced[n]})
@@ -130,6 +128,10 @@ func newPlanner(v View, now time.Time) *planner {
 		s.fillings = append(s.fillings, f)
 	}
 	return p
+}
+
+func compareFillings(a, b *Filling) int {
+	return cmp.Or(cmp.Compare(a.Key.Slot, b.Key.Slot), cmp.Compare(a.Key.Epoch, b.Key.Epoch))
 }
 
 // wanted are the slots that the service is to have.

@@ -76,6 +76,9 @@ type Filling struct {
 	// Final: one of its containers has ended and is not to be started again, so that
 	// it will never be ready, though others of it may run on.
 	Final bool
+	// Succeeded: each container of a job's has ended, with code 0. Only with a Phase that
+	// is an end.
+	Succeeded bool
 	// Stopping: its removal is committed already.
 	Stopping bool
 	// Spare: it was created because the slot's incumbent could not be reached, or
@@ -128,11 +131,13 @@ type Action struct {
 	Key api.ReplicaKey
 	// Revision is the filling's.
 	Revision int64
-	// Spare, Avoid and On are set for Create only. Avoid are nodes not to use, sorted;
-	// On is the only one to use, empty: any.
-	Spare bool
-	Avoid []string
-	On    string
+	// Spare, Avoid, Rather and On are set for Create only. Avoid are nodes not to use,
+	// sorted; Rather those to use only if no other is fit; On is the only one to use,
+	// empty: any.
+	Spare  bool
+	Avoid  []string
+	Rather []string
+	On     string
 	// Relief: the Create or Remove is there because of Filling.Relieve.
 	Relief bool
 	// Why is the reason, a clause in words.
@@ -153,6 +158,9 @@ func (a Action) String() string {
 	}
 	if len(a.Avoid) > 0 {
 		fmt.Fprintf(&b, ", not on %s", strings.Join(a.Avoid, ", "))
+	}
+	if len(a.Rather) > 0 {
+		fmt.Fprintf(&b, ", rather not on %s", strings.Join(a.Rather, ", "))
 	}
 	return b.String() + ": " + a.Why
 }

@@ -1,10 +1,12 @@
 package core
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/store"
@@ -98,6 +100,20 @@ func (c *Core) prepareAll(d *draft, ev Apply) error {
 			d.lackVIP = append(d.lackVIP, s)
 		}
 	}
+	for _, want := range ev.Jobs {
+		key := want.Metadata.Key()
+		if err := d.once(api.KindJob, key); err != nil {
+			return err
+		}
+		if named[key] {
+			return say(ErrInvalid, "job %s: a service of this apply has that name, and jobs and services of a namespace share their names", key)
+		}
+		s, outcome, err := c.prepareJob(want, d, ev)
+		if err != nil {
+			return err
+		}
+		d.add(api.Ref{Kind: api.KindJob, Key: key}, drafted{service: s, outcome: outcome})
+	}
 	for _, s := range c.followers(d.newer, named) {
 		next, err := c.follow(s, d, ev)
 		if err != nil {
@@ -190,7 +206,7 @@ func (c *Core) resultOf(d *draft, dryRun bool) ApplyResult {
 		case x.config != nil:
 			a.Config = x.config.public()
 		default:
-			a.Service = c.publicService(x.service)
+			c.answerWith(a, x.service)
 		}
 		switch {
 		case !dryRun:
@@ -207,6 +223,15 @@ func (c *Core) resultOf(d *draft, dryRun bool) ApplyResult {
 	return out
 }
 
+// answerWith sets what is answered of a service or job.
+func (c *Core) answerWith(a *Applied, s *service) {
+	if s.job != nil {
+		a.Job = c.publicJob(s)
+	} else {
+		a.Service = c.publicService(s)
+	}
+}
+
 // accept puts a changed service in the place of the one before.
 func (c *Core) accept(s *service, outcome, by string) {
 	before := c.services[s.key]
@@ -214,11 +239,11 @@ func (c *Core) accept(s *service, outcome, by string) {
 	if before != nil && s.obj.Status.VIP == "" { // it is headless now
 		c.returnVIP(before)
 	}
-	words := fmt.Sprintf("revision %d, %s, by %s", s.obj.Status.Revision, s.size(), orElse(by, "unknown"))
+	words := fmt.Sprintf("%s, by %s", s.shows(), orElse(by, "unknown"))
 	if cause := s.newest().Cause; s.fresh && cause != "apply" {
 		words += ": " + cause
 	}
-	c.event(s.key.Namespace, api.KindService, s.key.Name, api.EventNormal, map[string]string{"created": "Created", "configured": "Configured"}[outcome], words)
+	c.event(s.key.Namespace, s.kind(), s.key.Name, api.EventNormal, map[string]string{"created": "Created", "configured": "Configured"}[outcome], words)
 	c.revised(s)
 }
 
@@ -274,11 +299,7 @@ func sameJSON(a, b any) bool {
 func (c *Core) prepare(want *api.Service, d *draft, ev Apply) (*service, string, error) {
 	key := want.Metadata.Key()
 	have := c.services[key]
-	var meta *api.Metadata
-	if have != nil {
-		meta = &have.obj.Metadata
-	}
-	if err := precondition(api.KindService, meta, want.Metadata); err != nil {
+	if err := have.mayBe(api.KindService, want.Metadata); err != nil {
 		return nil, "", err
 	}
 	next := newService(key)
@@ -324,6 +345,18 @@ func (c *Core) prepare(want *api.Service, d *draft, ev Apply) (*service, string,
 	return next, outcome, nil
 }
 
+// mayBe checks what a manifest says about the service or job that it means; nil: there is
+// neither.
+func (s *service) mayBe(kind string, m api.Metadata) error {
+	if s == nil {
+		return precondition(kind, nil, m)
+	}
+	if s.kind() != kind {
+		return say(ErrInvalid, "%s: there is a %s, and jobs and services of a namespace share their names", api.Ref{Kind: kind, Key: m.Key()}, s.title())
+	}
+	return precondition(kind, &s.obj.Metadata, m)
+}
+
 // precondition checks what a manifest says about the object that it means; have is nil
 // where there is none.
 func precondition(kind string, have *api.Metadata, m api.Metadata) error {
@@ -343,7 +376,7 @@ func precondition(kind string, have *api.Metadata, m api.Metadata) error {
 // ops writes the service, its newest revision if it is new, and how the one before went
 // if that has ended by it.
 func (s *service) ops() []store.Op {
-	ops := []store.Op{store.Put(serviceKey(s.key), object(api.KindService, &s.obj))}
+	ops := []store.Op{s.record()}
 	if s.fresh {
 		ops = append(ops, store.Put(revisionKey(s.key, s.obj.Status.Revision), object(api.KindRevision, &s.newest().Revision)))
 	}
@@ -363,6 +396,8 @@ func (c *Core) scale(ev Scale) {
 	switch {
 	case s == nil:
 		err = fmt.Errorf("service %s: %w", ev.Key, ErrNotFound)
+	case s.job != nil:
+		err = say(ErrInvalid, "job %s: a job is not scaled: apply it with another parallelism", ev.Key)
 	case s.deleting():
 		err = fmt.Errorf("service %s is being deleted: %w", ev.Key, ErrBusy)
 	case s.global():
@@ -393,15 +428,13 @@ func (c *Core) deleteServices(ev Delete) {
 		key := ref.Key
 		s := c.services[key]
 		switch {
-		case s == nil:
+		case s == nil || s.kind() != cmp.Or(ref.Kind, api.KindService):
 			record.Missing = append(record.Missing, ref)
 		case slices.Contains(record.Deleted, ref):
 		default:
 			record.Deleted = append(record.Deleted, ref)
-			if gone := s.obj; !s.deleting() {
-				gone.Metadata.DeletedAt = c.now
-				gone.Metadata.ResourceVersion++
-				ops = append(ops, store.Put(serviceKey(key), object(api.KindService, &gone)))
+			if !s.deleting() {
+				ops = append(ops, s.deletedAt(c.now).record())
 			}
 		}
 	}
@@ -416,9 +449,8 @@ func (c *Core) deleteServices(ev Delete) {
 	for _, ref := range record.Deleted {
 		key := ref.Key
 		if s := c.services[key]; !s.deleting() {
-			s.obj.Metadata.DeletedAt = c.now
-			s.obj.Metadata.ResourceVersion++
-			c.event(key.Namespace, api.KindService, key.Name, api.EventNormal, "Deleting", "by "+orElse(ev.By, "unknown"))
+			*s = *s.deletedAt(c.now)
+			c.event(key.Namespace, s.kind(), key.Name, api.EventNormal, "Deleting", "by "+orElse(ev.By, "unknown"))
 			c.markDirty(s)
 		}
 	}
@@ -426,6 +458,22 @@ func (c *Core) deleteServices(ev Delete) {
 		c.write(append(ops, c.remember(record)...)...)
 	}
 	c.answer(ev.Ticket, DeleteResult{Deleted: record.Deleted, Missing: record.Missing}, nil)
+}
+
+// deletedAt gives a copy that is being deleted.
+func (s *service) deletedAt(now time.Time) *service {
+	next := *s
+	if s.job != nil {
+		j := *s.job
+		j.obj.Metadata.DeletedAt = now
+		j.obj.Metadata.ResourceVersion++
+		next.job = &j
+		next.jobChanged()
+		return &next
+	}
+	next.obj.Metadata.DeletedAt = now
+	next.obj.Metadata.ResourceVersion++
+	return &next
 }
 
 func (c *Core) explain(ev Explain) {

@@ -140,7 +140,7 @@ const (
 func (c *Core) standingOf(f *filling) standing {
 	v := c.verdictOf(f)
 	switch {
-	case f.void || f.stopping || v == api.VerdictDead || c.spent(f):
+	case f.job || f.void || f.stopping || v == api.VerdictDead || c.spent(f):
 		return out
 	case f.loaded && v != api.VerdictSuspect:
 		return kept

@@ -313,14 +313,15 @@ func (c *Core) configEvent(id configID, reason, message string) {
 }
 
 // followers are the services whose newest revision takes values of one of the Configs
-// and Secrets that have a new version, and that are not to be left out, sorted.
+// and Secrets that have a new version, and that are not to be left out, sorted. A job
+// keeps what it began with.
 func (c *Core) followers(newer map[configID]bool, but map[api.Key]bool) []*service {
 	of := map[api.Key]bool{}
 	for id := range newer {
 		if x := c.configs[id]; x != nil {
 			for _, v := range x.versions {
 				for u := range v.users {
-					if s := c.services[u.Key]; s != nil && u.revision == s.obj.Status.Revision && !s.deleting() && !but[u.Key] {
+					if s := c.services[u.Key]; s != nil && s.job == nil && u.revision == s.obj.Status.Revision && !s.deleting() && !but[u.Key] {
 						of[u.Key] = true
 					}
 				}

@@ -219,6 +219,8 @@ func (c *Core) drainWait(s *service, f *filling) string {
 		return "hands over its traffic"
 	case f.stopping:
 		return "is stopping"
+	case f.job:
+		return "runs on to its end: it is a job's"
 	case refused:
 		return "waits: " + reason.reason
 	case s.placeless && s.exclusive() && s.reliefs[slot] == nil:

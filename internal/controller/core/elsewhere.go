@@ -49,6 +49,9 @@ func (c *Core) noteEnds(f *filling, s api.ReplicaStatus, unseen bool) {
 		delete(c.services[f.key.ServiceKey()].progress.ended, f.key.Slot)
 	}
 	f.inRow = max(0, all-f.endsForgiven)
+	if f.job { // it is tried elsewhere when it has ended
+		return
+	}
 	if f.inRow >= c.budgets.FailingEnds {
 		c.reliefs.failing[f.key] = true
 	} else {

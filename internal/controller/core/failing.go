@@ -80,7 +80,7 @@ func (c *Core) noteCounted(s *service, f *filling) {
 // carry keeps how often a replica of the newest revision ended that is taken out, for
 // the next one in its slot.
 func (c *Core) carry(s *service, f *filling) {
-	if s.runs(f) != s.obj.Status.Revision || !f.reported || c.verdictOf(f) != api.VerdictHealthy || f.status.Ready {
+	if f.job || s.runs(f) != s.obj.Status.Revision || !f.reported || c.verdictOf(f) != api.VerdictHealthy || f.status.Ready {
 		return
 	}
 	n := f.inRow

@@ -28,9 +28,12 @@ type seats struct {
 
 func (s *service) global() bool { return s.obj.Spec.Mode == api.ModeGlobal }
 
-// want is how many slots the service is to have.
+// want is how many slots the service is to have; of a job, at once.
 func (s *service) want() int {
-	if s.global() {
+	switch {
+	case s.job != nil:
+		return s.job.obj.Spec.AtOnce()
+	case s.global():
 		return s.seats.wanted
 	}
 	return s.obj.Spec.Want()
@@ -38,11 +41,22 @@ func (s *service) want() int {
 
 // wants tells whether the service is to have a slot.
 func (s *service) wants(slot int) bool {
+	if s.job != nil {
+		return slot < s.obj.Spec.Want() && !s.job.ended() && !s.job.done.Has(slot)
+	}
 	if !s.global() {
 		return slot < s.obj.Spec.Want()
 	}
 	i, found := slices.BinarySearchFunc(s.seats.of, slot, func(x reconciler.Seat, slot int) int { return cmp.Compare(x.Slot, slot) })
 	return found && s.seats.of[i].Leave == ""
+}
+
+// shows words what it is, for an event.
+func (s *service) shows() string {
+	if s.job != nil {
+		return fmt.Sprintf("%s, %d at once", count(s.job.obj.Spec.Want(), "completion", "completions"), s.job.obj.Spec.AtOnce())
+	}
+	return fmt.Sprintf("revision %d, %s", s.obj.Status.Revision, s.size())
 }
 
 // size words how many replicas are wanted.

@@ -58,7 +58,7 @@ func (c *Core) withdrawn(f *filling) {
 // traffic. It costs nothing to ask: what was no endpoint for longer than any
 // hand-over lasts has none to be waited for.
 func (c *Core) handOver(f *filling) {
-	if !f.loaded && !(f.wasEndpoint && c.toldOfLate(f.withdrawn)) {
+	if f.job || !f.loaded && !(f.wasEndpoint && c.toldOfLate(f.withdrawn)) {
 		c.sendToNode(f.node, c.assignmentOf(f))
 		return
 	}
@@ -110,7 +110,7 @@ func (c *Core) beginHandovers() {
 	var of []*filling
 	for _, s := range c.sortedServices() {
 		for _, f := range s.fillings {
-			if f.stopping && !f.void {
+			if f.stopping && !f.void && !f.job {
 				f.handing = true
 				of = append(of, f)
 			}

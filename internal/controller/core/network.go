@@ -289,7 +289,7 @@ func (c *Core) putService(s *service) {
 
 // tellService has agents told of the service, if it is not as they know it.
 func (c *Core) tellService(s *service) {
-	if rev := s.newest(); rev != nil {
+	if rev := s.newest(); rev != nil && s.job == nil {
 		c.ends.putService(wire.Service{Key: s.key, VIP: s.obj.Status.VIP, SessionAffinity: s.obj.Spec.SessionAffinity,
 			TrafficDistribution: s.obj.Spec.TrafficDistribution, Ports: rev.ports})
 	}

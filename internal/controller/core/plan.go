@@ -38,7 +38,7 @@ func (c *Core) planDirty() {
 			creates[i].Key.Epoch = c.counters.epoch + uint64(len(wanted)) + 1
 			wanted[creates[i].Key] = creates[i]
 		}
-		groups = append(groups, p.s.groups(creates)...)
+		groups = append(groups, p.s.groups(creates, false)...)
 	}
 	c.place(groups, wanted)
 	for _, p := range plans {
@@ -71,6 +71,9 @@ func (c *Core) planAll(keys []api.Key) []planned {
 // planService carries out what needs no node and gives what does. It is planned
 // again by wake, if that is not zero.
 func (c *Core) planService(s *service, wake time.Time) []reconciler.Action {
+	if s.job != nil {
+		return c.planJob(s, wake)
+	}
 	c.settleReliefs(s)
 	plan := c.planRollout(s)
 	s.waiting, s.budgeted, s.held = plan.Waiting, nil, map[string]int{}
@@ -119,8 +122,8 @@ func (c *Core) planService(s *service, wake time.Time) []reconciler.Action {
 }
 
 // groups gives what is to be created as the scheduler wants it: identical
-// replicas together, by revision.
-func (s *service) groups(creates []reconciler.Action) []scheduler.Group {
+// replicas together, by revision. Anywhere: also where it rather is not to be.
+func (s *service) groups(creates []reconciler.Action, anywhere bool) []scheduler.Group {
 	byRevision := map[int64]*scheduler.Group{}
 	for _, a := range creates {
 		g := byRevision[a.Revision]
@@ -128,7 +131,11 @@ func (s *service) groups(creates []reconciler.Action) []scheduler.Group {
 			g = &scheduler.Group{Service: s.key, Shape: s.revisions[a.Revision].shape}
 			byRevision[a.Revision] = g
 		}
-		g.Slots = append(g.Slots, scheduler.Slot{Key: a.Key, Avoid: a.Avoid, On: a.On})
+		avoid := a.Avoid
+		if len(a.Rather) > 0 && !anywhere {
+			avoid = slices.Concat(a.Avoid, a.Rather)
+		}
+		g.Slots = append(g.Slots, scheduler.Slot{Key: a.Key, Avoid: avoid, On: a.On})
 	}
 	var groups []scheduler.Group
 	for _, n := range slices.Sorted(maps.Keys(byRevision)) {
@@ -224,7 +231,8 @@ func (c *Core) place(groups []scheduler.Group, wanted map[api.ReplicaKey]reconci
 		return
 	}
 	placements, refusals := scheduler.Place(c.fleet, groups)
-	for _, p := range placements {
+	more, refusals := c.placeAnywhere(refusals, wanted)
+	for _, p := range append(placements, more...) {
 		c.counters.epoch = max(c.counters.epoch, p.Key.Epoch)
 		a := wanted[p.Key]
 		s := c.services[p.Key.ServiceKey()]
@@ -247,6 +255,9 @@ func (c *Core) place(groups []scheduler.Group, wanted map[api.ReplicaKey]reconci
 		if f.spare && (r == nil || r.kind == ailing) {
 			c.did(c.standsFor(s, f.key.Slot), func(d *api.Done) { d.SparesPlaced++ })
 		}
+		if s.job != nil {
+			c.begunJob(s)
+		}
 		c.view.touch(s)
 	}
 	for _, r := range refusals {
@@ -254,6 +265,26 @@ func (c *Core) place(groups []scheduler.Group, wanted map[api.ReplicaKey]reconci
 		c.refuse(s, r, wanted[r.Key])
 		c.view.touch(s)
 	}
+}
+
+// placeAnywhere tries again what was refused and has nodes that it rather is not to use:
+// no other is fit.
+func (c *Core) placeAnywhere(refused []scheduler.Refusal, wanted map[api.ReplicaKey]reconciler.Action) ([]scheduler.Placement, []scheduler.Refusal) {
+	var left []scheduler.Refusal
+	var groups []scheduler.Group
+	for _, r := range refused {
+		a := wanted[r.Key]
+		if len(a.Rather) == 0 {
+			left = append(left, r)
+			continue
+		}
+		groups = append(groups, c.services[r.Key.ServiceKey()].groups([]reconciler.Action{a}, true)...)
+	}
+	if len(groups) == 0 {
+		return nil, left
+	}
+	placed, still := scheduler.Place(c.fleet, groups)
+	return placed, append(left, still...)
 }
 
 // refuse remembers why a slot has no node; a refusal that only lasts is told once.
@@ -371,6 +402,9 @@ func (c *Core) harmless(s *service, a reconciler.Action) bool {
 // dryRun says in words what a first pass over the service would do. Placing is
 // tried on the real fleet and taken back.
 func (c *Core) dryRun(s *service) []string {
+	if s.job != nil {
+		return c.dryRunJob(s)
+	}
 	var out []string
 	var creates []reconciler.Action
 	for _, a := range reconciler.Plan(c.viewOf(s), c.now).Actions {
@@ -380,7 +414,7 @@ func (c *Core) dryRun(s *service) []string {
 			creates = append(creates, a)
 		}
 	}
-	placed, refused := scheduler.Place(c.fleet, s.groups(creates))
+	placed, refused := scheduler.Place(c.fleet, s.groups(creates, true))
 	for _, p := range placed {
 		c.fleet.Unbind(p.Key)
 	}

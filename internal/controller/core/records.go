@@ -30,9 +30,17 @@ const (
 	eventPrefix     = Prefix + "events/"         // <namespace>/<sequence>
 	requestPrefix   = Prefix + "requests/"       // <sequence>
 	verdictPrefix   = Prefix + "verdicts/"       // <node>/<sequence>
+	jobPrefix       = Prefix + "jobs/"           // <namespace>/<name>
+	outcomePrefix   = Prefix + "outcomes/"       // <namespace>/<job>/<index>
 )
 
 func serviceKey(k api.Key) string { return servicePrefix + k.Namespace + "/" + k.Name }
+
+func jobKey(k api.Key) string { return jobPrefix + k.Namespace + "/" + k.Name }
+
+func outcomeKey(job api.Key, index int) string {
+	return fmt.Sprintf("%s%s/%s/%06d", outcomePrefix, job.Namespace, job.Name, index)
+}
 
 func revisionKey(k api.Key, n int64) string {
 	return fmt.Sprintf("%s%s/%s/%012d", revisionPrefix, k.Namespace, k.Name, n)
@@ -165,6 +173,10 @@ func (c *Core) loadEntry(kv store.KV) error {
 			s.fillings, s.revisions = old.fillings, old.revisions
 		}
 		c.services[s.key] = s
+	case kind == "jobs" && len(parts) == 2:
+		return c.loadJob(api.Key{Namespace: parts[0], Name: parts[1]}, kv.Value)
+	case kind == "outcomes" && len(parts) == 3:
+		return c.loadOutcome(api.Key{Namespace: parts[0], Name: parts[1]}, kv.Value)
 	case kind == "revisions" && len(parts) == 3:
 		r := &api.Revision{}
 		if err := openEnvelope(kv.Value, r); err != nil {

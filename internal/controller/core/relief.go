@@ -136,7 +136,7 @@ func (c *Core) relieveNodes(kind reliefKind, nodes map[string]bool, room int) in
 				continue
 			}
 			for _, f := range n.sortedFillings() {
-				if s := c.services[f.key.ServiceKey()]; (kind == ailing || f.reported) && c.relievable(s, f) {
+				if s := c.services[f.key.ServiceKey()]; (kind == ailing || f.reported && !f.job) && c.relievable(s, f) {
 					if of[s.key] == nil {
 						candidates = append(candidates, planned{s: s})
 					}
@@ -220,7 +220,7 @@ func (c *Core) underRelief(but []planned) int {
 // and it is not being relieved yet. A spare or a successor in the slot is what it is replaced by. Where
 // the agent of an exclusive one is lost its lease ends by itself.
 func (c *Core) relievable(s *service, f *filling) bool {
-	if f.stopping || f.void || f.status.Phase.Ended() || s.reliefs[f.key.Slot] != nil || s.deleting() || s.global() || !s.wants(f.key.Slot) {
+	if s.job != nil && s.job.ended() || f.stopping || f.void || f.status.Phase.Ended() || s.reliefs[f.key.Slot] != nil || s.deleting() || s.global() || !s.wants(f.key.Slot) {
 		return false
 	}
 	if slices.ContainsFunc(s.inSlot(f.key.Slot), func(x *filling) bool { return x.stopping && x.relieve == "" }) {
@@ -233,6 +233,9 @@ func (c *Core) relievable(s *service, f *filling) bool {
 // ails may be well again soon, and a service whose spares do not become ready is
 // not to try with all of its replicas.
 func (s *service) mayRelieve(kind reliefKind) bool {
+	if s.job != nil { // both run on: the first that ends well counts
+		return len(s.reliefs) < s.want()
+	}
 	if kind != drained || s.exclusive() {
 		return len(s.reliefs) == 0
 	}

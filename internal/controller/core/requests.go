@@ -84,7 +84,7 @@ func (c *Core) repeated(ticket uint64, id string) bool {
 			}
 		default:
 			if s := c.services[x.Key]; s != nil {
-				one.Service = c.publicService(s)
+				c.answerWith(&one, s)
 			}
 		}
 		result.Applied = append(result.Applied, one)

@@ -20,6 +20,8 @@ func (c *Core) rollout(ev Rollout) {
 	switch {
 	case s == nil:
 		err = fmt.Errorf("service %s: %w", ev.Key, ErrNotFound)
+	case s.job != nil:
+		err = say(ErrInvalid, "job %s: a job is not rolled out: delete it and apply it again, or give it another name", ev.Key)
 	case s.deleting():
 		err = fmt.Errorf("service %s is being deleted: %w", ev.Key, ErrBusy)
 	case ev.Word == "pause":

@@ -16,6 +16,7 @@ import (
 type service struct {
 	key           api.Key
 	obj           api.Service
+	job           *job  // nil: it is none; else obj is what it has in common with services
 	fresh         bool  // its newest revision is not written yet
 	ended         int64 // the revision whose outcome is not written yet; 0: none
 	progress      progress
@@ -79,6 +80,7 @@ type filling struct {
 	ports       []api.Port
 	hostNetwork bool
 	exclusive   bool
+	job         bool // its service is one
 	lease       time.Duration
 
 	void bool // its node's life is over: nothing is there to stop
@@ -163,6 +165,7 @@ func (s *service) insert(f *filling) {
 // index makes a filling known to everything that looks things up by it.
 func (c *Core) index(f *filling, r *revision) {
 	c.fillings[f.key] = f
+	f.job = c.services[f.key.ServiceKey()].job != nil
 	f.ports, f.hostNetwork, f.exclusive, f.lease = r.ports, r.Template.HostNetwork, r.Template.Exclusive, r.Template.Lease()
 	if f.exclusive {
 		c.services[f.key.ServiceKey()].exclusives++
@@ -220,7 +223,10 @@ func (c *Core) removeIfDone(s *service) bool {
 	if !s.deleting() || len(s.fillings) > 0 {
 		return false
 	}
-	ops := []store.Op{store.Delete(serviceKey(s.key))}
+	ops := []store.Op{store.Delete(s.record().Key)}
+	if s.job != nil {
+		c.forgetOutcomes(s)
+	}
 	for _, n := range slices.Sorted(maps.Keys(s.revisions)) {
 		// Key by key: a prefix may not be deleted beside a put below it, and one
 		// may still be gathering in this batch.
@@ -240,7 +246,7 @@ func (c *Core) removeIfDone(s *service) bool {
 	delete(c.wakes, s.key)
 	delete(c.globals, s.key)
 	c.forgetBudgets(s)
-	c.event(s.key.Namespace, api.KindService, s.key.Name, api.EventNormal, "Deleted", "every replica is gone")
+	c.event(s.key.Namespace, s.kind(), s.key.Name, api.EventNormal, "Deleted", "every replica is gone")
 	c.view.forget(s)
 	return true
 }

@@ -97,7 +97,7 @@ func (v *view) forget(s *service) {
 		v.gone(k)
 	}
 	delete(v.pending, s.key)
-	v.gone(ViewKey{api.KindService, s.key.Namespace, s.key.Name})
+	v.gone(ViewKey{s.kind(), s.key.Namespace, s.key.Name})
 }
 
 func (v *view) forgetFilling(f *filling) {
@@ -147,7 +147,7 @@ func (c *Core) publish() {
 	for _, key := range slices.SortedFunc(maps.Keys(c.view.services), compareKeys) {
 		if s := c.services[key]; s != nil {
 			c.publishPending(s)
-			c.view.put(ViewKey{api.KindService, key.Namespace, key.Name}, c.publicService(s))
+			c.view.put(ViewKey{s.kind(), key.Namespace, key.Name}, c.public(s))
 		}
 	}
 	clear(c.view.services)
@@ -175,7 +175,7 @@ func (c *Core) publishPending(s *service) {
 		now[k] = true
 		c.view.put(k, &api.Replica{TypeMeta: api.TypeMeta{APIVersion: api.Version, Kind: api.KindReplica},
 			Metadata: api.Metadata{Name: key.Name(), Namespace: s.key.Namespace, Labels: s.obj.Metadata.Labels, CreatedAt: r.since},
-			Spec:     api.ReplicaSpec{Service: s.key.Name, Slot: slot, Revision: r.revision, Spare: r.spare},
+			Spec:     api.ReplicaSpec{Service: s.key.Name, Slot: slot, Revision: r.revision, Spare: r.spare, Job: s.job != nil},
 			Status:   api.ReplicaStatus{Phase: api.PhasePending, Reason: api.ReasonNoNode, Message: r.reason}})
 	}
 	for _, k := range slices.SortedFunc(maps.Keys(c.view.pending[s.key]), compareViewKeys) {
@@ -193,7 +193,7 @@ func compareViewKeys(a, b ViewKey) int {
 func (c *Core) publicReplica(s *service, f *filling) *api.Replica {
 	r := &api.Replica{TypeMeta: api.TypeMeta{APIVersion: api.Version, Kind: api.KindReplica},
 		Metadata: api.Metadata{Name: f.key.Name(), Namespace: f.key.Namespace, Labels: s.obj.Metadata.Labels, CreatedAt: f.placedAt},
-		Spec:     api.ReplicaSpec{Service: s.key.Name, Slot: f.key.Slot, Epoch: f.key.Epoch, Revision: s.runs(f), Node: f.node, Spare: f.spare},
+		Spec:     api.ReplicaSpec{Service: s.key.Name, Slot: f.key.Slot, Epoch: f.key.Epoch, Revision: s.runs(f), Node: f.node, Spare: f.spare, Job: f.job},
 		Status:   f.status}
 	switch v := c.verdictOf(f); v {
 	case api.VerdictHealthy:
@@ -251,6 +251,14 @@ func (c *Core) verdictWords(f *filling, v api.Verdict) string {
 		return fmt.Sprintf("node %s is %s: %s", f.node, v, n.why)
 	}
 	return fmt.Sprintf("node %s was removed", f.node)
+}
+
+// public is the service or job as it is published.
+func (c *Core) public(s *service) any {
+	if s.job != nil {
+		return c.publicJob(s)
+	}
+	return c.publicService(s)
 }
 
 func (c *Core) publicService(s *service) *api.Service {
