@@ -417,15 +417,32 @@ func (c *Core) scale(ev Scale) {
 	c.apply(Apply{Ticket: ev.Ticket, Services: []*api.Service{&want}, RequestID: ev.RequestID, By: ev.By})
 }
 
-func (c *Core) deleteServices(ev Delete) {
+// delete takes all of what is named or nothing. Services and jobs go when nothing of
+// them runs any more, the others at once.
+func (c *Core) delete(ev Delete) {
 	c.confirm()
 	if c.repeated(ev.Ticket, ev.RequestID) {
 		return
 	}
 	record := &request{ID: ev.RequestID, IsDelete: true}
 	var ops []store.Op
+	var removals []removal
+	var used error
 	for _, ref := range ev.Refs {
 		key := ref.Key
+		if besides(ref.Kind) {
+			x, err := c.removalOf(ref, ev)
+			switch {
+			case err != nil:
+				used = err
+			case x == nil:
+				record.Missing = append(record.Missing, ref)
+			case !slices.Contains(record.Deleted, ref):
+				record.Deleted = append(record.Deleted, ref)
+				removals, ops = append(removals, *x), append(ops, x.ops...)
+			}
+			continue
+		}
 		s := c.services[key]
 		switch {
 		case s == nil || s.kind() != cmp.Or(ref.Kind, api.KindService):
@@ -439,6 +456,9 @@ func (c *Core) deleteServices(ev Delete) {
 		}
 	}
 	err := c.fits(fmt.Sprintf("delete %d objects at once", len(ev.Refs)), ops)
+	if used != nil {
+		err = used
+	}
 	if len(record.Missing) > 0 && !ev.IgnoreMissing {
 		err = fmt.Errorf("%s: %w; nothing was deleted", record.Missing[0], ErrNotFound)
 	}
@@ -446,7 +466,13 @@ func (c *Core) deleteServices(ev Delete) {
 		c.answer(ev.Ticket, nil, err)
 		return
 	}
+	for _, x := range removals {
+		x.do()
+	}
 	for _, ref := range record.Deleted {
+		if besides(ref.Kind) {
+			continue
+		}
 		key := ref.Key
 		if s := c.services[key]; !s.deleting() {
 			*s = *s.deletedAt(c.now)

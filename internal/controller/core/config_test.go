@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/store"
 	"github.com/orchctl/orch/internal/wire"
+	"pgregory.net/rapid"
 )
 
 // values makes the change that an apply of a Config or Secret is to the core.
@@ -256,4 +258,305 @@ func TestConfigRefusals(t *testing.T) {
 			t.Errorf("%s: half of it was done", tt.name)
 		}
 	}
+}
+
+func (f *fleet) remove(kind string, names ...string) error {
+	f.t.Helper()
+	f.ticket++
+	var refs []api.Ref
+	for _, name := range names {
+		refs = append(refs, api.Ref{Kind: kind, Key: api.Key{Namespace: "default", Name: name}})
+	}
+	f.step(Delete{Ticket: f.ticket, Refs: refs, By: "tester"})
+	f.turn()
+	return f.replies[f.ticket].Err
+}
+
+func TestDeleteOfAConfig(t *testing.T) {
+	f := threeNodes(t)
+	f.mustAll([]ConfigChange{values(api.KindConfig, "app", "URL", "a"), values(api.KindSecret, "db", "P", "x"), values(api.KindConfig, "free", "A", "1")}, takes(web(1, "a:1"), "config app", "config app URL"))
+	f.pass(time.Second)
+	const want = "config default/app is used by service web (container main, envFrom; container main, env URL): change or delete what uses it first"
+	if err := f.remove(api.KindConfig, "free", "app"); err == nil || err.Error() != want || !errors.Is(err, ErrBusy) {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	if f.config(api.KindConfig, "free") == nil {
+		t.Error("half of a refused delete was done")
+	}
+	if err := f.remove(api.KindConfig, "free", "none"); !errors.Is(err, ErrNotFound) || err.Error() != "config default/none: not found; nothing was deleted" {
+		t.Errorf("got %v", err)
+	}
+	if err := f.remove(api.KindSecret, "db"); err != nil || f.config(api.KindSecret, "db") != nil || len(f.core.configs) != 2 {
+		t.Errorf("an unused secret: %v, %d are kept", err, len(f.core.configs))
+	}
+
+	f.mustAll(nil, web(1, "a:2"))
+	f.pass(time.Second)
+	if err := f.remove(api.KindConfig, "app"); err != nil || f.config(api.KindConfig, "app") != nil {
+		t.Fatalf("only an old revision uses it: %v", err)
+	}
+	if f.core.configs[configID{"default", "config/app"}] == nil {
+		t.Fatal("the version of a kept revision is gone")
+	}
+	f.elect()
+	for _, n := range []string{"n1", "n2", "n3"} {
+		f.node(n, "boot1")
+	}
+	if got := f.mustAll([]ConfigChange{values(api.KindConfig, "app", "URL", "a")})[0]; got.Outcome != "created" || got.Config.Status.Version != 2 {
+		t.Errorf("made anew: %s, %+v", got.Outcome, got.Config.Status)
+	}
+	if r := f.order("undo", 1); r.Err != nil {
+		t.Fatal(r.Err)
+	}
+	f.pass(time.Second)
+	if got := f.held("web")["web-0"].Configs["config/app"]; got != 1 {
+		t.Errorf("after the undo it runs with version %d, want that of revision 1", got)
+	}
+	if got := versionsOf(f.config(api.KindConfig, "app")); got != "1 [web@1 web@3]; 2 []" {
+		t.Errorf("versions: %s", got)
+	}
+}
+
+// A whole manifest is deleted at once: what uses a Config goes with it.
+func TestDeleteOfAConfigWithItsUser(t *testing.T) {
+	f := threeNodes(t)
+	f.mustAll([]ConfigChange{values(api.KindConfig, "app", "URL", "a")}, takes(web(2, "a:1"), "config app"))
+	f.ticket++
+	f.step(Delete{Ticket: f.ticket, Refs: []api.Ref{{Kind: api.KindConfig, Key: api.Key{Namespace: "default", Name: "app"}}, {Key: api.Key{Namespace: "default", Name: "web"}}}})
+	f.turn()
+	if err := f.replies[f.ticket].Err; err != nil {
+		t.Fatal(err)
+	}
+	f.pass(2 * time.Second)
+	if len(f.core.configs) > 0 || f.config(api.KindConfig, "app") != nil {
+		t.Errorf("%d are kept", len(f.core.configs))
+	}
+	for k := range f.kv {
+		if strings.Contains(k, "/config") {
+			t.Errorf("%s is left in the store", k)
+		}
+	}
+}
+
+func TestVersionsGoWithTheirLastUser(t *testing.T) {
+	f := newFleet(t)
+	f.conf.RevisionHistory = 2
+	f.elect()
+	f.node("n1", "b")
+	for i := range 6 {
+		f.mustAll([]ConfigChange{values(api.KindConfig, "app", "URL", fmt.Sprint(i))}, takes(web(1, "a:1"), "config app"))
+		f.pass(2 * time.Second)
+	}
+	if got := versionsOf(f.config(api.KindConfig, "app")); got != "5 [web@5]; 6 [web@6]" {
+		t.Errorf("versions: %s", got)
+	}
+	f.mustAll([]ConfigChange{values(api.KindConfig, "lone", "A", "1")})
+	f.mustAll([]ConfigChange{values(api.KindConfig, "lone", "A", "2")})
+	if got := versionsOf(f.config(api.KindConfig, "lone")); got != "2 []" {
+		t.Errorf("versions of what nobody uses: %s", got)
+	}
+}
+
+func TestDryRunSaysWhoGetsARevision(t *testing.T) {
+	f := threeNodes(t)
+	f.mustAll([]ConfigChange{values(api.KindConfig, "app", "URL", "a")}, takes(web(1, "a:1"), "config app"))
+	f.ticket++
+	f.step(Apply{Ticket: f.ticket, Configs: []ConfigChange{values(api.KindConfig, "app", "URL", "b")}, DryRun: true})
+	f.turn()
+	got := f.replies[f.ticket].Value.(ApplyResult).Applied[0]
+	if want := []string{"service default/web gets revision 2: config app version 2"}; got.Outcome != "configured" || !slices.Equal(got.Plan, want) {
+		t.Errorf("%s, plan %q, want %q", got.Outcome, got.Plan, want)
+	}
+	if f.config(api.KindConfig, "app").Status.Version != 1 || f.service("web").Status.Revision != 1 {
+		t.Error("the dry run changed something")
+	}
+}
+
+func TestRetryOfAConfigIsDoneOnce(t *testing.T) {
+	f := threeNodes(t)
+	for range 2 {
+		f.ticket++
+		f.step(Apply{Ticket: f.ticket, Configs: []ConfigChange{values(api.KindSecret, "db", "P", "a")}, RequestID: "same"})
+		f.turn()
+		got := f.replies[f.ticket].Value.(ApplyResult).Applied
+		if len(got) != 1 || got[0].Outcome != "created" || got[0].Config == nil || got[0].Config.Kind != api.KindSecret || got[0].Config.Metadata.ResourceVersion != 1 {
+			t.Errorf("got %+v", got)
+		}
+	}
+}
+
+func TestConfigPreconditions(t *testing.T) {
+	f := threeNodes(t)
+	stale := values(api.KindConfig, "app", "URL", "b")
+	stale.Metadata.ResourceVersion = 7
+	if _, err := f.applyAll([]ConfigChange{stale}); !errors.Is(err, ErrChanged) || !strings.Contains(err.Error(), "no such config exists") {
+		t.Errorf("got %v", err)
+	}
+	f.mustAll([]ConfigChange{values(api.KindConfig, "app", "URL", "a")})
+	if _, err := f.applyAll([]ConfigChange{stale}); !errors.Is(err, ErrChanged) || !strings.Contains(err.Error(), "metadata.resourceVersion is 7, the config's is 1") {
+		t.Errorf("got %v", err)
+	}
+	labels := values(api.KindConfig, "app", "URL", "a")
+	labels.Metadata.Labels = map[string]string{"team": "x"}
+	if got := f.mustAll([]ConfigChange{labels})[0]; got.Outcome != "configured" || got.Config.Status.Version != 1 || got.Config.Metadata.ResourceVersion != 2 {
+		t.Errorf("labels alone: %+v", got)
+	}
+}
+
+func TestSecretsAreSealedAnew(t *testing.T) {
+	f := threeNodes(t)
+	f.mustAll([]ConfigChange{values(api.KindSecret, "a", "P", "1"), values(api.KindSecret, "b", "P", "2"), values(api.KindConfig, "c", "P", "3")})
+	list := func(limit int) []Sealed {
+		f.ticket++
+		f.step(ListSealed{Ticket: f.ticket, Except: "k2", Max: limit})
+		f.turn()
+		return f.replies[f.ticket].Value.([]Sealed)
+	}
+	reseal := func(of []Sealed) {
+		for i := range of {
+			of[i].Payload, of[i].SealedBy, of[i].Digest = []byte("sealed by k2"), "k2", "new"
+		}
+		f.ticket++
+		f.step(Reseal{Ticket: f.ticket, Secrets: of})
+		f.turn()
+		if err := f.replies[f.ticket].Err; err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := list(1)
+	if len(first) != 1 || first[0].Version.Ref != "secret/a" || first[0].SealedBy != "k1" {
+		t.Fatalf("listed %+v", first)
+	}
+	// Meanwhile somebody deletes it and makes another of its name: its number is the same.
+	f.remove(api.KindSecret, "a")
+	f.mustAll([]ConfigChange{values(api.KindSecret, "a", "P", "other")})
+	reseal(first)
+	if v := f.core.configs[configID{"default", "secret/a"}].newest(); v.SealedBy != "k1" || !strings.Contains(string(v.payload), "other") {
+		t.Errorf("another secret's values were overwritten: %s", v.payload)
+	}
+	reseal(list(10))
+	if left := list(10); len(left) != 0 {
+		t.Errorf("left %+v", left)
+	}
+	f.elect()
+	if left := list(10); len(left) != 0 {
+		t.Errorf("the next leader finds %+v", left)
+	}
+	if got := string(f.core.configs[configID{"default", "secret/b"}].newest().payload); got != "sealed by k2" {
+		t.Errorf("payload %q", got)
+	}
+}
+
+// More services than one transaction holds cannot change at once, and nothing does.
+func TestConfigOfTooManyServices(t *testing.T) {
+	f := threeNodes(t)
+	f.conf.Limits = store.ExternalLimits
+	f.elect()
+	f.mustAll([]ConfigChange{values(api.KindConfig, "app", "URL", "a")})
+	for i := range 60 {
+		f.mustAll(nil, takes(named(fmt.Sprint("s", i), 0, "a:1"), "config app"))
+	}
+	_, err := f.applyAll([]ConfigChange{values(api.KindConfig, "app", "URL", "b")})
+	const want = "apply 1 objects at once, with new revisions of 60 services that use what changes: invalid"
+	if err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	if got := f.config(api.KindConfig, "app").Status.Version; got != 1 {
+		t.Errorf("version %d", got)
+	}
+}
+
+// pinsHold checks that what kept revisions pin is in the store, and nothing else.
+func (f *fleet) pinsHold(r *rapid.T) {
+	pinned := map[string]bool{}
+	for k, b := range f.kv {
+		if strings.HasPrefix(k, revisionPrefix) {
+			var rev api.Revision
+			if err := openEnvelope(b, &rev); err != nil {
+				r.Fatal(err)
+			}
+			for ref, n := range rev.Configs {
+				pinned[configVersionKey(configID{"default", ref}, n)] = true
+			}
+		}
+		if strings.HasPrefix(k, configPrefix) {
+			var rec configRecord
+			if err := openEnvelope(b, &rec); err != nil {
+				r.Fatal(err)
+			}
+			pinned[configVersionKey(configID{"default", api.ConfigRef(strings.TrimPrefix(k, configPrefix+"default/"))}, rec.Version)] = true
+		}
+	}
+	for k := range pinned {
+		if f.kv[k] == nil || f.kv[strings.Replace(k, versionPrefix, payloadPrefix, 1)] == nil {
+			r.Fatalf("%s is pinned, or the newest, and not in the store", k)
+		}
+	}
+	for k := range f.kv {
+		if (strings.HasPrefix(k, versionPrefix) || strings.HasPrefix(k, payloadPrefix)) && !pinned[strings.Replace(k, payloadPrefix, versionPrefix, 1)] {
+			r.Fatalf("%s has no user", k)
+		}
+	}
+}
+
+// TestPinsHold: whatever users do, each pin of each kept revision has its version, and
+// each version that is not the newest has a user.
+func TestPinsHold(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		f := newFleet(t)
+		f.conf.RevisionHistory = rapid.IntRange(1, 4).Draw(r, "history")
+		f.elect()
+		f.node("n1", "b")
+		f.says = func(_ *agent, x wire.Assignment) *api.ReplicaStatus {
+			if s := crashed(3); x.Template.Containers[0].Image == "crash" {
+				return &s
+			}
+			return nil
+		}
+		configs := []string{"app", "db"}
+		for range rapid.IntRange(1, 30).Draw(r, "steps") {
+			name := rapid.SampledFrom([]string{"web", "api"}).Draw(r, "service")
+			config := rapid.SampledFrom(configs).Draw(r, "config")
+			kind := map[string]string{"app": api.KindConfig, "db": api.KindSecret}[config]
+			change := values(kind, config, "URL", rapid.SampledFrom([]string{"a", "b", "c"}).Draw(r, "value"))
+			image := rapid.SampledFrom([]string{"a", "b", "crash"}).Draw(r, "image")
+			s := within(5 * time.Second)
+			want := named(name, 1, image)
+			s(&want.Spec)
+			for _, x := range configs {
+				if rapid.Bool().Draw(r, "takes "+x) {
+					takes(want, map[string]string{"app": "config app", "db": "secret db URL"}[x])
+				}
+			}
+			switch rapid.SampledFrom([]string{"config", "service", "both", "undo", "restart", "delete config", "delete service", "pass", "leader"}).Draw(r, "step") {
+			case "config":
+				f.applyAll([]ConfigChange{change})
+			case "service":
+				f.applyAll(nil, want)
+			case "both":
+				f.applyAll([]ConfigChange{change}, want)
+			case "undo":
+				f.order("undo", int64(rapid.IntRange(0, 4).Draw(r, "to")))
+			case "restart":
+				f.order("restart", 0)
+			case "delete config":
+				f.remove(kind, config)
+			case "delete service":
+				f.delete(name)
+			case "pass":
+				f.pass(6 * time.Second)
+			case "leader":
+				f.elect()
+				f.node("n1", "b")
+			}
+			f.pinsHold(r)
+			for _, x := range f.held("web") {
+				for ref, n := range x.Configs {
+					if f.kv[configVersionKey(configID{"default", ref}, n)] == nil {
+						r.Fatalf("%s runs with %s version %d, which is gone", x.Key, ref, n)
+					}
+				}
+			}
+		}
+	})
 }

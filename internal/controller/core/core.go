@@ -11,6 +11,7 @@ import (
 	"github.com/orchctl/orch/internal/liveness"
 	"github.com/orchctl/orch/internal/network"
 	"github.com/orchctl/orch/internal/store"
+	"github.com/orchctl/orch/internal/wire"
 	"github.com/orchctl/orch/scheduler"
 )
 
@@ -59,6 +60,7 @@ type Core struct {
 	byName   []*node // see sortedNodes; empty: to be made
 	fillings map[api.ReplicaKey]*filling
 	configs  map[configID]*config
+	listed   map[wire.ConfigKey]*configVersion // to be sealed anew; see reseal
 	fleet    *scheduler.Fleet
 	live     *liveness.Machine
 	history  *history
@@ -114,7 +116,7 @@ func New(cfg Config) *Core {
 		cfg.Limits = store.EmbeddedLimits
 	}
 	return &Core{
-		cfg: cfg, services: map[api.Key]*service{}, nodes: map[string]*node{}, fillings: map[api.ReplicaKey]*filling{}, configs: map[configID]*config{},
+		cfg: cfg, services: map[api.Key]*service{}, nodes: map[string]*node{}, fillings: map[api.ReplicaKey]*filling{}, configs: map[configID]*config{}, listed: map[wire.ConfigKey]*configVersion{},
 		fleet: scheduler.NewFleet(), live: liveness.New(cfg.Liveness), history: newHistory(cfg.EventHistory), words: newLastWords(),
 		dirty: map[api.Key]bool{}, blocked: map[api.Key]bool{}, wakes: map[api.Key]time.Time{}, globals: map[api.Key]bool{},
 		back: map[string]bool{}, fresh: map[string]bool{}, ends: newEndpoints(), view: newView(),
@@ -186,7 +188,7 @@ func (c *Core) Step(ev Event, now time.Time) []Effect {
 	case Rollout:
 		c.rollout(ev)
 	case Delete:
-		c.deleteServices(ev)
+		c.delete(ev)
 	case NodeWord:
 		c.nodeWord(ev)
 	case Write:
@@ -196,6 +198,10 @@ func (c *Core) Step(ev Event, now time.Time) []Effect {
 		}
 		c.write(ev.Ops...)
 		c.answer(ev.Ticket, nil, nil)
+	case ListSealed:
+		c.listSealed(ev)
+	case Reseal:
+		c.reseal(ev)
 	case Explain:
 		c.explain(ev)
 	case Recall:

@@ -1,0 +1,136 @@
+package core
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/store"
+)
+
+// removal is what the delete of a Config, Secret or volume comes to: what it writes, and
+// what is done when all that is named may go.
+type removal struct {
+	ops []store.Op
+	do  func()
+}
+
+// besides tells whether objects of a kind lie beside services and jobs.
+func besides(kind string) bool {
+	return kind == api.KindConfig || kind == api.KindSecret
+}
+
+// removalOf is nil for what is not there, and an error for what is used.
+func (c *Core) removalOf(ref api.Ref, ev Delete) (*removal, error) {
+	return c.configRemoval(idOfConfig(ref.Kind, ref.Key), ev)
+}
+
+// configRemoval has the object go; versions that kept revisions pin stay for them.
+func (c *Core) configRemoval(id configID, ev Delete) (*removal, error) {
+	x := c.configs[id]
+	if !x.there() {
+		return nil, nil
+	}
+	going := map[api.Key]bool{}
+	for _, ref := range ev.Refs {
+		if !besides(ref.Kind) {
+			going[ref.Key] = true
+		}
+	}
+	if users := c.usersOf(x, going); len(users) > 0 {
+		return nil, say(ErrBusy, "%s is used by %s: change or delete what uses it first", id, strings.Join(users, ", "))
+	}
+	return &removal{ops: []store.Op{store.Delete(configKey(id))}, do: func() {
+		next := x.copy()
+		next.configRecord = configRecord{}
+		c.configs[id] = next
+		c.view.configs[id] = true
+		c.configEvent(id, "Deleted", "by "+orElse(ev.By, "unknown"))
+		c.pruneConfig(id)
+	}}, nil
+}
+
+// usersMax is as much as a person reads.
+const usersMax = 10
+
+// usersOf says in words who needs a Config or Secret: newest revisions, and what runs.
+// What is being deleted, or goes together with it, does not: it has its version.
+func (c *Core) usersOf(x *config, going map[api.Key]bool) []string {
+	of := map[revisionOf]bool{}
+	for _, v := range x.versions {
+		maps.Copy(of, v.users)
+	}
+	var out []string
+	for _, u := range slices.SortedFunc(maps.Keys(of), compareRevisions) {
+		s := c.services[u.Key]
+		if s.deleting() || going[u.Key] {
+			continue
+		}
+		if words := s.takesOf(u.revision, x.id.ref); words != "" {
+			if len(out) == usersMax {
+				return append(out, "and others")
+			}
+			out = append(out, words)
+		}
+	}
+	return out
+}
+
+// takesOf words how a revision that is in force takes values of a Config or Secret; "" if
+// it is not in force.
+func (s *service) takesOf(number int64, ref api.ConfigRef) string {
+	name := "service " + s.key.Name
+	if number != s.obj.Status.Revision {
+		i := slices.IndexFunc(s.fillings, func(f *filling) bool { return f.revision == number && !f.void })
+		if i < 0 {
+			return ""
+		}
+		return fmt.Sprintf("%s (%s still runs revision %d)", name, s.fillings[i].key.Name(), number)
+	}
+	var places []string
+	for _, u := range s.newest().Template.ConfigUses() {
+		if u.Ref == ref {
+			places = append(places, u.Where)
+		}
+	}
+	return fmt.Sprintf("%s (%s)", name, strings.Join(places, "; "))
+}
+
+// listSealed answers with what another key than the one named has sealed.
+func (c *Core) listSealed(ev ListSealed) {
+	c.confirm()
+	out := []Sealed{}
+	clear(c.listed)
+	for _, id := range slices.SortedFunc(maps.Keys(c.configs), compareConfigs) {
+		x := c.configs[id]
+		for _, n := range slices.Sorted(maps.Keys(x.versions)) {
+			v := x.versions[n]
+			if v.SealedBy == "" || v.SealedBy == ev.Except || len(out) >= ev.Max {
+				continue
+			}
+			c.listed[id.version(n)] = v
+			out = append(out, Sealed{Version: id.version(n), Payload: v.payload, SealedBy: v.SealedBy, Digest: v.Digest})
+		}
+	}
+	c.answer(ev.Ticket, out, nil)
+}
+
+// reseal puts back what was listed. Only what was listed by this leader and is still the
+// same may be put: a number that was given anew since names other values.
+func (c *Core) reseal(ev Reseal) {
+	c.confirm()
+	for _, y := range ev.Secrets {
+		x := c.configs[configID{y.Version.Namespace, y.Version.Ref}]
+		if x == nil || x.versions[y.Version.Version] == nil || x.versions[y.Version.Version] != c.listed[y.Version] {
+			continue
+		}
+		next := *x.versions[y.Version.Version]
+		next.payload, next.SealedBy, next.Digest = y.Payload, y.SealedBy, y.Digest
+		x.versions[y.Version.Version] = &next
+		delete(c.listed, y.Version)
+		c.write(x.versionOps(&next)...)
+	}
+	c.answer(ev.Ticket, nil, nil)
+}
