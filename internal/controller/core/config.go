@@ -288,6 +288,7 @@ func (c *Core) pruneConfig(id configID) {
 	for _, n := range slices.Sorted(maps.Keys(x.versions)) {
 		if n != x.Version && len(x.versions[n].users) == 0 {
 			delete(x.versions, n)
+			delete(c.listed, id.version(n))
 			c.write(store.Delete(configVersionKey(id, n)), store.Delete(configPayloadKey(id, n)))
 			c.view.configs[id] = true
 		}

@@ -406,6 +406,12 @@ func TestConfigPreconditions(t *testing.T) {
 func TestSecretsAreSealedAnew(t *testing.T) {
 	f := threeNodes(t)
 	f.mustAll([]ConfigChange{values(api.KindSecret, "a", "P", "1"), values(api.KindSecret, "b", "P", "2"), values(api.KindConfig, "c", "P", "3")})
+	f.ticket++
+	f.step(ListSealed{Ticket: f.ticket, Of: api.Key{Namespace: "default", Name: "b"}})
+	f.turn()
+	if of := f.replies[f.ticket].Value.([]Sealed); len(of) != 1 || of[0].Version.Ref != "secret/b" || of[0].SealedBy != "k1" {
+		t.Errorf("of one secret: %+v", of)
+	}
 	list := func(limit int) []Sealed {
 		f.ticket++
 		f.step(ListSealed{Ticket: f.ticket, Except: "k2", Max: limit})
@@ -434,7 +440,7 @@ func TestSecretsAreSealedAnew(t *testing.T) {
 	if v := f.core.configs[configID{"default", "secret/a"}].newest(); v.SealedBy != "k1" || !strings.Contains(string(v.payload), "other") {
 		t.Errorf("another secret's values were overwritten: %s", v.payload)
 	}
-	reseal(list(10))
+	reseal(list(0))
 	if left := list(10); len(left) != 0 {
 		t.Errorf("left %+v", left)
 	}

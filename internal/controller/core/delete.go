@@ -102,12 +102,14 @@ func (s *service) takesOf(number int64, ref api.ConfigRef) string {
 func (c *Core) listSealed(ev ListSealed) {
 	c.confirm()
 	out := []Sealed{}
-	clear(c.listed)
 	for _, id := range slices.SortedFunc(maps.Keys(c.configs), compareConfigs) {
 		x := c.configs[id]
+		if of := idOfConfig(api.KindSecret, ev.Of); ev.Of != (api.Key{}) && id != of {
+			continue
+		}
 		for _, n := range slices.Sorted(maps.Keys(x.versions)) {
 			v := x.versions[n]
-			if v.SealedBy == "" || v.SealedBy == ev.Except || len(out) >= ev.Max {
+			if v.SealedBy == "" || v.SealedBy == ev.Except || ev.Max > 0 && len(out) >= ev.Max {
 				continue
 			}
 			c.listed[id.version(n)] = v
