@@ -31,12 +31,14 @@ func (c *Core) assigned(ev Assigned) {
 	for _, k := range set.Drop {
 		c.drop(k)
 	}
+	c.valuesCame()
 	if set.Complete {
 		c.whole, c.allDue = true, true
 		c.keepOnly(set)
 	} else if c.mayPrune { // the whole as it is at this revision
 		c.storeRevision = max(c.storeRevision, set.StoreRevision)
 	}
+	c.askVolumes(set)
 	c.prune()
 }
 
@@ -93,6 +95,19 @@ func (c *Core) put(a wire.Assignment) {
 // stopOrderedWhy is why a replica goes that the leader wants stopped.
 const stopOrderedWhy = "the leader wants it stopped"
 
+// valuesCame has starts tried again that waited for values: a set brings all that its
+// assignments take.
+func (c *Core) valuesCame() {
+	for _, k := range c.sortedKeys() {
+		for _, x := range c.replicas[k].runs {
+			if f := x.failing.failure; f != nil && f.Reason == api.ReasonConfigMissing {
+				x.failing.at = c.now
+				c.mark(x.r)
+			}
+		}
+	}
+}
+
 // drop: there is no placement any more.
 func (c *Core) drop(k api.ReplicaKey) {
 	r := c.replicas[k]
@@ -120,6 +135,7 @@ func (c *Core) newIncarnation(id string) {
 		clear(c.replicas)
 		clear(c.images)
 		c.storeRevision, c.mayPrune = 0, false
+		c.forgetVolumes()
 		c.forget()
 		c.observe("the store has a new incarnation")
 	}

@@ -46,6 +46,7 @@ type Core struct {
 	anew         map[api.ReplicaKey]bool
 	pruneNetsDue bool
 	pruning      uint64 // PruneNetworks is out; 0: none
+	volumes      volumes
 
 	// What was observed.
 	observed  bool                 // the runtime was listed since the last reset
@@ -94,7 +95,7 @@ type Core struct {
 // New makes a core from what lies on disk. Nothing happens before Started.
 func New(cfg Config) *Core {
 	c := &Core{cfg: cfg, atOnce: atOnce(cfg.Cores), replicas: map[api.ReplicaKey]*replica{}, isDirty: map[api.ReplicaKey]bool{},
-		ops: map[uint64]op{}, images: map[string]*image{}, endpoints: map[api.ReplicaKey]wire.Endpoint{},
+		ops: map[uint64]op{}, images: map[string]*image{}, endpoints: map[api.ReplicaKey]wire.Endpoint{}, volumes: newVolumes(),
 		anew: map[api.ReplicaKey]bool{}}
 	c.forget()
 	for _, e := range cfg.Endpoints {
@@ -146,6 +147,7 @@ func (c *Core) Step(ev Event, now time.Time) []Effect {
 	case Connected:
 		c.connected, c.whole, c.endsWhole, c.sequence, c.allDue = true, false, false, 0, false
 		c.ack, c.ackDue, c.balances = Ack{}, false, nil
+		clear(c.volumes.gone)
 		c.newSession()
 	case Disconnected:
 		c.connected, c.whole, c.partedAt = false, false, c.now
@@ -180,6 +182,7 @@ func (c *Core) Step(ev Event, now time.Time) []Effect {
 	}
 	c.due()
 	c.settleAll()
+	c.removeVolumes()
 	c.flush()
 	out := c.out
 	c.out = nil
@@ -255,6 +258,7 @@ func (c *Core) NextWake() (time.Time, bool) {
 	at := c.observeAt
 	at = earliest(at, c.reportAt)
 	at = earliest(at, c.renewAt)
+	at = earliest(at, c.volumes.wake)
 	if c.connected && c.allDue && len(c.unanswered) > 0 {
 		at = earliest(at, c.adoptUntil)
 	}

@@ -15,11 +15,15 @@
 // What needs a lease starts only while one holds, and when it ends is told to stop;
 // what was found running is left to its watchdog until the leader renews it.
 //
+// A volume is removed when nothing that may have it mounted is left on the node, and none
+// of its slot starts meanwhile. Of Configs and Secrets it knows versions, never values.
+//
 // A replica climbs through stages, one for each init container, one for each sidecar
 // and the last for all its containers: what belongs to one starts when the replica has
 // reached it. No init container runs after one of a later stage has started, but where
 // the node was off meanwhile; sidecars are stopped when all else has ended, the last
-// one first.
+// one first. A replica whose containers have all ended for good is Stopped where each
+// did well, else Failed.
 //
 //	             +------------------------- Core --------------------------+
 //	Assigned --> | assigned --+                                            |

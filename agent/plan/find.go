@@ -36,6 +36,8 @@ type Found struct {
 	Name        string
 	ContainerID string
 	Running     bool
+	// Stdin: its command waits for somebody to attach.
+	Stdin bool
 	// Why says what it does instead of running.
 	Why string
 }
@@ -58,7 +60,7 @@ func (c *Core) Find(key api.ReplicaKey, name string) (Found, error) {
 		}
 	}
 	cs := x.told()
-	f := Found{Name: x.spec.Name, ContainerID: x.id, Running: x.lives()}
+	f := Found{Name: x.spec.Name, ContainerID: x.id, Running: x.lives(), Stdin: x.spec.Stdin}
 	if !f.Running {
 		f.Why = strings.TrimSuffix(strings.TrimSpace(fmt.Sprintf("%s %s: %s", cs.State, cs.Reason, cs.Message)), ":")
 	}

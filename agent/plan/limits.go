@@ -27,6 +27,13 @@ const (
 	retryFirst = 200 * time.Millisecond
 	retryMax   = 30 * time.Second
 
+	// configAgain is the pace at which a start is tried whose values are not on the node:
+	// they come with a session, and a try costs nothing.
+	configAgain = time.Second
+	// removalsAtOnceMax: deleting many files at once only queues on the disk, where
+	// replicas want to write.
+	removalsAtOnceMax = 2
+
 	// reportEvery is the least time between two reports: fifty replicas that
 	// start together cost a few messages, and nobody sees 20 ms.
 	reportEvery = 20 * time.Millisecond

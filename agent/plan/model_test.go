@@ -32,6 +32,9 @@ type model struct {
 	watchdogs  map[string]Lease
 	suspended  time.Duration // in all
 	traffic    traffic
+	values     map[wire.ConfigKey]bool // that are on the node; those of secrets only in memory
+	folders    map[api.VolumeKey]bool
+	mounted    map[string][]api.VolumeKey // by container
 
 	// The leader.
 	incarnation string
@@ -43,6 +46,8 @@ type model struct {
 	orphans     []string
 	renewals    []sentRenewal // of this session, not answered
 	acked       uint64        // version of the endpoints, in this session
+	withheld    bool          // values do not come with their sets
+	removing    map[api.VolumeKey]bool
 
 	// watch sees every effect before it is taken note of; check returns what is wrong.
 	watch func(Effect)
@@ -53,7 +58,7 @@ type model struct {
 func newModel() *model {
 	m := &model{now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), containers: map[string]*Container{}, watchdogs: map[string]Lease{}, networks: map[api.ReplicaKey]Network{},
 		missing: map[string]bool{}, broken: map[string]bool{},
-		health: map[string]*Healthcheck{}, initDone: map[string]bool{}, incarnation: "A", revision: 1,
+		health: map[string]*Healthcheck{}, initDone: map[string]bool{}, values: map[wire.ConfigKey]bool{}, folders: map[api.VolumeKey]bool{}, mounted: map[string][]api.VolumeKey{}, removing: map[api.VolumeKey]bool{}, incarnation: "A", revision: 1,
 		assigned: map[api.ReplicaKey]wire.Assignment{}, told: map[api.ReplicaKey]wire.Report{}, watch: func(Effect) {}}
 	m.leader = func(i int) { m.answer(i, m.grantable) }
 	return m
@@ -63,6 +68,7 @@ func newModel() *model {
 func (m *model) start() {
 	m.pending, m.probes, m.connected, m.renewals = nil, map[string]StartProbe{}, false, nil
 	m.traffic.waiting, m.traffic.mark = nil, 0
+	maps.DeleteFunc(m.values, func(k wire.ConfigKey, _ bool) bool { return k.Ref.Kind() == api.KindSecret })
 	m.core = New(Config{Node: "n1", BootID: fmt.Sprintf("boot-%d", m.boot), Saved: m.saved, Endpoints: m.traffic.list()})
 	m.step(Started{})
 	m.step(RuntimeBack{})
@@ -91,7 +97,7 @@ func (m *model) end(c *Container, exit api.Exit) {
 func (m *model) connect() {
 	m.connected, m.sequence, m.renewals, m.acked = true, 0, nil, 0
 	m.step(Connected{})
-	m.send(wire.AssignmentSet{Complete: true, Put: m.all()})
+	m.send(wire.AssignmentSet{Complete: true, Put: m.all(), RemoveVolumes: slices.SortedFunc(maps.Keys(m.removing), compareVolumes)})
 }
 
 func (m *model) all() []wire.Assignment {
@@ -106,6 +112,13 @@ func (m *model) send(set wire.AssignmentSet) {
 	m.revision++
 	if !m.connected {
 		return
+	}
+	for _, a := range set.Put {
+		if !a.Stopping && !m.withheld {
+			for _, k := range pinsOf(a.Key, a.Configs) {
+				m.values[k] = true
+			}
+		}
 	}
 	m.sequence++
 	set.Sequence, set.StoreRevision = m.sequence, m.revision
@@ -129,6 +142,13 @@ func (m *model) take(e Effect) {
 	case SaveAssignment:
 		saved := e.Saved
 		m.saved = &saved
+		kept := map[wire.ConfigKey]bool{}
+		for _, a := range saved.Assignments {
+			for _, k := range pinsOf(a.Key, a.Configs) {
+				kept[k] = true
+			}
+		}
+		maps.DeleteFunc(m.values, func(k wire.ConfigKey, _ bool) bool { return !kept[k] })
 	case Report:
 		m.hear(e.Report)
 	case Resync:
@@ -156,6 +176,12 @@ func (m *model) hear(r wire.StatusReport) {
 	}
 	for _, x := range r.Replicas {
 		m.told[x.Key] = x
+	}
+	for _, k := range r.VolumesGone {
+		if m.folders[k] {
+			panic(k.String() + " is said to be gone, and is there")
+		}
+		delete(m.removing, k)
 	}
 	for _, k := range r.Gone {
 		delete(m.told, k)
@@ -249,12 +275,33 @@ func (m *model) result(e Effect, failing bool) Event {
 			return fail(e.ID)
 		}
 		delete(m.containers, e.ContainerID)
+		delete(m.mounted, e.ContainerID)
+		return Done{ID: e.ID}
+	case RemoveVolume:
+		if failing {
+			return fail(e.ID)
+		}
+		delete(m.folders, e.Volume)
 		return Done{ID: e.ID}
 	}
 	panic(fmt.Sprintf("%T", e))
 }
 
+// pinsOf names the versions that a replica takes values of.
+func pinsOf(k api.ReplicaKey, pins map[api.ConfigRef]int64) []wire.ConfigKey {
+	var out []wire.ConfigKey
+	for _, ref := range slices.Sorted(maps.Keys(pins)) {
+		out = append(out, wire.ConfigKey{Namespace: k.Namespace, Ref: ref, Version: pins[ref]})
+	}
+	return out
+}
+
 func (m *model) startContainer(e StartContainer) Event {
+	for _, k := range pinsOf(e.Replica, e.Configs) {
+		if !m.values[k] {
+			return Done{ID: e.ID, Failure: &Failure{Reason: api.ReasonConfigMissing, Message: fmt.Sprintf("%s version %d is not on this node yet", k.Ref, k.Version)}}
+		}
+	}
 	if m.broken[e.Container.Image] {
 		return Done{ID: e.ID, Failure: &Failure{Reason: api.ExitStartFailed, Exit: &api.Exit{Code: 128, Reason: api.ExitStartFailed, Message: "no such file", FinishedAt: m.now}}}
 	}
@@ -273,6 +320,13 @@ func (m *model) startContainer(e StartContainer) Event {
 			m.watchdogs[id] = *e.Lease
 		}
 		m.containers[id] = c
+		for _, mount := range e.Container.Mounts {
+			if mount.Volume != "" {
+				k := api.VolumeKey{Namespace: e.Replica.Namespace, Service: e.Replica.Service, Slot: e.Replica.Slot, Volume: mount.Volume}
+				m.folders[k] = true
+				m.mounted[id] = append(m.mounted[id], k)
+			}
+		}
 	}
 	return Done{ID: e.ID, Container: *c}
 }
@@ -284,6 +338,7 @@ func shortID(k api.ReplicaKey, name string) string {
 // Names say what a container is: "init1", "proxy1".
 func isInit(name string) bool    { return strings.HasPrefix(name, "init") }
 func isSidecar(name string) bool { return strings.HasPrefix(name, "proxy") }
+func isMain(name string) bool    { return name == "main" }
 
 func doneKey(k api.ReplicaKey, name string) string { return k.String() + "/" + name }
 

@@ -96,6 +96,9 @@ func (c *Core) done(ev Done) {
 		c.pruning = 0
 		return
 	}
+	if c.volumeDone(ev) {
+		return
+	}
 	o, ok := c.ops[ev.ID]
 	if !ok {
 		return
@@ -139,6 +142,12 @@ func (t *retry) failed(f *Failure, now time.Time) {
 	t.failure = f
 	t.at = now.Add(doubled(retryFirst, retryMax, t.tries))
 	t.tries++
+}
+
+// soon has something tried again that only waits for a word from elsewhere: at an even
+// pace, and what it failed with before is not counted on.
+func (t *retry) soon(f *Failure, now time.Time) {
+	*t = retry{failure: f, at: now.Add(configAgain)}
 }
 
 func (t *retry) ok() { *t = retry{} }

@@ -60,8 +60,20 @@ func (w *world) begin() {
 // check looks at an effect before it is carried out.
 func (w *world) check(e Effect) {
 	switch e := e.(type) {
+	case RemoveVolume:
+		if !w.removing[e.Volume] && w.connected {
+			w.t.Fatalf("removes %s, which nobody wanted gone", e.Volume)
+		}
+		for id, ks := range w.mounted {
+			if w.containers[id] != nil && w.containers[id].Running && slices.Contains(ks, e.Volume) {
+				w.t.Fatalf("removes %s, which %s has mounted", e.Volume, id)
+			}
+		}
 	case StartContainer:
 		w.inOrder(e)
+		if a := w.allowed[e.Replica]; isMain(e.Container.Name) && !maps.Equal(e.Configs, a.Configs) {
+			w.t.Fatalf("starts %s with %v, assigned is %v", e.Replica, e.Configs, a.Configs)
+		}
 		if _, ok := w.allowed[e.Replica]; !ok {
 			w.t.Fatalf("starts %s, which is not assigned", e.Replica)
 		}
@@ -79,6 +91,9 @@ func (w *world) check(e Effect) {
 			}
 		}
 		for _, p := range w.pending {
+			if v, ok := p.(RemoveVolume); ok && slotOf(v.Volume) == slotOfReplica(e.Replica) {
+				w.t.Fatalf("starts %s while %s is removed", e.Replica, v.Volume)
+			}
 			if s, ok := p.(StartContainer); ok && s.Replica == e.Replica && s.Container.Name == e.Container.Name {
 				w.t.Fatalf("starts %s %s twice", e.Replica, e.Container.Name)
 			}
@@ -214,10 +229,14 @@ func (w *world) carry(i int, how func(int)) {
 func (w *world) pick(n int, what string) int { return rapid.IntRange(0, n-1).Draw(w.t, what) }
 
 func (w *world) act() {
-	switch rapid.SampledFrom([]string{"put", "put", "all", "all", "all", "stop", "drop", "work", "work", "work", "work", "fail", "fail unsaid", "crash", "unseen", "probe", "probe",
+	switch rapid.SampledFrom([]string{"put", "put", "withheld", "remove volume", "all", "all", "all", "stop", "drop", "work", "work", "work", "work", "fail", "fail unsaid", "crash", "unseen", "probe", "probe",
 		"time", "time", "time", "grant", "grant", "grant", "refuse", "backwards", "lose", "late", "suspend", "unguarded", "agent", "containerd", "connect", "disconnect", "reboot", "incarnation", "vanish"}).Draw(w.t, "act") {
 	case "put":
 		w.put()
+	case "withheld":
+		w.withheld = !w.withheld
+	case "remove volume":
+		w.removeVolume()
 	case "stop":
 		if k, ok := w.someAssigned(); ok {
 			a := w.assigned[k]
@@ -448,6 +467,7 @@ func (w *world) put() {
 		p := &api.Probe{TCP: &api.TCPProbe{Port: "80"}, FailureThreshold: 1}
 		main.ReadinessProbe, main.LivenessProbe = p, p
 	}
+	w.takeValues(&a, &main)
 	a.Template = &api.Template{Containers: []api.Container{main}}
 	lease, grace := api.Duration(30*time.Second), api.Duration(0)
 	switch w.pick(4, "leased") {
@@ -471,6 +491,43 @@ func (w *world) put() {
 		w.allowed[a.Key] = a
 	}
 	w.send(wire.AssignmentSet{Put: []wire.Assignment{a}})
+}
+
+// takeValues gives a container Configs, Secrets and a volume.
+func (w *world) takeValues(a *wire.Assignment, main *api.Container) {
+	a.Configs = map[api.ConfigRef]int64{}
+	if w.pick(3, "config") == 0 {
+		a.Configs["config/app"] = int64(w.pick(3, "version"))
+		main.EnvFrom = []api.EnvFrom{{Config: "app"}}
+	}
+	if w.pick(3, "secret") == 0 {
+		a.Configs["secret/db"] = int64(w.pick(3, "version"))
+		main.Mounts = append(main.Mounts, api.Mount{Path: "/db", Secret: "db"})
+	}
+	if v := volumeOf(a.Key); w.pick(3, "volume") == 0 && !w.removing[v] {
+		main.Mounts = append(main.Mounts, api.Mount{Path: "/data", Volume: v.Volume})
+	}
+}
+
+func volumeOf(k api.ReplicaKey) api.VolumeKey {
+	return api.VolumeKey{Namespace: k.Namespace, Service: k.Service, Slot: k.Slot, Volume: "data"}
+}
+
+// removeVolume: somebody wants a slot's volume gone. Where replicas of the slot are here,
+// the node was dead meanwhile, and they have lost their place.
+func (w *world) removeVolume() {
+	v := volumeOf(api.ReplicaKey{Namespace: "default", Service: "web", Slot: w.pick(4, "slot")})
+	set := wire.AssignmentSet{RemoveVolumes: []api.VolumeKey{v}}
+	for _, k := range slices.SortedFunc(maps.Keys(w.assigned), compareKeys) {
+		if k.Slot == v.Slot {
+			delete(w.assigned, k)
+			w.unwanted[k] = true
+			w.forbid(k)
+			set.Drop = append(set.Drop, k)
+		}
+	}
+	w.removing[v] = true
+	w.send(set)
 }
 
 // enrich gives a template what starts before its containers and runs beside them.
@@ -545,6 +602,7 @@ func anything(t *rapid.T) {
 	for range rapid.IntRange(1, 120).Draw(t, "steps") {
 		w.act()
 	}
+	w.withheld = false
 	w.join()
 	// What was seen by nobody is found by the next full looks.
 	for range 4 {
@@ -564,13 +622,24 @@ func anything(t *rapid.T) {
 	}
 }
 
-// failed tells whether a replica has ended for good, as it may.
-func (w *world) failed(a wire.Assignment) bool {
-	is := w.told[a.Key].Status.Phase == api.PhaseFailed
-	if is && a.Template.RestartPolicy.Condition == "" {
-		w.t.Fatalf("%s is Failed, though its containers are always restarted", a.Key)
+// over tells whether a replica has ended for good, as it may.
+func (w *world) over(a wire.Assignment) bool {
+	s := w.told[a.Key].Status
+	if !s.Phase.Ended() {
+		return false
 	}
-	return is
+	if a.Template.RestartPolicy.Condition == "" {
+		w.t.Fatalf("%s is %s, though its containers are always restarted", a.Key, s.Phase)
+	}
+	good := true
+	for _, c := range a.Template.Containers {
+		i := slices.IndexFunc(s.Containers, func(cs api.ContainerStatus) bool { return cs.Name == c.Name })
+		good = good && i >= 0 && s.Containers[i].LastExit != nil && s.Containers[i].LastExit.Code == 0
+	}
+	if good && s.Phase != api.PhaseStopped || !good && s.Phase != api.PhaseFailed {
+		w.t.Fatalf("%s is %s, its containers ended well: %t: %+v", a.Key, s.Phase, good, s.Containers)
+	}
+	return true
 }
 
 func (w *world) atRest() {
@@ -582,9 +651,9 @@ func (w *world) atRest() {
 		a, ok := w.assigned[c.Replica]
 		switch {
 		case ok && !a.Stopping:
-			if w.failed(a) {
+			if w.over(a) {
 				if c.Running {
-					w.t.Fatalf("%s runs at rest, and its replica is Failed", id)
+					w.t.Fatalf("%s runs at rest, and its replica has ended", id)
 				}
 				continue
 			}
@@ -602,7 +671,7 @@ func (w *world) atRest() {
 		if a.Stopping {
 			w.t.Fatalf("%s was to be stopped and is not gone", k)
 		}
-		if w.failed(a) {
+		if w.over(a) {
 			continue
 		}
 		for _, c := range a.Template.InitContainers {
@@ -622,6 +691,11 @@ func (w *world) atRest() {
 	}
 	if len(w.told) != len(w.assigned) || len(w.orphans) != orphans {
 		w.t.Fatalf("told %d replicas and %d orphans, there are %d and %d", len(w.told), len(w.orphans), len(w.assigned), orphans)
+	}
+	for v := range w.removing {
+		if !slices.ContainsFunc(slices.Collect(maps.Values(w.containers)), func(c *Container) bool { return slotOfReplica(c.Replica) == slotOf(v) }) {
+			w.t.Fatalf("%s was to be removed and is not said to be gone", v)
+		}
 	}
 	for k := range w.networks {
 		if _, ok := w.assigned[k]; !ok && !held[k] {

@@ -16,6 +16,7 @@ type replica struct {
 	template *api.Template
 	images   map[string]string // digests, by reference
 	labels   map[string]string // the service's
+	configs  map[api.ConfigRef]int64
 	uid      string
 	spare    bool
 
@@ -69,7 +70,7 @@ type leftover struct {
 }
 
 func newReplica(a wire.Assignment) *replica {
-	r := &replica{key: a.Key, revision: a.Revision, template: a.Template, images: a.Images, labels: a.Labels, uid: a.ServiceUID, spare: a.Spare, assigned: true, phase: api.PhaseAssigned}
+	r := &replica{key: a.Key, revision: a.Revision, template: a.Template, images: a.Images, labels: a.Labels, configs: a.Configs, uid: a.ServiceUID, spare: a.Spare, assigned: true, phase: api.PhaseAssigned}
 	if r.template == nil {
 		r.template = &api.Template{}
 	}
@@ -81,7 +82,7 @@ func (r *replica) assignment() wire.Assignment {
 	if r.next != nil {
 		return *r.next
 	}
-	return wire.Assignment{Key: r.key, ServiceUID: r.uid, Revision: r.revision, Template: r.template, Images: r.images, Labels: r.labels, Stopping: r.stopOrdered, Spare: r.spare}
+	return wire.Assignment{Key: r.key, ServiceUID: r.uid, Revision: r.revision, Template: r.template, Images: r.images, Labels: r.labels, Configs: r.configs, Stopping: r.stopOrdered, Spare: r.spare}
 }
 
 // advance moves the phase, forwards only.

@@ -30,7 +30,7 @@ func (c *Core) report() {
 		}
 		return
 	}
-	if len(c.changed) == 0 && len(c.gone) == 0 {
+	if len(c.changed) == 0 && len(c.gone) == 0 && len(c.volumes.gone) == 0 {
 		return
 	}
 	if next := c.reported.Add(reportEvery); c.now.Before(next) {
@@ -51,14 +51,15 @@ func (c *Core) report() {
 	rep.Gone = slices.SortedFunc(maps.Keys(c.gone), compareKeys)
 	clear(c.changed)
 	clear(c.gone)
-	if len(rep.Replicas) > 0 || len(rep.Gone) > 0 {
+	rep.VolumesGone = c.volumesGone()
+	if len(rep.Replicas) > 0 || len(rep.Gone) > 0 || len(rep.VolumesGone) > 0 {
 		c.reported = c.now
 		c.emit(Report{rep})
 	}
 }
 
 func (c *Core) reportAll() {
-	rep := wire.StatusReport{Complete: true, Taken: c.ack.AssignmentSequence, Orphans: c.orphans()}
+	rep := wire.StatusReport{Complete: true, Taken: c.ack.AssignmentSequence, Orphans: c.orphans(), VolumesGone: c.volumesGone()}
 	for _, k := range c.sortedKeys() {
 		r := c.replicas[k]
 		if r.gone {
@@ -178,10 +179,13 @@ func (x *run) told() api.ContainerStatus {
 }
 
 // tells tells whether a container's reason is its replica's, too: not what a stage is
-// usually waited for with, and not that sidecars were stopped because all is over.
+// usually waited for with, not that sidecars were stopped because all is over, and of what
+// failed not that a part of it ended well.
 func (x *run) tells(reason string) bool {
 	switch {
 	case reason == "" || reason == api.ReasonInitializing:
+		return false
+	case x.r.over() && x.r.phase == api.PhaseFailed && x.good:
 		return false
 	case x.r.over():
 		return x.kind == mainRun || x.stage == x.r.stage

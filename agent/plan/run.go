@@ -43,6 +43,7 @@ type run struct {
 
 	lastExit  *api.Exit
 	final     bool      // ended, and not to be started again
+	good      bool      // the last end was as it should be
 	done      bool      // an init container that has done its work
 	endedAt   time.Time // of the last end
 	inRow     int       // ends since the last good run
@@ -144,6 +145,9 @@ func (c *Core) startRun(x *run) {
 	if !c.mayStart(r) { // what takes time is ready when it may
 		return
 	}
+	if c.removesVolume(r) { // its Done marks the replica
+		return
+	}
 	if x.failing.waiting(c.now) {
 		r.wakeBy(x.failing.at)
 		return
@@ -162,7 +166,7 @@ func (c *Core) startRun(x *run) {
 	spec.Env = c.environment(x)
 	c.emit(StartContainer{ID: id, Replica: r.key, Revision: r.revision, Incarnation: c.incarnation, Attempt: x.attempt, Container: spec,
 		ImageID: x.imageID, Network: r.net.Network, HostNetwork: r.template.HostNetwork, Grace: r.grace(), Hash: x.hash, Sysctls: r.template.Sysctls,
-		Lease: r.leaseOf(), Why: why})
+		Configs: x.pins(), Lease: r.leaseOf(), Why: why})
 }
 
 func (c *Core) startDone(x *run, ev Done) {
@@ -171,6 +175,10 @@ func (c *Core) startDone(x *run, ev Done) {
 	}
 	x.op = 0
 	c.setState(x, absent)
+	if f := ev.Failure; f != nil && f.Reason == api.ReasonConfigMissing { // the runtime was not asked
+		x.failing.soon(f, c.now)
+		return
+	}
 	x.doubtful = ev.Failure != nil || ev.Container.Hash != x.hash
 	got := ev.Container
 	switch f := ev.Failure; {
@@ -382,6 +390,7 @@ func (c *Core) judgeEnd(x *run, exit api.Exit) {
 	policy := x.r.template.RestartPolicy
 	failed := exit.Code != 0 || exit.Signal != 0 || exit.OOM ||
 		exit.Reason == api.ExitLivenessFailed || exit.Reason == api.ExitStartupFailed || exit.Reason == api.ExitHookFailed
+	x.good = !failed
 	if x.kind == initRun && (!failed || x.done) { // its remains are kept: they tell the agent's next life
 		x.final, x.done = true, true
 		return

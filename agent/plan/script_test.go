@@ -22,8 +22,10 @@ import (
 //	connect | disconnect          the session
 //	incarnation B                 the store is another one from now on
 //	stale                         the next complete set holds at an older revision
-//	put web-0@1 [init=2] [sidecars=2] [started] [startup] [postStart] [preStop] [sleep=3s] [env] [label=eu] [digest] [image=i] [exclusive] [onPartition] [lease=6s] [grace=0s] [readiness] [liveness] [containers=2] [restart=never] [hostNetwork] [stopping]
+//	put web-0@1 [init=2] [sidecars=2] [started] [startup] [postStart] [preStop] [sleep=3s] [env] [label=eu] [digest] [image=i] [exclusive] [onPartition] [lease=6s] [grace=0s] [readiness] [liveness] [containers=2] [restart=never] [hostNetwork] [config=3] [secret=2] [volume=data] [stopping]
 //	drop web-0@1
+//	withheld | values             values of Configs and Secrets do not come with their sets, or do again
+//	remove data.web-0             the leader wants that volume gone
 //	do [n]                        carry out all that is wanted, or the first n
 //	botch                         the first that is wanted fails
 //	exit web-0@1/main#0 3         its process ends with that code
@@ -96,6 +98,14 @@ func runCommand(t *testing.T, m *model, f []string, out *bytes.Buffer) {
 		k := keyOf(t, arg(1))
 		delete(m.assigned, k)
 		m.send(wire.AssignmentSet{Drop: []api.ReplicaKey{k}})
+	case "withheld", "values":
+		m.withheld = f[0] == "withheld"
+	case "remove":
+		volume, of, _ := strings.Cut(arg(1), ".")
+		r := keyOf(t, of+"@1")
+		k := api.VolumeKey{Namespace: r.Namespace, Service: r.Service, Slot: r.Slot, Volume: volume}
+		m.removing[k] = true
+		m.send(wire.AssignmentSet{RemoveVolumes: []api.VolumeKey{k}})
 	case "do":
 		n, err := strconv.Atoi(arg(1))
 		for i := 0; len(m.pending) > 0 && (err != nil || i < n); i++ {
@@ -269,6 +279,23 @@ func assignmentOf(t *testing.T, f []string) wire.Assignment {
 			for _, f := range []string{api.FieldName, api.FieldSlot, api.FieldEpoch, api.FieldRevision, api.FieldService, api.FieldNamespace, api.FieldNode, api.FieldIP, "labels.zone", "labels.none"} {
 				main.Env = append(main.Env, api.EnvVar{Name: strings.ToUpper(f), ValueFrom: &api.EnvSource{Field: f}})
 			}
+		case "config", "secret":
+			n, err := strconv.ParseInt(v, 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if a.Configs == nil {
+				a.Configs = map[api.ConfigRef]int64{}
+			}
+			if k == "config" {
+				a.Configs[api.RefTo(api.KindConfig, "app")] = n
+				main.EnvFrom = append(main.EnvFrom, api.EnvFrom{Config: "app"})
+			} else {
+				a.Configs[api.RefTo(api.KindSecret, "db")] = n
+				main.Env = append(main.Env, api.EnvVar{Name: "PASSWORD", ValueFrom: &api.EnvSource{Secret: &api.KeyRef{Name: "db", Key: "password"}}})
+			}
+		case "volume":
+			main.Mounts = append(main.Mounts, api.Mount{Path: "/" + v, Volume: v})
 		case "label":
 			a.Labels = map[string]string{"zone": v}
 		case "digest":
@@ -372,6 +399,9 @@ func inWords(m *model, e Effect) string {
 		if e.Lease != nil {
 			line += "; " + lease(*e.Lease)
 		}
+		for _, k := range pinsOf(e.Replica, e.Configs) {
+			line += fmt.Sprintf(" %s@%d", string(k.Ref), k.Version)
+		}
 		for _, v := range e.Container.Env {
 			line += " " + v.Name + "=" + v.Value
 		}
@@ -394,6 +424,8 @@ func inWords(m *model, e Effect) string {
 		return fmt.Sprintf("TeardownNetwork %s: %s", k(e.Replica), e.Why)
 	case PruneNetworks:
 		return fmt.Sprintf("PruneNetworks but %d: %s", len(e.Keep), e.Why)
+	case RemoveVolume:
+		return fmt.Sprintf("RemoveVolume %s: %s", e.Volume.Name(), e.Why)
 	case StartProbe:
 		return fmt.Sprintf("StartProbe %s %s at %s:%d first %s, every %s until the first success, then %s: %s", e.ContainerID, e.Kind, e.IP, e.Port, e.First, e.Until, e.Interval, e.Why)
 	case StopProbe:
@@ -423,6 +455,9 @@ func reportInWords(r wire.StatusReport) string {
 	}
 	for _, k := range r.Gone {
 		words = append(words, "gone "+strings.TrimPrefix(k.String(), "default/"))
+	}
+	for _, k := range r.VolumesGone {
+		words = append(words, "volume gone "+k.Name())
 	}
 	for _, id := range r.Orphans {
 		words = append(words, "orphan "+id)

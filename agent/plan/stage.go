@@ -111,8 +111,12 @@ func (c *Core) settleOver(r *replica) {
 			x.final = true
 		}
 	}
-	if !r.anyRun((*run).mayLive) {
+	switch {
+	case r.anyRun((*run).mayLive):
+	case r.anyRun(func(x *run) bool { return x.kind == mainRun && !x.good }):
 		r.advance(api.PhaseFailed)
+	default:
+		r.advance(api.PhaseStopped)
 	}
 }
 
@@ -161,6 +165,19 @@ func (x *run) does() string {
 	return x.title() + " starts"
 }
 
+// pins gives the versions of what a container takes values of.
+func (x *run) pins() map[api.ConfigRef]int64 {
+	var pins map[api.ConfigRef]int64
+	t := api.Template{Containers: []api.Container{x.spec}}
+	for _, ref := range t.ConfigRefs() {
+		if pins == nil {
+			pins = map[api.ConfigRef]int64{}
+		}
+		pins[ref] = x.r.configs[ref]
+	}
+	return pins
+}
+
 // environment gives the container's variables with those resolved that are taken from
 // the replica. They are no part of the hash: an address is not known before the start,
 // and a label may change while the container runs.
@@ -170,7 +187,7 @@ func (c *Core) environment(x *run) []api.EnvVar {
 	}
 	env := make([]api.EnvVar, 0, len(x.spec.Env))
 	for _, v := range x.spec.Env {
-		if v.ValueFrom != nil {
+		if v.ValueFrom != nil && v.ValueFrom.Field != "" { // who starts it knows the others
 			v = api.EnvVar{Name: v.Name, Value: c.field(x.r, v.ValueFrom.Field)}
 		}
 		env = append(env, v)

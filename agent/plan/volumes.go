@@ -1,0 +1,160 @@
+package plan
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/wire"
+)
+
+// volumes are those that the leader wants removed. What it wants is asked for again by
+// each complete set until it has heard that they are gone.
+type volumes struct {
+	asked map[api.VolumeKey]*removal
+	under map[uint64]api.VolumeKey // RemoveVolume is out, by its id
+	gone  map[api.VolumeKey]bool   // to be told
+	wake  time.Time                // the next try of one that failed; zero: none
+}
+
+// removal is one that is wanted.
+type removal struct{ retry retry }
+
+// slot is where a volume belongs.
+type slot struct {
+	namespace, service string
+	slot               int
+}
+
+func newVolumes() volumes {
+	return volumes{asked: map[api.VolumeKey]*removal{}, under: map[uint64]api.VolumeKey{}, gone: map[api.VolumeKey]bool{}}
+}
+
+func slotOf(k api.VolumeKey) slot         { return slot{k.Namespace, k.Service, k.Slot} }
+func slotOfReplica(k api.ReplicaKey) slot { return slot{k.Namespace, k.Service, k.Slot} }
+
+// askVolumes takes up which volumes a set wants removed, if the set may say so. Of one
+// that a replica is to have, the set cannot mean what is there: a leader gives no name
+// anew before it has heard that the old volume is gone.
+func (c *Core) askVolumes(set wire.AssignmentSet) {
+	if !c.mayPrune {
+		return
+	}
+	v := &c.volumes
+	if set.Complete {
+		clear(v.asked)
+	}
+	for _, k := range set.RemoveVolumes {
+		if v.asked[k] == nil {
+			v.asked[k] = &removal{}
+		}
+	}
+	maps.DeleteFunc(v.asked, func(k api.VolumeKey, _ *removal) bool { return c.wantsVolume(k) })
+	maps.DeleteFunc(v.gone, func(k api.VolumeKey, _ bool) bool { return c.wantsVolume(k) }) // it was made anew
+}
+
+// wantsVolume tells whether a replica that is to run here has the volume.
+func (c *Core) wantsVolume(k api.VolumeKey) bool {
+	for key, r := range c.replicas {
+		if slotOfReplica(key) == slotOf(k) && r.assigned && !r.stopOrdered && !r.gone && slices.Contains(r.template.Volumes(), k.Volume) {
+			return true
+		}
+	}
+	return false
+}
+
+// forgetVolumes: another store speaks. What is being deleted still is.
+func (c *Core) forgetVolumes() {
+	clear(c.volumes.asked)
+	clear(c.volumes.gone)
+}
+
+// removeVolumes has those removed that nothing on this node can have mounted.
+func (c *Core) removeVolumes() {
+	v := &c.volumes
+	v.wake = time.Time{}
+	if len(v.asked) == 0 || !c.observed {
+		return
+	}
+	busy := map[slot]bool{} // one at a time within a slot: they share a folder
+	for _, k := range v.under {
+		busy[slotOf(k)] = true
+	}
+	for _, k := range slices.SortedFunc(maps.Keys(v.asked), compareVolumes) {
+		x := v.asked[k]
+		switch {
+		case busy[slotOf(k)] || len(v.under) >= removalsAtOnceMax || c.usesVolume(k): // the end of what is in the way is an event
+		case x.retry.waiting(c.now):
+			v.wake = earliest(v.wake, x.retry.at)
+		default:
+			id := c.id()
+			v.under[id] = k
+			busy[slotOf(k)] = true
+			c.emit(RemoveVolume{ID: id, Volume: k, Why: "somebody wanted it gone"})
+		}
+	}
+}
+
+// usesVolume tells whether something on this node may have the volume mounted. Of what
+// no manifest is known, that is so.
+func (c *Core) usesVolume(k api.VolumeKey) bool {
+	for key, r := range c.replicas {
+		if slotOfReplica(key) == slotOf(k) && !r.gone && (len(r.runs) == 0 || len(r.leftovers) > 0 || slices.Contains(r.template.Volumes(), k.Volume)) {
+			return true
+		}
+	}
+	for _, o := range c.strays { // those of another incarnation have it at the same place
+		if slotOfReplica(o.Replica) == slotOf(k) {
+			return true
+		}
+	}
+	return false
+}
+
+// removesVolume tells whether a volume of the replica's slot is being deleted.
+func (c *Core) removesVolume(r *replica) bool {
+	for _, k := range c.volumes.under {
+		if slotOf(k) == slotOfReplica(r.key) {
+			return true
+		}
+	}
+	return false
+}
+
+// volumeDone takes the answer to RemoveVolume; false: it is none.
+func (c *Core) volumeDone(ev Done) bool {
+	v := &c.volumes
+	k, ok := v.under[ev.ID]
+	if !ok {
+		return false
+	}
+	delete(v.under, ev.ID)
+	for _, key := range c.sortedKeys() {
+		if slotOfReplica(key) == slotOf(k) {
+			c.markKey(key)
+		}
+	}
+	x := v.asked[k]
+	switch {
+	case x == nil: // nobody asks any more
+	case ev.Failure != nil:
+		x.retry.failed(ev.Failure, c.now)
+	default:
+		delete(v.asked, k)
+		v.gone[k] = true
+	}
+	return true
+}
+
+// volumesGone gives what is to be told, once.
+func (c *Core) volumesGone() []api.VolumeKey {
+	gone := slices.SortedFunc(maps.Keys(c.volumes.gone), compareVolumes)
+	clear(c.volumes.gone)
+	return gone
+}
+
+func compareVolumes(a, b api.VolumeKey) int {
+	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Service, b.Service), cmp.Compare(a.Slot, b.Slot), cmp.Compare(a.Volume, b.Volume))
+}
