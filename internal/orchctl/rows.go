@@ -218,7 +218,12 @@ func replicaWord(r *api.Replica) string {
 
 func phaseWord(r *api.Replica) string {
 	switch r.Status.Phase {
-	case api.PhasePending, api.PhaseStopping, api.PhaseStopped, api.PhaseAssigned:
+	case api.PhasePending, api.PhaseStopping, api.PhaseAssigned:
+		return string(r.Status.Phase)
+	case api.PhaseStopped:
+		if len(r.Status.Containers) > 0 { // by itself, and well
+			return api.ExitCompleted
+		}
 		return string(r.Status.Phase)
 	case api.PhaseFailed:
 		for _, c := range r.Status.Containers {
