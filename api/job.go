@@ -27,11 +27,11 @@ type JobSpec struct {
 	// failed: with 0 the first one does it. At most 1,000. Nil means 6. What ends with its
 	// node, or by an operator's word, is no failure.
 	BackoffLimit *int `json:"backoffLimit,omitempty"`
-	// Deadline is how long the job may take from its creation, at least 1 s; what runs then is
-	// stopped, and the job has failed. Nil means for ever.
+	// Deadline is how long the job may take from its creation, 1 s to 8,760 h; what runs then
+	// is stopped, and the job has failed. Nil means for ever.
 	Deadline *Duration `json:"deadline,omitempty"`
-	// TTLAfterFinished is how long a job that has ended is kept, with what it left; 0 removes
-	// it at once. Nil means until somebody deletes it.
+	// TTLAfterFinished is how long a job that has ended is kept, with what it left, at most
+	// 8,760 h; 0 removes it at once. Nil means until somebody deletes it.
 	TTLAfterFinished *Duration `json:"ttlAfterFinished,omitempty"`
 	// Priority as in a service's spec.
 	Priority int `json:"priority,omitempty"`

@@ -242,11 +242,12 @@ type Ulimit struct {
 // EnvFrom takes all values of a Config or a Secret as variables. Exactly one of Config
 // and Secret is set.
 type EnvFrom struct {
-	// Config is the name of a Config of the same namespace, Secret that of a Secret. All
-	// its keys have to be names of variables.
+	// Config is the name of a Config of the same namespace. All its keys have to be names
+	// of variables, with Prefix before them.
 	Config string `json:"config,omitempty"`
+	// Secret is the name of a Secret of the same namespace; otherwise as Config.
 	Secret string `json:"secret,omitempty"`
-	// Prefix is put before each key. Empty means none.
+	// Prefix is put before each key, such as APP_. Empty means none.
 	Prefix string `json:"prefix,omitempty"`
 }
 
@@ -264,15 +265,17 @@ type Mount struct {
 	// Bind is a path of the node, absolute and in its plain form, which its agent must
 	// allow (agent --allow-bind).
 	Bind string `json:"bind,omitempty"`
-	// Config and Secret are names of objects of the same namespace. Path is a folder with a
-	// file for each key then, or with Key that one file. The files lie in memory.
+	// Config is the name of a Config of the same namespace. Path is a folder with a file for
+	// each key then, or with Key that one file. The files lie in memory; nothing else is
+	// mounted within that folder.
 	Config string `json:"config,omitempty"`
+	// Secret is the name of a Secret of the same namespace; otherwise as Config.
 	Secret string `json:"secret,omitempty"`
-	// Key takes one value alone, as the file Path. Empty means all. Only with Config and
+	// Key takes one value alone, as the file Path. Empty means all. Only with Config or
 	// Secret.
 	Key string `json:"key,omitempty"`
 	// Mode of the files in octal digits, such as "0400"; they belong to the container's
-	// user. Empty means "0444". Only with Config and Secret.
+	// user. Only with Config or Secret. Empty means 0444.
 	Mode string `json:"mode,omitempty"`
 	// Volume is the name of a folder on the node that outlives the replica and pins its
 	// slot to the node: each slot has its own. Containers of a replica that name the same
@@ -293,8 +296,8 @@ type EnvVar struct {
 	Name string `json:"name"`
 	// Value is its text. Empty means "".
 	Value string `json:"value,omitempty"`
-	// ValueFrom takes the value from the replica; nil means Value. What comes of it
-	// is no part of the revision.
+	// ValueFrom takes the value from the replica, or from a Config or a Secret; nil means
+	// Value. What comes of the replica is no part of the revision.
 	ValueFrom *EnvSource `json:"valueFrom,omitempty"`
 }
 
@@ -305,8 +308,9 @@ type EnvSource struct {
 	// ip, or "labels." with the key of a label of the service behind it, as labels.app;
 	// empty where the service has no such label.
 	Field string `json:"field,omitempty"`
-	// Config and Secret take one value of an object of the same namespace.
+	// Config takes one value of a Config of the same namespace.
 	Config *KeyRef `json:"config,omitempty"`
+	// Secret takes one value of a Secret of the same namespace.
 	Secret *KeyRef `json:"secret,omitempty"`
 }
 

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -34,7 +35,9 @@ type book struct {
 func newBook(root string) (*book, error) {
 	b := &book{docs: map[string]map[string]string{}, values: map[string][]string{}, consts: map[string]string{}, types: map[string]reflect.Type{},
 		words: map[string]string{}, filled: map[string]map[string]string{}, examples: map[string]map[string]example{}}
-	b.reach(reflect.TypeFor[api.Service]())
+	for _, doc := range documents {
+		b.reach(doc.typ)
+	}
 	if err := b.parse(filepath.Join(root, "api")); err != nil {
 		return nil, err
 	}
@@ -45,6 +48,32 @@ func newBook(root string) (*book, error) {
 		return nil, err
 	}
 	return b, nil
+}
+
+// documents are the types of a manifest's documents, with the kinds that are read into
+// each. What a type has in common with those before it is told as it is there.
+var documents = []struct {
+	typ   reflect.Type
+	kinds []string
+}{
+	{reflect.TypeFor[api.Service](), []string{api.KindService}},
+	{reflect.TypeFor[api.Job](), []string{api.KindJob}},
+	{reflect.TypeFor[api.Config](), []string{api.KindConfig, api.KindSecret}},
+}
+
+// documentOf gives the type of a kind's documents, nil if there is none.
+func documentOf(kind string) reflect.Type {
+	for _, doc := range documents {
+		if slices.Contains(doc.kinds, kind) {
+			return doc.typ
+		}
+	}
+	return nil
+}
+
+// isStatus tells whether a type is what orch writes of an object: no part of a manifest.
+func isStatus(t reflect.Type) bool {
+	return t == reflect.TypeFor[api.ServiceStatus]() || t == reflect.TypeFor[api.JobStatus]() || t == reflect.TypeFor[api.ConfigStatus]()
 }
 
 // field is one of a struct's own, those of embedded structs apart.
@@ -79,7 +108,7 @@ func (b *book) reach(t reflect.Type) {
 		b.reach(t.Elem())
 		return
 	}
-	if isLeaf(t) || t == reflect.TypeFor[api.ServiceStatus]() {
+	if isLeaf(t) || isStatus(t) {
 		return
 	}
 	b.types[t.Name()] = t

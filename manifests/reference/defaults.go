@@ -9,14 +9,18 @@ import (
 	"github.com/orchctl/orch/api"
 )
 
-// fill runs Default over a service that has one of everything and nothing in it, and
+// fill runs Default over documents that have one of everything and nothing in it, and
 // keeps what has come in: the defaults as they are, not as somebody wrote them down.
 func (b *book) fill() error {
-	s := &api.Service{}
-	grow(reflect.ValueOf(s).Elem())
-	s.Status = api.ServiceStatus{}
-	s.Default()
-	return b.filledIn(reflect.ValueOf(s).Elem())
+	for _, doc := range documents {
+		o := reflect.New(doc.typ)
+		grow(o.Elem())
+		o.Interface().(api.Object).Default()
+		if err := b.filledIn(o.Elem()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // grow makes each struct, and one element of each list and map of structs.
@@ -33,7 +37,7 @@ func grow(v reflect.Value) {
 			grow(v.Index(0))
 		}
 	case reflect.Struct:
-		if isLeaf(t) || t == reflect.TypeFor[api.ServiceStatus]() {
+		if isLeaf(t) || isStatus(t) {
 			return
 		}
 		for i := range t.NumField() {

@@ -11,8 +11,6 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
-
-	"github.com/orchctl/orch/api"
 )
 
 // exampleMax is the longest example that stands in a table, in characters: more would
@@ -44,12 +42,27 @@ func (b *book) gather(dir string) error {
 			} else if err != nil {
 				return fmt.Errorf("parse %s: %w", file, err)
 			}
-			if err := b.examplesIn(tree.Content[0], reflect.TypeFor[api.Service](), filepath.Base(file)); err != nil {
+			root := tree.Content[0]
+			typ := documentOf(kindOf(root))
+			if typ == nil {
+				return fmt.Errorf("%s: %q is no kind of a document", file, kindOf(root))
+			}
+			if err := b.examplesIn(root, typ, filepath.Base(file)); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// kindOf gives a document's kind, "" if it has none.
+func kindOf(root *yaml.Node) string {
+	for i := 0; i+1 < len(root.Content); i += 2 {
+		if root.Content[i].Value == "kind" {
+			return root.Content[i+1].Value
+		}
+	}
+	return ""
 }
 
 func (b *book) examplesIn(n *yaml.Node, t reflect.Type, file string) error {

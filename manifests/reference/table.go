@@ -18,6 +18,9 @@ func (b *book) table(name string) ([]string, error) {
 	}
 	lines := []string{"", "| field | type | default | meaning | example |", "|---|---|---|---|---|"}
 	for _, f := range fieldsOf(t) {
+		if isStatus(f.typ) || f.typ == reflect.TypeFor[api.Metadata]() {
+			continue // told once, for all kinds
+		}
 		doc := b.docs[name][f.goName]
 		if doc == "" {
 			return nil, fmt.Errorf("api.%s.%s has no comment", name, f.goName)
@@ -47,10 +50,10 @@ func (x example) String() string {
 
 // typeOf names a type in a user's words, with a link to its own table.
 func (b *book) typeOf(t reflect.Type) string {
-	switch t.Kind() {
-	case reflect.Pointer:
+	switch {
+	case t.Kind() == reflect.Pointer:
 		return b.typeOf(t.Elem())
-	case reflect.Slice:
+	case t.Kind() == reflect.Slice && t != reflect.TypeFor[[]byte]():
 		return "list of " + b.typeOf(t.Elem())
 	}
 	switch t {
@@ -62,6 +65,8 @@ func (b *book) typeOf(t reflect.Type) string {
 		return "count or share"
 	case reflect.TypeFor[api.PortRef]():
 		return "port"
+	case reflect.TypeFor[[]byte]():
+		return "base64"
 	}
 	if values := b.values[t.Name()]; len(values) > 0 && t.Kind() == reflect.String {
 		return "`" + strings.Join(values, "`, `") + "`"
@@ -159,6 +164,7 @@ func (b *book) inWords(t reflect.Type, s string) string {
 		name := own[word] || humps.MatchString(word) || at[0] > 0 && !strings.HasSuffix(s[:at[0]], ". ")
 		switch text, isConst := b.consts[word]; {
 		case word[0] == '`' || word[0] == '[': // code and links stay
+		case word == api.KindConfig || word == api.KindSecret: // of fields and kinds the kinds are meant
 		case isConst && humps.MatchString(word):
 			word = "`" + text + "`"
 		case name && b.words[word] != "":
