@@ -186,6 +186,16 @@ func (f Files) LoadCA(key SealKey) (*CA, error) {
 	return ParseCA(certPEM, keyPEM)
 }
 
+// ReadSecret reads a file that only its owner may read; os.ErrNotExist where there is
+// none.
+func ReadSecret(path string) ([]byte, error) { return readSecret(path) }
+
+// WriteSecret puts data in place of the file at once, for its owner alone, or leaves it
+// as it was; what it returned of is on the disk. A folder that is missing is made.
+func WriteSecret(path string, data []byte) error {
+	return replaceFile(filepath.Dir(path), filepath.Base(path), data, secretMode)
+}
+
 // readSecret reads a file that only its owner may read.
 func readSecret(path string) ([]byte, error) {
 	info, err := os.Stat(path)
