@@ -20,6 +20,7 @@ func main() { daemon.Main(command()) }
 type config struct {
 	data, listen, socket, advertise, name, cluster string
 	adminContext, contextName, nodeTokenFile       string
+	secretsKey                                     string
 	gossipAddr, pprofAddr, logLevel                string
 	etcdEndpoints                                  []string
 	etcdCert, etcdKey, etcdCA                      string
@@ -61,6 +62,7 @@ func command() *cobra.Command {
 	f.StringVar(&c.adminContext, "write-admin-context", "", "`file` to write the admin's context to (default ~/.config/orch/config.yaml)")
 	f.StringVar(&c.contextName, "context-name", "", "`name` of that context (default: the cluster's)")
 	f.StringVar(&c.nodeTokenFile, "node-token-file", "", "`file` to write a join token for nodes to (default <data>/node-token)")
+	f.StringVar(&c.secretsKey, "secrets-key", "", "`file` of the keys that Secrets are encrypted with, made at the first start (default <data>/secrets.key)")
 	f.StringVar(&c.gossipAddr, "gossip-addr", "", "`address` for gossip, or \"off\" (default: the advertised host, port 7946)")
 	f.StringSliceVar(&c.etcdEndpoints, "etcd-endpoints", nil, "`URLs` of an external etcd instead of the built-in one")
 	f.StringVar(&c.etcdCert, "etcd-cert", "", "client certificate `file` for the external etcd")
@@ -88,6 +90,9 @@ func (c *config) complete() (err error) {
 	}
 	if c.nodeTokenFile == "" {
 		c.nodeTokenFile = filepath.Join(c.data, "node-token")
+	}
+	if c.secretsKey == "" {
+		c.secretsKey = filepath.Join(c.data, "secrets.key")
 	}
 	if len(c.etcdEndpoints) == 0 && c.etcdCert+c.etcdKey+c.etcdCA != "" {
 		return errors.New("--etcd-cert, --etcd-key and --etcd-ca are for an external etcd: give --etcd-endpoints too")

@@ -33,6 +33,7 @@ import (
 	"github.com/orchctl/orch/internal/evidence"
 	"github.com/orchctl/orch/internal/gossip"
 	"github.com/orchctl/orch/internal/pki"
+	"github.com/orchctl/orch/internal/secrets"
 	"github.com/orchctl/orch/internal/store"
 	"github.com/orchctl/orch/internal/store/etcd"
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
@@ -88,6 +89,10 @@ func run(ctx context.Context, c *config, out io.Writer, log *slog.Logger) error 
 	if err != nil {
 		return err
 	}
+	ring, err := secrets.OpenFile(c.secretsKey, time.Now())
+	if err != nil {
+		return err
+	}
 	shelf, err := images.Open(filepath.Join(c.data, "images"))
 	if err != nil {
 		return err
@@ -107,7 +112,7 @@ func run(ctx context.Context, c *config, out io.Writer, log *slog.Logger) error 
 	var ctl *controller.Controller
 	sender := images.NewSender(shelf, func() images.Relays { return ctl.Sessions() }, log)
 	conf := controller.Config{Name: c.name, Store: st.Store, Eligible: st.eligible, Authority: authority,
-		BootID: bootID, Prober: &evidence.Prober{}, Liveness: c.limits.liveness, Budgets: c.limits.budgets, KeptPorts: c.keptPorts(), Network: c.network.cluster, SinceBoot: boottime.Now, NewID: rand.Text, Log: log,
+		BootID: bootID, Prober: &evidence.Prober{}, Liveness: c.limits.liveness, Budgets: c.limits.budgets, KeptPorts: c.keptPorts(), Network: c.network.cluster, SinceBoot: boottime.Now, NewID: rand.Text, Secrets: ring, Log: log,
 		SessionOpened: func(ctx context.Context, node string, cert *x509.Certificate) { sender.Offer(ctx, node, cert) }}
 	if talk != nil {
 		conf.Gossip, conf.GossipPeers = talk, func() []string { return peers(talk) }
@@ -119,7 +124,7 @@ func run(ctx context.Context, c *config, out io.Writer, log *slog.Logger) error 
 	}
 	server := newServer(serving, authority.CA().Pool())
 	orchv1.RegisterAgentsServer(server, ctl.Sessions())
-	orchv1.RegisterOrchServer(server, api.New(api.Config{Leader: ctl, View: ctl.View(), Tokens: authority, Nodes: ctl.Sessions(), Images: sender, Log: log}))
+	orchv1.RegisterOrchServer(server, api.New(api.Config{Leader: ctl, View: ctl.View(), Tokens: authority, Nodes: ctl.Sessions(), Images: sender, Secrets: ring, Log: log}))
 
 	g, ctx := errgroup.WithContext(ctx)
 	for _, l := range listeners {

@@ -27,6 +27,7 @@ import (
 	"github.com/orchctl/orch/internal/gossip"
 	"github.com/orchctl/orch/internal/liveness"
 	"github.com/orchctl/orch/internal/network"
+	"github.com/orchctl/orch/internal/secrets"
 	"github.com/orchctl/orch/internal/store"
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
 )
@@ -69,6 +70,8 @@ type Config struct {
 	// Network is the replicas' network, where the store does not say yet. Zero:
 	// network.DefaultCluster.
 	Network network.Cluster
+	// Secrets decrypts what nodes are sent.
+	Secrets *secrets.Keyring
 	// Gossip may be nil: no hints. GossipPeers then may be too.
 	Gossip interface{ Hints() <-chan gossip.Hint }
 	// GossipPeers are where agents join gossip, as "host:port".
@@ -102,7 +105,7 @@ func New(cfg Config) *Controller {
 	c := &Controller{cfg: cfg, view: view.New(), changed: make(chan struct{})}
 	c.sessions = session.New(session.Config{
 		Leadership: leadership{c}, Identities: cfg.Authority, CA: cfg.Authority.CA().CertPEM,
-		Welcome: c.welcome, BeatInterval: c.beatInterval, Opened: cfg.SessionOpened, Log: cfg.Log,
+		Welcome: c.welcome, BeatInterval: c.beatInterval, Opened: cfg.SessionOpened, OpenConfig: c.openConfig, Log: cfg.Log,
 	})
 	return c
 }

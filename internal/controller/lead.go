@@ -49,6 +49,10 @@ func (c *Controller) lead(ctx context.Context, lease election.Lease) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return commits.Run(gctx) })
 	g.Go(func() error { return l.run(gctx) })
+	g.Go(func() error {
+		c.warnOfKeys(gctx, t)
+		return nil
+	})
 	c.setTerm(t)
 	c.cfg.Log.Info("term began", "term", lease.Term, "entries", len(kvs), "revision", rev, "took", time.Since(began))
 	err = g.Wait()

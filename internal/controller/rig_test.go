@@ -7,8 +7,10 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -29,6 +31,7 @@ import (
 	"github.com/orchctl/orch/internal/controller/images"
 	"github.com/orchctl/orch/internal/evidence"
 	"github.com/orchctl/orch/internal/pki"
+	"github.com/orchctl/orch/internal/secrets"
 	"github.com/orchctl/orch/internal/store/mem"
 	"github.com/orchctl/orch/internal/wire"
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
@@ -44,6 +47,29 @@ func (deaf) Probe(context.Context, evidence.Target, time.Duration) evidence.Resu
 	return evidence.Result{}
 }
 
+// record keeps what is logged, and passes it on.
+type record struct {
+	more io.Writer
+
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+// Write implements io.Writer.
+func (r *record) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	r.text.Write(p)
+	r.mu.Unlock()
+	return r.more.Write(p)
+}
+
+// String is all that was logged until now.
+func (r *record) String() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.text.String()
+}
+
 // rig is a controller over the in-memory store, with clients over bufconn.
 type rig struct {
 	t         *testing.T
@@ -53,6 +79,9 @@ type rig struct {
 	ctl       *controller.Controller
 	listener  *bufconn.Listener
 	images    *images.Sender
+	secrets   *secrets.Keyring
+	keyFile   string
+	log       *record
 	admin     orchv1.OrchClient
 }
 
@@ -60,8 +89,13 @@ func newRig(t *testing.T) *rig {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &rig{t: t, ctx: ctx, store: mem.New(), listener: bufconn.Listen(1 << 16)}
-	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	r.log = &record{more: t.Output()}
+	log := slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	r.keyFile = filepath.Join(t.TempDir(), "secrets.key")
 	var err error
+	if r.secrets, err = secrets.OpenFile(r.keyFile, time.Now()); err != nil {
+		t.Fatal(err)
+	}
 	if r.authority, err = identity.Open(ctx, identity.Config{Store: r.store, Dir: t.TempDir(), Log: log}); err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +106,7 @@ func newRig(t *testing.T) *rig {
 	sender := images.NewSender(shelf, func() images.Relays { return r.ctl.Sessions() }, log)
 	r.images = sender
 	r.ctl = controller.New(controller.Config{Name: "c1", Store: r.store, Eligible: election.Sole(), Authority: r.authority,
-		Prober: deaf{}, NewID: rand.Text, SessionOpened: sender.Offer, Log: log})
+		Prober: deaf{}, NewID: rand.Text, SessionOpened: sender.Offer, Secrets: r.secrets, Log: log})
 	serving, err := r.authority.Serve("c1", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -81,7 +115,7 @@ func newRig(t *testing.T) *rig {
 	server := grpc.NewServer(grpc.Creds(credentials.NewTLS(pki.ServerTLS(serving, r.authority.CA().Pool(), nil))),
 		grpc.InTapHandle(gate.Admit), grpc.MaxRecvMsgSize(api.MessageMax))
 	orchv1.RegisterAgentsServer(server, r.ctl.Sessions())
-	orchv1.RegisterOrchServer(server, api.New(api.Config{Leader: r.ctl, View: r.ctl.View(), Tokens: r.authority, Nodes: r.ctl.Sessions(), Images: sender, Log: log}))
+	orchv1.RegisterOrchServer(server, api.New(api.Config{Leader: r.ctl, View: r.ctl.View(), Tokens: r.authority, Nodes: r.ctl.Sessions(), Images: sender, Secrets: r.secrets, Log: log}))
 	var running sync.WaitGroup
 	running.Go(func() { server.Serve(r.listener) })
 	running.Go(func() { r.ctl.Run(ctx) })

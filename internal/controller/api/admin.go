@@ -12,6 +12,7 @@ import (
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/controller/core"
 	"github.com/orchctl/orch/internal/controller/identity"
+	"github.com/orchctl/orch/internal/controller/view"
 	"github.com/orchctl/orch/internal/pki"
 )
 
@@ -58,18 +59,43 @@ func adminOnly(t api.Template, named string) (container, field string) {
 	return "", ""
 }
 
-// mayApply refuses services that need an admin to anybody else.
-func mayApply(ctx context.Context, services []*api.Service) error {
-	for i, x := range services {
-		container, field := adminOnly(x.Spec.Template, "")
+// mayApply refuses services and jobs that need an admin to anybody else.
+func mayApply(ctx context.Context, objects []api.Object) error {
+	for i, x := range objects {
+		t := templateOf(x)
+		if t == nil {
+			continue
+		}
+		container, field := adminOnly(*t, "")
 		if field == "" {
 			continue
 		}
-		if err := needAdmin(ctx, fmt.Sprintf("apply service %s: objects[%d]: container %s asks for %s", x.Metadata.Key(), i, container, field)); err != nil {
+		if err := needAdmin(ctx, fmt.Sprintf("apply %s %s: objects[%d]: container %s asks for %s", strings.ToLower(x.ObjectKind()), x.GetMetadata().Key(), i, container, field)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// templateOf gives what an object's replicas are made of; nil where it has none.
+func templateOf(x any) *api.Template {
+	switch x := x.(type) {
+	case *api.Service:
+		return &x.Spec.Template
+	case *api.Job:
+		return &x.Spec.Template
+	}
+	return nil
+}
+
+// declared gives the service or job of that name: they share their names.
+func declared(snap *view.Snapshot, key api.Key) (api.Object, bool) {
+	for _, kind := range []string{api.KindService, api.KindJob} {
+		if o, ok := snap.Get(core.ViewKey{Kind: kind, Namespace: key.Namespace, Name: key.Name}); ok {
+			return o.(api.Object), true
+		}
+	}
+	return nil, false
 }
 
 // mayRestart: a restart asks anew what the images mean, which whoever may bring images
@@ -83,7 +109,8 @@ func mayRestart(ctx context.Context, x *api.Service) error {
 }
 
 // mayExec: whoever runs commands in a container has what it has. Its replica's own
-// revision counts; where that is not known any more, the service's newest.
+// revision counts; where that is not known any more, the newest of
+// the service, or the job's only one.
 func (s *Server) mayExec(ctx context.Context, x *api.Replica, container string) error {
 	snap, err := s.snapshot()
 	if err != nil {
@@ -93,8 +120,8 @@ func (s *Server) mayExec(ctx context.Context, x *api.Replica, container string) 
 	ns, name := x.Metadata.Namespace, x.Spec.Service
 	if o, ok := snap.Get(core.ViewKey{Kind: api.KindRevision, Namespace: ns, Name: fmt.Sprintf("%s@%d", name, x.Spec.Revision)}); ok {
 		t = o.(*api.Revision).Template
-	} else if o, ok := snap.Get(core.ViewKey{Kind: api.KindService, Namespace: ns, Name: name}); ok {
-		t = o.(*api.Service).Spec.Template
+	} else if o, ok := declared(snap, keyOf(ns, name)); ok {
+		t = *templateOf(o)
 	}
 	container, field := adminOnly(t, container)
 	if field == "" {

@@ -44,7 +44,7 @@ func TestAdminOnly(t *testing.T) {
 		s := plain("web", "a:1")
 		s.Spec.HostNetwork = c.hostNetwork
 		s.Spec.InitContainers = []api.Container{{Name: "setup", Image: "a:1", SecurityContext: &c.x}}
-		services := []*api.Service{plain("api", "a:1"), s}
+		services := []api.Object{plain("api", "a:1"), s}
 		if err := mayApply(as(t.Context(), admin), services); err != nil {
 			t.Errorf("%s: an admin: %v", c.name, err)
 		}

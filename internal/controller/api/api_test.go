@@ -41,7 +41,7 @@ func TestRoles(t *testing.T) {
 		"/orch.v1.Orch/Logs": "---yyy", "/orch.v1.Orch/Version": "---yyy", "/orch.v1.Orch/NetCheck": "---yyy",
 		"/orch.v1.Orch/Apply": "----yy", "/orch.v1.Orch/Scale": "----yy", "/orch.v1.Orch/Delete": "----yy", "/orch.v1.Orch/Exec": "----yy",
 		"/orch.v1.Orch/LoadImage": "----yy", "/orch.v1.Orch/NodeWord": "----yy", "/orch.v1.Orch/PortForward": "----yy", "/orch.v1.Orch/Rebalance": "----yy", "/orch.v1.Orch/Rollout": "----yy",
-		"/orch.v1.Orch/CreateToken": "-----y", "/orch.v1.Orch/ListTokens": "-----y", "/orch.v1.Orch/RevokeToken": "-----y",
+		"/orch.v1.Orch/CreateToken": "-----y", "/orch.v1.Orch/ListTokens": "-----y", "/orch.v1.Orch/RevokeToken": "-----y", "/orch.v1.Orch/RotateSecretKey": "-----y",
 		"/orch.v1.Agents/Join": "yyyyyy", "/orch.v1.Agents/Renew": "yyyyyy", "/orch.v1.Agents/Session": "-y----", "/orch.v1.Agents/Relay": "-y----",
 	}
 	for _, m := range methods() {
@@ -71,11 +71,18 @@ func TestRoles(t *testing.T) {
 func TestDecode(t *testing.T) {
 	const good = `{"apiVersion":"orch/v1","kind":"Service","metadata":{"name":"web"},"spec":{"containers":[{"name":"main","image":"a:1"}]}}`
 	services, err := decodeAll([]*orchv1.Object{{Kind: "Service", Json: []byte(good)}})
-	if err != nil || services[0].Metadata.Namespace != api.DefaultNamespace || services[0].Spec.Want() != 1 {
+	if err != nil || services[0].GetMetadata().Namespace != api.DefaultNamespace || services[0].(*api.Service).Spec.Want() != 1 {
 		t.Fatalf("good: %v, %v", services, err)
 	}
 	for _, c := range []struct{ name, kind, json, field, says string }{
-		{"kind", "Job", good, "objects[1].kind", `"Job" cannot be applied`},
+		{"kind", "Pod", good, "objects[1].kind", `"Pod" cannot be applied: want one of Config, Job, Secret, Service`},
+		{"another kind", "Job", good, "objects[1].kind", `want "Job"`},
+		{"a Config as a Secret", "Secret", `{"kind":"Config","metadata":{"name":"db"}}`, "objects[1].kind", "in an object of kind Secret"},
+		{"a Secret as a Config", "Config", `{"kind":"Secret","metadata":{"name":"db"}}`, "objects[1].kind", "in an object of kind Config"},
+		{"a Secret as it was shown", "Secret", `{"kind":"Secret","metadata":{"name":"db"},"status":{"version":2,"keys":{"user":3,"password":9}}}`, "objects[1].data", "values are not shown, so this cannot be applied as it is: give data, with values for password, user"},
+		{"a Secret's number", "Secret", `{"metadata":{"name":"db"},"data":{"pin":4711}}`, "objects[1].data", "is a JSON number: want string"},
+		{"a Secret's bytes", "Secret", `{"metadata":{"name":"db"},"binaryData":{"pin":"4711!"}}`, "objects[1]", "is no JSON of a Secret"},
+		{"a Secret's field", "Secret", `{"metadata":{"name":"db"},"stringData":{"pin":"4711"}}`, "objects[1]", `unknown field "stringData"`},
 		{"unknown field", "Service", strings.Replace(good, "image", "imag", 1), "objects[1]", `unknown field "imag"`},
 		{"wrong type", "Service", strings.Replace(good, `"web"`, `7`, 1), "objects[1].metadata.name", "JSON number"},
 		{"trailing", "Service", good + "{}", "objects[1]", "more follows"},
@@ -90,7 +97,7 @@ func TestDecode(t *testing.T) {
 			continue
 		}
 		v := st.Details()[0].(*errdetails.BadRequest).FieldViolations
-		if len(v) != 1 || v[0].Field != c.field || !strings.Contains(v[0].Description, c.says) {
+		if len(v) != 1 || v[0].Field != c.field || !strings.Contains(v[0].Description, c.says) || strings.Contains(v[0].String(), "4711") {
 			t.Errorf("%s: got %v, want %s: %s", c.name, v, c.field, c.says)
 		}
 	}

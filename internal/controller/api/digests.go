@@ -49,7 +49,14 @@ func (d digests) warn(result core.ApplyResult) core.ApplyResult {
 		if a.Outcome == "unchanged" {
 			continue
 		}
-		for _, ref := range references(a.Service.Spec.Template) {
+		t := templateOf(a.Service)
+		if a.Job != nil {
+			t = templateOf(a.Job)
+		}
+		if a.Service == nil && a.Job == nil {
+			continue
+		}
+		for _, ref := range references(*t) {
 			if why, ok := d.unknown[ref]; ok {
 				out.Applied[i].Plan = append(slices.Clip(out.Applied[i].Plan), fmt.Sprintf("image %s: %s", ref, why))
 			}
@@ -69,19 +76,25 @@ func references(t api.Template) []string {
 	return out
 }
 
-// renewed gives the services whose template differs from what the leader published:
-// what does not makes no new revision, and a tag that moved means nothing for it.
-func (s *Server) renewed(services []*api.Service) []*api.Service {
+// renewed gives the templates that differ from what the leader published: what does not
+// makes no new revision, and a tag that moved means nothing for it. A job that is there
+// keeps what it has.
+func (s *Server) renewed(objects []api.Object) []api.Template {
 	snap := s.cfg.View.Snapshot()
-	if snap == nil {
-		return services
-	}
-	var out []*api.Service
-	for _, want := range services {
-		x, ok := snap.Get(core.ViewKey{Kind: api.KindService, Namespace: want.Metadata.Namespace, Name: want.Metadata.Name})
-		if !ok || !sameJSON(x.(*api.Service).Spec.Template, want.Spec.Template) {
-			out = append(out, want)
+	var out []api.Template
+	for _, want := range objects {
+		t := templateOf(want)
+		if t == nil {
+			continue
 		}
+		if snap != nil {
+			key := want.GetMetadata().Key()
+			x, ok := snap.Get(core.ViewKey{Kind: want.ObjectKind(), Namespace: key.Namespace, Name: key.Name})
+			if ok && (want.ObjectKind() == api.KindJob || sameJSON(templateOf(x), t)) {
+				continue
+			}
+		}
+		out = append(out, *t)
 	}
 	return out
 }
@@ -93,15 +106,15 @@ func sameJSON(a, b any) bool {
 	return errX == nil && errY == nil && string(x) == string(y)
 }
 
-// digestsOf asks nodes what the services' references mean. It fails in nothing: what
+// digestsOf asks nodes what the templates' references mean. It fails in nothing: what
 // cannot be told is told as unknown.
-func (s *Server) digestsOf(ctx context.Context, services []*api.Service) digests {
+func (s *Server) digestsOf(ctx context.Context, templates []api.Template) digests {
 	of := map[string]api.Template{} // who has the reference first
 	var refs []string
-	for _, x := range services {
-		for _, ref := range references(x.Spec.Template) {
+	for _, t := range templates {
+		for _, ref := range references(t) {
 			if _, ok := of[ref]; !ok {
-				of[ref] = x.Spec.Template
+				of[ref] = t
 				refs = append(refs, ref)
 			}
 		}

@@ -58,6 +58,8 @@ var rules = map[string]rule{
 	orchv1.Orch_ListTokens_FullMethodName:  role(pki.Admin),
 	orchv1.Orch_RevokeToken_FullMethodName: role(pki.Admin),
 
+	orchv1.Orch_RotateSecretKey_FullMethodName: role(pki.Admin),
+
 	orchv1.Agents_Join_FullMethodName:    {anyone: true}, // the token is the proof
 	orchv1.Agents_Renew_FullMethodName:   {anyone: true}, // the key is the proof
 	orchv1.Agents_Session_FullMethodName: {node: true},

@@ -28,8 +28,8 @@ const (
 	earlierMax = 5
 )
 
-// memory gives what the leader keeps of the ends of a service's replicas; nothing where
-// it cannot be asked.
+// memory gives what the leader keeps of the ends of a service's or a job's replicas;
+// only a job's outcomes where it cannot be asked.
 func (s *Server) memory(ctx context.Context, service api.Key) core.Recalled {
 	ctx, cancel := context.WithTimeout(ctx, recallMax)
 	defer cancel()
@@ -37,7 +37,7 @@ func (s *Server) memory(ctx context.Context, service api.Key) core.Recalled {
 	if err != nil && ctx.Err() == nil {
 		s.cfg.Log.Warn("cannot ask the leader for last words", "service", service, "err", err)
 	}
-	return m
+	return s.withOutcomes(m, service)
 }
 
 // bygone gives a replica that is gone, as far as the leader remembers: "web-0@12" is
@@ -118,7 +118,7 @@ func (l *logs) ofNode(x *api.Replica, out chan<- *orchv1.LogLine) pumped {
 }
 
 // earlier are the replicas that were in the slot before x, the newest first: those that
-// are still known, and those that the leader remembers of this service. One of the same
+// are still known, and those that the leader remembers of this service or job. One of the same
 // name that was deleted was another's.
 func (l *logs) earlier(x *api.Replica, m core.Recalled) []*api.Replica {
 	before := x.Spec.Epoch
@@ -128,8 +128,8 @@ func (l *logs) earlier(x *api.Replica, m core.Recalled) []*api.Replica {
 	snap := l.server.cfg.View.Snapshot()
 	uid := ""
 	if snap != nil {
-		if o, ok := snap.Get(core.ViewKey{Kind: api.KindService, Namespace: x.Metadata.Namespace, Name: x.Spec.Service}); ok {
-			uid = o.(*api.Service).Metadata.UID
+		if o, ok := declared(snap, keyOf(x.Metadata.Namespace, x.Spec.Service)); ok {
+			uid = o.GetMetadata().UID
 		}
 	}
 	of := map[uint64]*api.Replica{}
@@ -172,9 +172,8 @@ func (l *logs) containerOf(x *api.Replica) string {
 		return name
 	}
 	if snap := l.server.cfg.View.Snapshot(); snap != nil {
-		key := keyOf(x.Metadata.Namespace, x.Spec.Service)
-		if o, ok := snap.Get(core.ViewKey{Kind: api.KindService, Namespace: key.Namespace, Name: key.Name}); ok {
-			if list := o.(*api.Service).Spec.Containers; len(list) > 0 {
+		if o, ok := declared(snap, keyOf(x.Metadata.Namespace, x.Spec.Service)); ok {
+			if list := templateOf(o).Containers; len(list) > 0 {
 				return list[0].Name
 			}
 		}

@@ -46,7 +46,7 @@ func (s *Server) Logs(r *orchv1.LogsRequest, st orchv1.Orch_LogsServer) error {
 		return err
 	}
 	replicas, err := logged(snap, r)
-	if status.Code(err) == codes.NotFound && (r.GetPrevious() || strings.Contains(r.GetReplica(), "@")) && r.GetReplica() != "" {
+	if status.Code(err) == codes.NotFound && r.GetReplica() != "" && (r.GetPrevious() || strings.Contains(r.GetReplica(), "@") || isOfJob(snap, r.GetNamespace(), r.GetReplica())) {
 		if x := s.bygone(st.Context(), r.GetNamespace(), r.GetReplica()); x != nil {
 			replicas, err = []*api.Replica{x}, nil
 		}
@@ -56,7 +56,12 @@ func (s *Server) Logs(r *orchv1.LogsRequest, st orchv1.Orch_LogsServer) error {
 	}
 	ctx, cancel := context.WithCancel(st.Context())
 	defer cancel()
-	l := logs{server: s, request: r, ctx: ctx, stream: st}
+	l := logs{server: s, request: r, ctx: ctx, stream: st, job: jobOf(snap, r)}
+	if l.job != nil {
+		if replicas, err = l.withEnded(replicas); err != nil {
+			return err
+		}
+	}
 	if r.GetFollow() {
 		return statusOf(l.follow(replicas, w))
 	}
@@ -79,8 +84,8 @@ func logged(snap *view.Snapshot, r *orchv1.LogsRequest) ([]*api.Replica, error) 
 		return []*api.Replica{x}, nil
 	}
 	key := keyOf(r.GetNamespace(), r.GetService())
-	if _, ok := snap.Get(core.ViewKey{Kind: api.KindService, Namespace: key.Namespace, Name: key.Name}); !ok {
-		return nil, notFound("service %s: not found", key)
+	if _, ok := declared(snap, key); !ok {
+		return nil, notFound("service %s: not found, and there is no job of that name", key)
 	}
 	list := replicasOf(snap, key)
 	if r.GetPrevious() { // of each slot once: its earlier replicas are looked for
@@ -95,10 +100,14 @@ func logged(snap *view.Snapshot, r *orchv1.LogsRequest) ([]*api.Replica, error) 
 	} else {
 		list = slices.DeleteFunc(list, func(x *api.Replica) bool { return x.Spec.Node == "" })
 	}
-	if len(list) > logStreamsMax {
-		return nil, invalid("service %s has %d replicas: the logs of at most %d can be read at once; name a replica", key, len(list), logStreamsMax)
+	return list, tooMany("service", key, list)
+}
+
+func tooMany(kind string, key api.Key, list []*api.Replica) error {
+	if len(list) <= logStreamsMax {
+		return nil
 	}
-	return list, nil
+	return invalid("%s %s has %d replicas: the logs of at most %d can be read at once; name a replica, such as %s", kind, key, len(list), logStreamsMax, list[0].Metadata.Name)
 }
 
 // logs is one call.
@@ -107,7 +116,8 @@ type logs struct {
 	request *orchv1.LogsRequest
 	ctx     context.Context
 	stream  orchv1.Orch_LogsServer
-	failed  error // there is nothing to read; of one replica only
+	failed  error    // there is nothing to read; of one replica only
+	job     *api.Job // whose replicas are read; nil: it is no job, or one replica was named
 }
 
 // sender gives what sends a replica's lines to out; false: nobody takes them any more.
@@ -217,7 +227,8 @@ func (l *logs) merge(replicas []*api.Replica) error {
 	return ctx.Err()
 }
 
-// follow sends lines as they come, also of replicas that a service gets meanwhile.
+// follow sends lines as they come, also of replicas that a service gets meanwhile. With
+// a job it comes to its end.
 func (l *logs) follow(replicas []*api.Replica, w *view.Watcher) error {
 	var readers sync.WaitGroup
 	defer readers.Wait()
@@ -227,11 +238,14 @@ func (l *logs) follow(replicas []*api.Replica, w *view.Watcher) error {
 	out := make(chan *orchv1.LogLine, logAhead)
 	seen := map[uint64]bool{} // by epoch
 	var reading atomic.Int64
+	var streams sync.WaitGroup
 	start := func(x *api.Replica) {
 		if !seen[x.Spec.Epoch] && reading.Load() < logStreamsMax {
 			seen[x.Spec.Epoch] = true
 			reading.Add(1)
+			streams.Add(1)
 			readers.Go(func() {
+				defer streams.Done()
 				defer reading.Add(-1)
 				l.read(x, out)
 			})
@@ -241,8 +255,16 @@ func (l *logs) follow(replicas []*api.Replica, w *view.Watcher) error {
 		start(x)
 	}
 	found, ended := make(chan *api.Replica), make(chan error, 1)
-	if l.request.GetService() != "" {
-		readers.Go(func() { ended <- l.find(w, found) })
+	if l.job != nil {
+		readers.Go(func() {
+			err := l.findOfJob(w, found)
+			close(found) // nothing more comes: what is read comes to its end
+			if err != nil {
+				ended <- err
+			}
+		})
+	} else if l.request.GetService() != "" {
+		readers.Go(func() { ended <- l.find(l.ctx, w, found) })
 	} else {
 		go func() {
 			readers.Wait()
@@ -251,8 +273,19 @@ func (l *logs) follow(replicas []*api.Replica, w *view.Watcher) error {
 	}
 	for {
 		select {
-		case x := <-found:
-			start(x)
+		case x, more := <-found:
+			if more {
+				start(x)
+				continue
+			}
+			found = nil
+			readers.Go(func() {
+				streams.Wait()
+				select {
+				case ended <- nil:
+				default: // it ended otherwise
+				}
+			})
 		case line := <-out:
 			if err := l.stream.Send(line); err != nil {
 				return err
@@ -269,10 +302,10 @@ func (l *logs) follow(replicas []*api.Replica, w *view.Watcher) error {
 }
 
 // find tells of replicas of the service that come while its logs are followed.
-func (l *logs) find(w *view.Watcher, found chan<- *api.Replica) error {
+func (l *logs) find(ctx context.Context, w *view.Watcher, found chan<- *api.Replica) error {
 	key := keyOf(l.request.GetNamespace(), l.request.GetService())
 	for {
-		changes, err := w.Next(l.ctx)
+		changes, err := w.Next(ctx)
 		if errors.Is(err, view.ErrTooSlow) {
 			return status.Error(codes.ResourceExhausted, err.Error())
 		}

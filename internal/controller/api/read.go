@@ -19,7 +19,11 @@ import (
 )
 
 // kinds that can be read.
-var kinds = []string{api.KindService, api.KindReplica, api.KindEndpoint, api.KindNode, api.KindEvent, api.KindVerdict, api.KindFleet, api.KindRevision}
+var kinds = []string{api.KindService, api.KindJob, api.KindConfig, api.KindSecret, api.KindReplica, api.KindEndpoint, api.KindNode, api.KindEvent,
+	api.KindVerdict, api.KindFleet, api.KindRevision, api.KindOutcome, api.KindVolume}
+
+// labelled are the kinds that can be selected by labels.
+var labelled = []string{api.KindService, api.KindJob, api.KindConfig, api.KindSecret, api.KindReplica, api.KindEndpoint, api.KindNode}
 
 // spaceless are the kinds whose objects are in no namespace.
 var spaceless = []string{api.KindNode, api.KindVerdict, api.KindFleet}
@@ -60,7 +64,7 @@ func (s *Server) Get(_ context.Context, r *orchv1.GetRequest) (*orchv1.Object, e
 	switch {
 	case slices.Contains(spaceless, k.Kind):
 		k.Namespace = ""
-	case k.Kind == api.KindService, k.Kind == api.KindEndpoint, k.Kind == api.KindRevision:
+	case k.Kind != api.KindEvent:
 		k.Namespace = cmp.Or(k.Namespace, api.DefaultNamespace)
 	}
 	x, ok := snap.Get(k)
@@ -89,12 +93,15 @@ func filterOf(r *orchv1.ListRequest) (filter, error) {
 	if slices.Contains(spaceless, f.kind) {
 		f.namespace = ""
 	}
-	if (f.kind == api.KindEvent || f.kind == api.KindVerdict || f.kind == api.KindFleet || f.kind == api.KindRevision) && len(f.selector) > 0 {
+	if !slices.Contains(labelled, f.kind) && len(f.selector) > 0 {
 		return f, invalid("objects of kind %s have no labels to select by", f.kind)
 	}
 	if f.about == nil {
-		if f.kind == api.KindRevision {
+		switch f.kind {
+		case api.KindRevision:
 			return f, invalid("revisions are listed about one service: name it")
+		case api.KindOutcome:
+			return f, invalid("outcomes are listed about one job: name it")
 		}
 		return f, nil
 	}
@@ -111,6 +118,10 @@ func filterOf(r *orchv1.ListRequest) (filter, error) {
 		}
 	case f.kind == api.KindRevision && f.about.GetKind() == api.KindService && f.about.GetName() != "":
 		f.namespace = cmp.Or(f.about.GetNamespace(), f.namespace, api.DefaultNamespace)
+	case f.kind == api.KindOutcome && f.about.GetKind() == api.KindJob && f.about.GetName() != "":
+		f.namespace = cmp.Or(f.about.GetNamespace(), f.namespace, api.DefaultNamespace)
+	case f.kind == api.KindOutcome:
+		return f, invalid("outcomes are a job's, not of %s %.80q", f.about.GetKind(), f.about.GetName())
 	case f.kind == api.KindRevision:
 		return f, invalid("revisions are a service's, not of %s %.80q", f.about.GetKind(), f.about.GetName())
 	case f.kind == api.KindEndpoint && f.about.GetKind() == api.KindNode:
@@ -119,18 +130,18 @@ func filterOf(r *orchv1.ListRequest) (filter, error) {
 	case f.kind == api.KindVerdict:
 		return f, invalid("verdicts are about nodes, not %s %.80q", f.about.GetKind(), f.about.GetName())
 	default:
-		return f, invalid("only events, verdicts, endpoints and revisions can be listed about something, not kind %s", f.kind)
+		return f, invalid("only events, verdicts, endpoints, revisions and outcomes can be listed about something, not kind %s", f.kind)
 	}
 	return f, nil
 }
 
-// all visits the objects that may be wanted: of a node's verdicts and a service's
-// revisions only its own.
+// all visits the objects that may be wanted: of a node's verdicts, a service's revisions
+// and a job's outcomes only its own.
 func (f filter) all(snap *view.Snapshot, visit func(core.Entry) bool) {
 	switch {
 	case f.kind == api.KindVerdict && f.about != nil:
 		snap.Within(f.kind, f.namespace, f.about.GetName()+"/", visit)
-	case f.kind == api.KindRevision:
+	case f.kind == api.KindRevision, f.kind == api.KindOutcome:
 		snap.Within(f.kind, f.namespace, f.about.GetName()+"@", visit)
 	default:
 		snap.All(f.kind, f.namespace, visit)
@@ -148,6 +159,8 @@ func (f filter) wants(x any) bool {
 			return isOf(x, f.about)
 		case *api.Revision:
 			return x.Service.Name == f.about.GetName()
+		case *api.Outcome:
+			return x.Job == f.about.GetName()
 		}
 		return false
 	}
@@ -185,8 +198,8 @@ func isOf(e *api.Endpoint, ref *orchv1.Ref) bool {
 
 func labelsOf(x any) map[string]string {
 	switch x := x.(type) {
-	case *api.Service:
-		return x.Metadata.Labels
+	case api.Object: // not what only the leader makes
+		return x.GetMetadata().Labels
 	case *api.Replica:
 		return x.Metadata.Labels
 	case *api.Endpoint:

@@ -39,7 +39,7 @@ func (s *Server) Rollout(ctx context.Context, r *orchv1.RolloutRequest) (*orchv1
 				if err := mayRestart(ctx, x.(*api.Service)); err != nil {
 					return nil, err
 				}
-				found = s.digestsOf(ctx, []*api.Service{x.(*api.Service)})
+				found = s.digestsOf(ctx, []api.Template{x.(*api.Service).Spec.Template})
 			}
 		}
 	}

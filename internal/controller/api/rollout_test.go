@@ -182,7 +182,7 @@ func TestDigestsOfMany(t *testing.T) {
 		s := New(Config{View: digestWorld()})
 		s.open = x.open
 		began := time.Now()
-		if got := s.digestsOf(t.Context(), []*api.Service{plain("web", images...)}); len(got.known) != len(images) || len(got.unknown) != 0 {
+		if got := s.digestsOf(t.Context(), []api.Template{plain("web", images...).Spec.Template}); len(got.known) != len(images) || len(got.unknown) != 0 {
 			t.Errorf("%d known, %v", len(got.known), got.unknown)
 		}
 		if took := time.Since(began); took != 1500*time.Millisecond {

@@ -5,6 +5,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -18,6 +21,7 @@ import (
 	"github.com/orchctl/orch/internal/controller/session"
 	"github.com/orchctl/orch/internal/controller/view"
 	"github.com/orchctl/orch/internal/pki"
+	"github.com/orchctl/orch/internal/secrets"
 	"github.com/orchctl/orch/internal/version"
 	"github.com/orchctl/orch/scheduler"
 
@@ -27,6 +31,9 @@ import (
 // MessageMax is the largest message that the controller takes, in bytes: the
 // documents of one apply share one transaction, which is below it.
 const MessageMax = 5 << 20
+
+// deletable are the kinds of what a user may delete.
+var deletable = []string{api.KindService, api.KindJob, api.KindConfig, api.KindSecret, api.KindVolume}
 
 // nameMax is longer than any namespace/name, in bytes: names that are missing are
 // stored with a request's id.
@@ -64,7 +71,9 @@ type Config struct {
 	Tokens Tokens
 	Nodes  *session.Server
 	Images *images.Sender
-	Log    *slog.Logger
+	// Secrets encrypts what is applied of them.
+	Secrets *secrets.Keyring
+	Log     *slog.Logger
 }
 
 // Server serves orch.v1.Orch. Make it with New.
@@ -72,6 +81,10 @@ type Server struct {
 	orchv1.UnimplementedOrchServer
 	cfg  Config
 	open opener
+	// rotating is held by a rotation, and shared by applies of Secrets: what was sealed
+	// by a key must be in the store before the key is looked for there.
+	rotating sync.RWMutex
+	rotated  string // key that all was sealed anew by, as far as it could be
 }
 
 // New makes a server.
@@ -103,63 +116,6 @@ func ask[T any](ctx context.Context, s *Server, event func(ticket uint64) core.E
 	return v, a.Revision, nil
 }
 
-// Apply implements orch.v1.Orch.
-func (s *Server) Apply(ctx context.Context, r *orchv1.ApplyRequest) (*orchv1.ApplyResponse, error) {
-	if err := checkRequestID(r.GetRequestId()); err != nil {
-		return nil, err
-	}
-	services, err := decodeAll(r.GetObjects())
-	if err != nil {
-		return nil, err
-	}
-	if err := mayApply(ctx, services); err != nil {
-		return nil, err
-	}
-	var found digests
-	if !r.GetDryRun() {
-		found = s.digestsOf(ctx, s.renewed(services))
-	}
-	by := callerName(ctx)
-	result, rev, err := ask[core.ApplyResult](ctx, s, func(ticket uint64) core.Event {
-		return core.Apply{Ticket: ticket, Services: services, DryRun: r.GetDryRun(), RequestID: r.GetRequestId(), By: by, Images: found.known}
-	})
-	if err != nil {
-		return nil, err
-	}
-	return applied(found.warn(result), rev)
-}
-
-// Scale implements orch.v1.Orch.
-func (s *Server) Scale(ctx context.Context, r *orchv1.ScaleRequest) (*orchv1.ApplyResponse, error) {
-	if r.GetReplicas() < 0 || r.GetReplicas() > api.MaxReplicas {
-		return nil, invalid("scale service %s to %d: want 0 to %d replicas", r.GetName(), r.GetReplicas(), api.MaxReplicas)
-	}
-	if err := checkRequestID(r.GetRequestId()); err != nil {
-		return nil, err
-	}
-	by := callerName(ctx)
-	result, rev, err := ask[core.ApplyResult](ctx, s, func(ticket uint64) core.Event {
-		return core.Scale{Ticket: ticket, Key: keyOf(r.GetNamespace(), r.GetName()), Replicas: int(r.GetReplicas()),
-			Current: int(r.GetCurrentReplicas()), RequestID: r.GetRequestId(), By: by}
-	})
-	if err != nil {
-		return nil, err
-	}
-	return applied(result, rev)
-}
-
-func applied(result core.ApplyResult, rev int64) (*orchv1.ApplyResponse, error) {
-	out := &orchv1.ApplyResponse{StoreRevision: rev}
-	for _, a := range result.Applied {
-		o, err := object(api.KindService, a.Service)
-		if err != nil {
-			return nil, err
-		}
-		out.Applied = append(out.Applied, &orchv1.Applied{Object: o, Outcome: a.Outcome, Plan: a.Plan})
-	}
-	return out, nil
-}
-
 // keyOf fills in the default namespace.
 func keyOf(namespace, name string) api.Key {
 	return api.Key{Namespace: cmp.Or(namespace, api.DefaultNamespace), Name: name}
@@ -176,20 +132,20 @@ func (s *Server) Delete(ctx context.Context, r *orchv1.DeleteRequest) (*orchv1.D
 	if n := len(r.GetRefs()); n > objectsMax {
 		return nil, invalid("delete: %d objects, at most %d at once", n, objectsMax)
 	}
-	var keys []api.Ref
+	var of []api.Ref
 	for _, ref := range r.GetRefs() {
-		if ref.GetKind() != api.KindService {
-			return nil, invalid("delete %s %s: only services can be deleted", ref.GetKind(), ref.GetName())
+		if !slices.Contains(deletable, ref.GetKind()) {
+			return nil, invalid("delete %.80q %.80q: want one of the kinds %s", ref.GetKind(), ref.GetName(), strings.Join(deletable, ", "))
 		}
-		key := keyOf(ref.GetNamespace(), ref.GetName())
-		if len(key.String()) > nameMax {
-			return nil, invalid("delete service %.80q: no service has so long a name", key.String())
+		x := api.Ref{Kind: ref.GetKind(), Key: keyOf(ref.GetNamespace(), ref.GetName())}
+		if len(x.Key.String()) > nameMax {
+			return nil, invalid("delete %.80q: no %s has so long a name", x.Key.String(), strings.ToLower(x.Kind))
 		}
-		keys = append(keys, api.Ref{Kind: ref.GetKind(), Key: key})
+		of = append(of, x)
 	}
 	by := callerName(ctx)
 	result, _, err := ask[core.DeleteResult](ctx, s, func(ticket uint64) core.Event {
-		return core.Delete{Ticket: ticket, Refs: keys, IgnoreMissing: r.GetIgnoreMissing(), RequestID: r.GetRequestId(), By: by}
+		return core.Delete{Ticket: ticket, Refs: of, IgnoreMissing: r.GetIgnoreMissing(), RequestID: r.GetRequestId(), By: by}
 	})
 	if err != nil {
 		return nil, err

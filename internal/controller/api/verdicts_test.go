@@ -61,7 +61,7 @@ func TestVerdictsAndFleet(t *testing.T) {
 		{&orchv1.ListRequest{Kind: api.KindVerdict, About: &orchv1.Ref{Kind: api.KindService, Name: "web"}}, "!verdicts are about nodes"},
 		{&orchv1.ListRequest{Kind: api.KindVerdict, Selector: "a=b"}, "!no labels"},
 		{&orchv1.ListRequest{Kind: api.KindFleet, Selector: "a=b"}, "!no labels"},
-		{&orchv1.ListRequest{Kind: api.KindFleet, About: node("n1")}, "!only events, verdicts, endpoints and revisions"},
+		{&orchv1.ListRequest{Kind: api.KindFleet, About: node("n1")}, "!only events, verdicts, endpoints, revisions and outcomes"},
 	} {
 		answer, err := s.List(t.Context(), c.r)
 		var seqs []string

@@ -25,6 +25,8 @@ const (
 	orphansMax = 1000
 	// containersMax is how many containers of a replica are kept; a service has fewer.
 	containersMax = 64
+	// volumesMax is how many removed volumes one report may tell of; a node has fewer.
+	volumesMax = 10_000
 	// renewalMax is how many leases one renewal may ask for; a node holds fewer
 	// replicas.
 	renewalMax = 10_000
@@ -38,6 +40,14 @@ func checkReport(r *wire.StatusReport) error {
 	r.Orphans = r.Orphans[:min(len(r.Orphans), orphansMax)]
 	for i := range r.Orphans {
 		r.Orphans[i] = cut(r.Orphans[i], wordBytes)
+	}
+	if len(r.VolumesGone) > volumesMax {
+		return fmt.Errorf("%d volumes are gone: at most %d are told at once", len(r.VolumesGone), volumesMax)
+	}
+	for _, k := range r.VolumesGone {
+		if k.Slot < 0 || len(k.Namespace) > wordBytes || len(k.Service) > wordBytes || len(k.Volume) > wordBytes {
+			return fmt.Errorf("there is no volume %q", clip(k.String()))
+		}
 	}
 	for i := range r.Replicas {
 		x := &r.Replicas[i]

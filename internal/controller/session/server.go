@@ -17,6 +17,7 @@ import (
 
 	"github.com/orchctl/orch/internal/controller/core"
 	"github.com/orchctl/orch/internal/controller/identity"
+	"github.com/orchctl/orch/internal/wire"
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
 )
 
@@ -64,7 +65,8 @@ type Identities interface {
 	Bound(node string, cert *x509.Certificate) error
 }
 
-// Config is what a Server needs. All but Opened is required.
+// Config is what a Server needs. All but Opened is required, and OpenConfig where there
+// are no Configs.
 type Config struct {
 	Leadership Leadership
 	Identities Identities
@@ -76,7 +78,10 @@ type Config struct {
 	BeatInterval func() time.Duration
 	// Opened is run beside every new session, under a context that ends with it.
 	Opened func(ctx context.Context, node string, cert *x509.Certificate)
-	Log    *slog.Logger
+	// OpenConfig gives the values of a Config or Secret from its payload. Its error must
+	// not tell of them.
+	OpenConfig func(wire.ConfigVersion) (map[string][]byte, error)
+	Log        *slog.Logger
 }
 
 // Server serves orch.v1.Agents. Make it with New.
@@ -161,7 +166,7 @@ func identityError(err error) error {
 // begins with a complete set.
 func (s *Server) Assign(e core.SendAssignments) {
 	s.enqueue(e.Node, e.Session, func() (*orchv1.ControllerMessage, error) {
-		pb, err := e.Set.ToPB()
+		pb, err := s.opened(e).ToPB()
 		if err != nil {
 			return nil, err
 		}

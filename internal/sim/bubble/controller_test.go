@@ -22,6 +22,7 @@ import (
 	"github.com/orchctl/orch/internal/controller/images"
 	"github.com/orchctl/orch/internal/gossip"
 	"github.com/orchctl/orch/internal/pki"
+	"github.com/orchctl/orch/internal/secrets"
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
 )
 
@@ -146,6 +147,10 @@ func (c *ctlMachine) run(ctx context.Context, l *ctlLife) error {
 	if err != nil {
 		return err
 	}
+	ring, err := secrets.OpenFile(filepath.Join(c.w.sharedDir, "secrets.key"), time.Now())
+	if err != nil {
+		return err
+	}
 	talk, err := gossip.New(gossip.Config{Name: controller.GossipName(c.name), SecretKey: authority.GossipKey(), Transport: c.net.transport(l.p), Logger: log})
 	if err != nil {
 		return err
@@ -153,7 +158,7 @@ func (c *ctlMachine) run(ctx context.Context, l *ctlLife) error {
 	var ctl *controller.Controller
 	sender := images.NewSender(shelf, func() images.Relays { return ctl.Sessions() }, log)
 	ctl = controller.New(controller.Config{Name: c.name, Store: st, Eligible: election.WhenEtcdLeads(st), Authority: authority,
-		Prober: prober{l.p, c.w.listens}, NewID: rand.Text, SessionOpened: sender.Offer, Log: log,
+		Prober: prober{l.p, c.w.listens}, NewID: rand.Text, SessionOpened: sender.Offer, Secrets: ring, Log: log,
 		Gossip: talk, GossipPeers: func() []string { return []string{netip.AddrPortFrom(c.addr, gossipPort).String()} }})
 	serving, err := authority.Serve(c.name, nil)
 	if err != nil {
@@ -170,7 +175,7 @@ func (c *ctlMachine) run(ctx context.Context, l *ctlLife) error {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 	)
 	orchv1.RegisterAgentsServer(server, ctl.Sessions())
-	orchv1.RegisterOrchServer(server, api.New(api.Config{Leader: ctl, View: ctl.View(), Tokens: authority, Nodes: ctl.Sessions(), Images: sender, Log: log}))
+	orchv1.RegisterOrchServer(server, api.New(api.Config{Leader: ctl, View: ctl.View(), Tokens: authority, Nodes: ctl.Sessions(), Images: sender, Secrets: ring, Log: log}))
 	l.mu.Lock()
 	l.authority, l.ctl = authority, ctl
 	l.mu.Unlock()
