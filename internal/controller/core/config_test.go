@@ -566,3 +566,32 @@ func TestPinsHold(t *testing.T) {
 		}
 	})
 }
+
+// A job keeps the versions that it began with, and needs them until it has ended.
+func TestJobKeepsItsVersions(t *testing.T) {
+	w := newWorks(t, "n1")
+	w.mustAll([]ConfigChange{values(api.KindConfig, "app", "URL", "a")})
+	j := migrate(1, 1, 0)
+	j.Spec.Template.Containers[0].EnvFrom = []api.EnvFrom{{Config: "app"}}
+	if r := w.applyJob(j); r.Err != nil {
+		t.Fatal(r.Err)
+	}
+	w.mustAll([]ConfigChange{values(api.KindConfig, "app", "OTHER", "b")})
+	if got := versionsOf(w.config(api.KindConfig, "app")); got != "1 [migrate@1]; 2 []" {
+		t.Errorf("versions: %s", got)
+	}
+	if got := w.held("migrate")["migrate-0"].Configs["config/app"]; got != 1 {
+		t.Errorf("it runs with version %d", got)
+	}
+	if err := w.remove(api.KindConfig, "app"); err == nil || err.Error() != "config default/app is used by job migrate (container main, envFrom): change or delete what uses it first" {
+		t.Errorf("got %v", err)
+	}
+	w.end(0, "n1", 0)
+	w.pass(time.Second)
+	if err := w.remove(api.KindConfig, "app"); err != nil {
+		t.Errorf("the job has ended: %v", err)
+	}
+	if len(w.core.configs) != 1 {
+		t.Error("the version that the job names is gone")
+	}
+}

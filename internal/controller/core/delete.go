@@ -81,7 +81,10 @@ func (c *Core) usersOf(x *config, going map[api.Key]bool) []string {
 // takesOf words how a revision that is in force takes values of a Config or Secret; "" if
 // it is not in force.
 func (s *service) takesOf(number int64, ref api.ConfigRef) string {
-	name := "service " + s.key.Name
+	name := strings.ToLower(s.kind()) + " " + s.key.Name
+	if s.job != nil && s.job.ended() {
+		return ""
+	}
 	if number != s.obj.Status.Revision {
 		i := slices.IndexFunc(s.fillings, func(f *filling) bool { return f.revision == number && !f.void })
 		if i < 0 {
