@@ -37,14 +37,16 @@ func (t *tool) applyCmd() *cobra.Command {
 		Short: "Create or change what manifests declare, and wait until it is ready",
 		Long: `Create or change what manifests declare: all of it in one transaction, or nothing.
 
-apply waits until every service is ready and shows how far it is: what each replica
+apply waits until every service is ready and every job has ended, and shows how far it is: what each replica
 waits for, of a new revision and of the one that it replaces. Where a rollout fails,
 apply tells why, with what the container wrote last, and ends with the rollback; where
 it waits for ` + "`orchctl rollout resume`" + `, apply says so and ends. When it is interrupted or
-its time is over, what was applied stays, and orch goes on with it.
+its time is over, what was applied stays, and orch goes on with it. A job that fails
+fails the apply. Other values of a config or secret make a new revision of each service
+that takes them, which apply follows too, also where its own manifest is in no file.
 
---prune also deletes what is in none of the files: services that -l chooses, in the
-namespaces that the files name. It says which and asks first, and deletes them when
+--prune also deletes what is in none of the files: services, jobs, configs and secrets
+that -l chooses, in the namespaces that the files name. It says which and asks first, and deletes them when
 all that was applied is ready (with --wait=false: when it was accepted); of an apply
 that fails it deletes nothing.`,
 		Example: `  orchctl apply -f web.yaml
@@ -68,9 +70,9 @@ that fails it deletes nothing.`,
 	f := cmd.Flags()
 	f.StringArrayVarP(&a.files, "filename", "f", nil, "manifest: a file, a folder, or - for standard input; repeatable")
 	f.BoolVar(&a.dryRun, "dry-run", false, "say what would change, change nothing")
-	f.BoolVar(&a.wait, "wait", true, "wait until every service is ready")
-	f.DurationVar(&a.timeout, "timeout", waitTimeout, "how long to wait until all is ready, and then until what is pruned is gone; 0 for no limit")
-	f.BoolVar(&a.prune.on, "prune", false, "also delete services that -l chooses and that are in none of the files")
+	f.BoolVar(&a.wait, "wait", true, "wait until every service is ready and every job has ended")
+	f.DurationVar(&a.timeout, "timeout", waitTimeout, "how long to wait until all is ready and has ended, and then until what is pruned is gone; 0 for no limit")
+	f.BoolVar(&a.prune.on, "prune", false, "also delete what -l chooses and is in none of the files")
 	f.StringVarP(&a.prune.selector, "selector", "l", "", "labels of what --prune may delete, such as app=shop")
 	f.BoolVarP(&a.prune.yes, "yes", "y", false, "prune without asking")
 	return cmd
@@ -97,6 +99,15 @@ func (t *tool) loadManifests(files []string, undone string) (manifests.Docs, err
 	return docs, bad(err)
 }
 
+// onWire encodes what is to be applied.
+func onWire(o api.Object) (*orchv1.Object, error) {
+	text, err := json.Marshal(o)
+	if err != nil {
+		return nil, fmt.Errorf("encode %s: %w", api.Ref{Kind: o.ObjectKind(), Key: o.GetMetadata().Key()}, err)
+	}
+	return &orchv1.Object{Kind: o.ObjectKind(), Json: text}, nil
+}
+
 // withDocs tells a call's error in which documents its fields stand.
 func withDocs(err error, docs manifests.Docs) error {
 	var failed *callError
@@ -118,11 +129,11 @@ func (t *tool) apply(ctx context.Context, a applying) error {
 	}
 	request := &orchv1.ApplyRequest{DryRun: a.dryRun, RequestId: t.RequestID()}
 	for _, d := range docs {
-		text, err := json.Marshal(d.Object)
+		o, err := onWire(d.Object)
 		if err != nil {
-			return fmt.Errorf("encode service %s: %w", d.Key(), err)
+			return err
 		}
-		request.Objects = append(request.Objects, &orchv1.Object{Kind: d.Kind(), Json: text})
+		request.Objects = append(request.Objects, o)
 	}
 	client, err := t.connect(ctx, "apply", true)
 	if err != nil {
@@ -168,10 +179,14 @@ func (t *tool) applyDocs(ctx context.Context, client orchv1.OrchClient, a applyi
 		return t.applyAtOnce(ctx, a, send)
 	}
 	var namespaces []string
+	kinds := []string{api.KindService, api.KindReplica}
 	for _, d := range docs {
 		namespaces = append(namespaces, d.Key().Namespace)
+		if d.Kind() == api.KindJob && !slices.Contains(kinds, api.KindJob) {
+			kinds = append(kinds, api.KindJob)
+		}
 	}
-	return t.applyAndWait(ctx, client, namespaces, a.timeout, send)
+	return t.applyAndWait(ctx, client, listsOf(namespaces, kinds...), a.timeout, send)
 }
 
 // unsure tells, where an interrupt came before the answer, that the change may
@@ -185,33 +200,41 @@ func (t *tool) unsure(ctx context.Context, err error, doing string) error {
 
 // applied prints what was, or would be, done at once.
 func (t *tool) applied(answer *orchv1.ApplyResponse, dryRun bool) error {
-	for _, x := range answer.GetApplied() {
-		o, err := decode(x.GetObject())
-		if err != nil {
-			return err
-		}
+	list, err := appliedObjects(answer)
+	if err != nil {
+		return err
+	}
+	for _, x := range list {
 		suffix := ""
 		if dryRun {
 			suffix = " (dry run)"
 		}
-		if err := t.printf("%s/%s %s%s\n", word(o.kind), o.name(), x.GetOutcome(), suffix); err != nil {
+		if err := t.printf("%s%s\n", x.outcomeLine(), suffix); err != nil {
 			return err
 		}
-		for _, line := range x.GetPlan() {
+		for _, line := range x.plan {
 			if err := t.printf("  %s\n", cleanText(line)); err != nil {
 				return err
 			}
+		}
+	}
+	if dryRun { // the plan says it
+		return nil
+	}
+	for _, r := range revisedBy(list) {
+		if err := t.printf("%s\n", r); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
 // applyAndWait looks at what is there, sends the change, and watches it until
-// every service is ready. The watch begins before the change, so that the
+// every service is ready and every job has ended. The watch begins before the change, so that the
 // times of its phases are seen and not guessed.
-func (t *tool) applyAndWait(ctx context.Context, client orchv1.OrchClient, namespaces []string, timeout time.Duration, send func() (*orchv1.ApplyResponse, error)) error {
+func (t *tool) applyAndWait(ctx context.Context, client orchv1.OrchClient, lists []*orchv1.ListRequest, timeout time.Duration, send func() (*orchv1.ApplyResponse, error)) error {
 	watching, stop := context.WithCancel(ctx)
-	feed := t.feed(watching, client, listsOf(namespaces))
+	feed := t.feed(watching, client, lists)
 	defer feed.wait()
 	defer stop()
 	w := &waiting{t: t, client: client, before: map[string]bool{}}
@@ -223,89 +246,8 @@ func (t *tool) applyAndWait(ctx context.Context, client orchv1.OrchClient, names
 	if err != nil {
 		return t.unsure(ctx, err, "apply")
 	}
-	if err := w.begin(answer, began, t.Now()); err != nil {
+	if err := w.begin(ctx, answer, began, t.Now()); err != nil {
 		return err
 	}
 	return w.run(ctx, feed, timeout)
-}
-
-// sighting is one piece of news from a feed.
-type sighting struct {
-	news news
-	o    object
-	err  error
-}
-
-// feed merges what several watches tell.
-type feed struct {
-	ch   chan sighting
-	n    int // watches
-	done chan struct{}
-}
-
-// wait returns when every watch has ended; end their context first.
-func (f *feed) wait() { <-f.done }
-
-// all tells see what is there, until each watch has told all of it or enough comes;
-// nil waits for all.
-func (f *feed) all(ctx context.Context, enough <-chan time.Time, see func(sighting)) error {
-	for left := f.n; left > 0; {
-		select {
-		case s := <-f.ch:
-			switch {
-			case s.err != nil:
-				return s.err
-			case s.news == synced:
-				left--
-			default:
-				see(s)
-			}
-		case <-enough:
-			return nil
-		case <-ctx.Done():
-			return errors.New("interrupted: nothing was sent to the controller")
-		}
-	}
-	return nil
-}
-
-// listsOf are the services and replicas of some namespaces.
-func listsOf(namespaces []string) []*orchv1.ListRequest {
-	var out []*orchv1.ListRequest
-	for _, ns := range slices.Compact(slices.Sorted(slices.Values(namespaces))) {
-		for _, kind := range []string{api.KindService, api.KindReplica} {
-			out = append(out, &orchv1.ListRequest{Kind: kind, Namespace: ns})
-		}
-	}
-	return out
-}
-
-// feed watches several lists.
-func (t *tool) feed(ctx context.Context, client orchv1.OrchClient, lists []*orchv1.ListRequest) *feed {
-	f := &feed{ch: make(chan sighting), n: len(lists), done: make(chan struct{})}
-	ended := make(chan struct{})
-	for _, list := range lists {
-		go func() {
-			defer func() { ended <- struct{}{} }()
-			tell := func(s sighting) error {
-				select {
-				case f.ch <- s:
-					return nil
-				case <-ctx.Done():
-					return ctx.Err()
-				}
-			}
-			err := t.follow(ctx, client, list, func(n news, o object) error { return tell(sighting{n, o, nil}) })
-			if ctx.Err() == nil {
-				_ = tell(sighting{err: err})
-			}
-		}()
-	}
-	go func() {
-		for range f.n {
-			<-ended
-		}
-		close(f.done)
-	}()
-	return f
 }

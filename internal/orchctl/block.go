@@ -25,7 +25,7 @@ const reasonsShownMax = 5
 const rowsShownMax = 8
 
 // draw replaces the block.
-func (b *block) draw(tracks []*track, now time.Time) error {
+func (b *block) draw(tracks []*track, jobs []*jobTrack, now time.Time) error {
 	width, height, _ := b.t.Screen()
 	var lines []string
 	for _, x := range tracks {
@@ -37,6 +37,9 @@ func (b *block) draw(tracks []*track, now time.Time) error {
 			lines = append(lines, fmt.Sprintf("✔ %s  %s", x.label, x.summary()))
 			continue
 		}
+		lines = append(lines, x.block(now)...)
+	}
+	for _, x := range jobs {
 		lines = append(lines, x.block(now)...)
 	}
 	if room := max(1, height-1); len(lines) > room { // what scrolled away cannot be drawn over

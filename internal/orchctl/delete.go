@@ -28,8 +28,7 @@ func (t *tool) deleteCmd() *cobra.Command {
 		Aliases: []string{"rm"},
 		Short:   "Delete services, jobs, configs, secrets and volumes, and wait until nothing of them is left",
 		Long: `Delete services, jobs, configs, secrets and volumes, and wait until nothing of them
-is left. Services and jobs go first, so that nothing uses the others any more; what is
-still used is refused, with who uses it.
+is left: all of them or, where one is missing or still used by what stays, none.
 
 A service's volumes outlive it: a service of that name has them again. Deleting a
 volume deletes what is in it, for good.`,
@@ -103,25 +102,25 @@ func (t *tool) delete(ctx context.Context, d deleting, args []string) error {
 	return t.deleteTargets(ctx, client, targets, d)
 }
 
-// deleteTargets deletes services and jobs before what they use: that is refused as long
-// as they use it.
+// deleteTargets deletes all at once, but volumes after services and jobs: they are refused
+// as long as something may have them mounted.
 func (t *tool) deleteTargets(ctx context.Context, client orchv1.OrchClient, targets []target, d deleting) error {
-	var users, used []target
+	var first, volumes []target
 	for _, x := range targets {
-		if x.kind == api.KindService || x.kind == api.KindJob {
-			users = append(users, x)
+		if x.kind == api.KindVolume {
+			volumes = append(volumes, x)
 		} else {
-			used = append(used, x)
+			first = append(first, x)
 		}
 	}
-	if len(users) > 0 && len(used) > 0 && !d.ignoreMissing { // all or nothing, as far as can be told before
-		if _, missing, err := t.fetch(ctx, client, listing{}, used); err != nil {
+	if len(first) > 0 && len(volumes) > 0 && !d.ignoreMissing { // all or nothing, as far as can be told before
+		if _, missing, err := t.fetch(ctx, client, listing{}, volumes); err != nil {
 			return err
 		} else if missing != nil {
 			return fmt.Errorf("%w; nothing was deleted", missing)
 		}
 	}
-	for _, wave := range [][]target{users, used} {
+	for _, wave := range [][]target{first, volumes} {
 		if len(wave) == 0 {
 			continue
 		}

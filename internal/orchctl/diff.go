@@ -2,8 +2,6 @@ package orchctl
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -82,11 +80,11 @@ func (t *tool) diff(ctx context.Context, files []string, colored bool) (bool, er
 	}
 	request := &orchv1.ApplyRequest{DryRun: true}
 	for _, d := range docs {
-		text, err := json.Marshal(d.Object)
+		o, err := onWire(d.Object)
 		if err != nil {
-			return false, fmt.Errorf("encode service %s: %w", d.Key(), err)
+			return false, err
 		}
-		request.Objects = append(request.Objects, &orchv1.Object{Kind: d.Kind(), Json: text})
+		request.Objects = append(request.Objects, o)
 	}
 	client, err := t.connect(ctx, "diff", false)
 	if err != nil {

@@ -130,7 +130,7 @@ func (t *tool) rolloutWord(ctx context.Context, x target, r rolling) error {
 		return answer, err
 	}
 	if r.wait {
-		return t.applyAndWait(ctx, client, []string{x.namespace}, r.timeout, send)
+		return t.applyAndWait(ctx, client, listsOf([]string{x.namespace}), r.timeout, send)
 	}
 	answer, err := send()
 	if err != nil {

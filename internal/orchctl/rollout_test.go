@@ -246,7 +246,7 @@ func TestRolloutOnATerminal(t *testing.T) {
 	x.label = "web"
 	var out syncBuffer
 	b := &block{t: &tool{Env: Env{Out: &out, Screen: func() (int, int, bool) { return 100, 30, true }}}}
-	if err := b.draw([]*track{x}, epoch.Add(12400*time.Millisecond)); err != nil {
+	if err := b.draw([]*track{x}, nil, epoch.Add(12400*time.Millisecond)); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "rollout-screen", out.String())

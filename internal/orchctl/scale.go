@@ -86,7 +86,7 @@ func (t *tool) scale(ctx context.Context, x target, s scaling) error {
 		return answer, err
 	}
 	if s.wait {
-		return t.applyAndWait(ctx, client, []string{x.namespace}, s.timeout, send)
+		return t.applyAndWait(ctx, client, listsOf([]string{x.namespace}), s.timeout, send)
 	}
 	answer, err := send()
 	if err != nil {

@@ -360,6 +360,10 @@ func (x *track) conclusion(now time.Time) string {
 	return strings.Join(append([]string{x.outcomeLine()}, x.behind()...), "\n  ")
 }
 
+func (x *track) failure() string { return x.fate.failed }
+
+func (x *track) tell() { x.told = true }
+
 func (x *track) outcomeLine() string {
 	switch {
 	case x.byState:

@@ -1,10 +1,10 @@
 package orchctl
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -30,7 +30,17 @@ type waiting struct {
 	before map[string]bool // replicas that were there before the change
 	early  []sighting      // seen before the change
 	tracks []*track
+	jobs   []*jobTrack
+	order  []conclusive // both, as they are told in the end
 	screen *block
+}
+
+// conclusive is what ends in a line, or in a failure.
+type conclusive interface {
+	// conclusion is its last line; failure is "" but of one that failed.
+	conclusion(now time.Time) string
+	failure() string
+	tell()
 }
 
 // look takes in what is there before the change; it does not wait long for it,
@@ -42,20 +52,34 @@ func (w *waiting) look(ctx context.Context, f *feed) error {
 	})
 }
 
-// begin makes a track of everything applied.
-func (w *waiting) begin(answer *orchv1.ApplyResponse, began, committed time.Time) error {
-	for _, x := range answer.GetApplied() {
-		o, err := decode(x.GetObject())
-		if err != nil {
+// begin makes a track of everything that was applied and takes its time; of the rest it
+// prints what became of it.
+func (w *waiting) begin(ctx context.Context, answer *orchv1.ApplyResponse, began, committed time.Time) error {
+	list, err := appliedObjects(answer)
+	if err != nil {
+		return err
+	}
+	for _, x := range list {
+		switch v := x.value.(type) {
+		case *api.Service:
+			w.add(v, x.outcome, began, committed)
+		case *api.Job:
+			w.addJob(v, x.outcome, began, committed)
+		default:
+			if err := w.t.printf("%s\n", x.outcomeLine()); err != nil {
+				return err
+			}
+		}
+		for _, line := range x.plan { // nothing of it is a plan but in a dry run
+			w.t.warnf("%s/%s: %s", word(x.kind), x.name(), cleanText(line))
+		}
+	}
+	for _, r := range revisedBy(list) {
+		if err := w.t.printf("%s\n", r); err != nil {
 			return err
 		}
-		s, ok := o.value.(*api.Service)
-		if !ok {
-			continue
-		}
-		w.add(s, x.GetOutcome(), began, committed)
-		for _, line := range x.GetPlan() { // nothing of it is a plan but in a dry run
-			w.t.warnf("service/%s: %s", s.Metadata.Name, cleanText(line))
+		if err := w.follow(ctx, r, began, committed); err != nil {
+			return err
 		}
 	}
 	w.start(committed)
@@ -63,17 +87,38 @@ func (w *waiting) begin(answer *orchv1.ApplyResponse, began, committed time.Time
 }
 
 func (w *waiting) add(s *api.Service, outcome string, began, committed time.Time) {
-	w.tracks = append(w.tracks, newTrack(s, outcome, began, committed, w.before))
+	x := newTrack(s, outcome, began, committed, w.before)
+	w.tracks, w.order = append(w.tracks, x), append(w.order, x)
+}
+
+func (w *waiting) addJob(j *api.Job, outcome string, began, committed time.Time) {
+	x := newJobTrack(j, outcome, began, committed)
+	w.jobs, w.order = append(w.jobs, x), append(w.order, x)
+}
+
+// several tells whether what is followed is in more than one namespace.
+func (w *waiting) several() bool {
+	of := map[string]bool{}
+	for _, x := range w.tracks {
+		of[x.key.Namespace] = true
+	}
+	for _, x := range w.jobs {
+		of[x.key.Namespace] = true
+	}
+	return len(of) > 1
 }
 
 // start gives the tracks their labels and what was seen before.
 func (w *waiting) start(now time.Time) {
-	several := slices.ContainsFunc(w.tracks, func(x *track) bool { return x.key.Namespace != w.tracks[0].key.Namespace })
+	label := func(key api.Key) string { return key.Name }
+	if w.several() {
+		label = api.Key.String
+	}
 	for _, x := range w.tracks {
-		x.label = x.key.Name
-		if several {
-			x.label = x.key.String()
-		}
+		x.label = label(x.key)
+	}
+	for _, x := range w.jobs {
+		x.label = label(x.key)
 	}
 	for _, s := range w.early {
 		if v, ok := s.o.value.(*api.Service); ok && s.news == put {
@@ -89,10 +134,16 @@ func (w *waiting) start(now time.Time) {
 	for _, x := range w.tracks {
 		x.already = x.outcome == "unchanged" && x.ready(now)
 	}
+	for _, x := range w.jobs {
+		x.already = x.outcome == "unchanged" && x.ended()
+	}
 }
 
 func (w *waiting) see(s sighting, now time.Time) {
 	for _, x := range w.tracks {
+		x.see(s, now)
+	}
+	for _, x := range w.jobs {
 		x.see(s, now)
 	}
 }
@@ -160,13 +211,28 @@ func (w *waiting) finished(ctx context.Context) (bool, error) {
 			}
 		}
 	}
+	for _, x := range w.jobs {
+		switch {
+		case x.failure() != "":
+			failed = append(failed, x.failure())
+		case x.ended() && (x.told || w.screen != nil):
+		case x.ended():
+			if err := w.conclude(x); err != nil {
+				return false, err
+			}
+		case x.gone:
+			return false, w.stopped(fmt.Sprintf("job/%s was deleted meanwhile", x.label))
+		default:
+			left++
+		}
+	}
 	if left > 0 {
 		return false, nil
 	}
 	if w.screen != nil {
 		w.screen.clear()
-		for _, x := range w.tracks {
-			if x.fate.failed != "" {
+		for _, x := range w.order {
+			if x.failure() != "" {
 				continue
 			}
 			if err := w.conclude(x); err != nil {
@@ -180,8 +246,8 @@ func (w *waiting) finished(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
-func (w *waiting) conclude(x *track) error {
-	x.told = true
+func (w *waiting) conclude(x conclusive) error {
+	x.tell()
 	return w.t.printf("%s\n", x.conclusion(w.t.Now()))
 }
 
@@ -189,7 +255,7 @@ func (w *waiting) conclude(x *track) error {
 func (w *waiting) show() error {
 	now := w.t.Now()
 	if w.screen != nil {
-		return w.screen.draw(w.tracks, now)
+		return w.screen.draw(w.tracks, w.jobs, now)
 	}
 	for _, x := range w.tracks {
 		if x.told && x.isReady() || x.fate.failed != "" || x.fate.held {
@@ -216,6 +282,13 @@ func (w *waiting) show() error {
 			}
 		}
 	}
+	for _, x := range w.jobs {
+		for _, line := range x.news(now) {
+			if err := w.t.printf("%s: %s\n", x.label, line); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 
@@ -226,7 +299,7 @@ func (w *waiting) stopped(why string) error {
 	}
 	var b strings.Builder
 	b.WriteString(why)
-	var names []string
+	describe := ""
 	for _, x := range w.tracks {
 		if x.fate.failed != "" {
 			fmt.Fprintf(&b, "\n  %s", strings.ReplaceAll(x.fate.failed, "\n", "\n  "))
@@ -241,7 +314,7 @@ func (w *waiting) stopped(why string) error {
 			}
 			continue
 		}
-		names = append(names, x.label)
+		describe = cmp.Or(describe, describing(api.KindService, x.key))
 		fmt.Fprintf(&b, "\n  service/%s", x.label)
 		if x.outcome != "" {
 			b.WriteString(" " + x.outcome + ";")
@@ -251,14 +324,30 @@ func (w *waiting) stopped(why string) error {
 			b.WriteString("\n    " + cleanText(r))
 		}
 	}
-	if len(names) > 0 {
-		describe := "orchctl describe service " + w.tracks[0].key.Name
-		for _, x := range w.tracks {
-			if x.label == names[0] {
-				describe = "orchctl describe service " + x.key.Name + " -n " + x.key.Namespace
+	for _, x := range w.jobs {
+		switch {
+		case x.failure() != "":
+			fmt.Fprintf(&b, "\n  %s", strings.ReplaceAll(x.failure(), "\n", "\n  "))
+			continue
+		case x.ended():
+			if !x.told {
+				_ = w.conclude(x) // the failure is what matters now
 			}
+			continue
 		}
+		describe = cmp.Or(describe, describing(api.KindJob, x.key))
+		fmt.Fprintf(&b, "\n  job/%s %s; %s", x.label, x.outcome, x.summary())
+		for _, r := range foldReasons(x.job.Status.Reasons) {
+			b.WriteString("\n    " + cleanText(r))
+		}
+	}
+	if describe != "" {
 		fmt.Fprintf(&b, "\nwhat was applied stays, and orch goes on with it; `%s` tells more", describe)
 	}
 	return fmt.Errorf("%s", b.String())
+}
+
+// describing is the command that tells more of a service or job.
+func describing(kind string, key api.Key) string {
+	return fmt.Sprintf("orchctl describe %s %s -n %s", word(kind), key.Name, key.Namespace)
 }
