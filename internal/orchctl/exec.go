@@ -61,20 +61,38 @@ func (t *tool) exec(ctx context.Context, x executing, arg string, command []stri
 		name = arg
 	}
 	to := t.target(api.KindReplica, name)
-	open := &orchv1.ExecRequest{Namespace: to.namespace, Replica: to.name, Container: x.container, Command: command, Tty: x.tty, Stdin: x.stdin}
-	var screen *os.File
-	if x.tty {
-		if screen, _ = t.In.(*os.File); screen == nil || !term.IsTerminal(int(screen.Fd())) {
-			return usagef("-t needs a terminal, and standard input is none: leave out -t")
-		}
-		if w, h, err := term.GetSize(int(screen.Fd())); err == nil {
-			open.Width, open.Height = uint32(w), uint32(h)
-		}
+	open := &orchv1.ExecRequest{Namespace: to.namespace, Replica: to.name, Container: x.container, Command: command}
+	screen, err := t.terminal(x)
+	if err != nil {
+		return err
 	}
 	doing := "exec in " + to.name
 	client, err := t.connect(ctx, doing, false)
 	if err != nil {
 		return err
+	}
+	return t.session(ctx, client, open, x, screen, doing)
+}
+
+// terminal gives the one that -t asks for; nil where it does not.
+func (t *tool) terminal(x executing) (*os.File, error) {
+	if !x.tty {
+		return nil, nil
+	}
+	screen, _ := t.In.(*os.File)
+	if screen == nil || !term.IsTerminal(int(screen.Fd())) {
+		return nil, usagef("-t needs a terminal, and standard input is none: leave out -t")
+	}
+	return screen, nil
+}
+
+// session opens an exec and carries it to its end, which is orchctl's own, too.
+func (t *tool) session(ctx context.Context, client orchv1.OrchClient, open *orchv1.ExecRequest, x executing, screen *os.File, doing string) error {
+	open.Tty, open.Stdin = x.tty, x.stdin
+	if screen != nil {
+		if w, h, err := term.GetSize(int(screen.Fd())); err == nil {
+			open.Width, open.Height = uint32(w), uint32(h)
+		}
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -139,6 +139,12 @@ func (t *tool) logs(ctx context.Context, l logging, request *orchv1.LogsRequest,
 			return err
 		}
 	}
+	return p.run(ctx, client, request, doing)
+}
+
+// run prints what a request asks for, over broken streams too.
+func (p *logPrinter) run(ctx context.Context, client orchv1.OrchClient, request *orchv1.LogsRequest, doing string) error {
+	t, l := p.t, p.l
 	wait, lastGood := backOffMin, t.Now()
 	for {
 		heard, err := p.once(ctx, client, request)

@@ -60,10 +60,12 @@ func (t *tool) tree() *cobra.Command {
 		Short: "Run containers on a fleet of servers",
 		Long: `orchctl tells an orch cluster what to run, and shows what runs.
 
-Exit codes: 0 done, 1 failed, 2 bad usage or manifest.`,
+Exit codes: 0 done, 1 failed, 2 bad usage or manifest; of run, exec and attach those of
+the command.`,
 		Example: `  orchctl apply -f web.yaml          # make it so, and wait until it is ready
   orchctl get services               # what is declared, and how much of it is ready
   orchctl get replicas -o wide       # what runs where
+  orchctl run --rm busybox:1.36 -- echo hello   # once, as a job
   orchctl describe service web       # why something is not ready
   orchctl logs -f service/web        # what it prints`,
 		Version:       version.String(),
@@ -87,14 +89,14 @@ Exit codes: 0 done, 1 failed, 2 bad usage or manifest.`,
 	f.DurationVar(&t.timeout, "request-timeout", requestTimeout, "time that one request may take, its repetitions included; 0 for no limit")
 	t.complete(root, "context", t.completeContexts)
 
-	root.AddGroup(&cobra.Group{ID: "use", Title: "Services and what runs:"}, &cobra.Group{ID: "fleet", Title: "The fleet:"}, &cobra.Group{ID: "other", Title: "This program:"})
+	root.AddGroup(&cobra.Group{ID: "use", Title: "Services, jobs and what runs:"}, &cobra.Group{ID: "fleet", Title: "The fleet:"}, &cobra.Group{ID: "other", Title: "This program:"})
 	add := func(group string, cmds ...*cobra.Command) {
 		for _, c := range cmds {
 			c.GroupID = group
 			root.AddCommand(c)
 		}
 	}
-	add("use", t.applyCmd(), t.deleteCmd(), t.getCmd(), t.describeCmd(), t.logsCmd(), t.execCmd(), t.portForwardCmd(), t.scaleCmd(), t.eventsCmd(), t.rolloutCmd(), t.historyCmd(), t.diffCmd())
+	add("use", t.applyCmd(), t.createCmd(), t.deleteCmd(), t.getCmd(), t.describeCmd(), t.runCmd(), t.logsCmd(), t.execCmd(), t.attachCmd(), t.portForwardCmd(), t.waitCmd(), t.scaleCmd(), t.eventsCmd(), t.rolloutCmd(), t.historyCmd(), t.diffCmd(), t.volumeCmd(), t.secretCmd())
 	add("fleet", t.wordCmd("", "cordon"), t.drainCmd(), t.wordCmd("", "uncordon"), t.rebalanceCmd(), t.netCmd(), t.nodeCmd(), t.fleetCmd(), t.imageCmd(), t.tokenCmd(), labcmd.New(), drill.Command())
 	add("other", t.configCmd(), t.versionCmd())
 	root.SetHelpCommandGroupID("other")
@@ -118,10 +120,9 @@ var foreignCommands = map[string]string{
 	"ps":              "did you mean `orchctl get replicas`?",
 	"status":          "did you mean `orchctl get services`?",
 	"services":        "did you mean `orchctl get services`?",
+	"jobs":            "did you mean `orchctl get jobs`?",
 	"nodes":           "did you mean `orchctl get nodes`?",
 	"inspect":         "did you mean `orchctl describe`?",
-	"run":             "did you mean `orchctl apply -f FILE`?",
-	"create":          "did you mean `orchctl apply -f FILE`?",
 	"edit":            "use `orchctl get TYPE/NAME -o yaml`, and `orchctl apply -f` what you edited",
 	"rollback":        "did you mean `orchctl rollout undo service/NAME`?",
 	"history":         "did you mean `orchctl history service/NAME`?",

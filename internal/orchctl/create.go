@@ -1,0 +1,268 @@
+package orchctl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/manifests"
+	orchv1 "github.com/orchctl/orch/proto/orch/v1"
+)
+
+func (t *tool) createCmd() *cobra.Command {
+	return group("create", "Create a config or a secret of values, files and variables",
+		`  orchctl create config app --from-literal LOG=debug --from-file app.ini
+  orchctl create secret db --from-file password=- < password.txt`,
+		t.createConfigCmd(api.KindConfig), t.createConfigCmd(api.KindSecret))
+}
+
+// creating is what `create` was asked for.
+type creating struct {
+	kind                      string
+	literals, files, envFiles []string
+	labels                    []string
+	dryRun                    bool
+	output                    string
+}
+
+func (t *tool) createConfigCmd(kind string) *cobra.Command {
+	c := creating{kind: kind}
+	one := word(kind)
+	hint := ""
+	if kind == api.KindSecret {
+		hint = "\n\nWhat stands on a command line is seen by other users of this machine and stays in the\nshell's history: give secrets by file, or on standard input with --from-file KEY=-."
+	}
+	cmd := &cobra.Command{
+		Use:   one + " NAME",
+		Short: fmt.Sprintf("Create a %s", one),
+		Long: fmt.Sprintf(`Create a %s of values, of files, and of files with a variable on each line. It fails
+where there is one of that name; with --dry-run -o yaml it prints the manifest, which
+apply takes, and asks no controller.%s`, one, hint),
+		Example: fmt.Sprintf(`  orchctl create %[1]s app --from-literal LOG=debug --from-literal PORT=8080
+  orchctl create %[1]s app --from-file app.ini --from-file tls.crt=cert.pem
+  orchctl create %[1]s app --from-file password=- < password.txt
+  orchctl create %[1]s app --from-env-file .env
+  orchctl create %[1]s app --from-env-file .env --dry-run -o yaml | orchctl apply -f -`, one),
+		Args:              usageArgs(cobra.ExactArgs(1)),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE:              func(cmd *cobra.Command, args []string) error { return t.create(cmd.Context(), c, args[0]) },
+	}
+	f := cmd.Flags()
+	f.StringArrayVar(&c.literals, "from-literal", nil, "value as KEY=VALUE; repeatable")
+	f.StringArrayVar(&c.files, "from-file", nil, "value in a file as [KEY=]PATH, its name being the key; all files of a folder; KEY=- for standard input; repeatable")
+	f.StringArrayVar(&c.envFiles, "from-env-file", nil, "file with KEY=VALUE on each line; - for standard input; repeatable")
+	f.StringArrayVar(&c.labels, "label", nil, "label KEY=VALUE; repeatable")
+	f.BoolVar(&c.dryRun, "dry-run", false, "create nothing")
+	f.StringVarP(&c.output, "output", "o", "", "yaml or json, with --dry-run: print the manifest")
+	t.complete(cmd, "output", cobra.FixedCompletions([]string{"yaml", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func (t *tool) create(ctx context.Context, c creating, name string) error {
+	switch {
+	case c.output != "" && c.output != "yaml" && c.output != "json":
+		return usagef("-o %s: want yaml, json", c.output)
+	case c.output != "" && !c.dryRun:
+		return usagef("-o %s prints the manifest: give --dry-run too", c.output)
+	}
+	object, err := t.configOf(c, name)
+	if err != nil {
+		return err
+	}
+	switch c.output {
+	case "json":
+		return t.writeJSON(object)
+	case "yaml":
+		text, err := manifests.Marshal(object)
+		if err != nil {
+			return err
+		}
+		_, err = t.Out.Write(text)
+		return err
+	}
+	x := target{c.kind, object.Metadata.Namespace, name}
+	client, err := t.connect(ctx, "create "+x.String(), true)
+	if err != nil {
+		return err
+	}
+	_, missing, err := t.fetch(ctx, client, listing{}, []target{x})
+	if err != nil {
+		return err
+	}
+	if missing == nil {
+		return fmt.Errorf("create %s: it exists already: change it with `orchctl apply`, for which --dry-run -o yaml prints a manifest", x)
+	}
+	sent, err := onWire(object)
+	if err != nil {
+		return err
+	}
+	request := &orchv1.ApplyRequest{Objects: []*orchv1.Object{sent}, DryRun: c.dryRun, RequestId: t.RequestID()}
+	return t.applyAtOnce(ctx, applying{dryRun: c.dryRun}, func() (*orchv1.ApplyResponse, error) {
+		return change(ctx, t, "create "+x.String(), operator, func(ctx context.Context) (*orchv1.ApplyResponse, error) { return client.Apply(ctx, request) })
+	})
+}
+
+// configOf gathers the values.
+func (t *tool) configOf(c creating, name string) (*api.Config, error) {
+	labels, err := pairsOf("--label", c.labels)
+	if err != nil {
+		return nil, err
+	}
+	x := values{in: t.In, of: &api.Config{TypeMeta: typeMeta(c.kind), Metadata: api.Metadata{Name: name, Namespace: t.space(), Labels: labels}, Data: map[string]string{}, BinaryData: map[string][]byte{}}}
+	for _, text := range c.literals {
+		key, value, ok := strings.Cut(text, "=")
+		if !ok {
+			return nil, usagef("--from-literal: want KEY=VALUE") // it may be a secret: it is not repeated
+		}
+		if err := x.add("--from-literal", key, []byte(value)); err != nil {
+			return nil, err
+		}
+	}
+	for _, text := range c.files {
+		if err := x.file(text); err != nil {
+			return nil, err
+		}
+	}
+	for _, path := range c.envFiles {
+		if err := x.envFile(path); err != nil {
+			return nil, err
+		}
+	}
+	x.of.Default()
+	if err := api.Validate(x.of).Err(); err != nil {
+		return nil, usageError{fmt.Errorf("create %s/%s: %w", word(c.kind), name, err)}
+	}
+	return x.of, nil
+}
+
+// values gathers those of one Config; in is read once at most.
+type values struct {
+	in     io.Reader
+	inRead bool
+	of     *api.Config
+}
+
+func (x *values) add(flag, key string, value []byte) error {
+	_, text := x.of.Data[key]
+	_, binary := x.of.BinaryData[key]
+	switch {
+	case key == "":
+		return usagef("%s: the key is missing", flag)
+	case text || binary:
+		return usagef("%s: key %s is given twice", flag, key)
+	case utf8.Valid(value) && !strings.ContainsRune(string(value), 0):
+		x.of.Data[key] = string(value)
+	default:
+		x.of.BinaryData[key] = value
+	}
+	return nil
+}
+
+// read reads a file, or standard input where it is "-". More than may be is not read.
+func (x *values) read(flag, path string) ([]byte, error) {
+	from := x.in
+	if path == manifests.Stdin {
+		if x.inRead {
+			return nil, usagef("%s: standard input can be read once", flag)
+		}
+		x.inRead = true
+	} else {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, usagef("%s %s: %v", flag, path, fileReason(err))
+		}
+		defer f.Close()
+		from = f
+	}
+	data, err := io.ReadAll(io.LimitReader(from, api.MaxConfigBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w", flag, path, fileReason(err))
+	}
+	if len(data) > api.MaxConfigBytes {
+		return nil, usagef("%s %s: it has more than %d bytes, which is the most that a config or secret may have in all", flag, path, api.MaxConfigBytes)
+	}
+	return data, nil
+}
+
+// file takes [KEY=]PATH; of a folder all its files.
+func (x *values) file(text string) error {
+	const flag = "--from-file"
+	key, path, named := strings.Cut(text, "=")
+	if !named {
+		key, path = filepath.Base(text), text
+	}
+	if path == manifests.Stdin {
+		if !named {
+			return usagef("%s -: standard input has no name: give KEY=-", flag)
+		}
+	} else if st, err := os.Stat(path); err == nil && st.IsDir() {
+		if named {
+			return usagef("%s %s: a folder has several values: leave out %s=", flag, text, key)
+		}
+		return x.folder(path)
+	}
+	data, err := x.read(flag, path)
+	if err != nil {
+		return err
+	}
+	return x.add(flag, key, data)
+}
+
+// folder takes all files of a folder, but not of those in it.
+func (x *values) folder(path string) error {
+	const flag = "--from-file"
+	list, err := os.ReadDir(path)
+	if err != nil {
+		return usagef("%s %s: %v", flag, path, fileReason(err))
+	}
+	for _, e := range list {
+		file := filepath.Join(path, e.Name())
+		st, err := os.Stat(file) // links are what they lead to
+		if errors.Is(err, fs.ErrNotExist) || err == nil && !st.Mode().IsRegular() {
+			continue
+		}
+		data, err := x.read(flag, file)
+		if err != nil {
+			return err
+		}
+		if err := x.add(flag, e.Name(), data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// envFile takes KEY=VALUE of each line, as it stands there; empty lines and those that
+// begin with # are left out.
+func (x *values) envFile(path string) error {
+	const flag = "--from-env-file"
+	data, err := x.read(flag, path)
+	if err != nil {
+		return err
+	}
+	n := 0
+	for line := range strings.Lines(string(data)) {
+		n++
+		line = strings.TrimRight(line, "\r\n")
+		if plain := strings.TrimSpace(line); plain == "" || strings.HasPrefix(plain, "#") {
+			continue
+		}
+		key, value, ok := strings.Cut(line, "=")
+		if key = strings.TrimSpace(key); !ok || !api.IsVariable(key) {
+			return usagef("%s %s:%d: want NAME=VALUE", flag, path, n)
+		}
+		if err := x.add(flag, key, []byte(value)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

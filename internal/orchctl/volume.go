@@ -1,0 +1,103 @@
+package orchctl
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/orchctl/orch/api"
+)
+
+func (t *tool) volumeCmd() *cobra.Command {
+	return group("volume", "Show and remove the volumes of services",
+		`  orchctl volume ls
+  orchctl volume rm data.db-0`,
+		t.volumeListCmd(), t.volumeRemoveCmd())
+}
+
+func (t *tool) volumeListCmd() *cobra.Command {
+	var l listing
+	cmd := &cobra.Command{
+		Use:     "ls",
+		Aliases: []string{"list"},
+		Short:   "Show where volumes are, and what uses them",
+		Example: `  orchctl volume ls
+  orchctl volume ls -A`,
+		Args: usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			targets := []target{t.target(api.KindVolume, "")}
+			if err := l.check(targets); err != nil {
+				return err
+			}
+			return t.get(cmd.Context(), l, targets)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&l.output, "output", "o", "", "wide, yaml, json or name; a table without it")
+	f.BoolVarP(&l.all, "all-namespaces", "A", false, "of all namespaces")
+	t.complete(cmd, "output", cobra.FixedCompletions(outputs, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func (t *tool) volumeRemoveCmd() *cobra.Command {
+	var wait bool
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:     "rm NAME...",
+		Aliases: []string{"remove", "delete"},
+		Short:   "Remove volumes and what is in them, for good",
+		Long: `Remove volumes and what is in them, for good. One that is in use is refused: delete its
+service, or scale it down below the volume's slot. That of a slot whose node is dead is
+given up: the slot begins anew elsewhere, without what is in it.`,
+		Example: `  orchctl volume rm data.db-0
+  orchctl volume rm data.db-0 data.db-1 --wait=false`,
+		Args:              usageArgs(cobra.MinimumNArgs(1)),
+		ValidArgsFunction: beginning(t.completeNames(api.KindVolume)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var targets []target
+			for _, a := range args {
+				kind, name, ok := cutKind(a)
+				if ok && kind != api.KindVolume || name == "" {
+					return usagef("%q is no volume: they are named VOLUME.SERVICE-SLOT, such as data.db-0", a)
+				}
+				if !ok {
+					name = a
+				}
+				targets = append(targets, t.target(api.KindVolume, name))
+			}
+			return t.removeVolumes(cmd.Context(), targets, deleting{wait: wait, timeout: timeout})
+		},
+	}
+	cmd.Flags().BoolVar(&wait, "wait", true, "wait until they are gone from their nodes")
+	cmd.Flags().DurationVar(&timeout, "timeout", waitTimeout, "how long to wait; 0 for no limit")
+	return cmd
+}
+
+// removeVolumes deletes volumes, and says of which node what is lost.
+func (t *tool) removeVolumes(ctx context.Context, targets []target, d deleting) error {
+	client, err := t.connect(ctx, "volume rm", true)
+	if err != nil {
+		return err
+	}
+	found, missing, err := t.fetch(ctx, client, listing{}, targets)
+	if err != nil {
+		return err
+	}
+	if missing != nil {
+		return fmt.Errorf("%w; nothing was removed", missing)
+	}
+	if err := t.deleteTargets(ctx, client, targets, d); err != nil {
+		return err
+	}
+	var lost []string
+	for _, o := range found {
+		if v, ok := o.value.(*api.Volume); ok {
+			lost = append(lost, fmt.Sprintf("%s on %s", v.Metadata.Name, v.Spec.Node))
+		}
+	}
+	t.warnf("what was in %s is lost", cleanText(strings.Join(lost, ", ")))
+	return nil
+}
