@@ -80,23 +80,30 @@ type rig struct {
 	listener  *bufconn.Listener
 	images    *images.Sender
 	secrets   *secrets.Keyring
+	dir       string // of the authority
 	keyFile   string
 	log       *record
 	admin     orchv1.OrchClient
+	stop      func() // ends the controller; it may be called again
 }
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
+	return rigOn(t, mem.New(), t.TempDir(), filepath.Join(t.TempDir(), "secrets.key"))
+}
+
+// rigOn is a controller with what another one has left.
+func rigOn(t *testing.T, st *mem.Store, dir, keyFile string) *rig {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &rig{t: t, ctx: ctx, store: mem.New(), listener: bufconn.Listen(1 << 16)}
+	r := &rig{t: t, ctx: ctx, store: st, dir: dir, keyFile: keyFile, listener: bufconn.Listen(1 << 16)}
 	r.log = &record{more: t.Output()}
 	log := slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	r.keyFile = filepath.Join(t.TempDir(), "secrets.key")
 	var err error
 	if r.secrets, err = secrets.OpenFile(r.keyFile, time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	if r.authority, err = identity.Open(ctx, identity.Config{Store: r.store, Dir: t.TempDir(), Log: log}); err != nil {
+	if r.authority, err = identity.Open(ctx, identity.Config{Store: r.store, Dir: dir, Log: log}); err != nil {
 		t.Fatal(err)
 	}
 	shelf, err := images.Open(t.TempDir())
@@ -119,12 +126,13 @@ func newRig(t *testing.T) *rig {
 	var running sync.WaitGroup
 	running.Go(func() { server.Serve(r.listener) })
 	running.Go(func() { r.ctl.Run(ctx) })
-	t.Cleanup(func() {
+	r.stop = sync.OnceFunc(func() {
 		cancel()
 		server.Stop()
 		r.ctl.Sessions().Wait()
 		running.Wait()
 	})
+	t.Cleanup(r.stop)
 	wait, done := context.WithTimeout(ctx, patience)
 	defer done()
 	if err := r.ctl.Lead(wait); err != nil {
@@ -230,6 +238,7 @@ type agent struct {
 
 	mu       sync.Mutex
 	holds    map[orchapi.ReplicaKey]wire.Assignment
+	values   map[wire.ConfigKey]map[string][]byte // all that ever came
 	started  map[orchapi.ReplicaKey]int
 	sessions int
 }
@@ -242,7 +251,7 @@ func (r *rig) agent(name string) *agent {
 		r.t.Fatal(err)
 	}
 	a := &agent{r: r, name: name, conn: r.dial(r.tls(r.authority.CA(), cert, key)), image: make(chan []byte, 8),
-		holds: map[orchapi.ReplicaKey]wire.Assignment{}, started: map[orchapi.ReplicaKey]int{}}
+		holds: map[orchapi.ReplicaKey]wire.Assignment{}, values: map[wire.ConfigKey]map[string][]byte{}, started: map[orchapi.ReplicaKey]int{}}
 	ctx, cancel := context.WithCancel(r.ctx)
 	a.cancel = cancel
 	var running sync.WaitGroup
@@ -324,7 +333,10 @@ func (a *agent) assign(pb *orchv1.AssignmentSet) wire.StatusReport {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	report := wire.StatusReport{Complete: true, Taken: set.Sequence}
+	for _, v := range set.Configs {
+		a.values[v.ConfigKey] = v.Values
+	}
+	report := wire.StatusReport{Complete: true, Taken: set.Sequence, VolumesGone: set.RemoveVolumes}
 	for _, x := range set.Put {
 		if x.Stopping {
 			delete(a.holds, x.Key)
@@ -350,6 +362,13 @@ func (a *agent) assign(pb *orchv1.AssignmentSet) wire.StatusReport {
 		report.Replicas = append(report.Replicas, wire.Report{Key: k, Revision: x.Revision, Status: orchapi.ReplicaStatus{Phase: orchapi.PhaseRunning, Ready: true, IP: "10.64.0.2"}})
 	}
 	return report
+}
+
+// value gives what came of one key of a Config or Secret.
+func (a *agent) value(ref orchapi.ConfigRef, version int64, key string) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return string(a.values[wire.ConfigKey{Namespace: orchapi.DefaultNamespace, Ref: ref, Version: version}][key])
 }
 
 func (a *agent) count() int {

@@ -49,14 +49,14 @@ func (d digests) warn(result core.ApplyResult) core.ApplyResult {
 		if a.Outcome == "unchanged" {
 			continue
 		}
-		t := templateOf(a.Service)
-		if a.Job != nil {
-			t = templateOf(a.Job)
+		var t api.Template
+		switch {
+		case a.Service != nil:
+			t = a.Service.Spec.Template
+		case a.Job != nil:
+			t = a.Job.Spec.Template
 		}
-		if a.Service == nil && a.Job == nil {
-			continue
-		}
-		for _, ref := range references(*t) {
+		for _, ref := range references(t) {
 			if why, ok := d.unknown[ref]; ok {
 				out.Applied[i].Plan = append(slices.Clip(out.Applied[i].Plan), fmt.Sprintf("image %s: %s", ref, why))
 			}
