@@ -216,8 +216,8 @@ type ExecSpec struct {
 	// Attach starts the container's own command, which waits for that (Container.Stdin), with
 	// these streams, and gives its exit code; Args, Env and WorkDir are unused then. What
 	// the command writes goes here and not into the container's log. When the caller goes,
-	// the command's input ends and it gets a SIGHUP. A container takes one such: of another,
-	// the code is 125, and Stderr says why.
+	// the command gets a SIGHUP and, without a terminal, its input ends. A container takes
+	// one such: of another, the code is 125, and Stderr says why.
 	Attach bool
 	// TTY gives it a terminal; Stderr is unused then.
 	TTY bool

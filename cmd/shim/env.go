@@ -93,9 +93,7 @@ func executable(file string) error {
 	switch {
 	case err != nil:
 		return err
-	case st.IsDir():
-		return unix.EISDIR
-	case st.Mode()&0o111 == 0:
+	case st.IsDir() || st.Mode()&0o111 == 0:
 		return unix.EACCES
 	}
 	return nil

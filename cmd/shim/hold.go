@@ -104,7 +104,7 @@ func (h *holder) run(limit time.Duration) int {
 			unix.Close(h.conn)
 			h.conn = -1
 			complain("who was attached is gone")
-			unix.Kill(-h.pid, unix.SIGHUP) // its input has ended, too: containerd closes it
+			unix.Kill(-h.pid, unix.SIGHUP) // pipes containerd closes; a terminal it keeps
 			unix.Kill(-h.pid, unix.SIGCONT)
 		case <-h.children:
 			if code, ended := h.reap(); ended {

@@ -151,6 +151,70 @@ func main() {
 					fmt.Println(arg, f[5])
 				}
 			}
+		case "stat": // mode and owner
+			var st syscall.Stat_t
+			if err := syscall.Stat(arg, &st); err != nil {
+				fmt.Println(err)
+				break
+			}
+			fmt.Printf("%s %o %d:%d\n", arg, st.Mode&0o7777, st.Uid, st.Gid)
+		case "pid":
+			fmt.Println("pid", os.Getpid(), "parent", os.Getppid())
+		case "ready":
+			fmt.Println("ready")
+		case "sleeps": // for a while, then goes on
+			d, _ := time.ParseDuration(arg)
+			time.Sleep(d)
+		case "controls": // whether its terminal is the controlling one
+			f, err := os.Open("/dev/tty")
+			if err != nil {
+				fmt.Println(err)
+				break
+			}
+			f.Close()
+			fmt.Println("controlling terminal")
+		case "hup": // waits for SIGHUP, then leaves a file
+			c := make(chan os.Signal, 1)
+			signal.Notify(c, syscall.SIGHUP)
+			fmt.Println("waiting")
+			<-c
+			if err := os.WriteFile(arg, []byte("hung up\n"), 0o644); err != nil {
+				os.Exit(95)
+			}
+		case "drain": // the input to its end
+			if n, err := io.Copy(io.Discard, os.Stdin); n > 0 || err != nil {
+				os.Exit(94)
+			}
+		case "orphan": // leaves a grandchild to whoever takes it in
+			pid, err := syscall.ForkExec("/probe", []string{"/probe", "leave"}, &syscall.ProcAttr{})
+			if err == nil {
+				_, err = syscall.Wait4(pid, nil, 0, nil)
+			}
+			if err != nil {
+				fmt.Println(err)
+			}
+		case "leave":
+			if _, err := syscall.ForkExec("/probe", []string{"/probe", "sleeps=20ms"}, &syscall.ProcAttr{}); err != nil {
+				fmt.Println(err)
+			}
+		case "alone": // until no process is left but itself and the first one
+			left := 0
+			for range 500 {
+				left = 0
+				dir, _ := os.ReadDir("/proc")
+				for _, e := range dir {
+					n, err := strconv.Atoi(e.Name())
+					cmd, _ := os.ReadFile("/proc/" + e.Name() + "/cmdline")
+					if err == nil && n > 1 && n != os.Getpid() && !strings.Contains(string(cmd), "attach\x00") {
+						left++
+					}
+				}
+				if left == 0 {
+					break
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+			fmt.Println("others:", left)
 		case "device":
 			f, err := os.Open(arg)
 			if err != nil {
