@@ -253,6 +253,10 @@ func TestNobodyAttaches(t *testing.T) {
 	// One that waits is stopped at once.
 	s = waiting("out=never")
 	o := start(t, s)
+	eventually(t, func() error {
+		_, err := os.Stat(fmt.Sprintf("/proc/%d/root%s", o.Pid, insideSocket))
+		return err
+	})
 	began := time.Now()
 	if err := env.r.Stop(t.Context(), o.ID, 20*time.Second, "deleted"); err != nil {
 		t.Fatal(err)
