@@ -69,5 +69,8 @@ func FuzzText(f *testing.F) {
 				Env: []api.EnvVar{{Name: "A", Value: value}}}}}}}
 		s.Default()
 		roundTrip(t, s)
+		c := &api.Config{Metadata: api.Metadata{Name: "app"}, Data: map[string]string{"a": value, "b": arg}, BinaryData: map[string][]byte{"c": []byte(value)}}
+		c.Default()
+		roundTrip(t, c)
 	})
 }

@@ -175,6 +175,7 @@ func syntax(err error, data []byte) (line int, why string) {
 		name, _, _ = strings.Cut(name, "'")
 		before, _, _ := strings.Cut(string(data), "*"+name)
 		line = 1 + strings.Count(before, "\n")
+		return line, "is not YAML: an alias (*) has no anchor (&) before it; a value that begins with * stands in quotes" // it may be a Secret's
 	}
 	line = min(max(line, 1), 1+strings.Count(strings.TrimRight(string(data), "\n"), "\n"))
 	if tab := tabIndent(data, line); tab > 0 {

@@ -16,8 +16,8 @@ import (
 
 var update = flag.Bool("update", false, "write the outputs in testdata anew")
 
-// brokenMin is what the issue asks for, so that the table does not shrink.
-const brokenMin = 100
+// brokenMin is how many there are, about, so that the table does not shrink.
+const brokenMin = 230
 
 // TestBroken loads each broken manifest and compares every message.
 func TestBroken(t *testing.T) {
@@ -62,7 +62,7 @@ func golden(t *testing.T, file string, got []byte) {
 // own text.
 func TestExamples(t *testing.T) {
 	sources, err := FromPaths([]string{"examples"}, nil)
-	if err != nil || len(sources) < 20 {
+	if err != nil || len(sources) < 25 {
 		t.Fatalf("%d examples, %v", len(sources), err)
 	}
 	docs, err := Load(sources)

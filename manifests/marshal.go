@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -91,8 +92,9 @@ var otherwiseRead = regexp.MustCompile(`^(?i:y|n|yes|no|on|off|[-+]?[0-9][0-9_]*
 func plain(s string) *yaml.Node {
 	n := &yaml.Node{}
 	n.SetString(s)
-	// SetString takes text that is no UTF-8 for binary; JSON has none.
-	if n.Tag != "!!str" || otherwiseRead.MatchString(s) {
+	// SetString takes text that is no UTF-8 for binary; JSON has none. A block that begins
+	// with a tab is not read back, for the tab is taken for its indentation.
+	if n.Tag != "!!str" || otherwiseRead.MatchString(s) || n.Style == yaml.LiteralStyle && strings.HasPrefix(strings.TrimLeft(s, " \n"), "\t") {
 		return text(s)
 	}
 	return n

@@ -113,7 +113,10 @@ func (r *reader) value(n *yaml.Node, t reflect.Type, path string) *yaml.Node {
 		return nil
 	}
 	if tag := n.ShortTag(); !standardTags[tag] {
-		r.refuse(at, path, "the YAML tag %s is not supported: remove it", clip(tag))
+		if r.hidden(path) {
+			tag = "that begins with !"
+		}
+		r.refuse(at, path, "the YAML tag %s is not supported: remove it, or put the value in quotes", clip(tag))
 		return nil
 	}
 	if t.Kind() == reflect.Pointer {
@@ -141,10 +144,15 @@ func (r *reader) wrong(n *yaml.Node, want string, at place, path string) *yaml.N
 
 // found names what stands there, of a Secret's values only what kind of thing it is.
 func (r *reader) found(n *yaml.Node, path string) string {
-	if r.secret && (below(path, "data") || below(path, "binaryData")) {
+	if r.hidden(path) {
 		return kindOf(n)
 	}
 	return found(n)
+}
+
+// hidden tells whether a Secret's values stand at path.
+func (r *reader) hidden(path string) bool {
+	return r.secret && (path == "data" || path == "binaryData" || below(path, "data") || below(path, "binaryData"))
 }
 
 func (r *reader) list(n *yaml.Node, t reflect.Type, at place, path string) *yaml.Node {

@@ -86,11 +86,11 @@ func (r *reader) scalar(n *yaml.Node, t reflect.Type, at place, path string) *ya
 		if tag == "!!str" || tag == "!!timestamp" || tag == "!!merge" {
 			return text(n.Value)
 		}
-		what, example := r.found(n, path), fmt.Sprintf(", as %q", clip(n.Value))
-		if r.secret && what != found(n) {
+		example := fmt.Sprintf(", as %q", clip(n.Value))
+		if r.hidden(path) {
 			example = ""
 		}
-		r.refuse(at, path, "want a string, but found %s: put it in quotes%s", what, example)
+		r.refuse(at, path, "want a string, but found %s: put it in quotes%s", r.found(n, path), example)
 		return nil
 	case reflect.Int, reflect.Int64:
 		// What does not fit an integer has become a float for the YAML library.

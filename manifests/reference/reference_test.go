@@ -75,13 +75,15 @@ func TestExamplesAreValid(t *testing.T) {
 		t.Fatal(err)
 	}
 	docs, err := manifests.Load(sources)
-	if err != nil || len(docs) < 20 {
+	if err != nil || len(docs) < 35 {
 		t.Fatalf("%d documents: %v", len(docs), err)
 	}
 	b := openBook(t)
 	for _, x := range []struct{ in, typ, field, want string }{
 		{"container", "Container", "securityContext", ""}, {"container", "Container", "mounts", ""}, {"container", "Container", "lifecycle", ""},
 		{"container", "Container", "startupProbe", `no port of this container is named "proxy"`}, {"spec", "ServiceSpec", "rollout", ""}, {"spec", "Template", "nodeSelector", ""},
+		{"job", "JobSpec", "completions", ""}, {"job", "JobSpec", "parallelism", ""}, {"job", "JobSpec", "backoffLimit", ""}, {"job", "JobSpec", "deadline", ""},
+		{"job", "JobSpec", "ttlAfterFinished", ""}, {"container", "Container", "envFrom", ""}, {"container of a job", "Container", "stdin", ""}, {"container", "Container", "stdin", "is for the command of a job"},
 		{"spec", "ServiceSpec", "mode", ""}, {"container", "Container", "stopSignal", ""}, {"spec", "Template", "terminationGracePeriod", ""},
 	} {
 		text := b.examples[x.typ][x.field].text
@@ -90,7 +92,10 @@ func TestExamplesAreValid(t *testing.T) {
 			continue
 		}
 		manifest := "apiVersion: orch/v1\nkind: Service\nmetadata: {name: x}\nspec:\n  containers:\n  - name: main\n    image: web\n"
-		if x.in == "container" {
+		if strings.HasSuffix(x.in, "job") {
+			manifest = strings.Replace(manifest, "kind: Service", "kind: Job", 1)
+		}
+		if strings.HasPrefix(x.in, "container") {
 			manifest += "    " + text + "\n"
 		} else {
 			manifest += "  " + text + "\n"
