@@ -280,7 +280,7 @@ func TestARotationCutShort(t *testing.T) {
 	}
 	if got := r.secrets.IDs(); !slices.Equal(got, []string{cut}) {
 		t.Errorf("keys %v, want %s alone", got, cut)
-	}	// And again; this time a rotation is what comes next, and its own store fails.
+	} // And again; this time a rotation is what comes next, and its own store fails.
 	if cut, err = r.secrets.Rotate(time.Now()); err != nil {
 		t.Fatal(err)
 	}
