@@ -255,7 +255,7 @@ type EnvFrom struct {
 // Secret and Volume is set.
 type Mount struct {
 	// Path in the container: absolute, in its plain form, once per container, and neither
-	// / nor below /proc, /sys or /dev, but for /dev/shm.
+	// / nor below /proc, /sys, /dev or /.orch, but for /dev/shm.
 	Path string `json:"path"`
 	// ReadOnly: the container cannot write there. Not with Tmpfs; Config and Secret always
 	// are, and need not say so.

@@ -7,6 +7,9 @@ import (
 	"strings"
 )
 
+// reservedPath is where the agent puts its shim into containers that need it.
+const reservedPath = "/.orch"
+
 // ours are the files that each container gets from its node.
 var ours = []string{"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"}
 
@@ -123,6 +126,9 @@ func mountPathProblem(p string) string {
 		if p == f {
 			return quoted(p) + " is written by the node: mount elsewhere"
 		}
+	}
+	if p == reservedPath || strings.HasPrefix(p, reservedPath+"/") {
+		return quoted(p) + " is where orch puts what it needs in a container itself: mount elsewhere"
 	}
 	for _, dir := range []string{"/proc", "/sys", "/dev"} {
 		if (p == dir || strings.HasPrefix(p, dir+"/")) && p != "/dev/shm" {
