@@ -38,6 +38,8 @@ type fleet struct {
 	// says is what agents report of a replica instead of that it is well; nil, or nil of
 	// one: nothing else.
 	says func(a *agent, x wire.Assignment) *api.ReplicaStatus
+	// committed is called after each transaction; nil: nothing is.
+	committed func()
 	// leasedOnly: what was given up before its service was exclusive is nobody's.
 	leasedOnly bool
 	// The most reliefs at once, and spares of one service, ever seen.
@@ -167,6 +169,9 @@ func (f *fleet) commit(e Commit) {
 		}
 	}
 	f.rev++
+	if f.committed != nil {
+		f.committed()
+	}
 	f.step(Committed{Seq: e.Seq, Rev: f.rev})
 }
 

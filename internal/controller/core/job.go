@@ -99,7 +99,7 @@ func (c *Core) loadOutcome(key api.Key, value []byte) error {
 	s := c.serviceOf(key)
 	s.makeJob()
 	s.job.count(x)
-	c.view.put(outcomeViewKey(key, x.Index), x)
+	c.view.touchOutcome(key, x.Index)
 	return nil
 }
 
@@ -251,6 +251,9 @@ func (c *Core) planJob(s *service, wake time.Time) []reconciler.Action {
 	delete(c.spending.short, s.key)
 	for _, x := range plan.Ends {
 		c.endTry(s, c.fillings[x.Key])
+		if len(s.reliefs) > 0 { // what relieved it, or was relieved by it, may be over
+			c.markDirty(s)
+		}
 	}
 	c.concludeJob(s, plan)
 	for _, a := range plan.Actions {
@@ -298,7 +301,7 @@ func (c *Core) endTry(s *service, f *filling) {
 	s.job.count(out)
 	f.stopping, f.why = true, "it has ended: "+exit.Words()
 	c.write(store.Put(outcomeKey(s.key, out.Index), object(api.KindOutcome, out)), store.Put(placementKey(f.key), f.record()))
-	c.view.put(outcomeViewKey(s.key, out.Index), out)
+	c.view.touchOutcome(s.key, out.Index)
 	c.view.touchFilling(f)
 	c.handOver(f)
 	if out.Succeeded {
@@ -392,7 +395,7 @@ func (c *Core) forgetOutcomes(s *service) {
 		var ops []store.Op
 		for _, i := range some {
 			ops = append(ops, store.Delete(outcomeKey(s.key, i)))
-			c.view.gone(outcomeViewKey(s.key, i))
+			c.view.touchOutcome(s.key, i)
 		}
 		c.write(ops...)
 	}
@@ -430,6 +433,21 @@ func (c *Core) publicJob(s *service) *api.Job {
 	st.Active, st.Succeeded, st.Failed = len(active), s.job.done.Count(), s.job.failures
 	st.Reasons = c.reasons(s)
 	return &out
+}
+
+// publishOutcomes shows what changed of jobs' outcomes.
+func (c *Core) publishOutcomes() {
+	for _, key := range slices.SortedFunc(maps.Keys(c.view.outcomes), compareKeys) {
+		s := c.services[key]
+		for _, i := range slices.Sorted(maps.Keys(c.view.outcomes[key])) {
+			if s == nil || s.job == nil || s.job.outcomes[i] == nil {
+				c.view.gone(outcomeViewKey(key, i))
+			} else {
+				c.view.put(outcomeViewKey(key, i), s.job.outcomes[i])
+			}
+		}
+	}
+	clear(c.view.outcomes)
 }
 
 func outcomeViewKey(key api.Key, index int) ViewKey {

@@ -23,7 +23,8 @@ type view struct {
 	pending  map[api.Key]map[ViewKey]bool // published replicas without a node
 	// revisions that changed, by number.
 	revisions map[api.Key]map[int64]bool
-	configs   map[configID]bool // that changed, or their users
+	outcomes  map[api.Key]map[int]bool // likewise, by index
+	configs   map[configID]bool        // that changed, or their users
 	out       changes
 }
 
@@ -58,7 +59,7 @@ func (x *changes) take() Publish {
 
 func newView() view {
 	return view{services: map[api.Key]*service{}, fillings: map[api.ReplicaKey]*filling{}, nodes: map[string]*node{},
-		known: map[ViewKey]any{}, pending: map[api.Key]map[ViewKey]bool{}, revisions: map[api.Key]map[int64]bool{}, configs: map[configID]bool{}}
+		known: map[ViewKey]any{}, pending: map[api.Key]map[ViewKey]bool{}, revisions: map[api.Key]map[int64]bool{}, outcomes: map[api.Key]map[int]bool{}, configs: map[configID]bool{}}
 }
 
 func (v *view) touch(s *service)        { v.services[s.key] = s }
@@ -70,6 +71,13 @@ func (v *view) touchRevision(key api.Key, n int64) {
 		v.revisions[key] = map[int64]bool{}
 	}
 	v.revisions[key][n] = true
+}
+
+func (v *view) touchOutcome(key api.Key, index int) {
+	if v.outcomes[key] == nil {
+		v.outcomes[key] = map[int]bool{}
+	}
+	v.outcomes[key][index] = true
 }
 
 func (v *view) put(k ViewKey, object any) {
@@ -152,6 +160,7 @@ func (c *Core) publish() {
 	}
 	clear(c.view.services)
 	c.publishRevisions()
+	c.publishOutcomes()
 	c.publishConfigs()
 	for _, name := range slices.Sorted(maps.Keys(c.view.nodes)) {
 		if n := c.nodes[name]; n != nil {
