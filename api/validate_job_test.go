@@ -52,20 +52,24 @@ func TestValidateJob(t *testing.T) {
 		change func(*Job)
 		path   string // of the only violation; empty: it is taken
 	}{
-		"most":               {func(j *Job) { j.Spec.Completions, j.Spec.Parallelism, j.Spec.BackoffLimit = number(10_000), number(1_000), number(1_000) }, ""},
-		"more":               {func(j *Job) { j.Spec.Completions = number(10_001) }, "spec.completions"},
-		"none":               {func(j *Job) { j.Spec.Completions = number(0) }, "spec.completions"},
-		"none at once":       {func(j *Job) { j.Spec.Parallelism = number(0) }, "spec.parallelism"},
-		"no failure":         {func(j *Job) { j.Spec.BackoffLimit = number(0) }, ""},
-		"negative":           {func(j *Job) { j.Spec.BackoffLimit = number(-1) }, "spec.backoffLimit"},
-		"deadline":           {func(j *Job) { j.Spec.Deadline = durationOf(MinJobDeadline) }, ""},
-		"short deadline":     {func(j *Job) { j.Spec.Deadline = durationOf(MinJobDeadline - 1) }, "spec.deadline"},
-		"long deadline":      {func(j *Job) { j.Spec.Deadline = durationOf(MaxJobDeadline + 1) }, "spec.deadline"},
-		"gone at once":       {func(j *Job) { j.Spec.TTLAfterFinished = durationOf(0) }, ""},
-		"negative ttl":       {func(j *Job) { j.Spec.TTLAfterFinished = durationOf(-1) }, "spec.ttlAfterFinished"},
-		"kind":               {func(j *Job) { j.Kind = KindService }, "kind"},
-		"priority":           {func(j *Job) { j.Spec.Priority = 1001 }, "spec.priority"},
-		"hooks":              {func(j *Job) { j.Spec.Containers[0].Lifecycle = &Lifecycle{PostStart: &Hook{Sleep: durationOf(time.Second)}} }, ""},
+		"most": {func(j *Job) {
+			j.Spec.Completions, j.Spec.Parallelism, j.Spec.BackoffLimit = number(10_000), number(1_000), number(1_000)
+		}, ""},
+		"more":           {func(j *Job) { j.Spec.Completions = number(10_001) }, "spec.completions"},
+		"none":           {func(j *Job) { j.Spec.Completions = number(0) }, "spec.completions"},
+		"none at once":   {func(j *Job) { j.Spec.Parallelism = number(0) }, "spec.parallelism"},
+		"no failure":     {func(j *Job) { j.Spec.BackoffLimit = number(0) }, ""},
+		"negative":       {func(j *Job) { j.Spec.BackoffLimit = number(-1) }, "spec.backoffLimit"},
+		"deadline":       {func(j *Job) { j.Spec.Deadline = durationOf(MinJobDeadline) }, ""},
+		"short deadline": {func(j *Job) { j.Spec.Deadline = durationOf(MinJobDeadline - 1) }, "spec.deadline"},
+		"long deadline":  {func(j *Job) { j.Spec.Deadline = durationOf(MaxJobDeadline + 1) }, "spec.deadline"},
+		"gone at once":   {func(j *Job) { j.Spec.TTLAfterFinished = durationOf(0) }, ""},
+		"negative ttl":   {func(j *Job) { j.Spec.TTLAfterFinished = durationOf(-1) }, "spec.ttlAfterFinished"},
+		"kind":           {func(j *Job) { j.Kind = KindService }, "kind"},
+		"priority":       {func(j *Job) { j.Spec.Priority = 1001 }, "spec.priority"},
+		"hooks": {func(j *Job) {
+			j.Spec.Containers[0].Lifecycle = &Lifecycle{PostStart: &Hook{Sleep: durationOf(time.Second)}}
+		}, ""},
 		"host network":       {func(j *Job) { j.Spec.HostNetwork = true }, ""},
 		"values":             {func(j *Job) { j.Spec.Containers[0].EnvFrom = []EnvFrom{{Secret: "db"}} }, ""},
 		"never":              {func(j *Job) { j.Spec.RestartPolicy.Condition = RestartNever }, ""},
