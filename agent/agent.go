@@ -150,7 +150,11 @@ func Run(ctx context.Context, cfg Config) error {
 		// to start them without a session.
 		cfg.Logger.Warn("cannot read the last assignment: nothing is started before a session", "err", err)
 	}
-	d := newDriver(cfg, plan.New(plan.Config{BootID: cfg.Host.BootID, Node: cfg.Name, Cores: runtime.NumCPU(), Saved: saved, Endpoints: cfg.Traffic.Known()}))
+	values, err := loadConfigs(cfg.Data)
+	if err != nil {
+		cfg.Logger.Warn("cannot read the values of Configs: what takes some is not started before a session", "err", err)
+	}
+	d := newDriver(cfg, plan.New(plan.Config{BootID: cfg.Host.BootID, Node: cfg.Name, Cores: runtime.NumCPU(), Saved: saved, Endpoints: cfg.Traffic.Known()}), values)
 	d.gossip = &gossiper{cfg: cfg}
 	d.session = session.New(session.Config{
 		Controllers: cfg.Controllers, Credentials: cfg.Credentials, Hello: d.hello, SelfCheck: d.check.state,
@@ -168,6 +172,7 @@ func Run(ctx context.Context, cfg Config) error {
 	g.Go(func() error { return d.saver.run(ctx) })
 	g.Go(func() error { return d.gossip.run(ctx) })
 	g.Go(func() error { return d.watchRuntime(ctx) })
+	g.Go(func() error { return sweepVolumes(ctx, cfg) })
 	g.Go(func() error { return sweepLogs(ctx, cfg.LogDir, cfg.Logger) })
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err

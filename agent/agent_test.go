@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -37,6 +38,7 @@ type rig struct {
 	traffic *runtimetest.Traffic
 	dir     string
 	boot    string
+	log     bytes.Buffer // read when no agent runs, or all of it waits
 	// bootTime is nil where nothing is leased.
 	bootTime func() time.Duration
 	cancel   context.CancelFunc
@@ -62,7 +64,7 @@ func (r *rig) start() {
 	cfg := Config{Name: "n1", Data: r.dir, LogDir: filepath.Join(r.dir, "logs"), Address: netip.MustParseAddr("127.0.0.1"),
 		Controllers: []string{"c1:7070"}, Runtime: r.runtime, Network: r.network, Traffic: r.traffic, Host: Host{BootID: r.boot},
 		Credentials: func() (credentials.TransportCredentials, error) { return insecure.NewCredentials(), nil },
-		Labels:      map[string]string{"orch/hostname": "n1"}, Capacity: api.ResourceList{api.CPU: api.Whole(2)}, Logger: slog.New(slog.DiscardHandler),
+		Labels:      map[string]string{"orch/hostname": "n1"}, Capacity: api.ResourceList{api.CPU: api.Whole(2)}, Logger: slog.New(slog.NewTextHandler(&r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		DialOptions: r.c.DialOptions(), BootTime: r.bootTime}
 	go func() { r.stopped <- Run(ctx, cfg) }()
 }

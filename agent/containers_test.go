@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -231,7 +232,7 @@ func TestResolve(t *testing.T) {
 func hookDriver(t *testing.T, f func(id string, e ctrd.ExecSpec) (int, error)) *driver {
 	rt := newRuntime()
 	rt.OnExec(f)
-	return newDriver(Config{Network: newNetwork(), Traffic: runtimetest.NewTraffic(), Runtime: rt, Data: t.TempDir(), Logger: slog.New(slog.DiscardHandler)}, plan.New(plan.Config{}))
+	return newDriver(Config{Network: newNetwork(), Traffic: runtimetest.NewTraffic(), Runtime: rt, Data: t.TempDir(), Logger: slog.New(slog.DiscardHandler)}, plan.New(plan.Config{}), newConfigs())
 }
 
 func (d *driver) hook(ctx context.Context, e plan.RunHook) (failure plan.Failure, took time.Duration) {
@@ -419,4 +420,48 @@ func TestHookEndsWithItsContainer(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Who attaches gets the container whose command waits for that, and no other.
+func TestAttach(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.runtime.OnExec(func(id string, e ctrd.ExecSpec) (int, error) {
+			if !e.Attach || !e.TTY || len(e.Args) != 0 {
+				return -1, fmt.Errorf("told %+v", e)
+			}
+			in, err := io.ReadAll(e.Stdin)
+			fmt.Fprintf(e.Stdout, "%s reads %s", id, in)
+			return 5, err
+		})
+		r.start()
+		l := r.next(10)
+		a, plain := web(web0), web(api.ReplicaKey{Namespace: "default", Service: "web", Slot: 1, Epoch: 2})
+		a.Template.Containers = append(a.Template.Containers, api.Container{Name: "shell", Image: "web:1", Stdin: true})
+		l.assign(t, wire.AssignmentSet{Complete: true, Put: []wire.Assignment{a, plain}})
+		l.hear(ready)
+		time.Sleep(time.Second)
+		attach := func(o *orchv1.ExecOpen) (string, *orchv1.End) {
+			o.Attach, o.Tty, o.Stdin = true, true, true
+			l.Say(&orchv1.ControllerMessage{Message: &orchv1.ControllerMessage_OpenRelay{OpenRelay: &orchv1.OpenRelay{Id: "a", Request: &orchv1.OpenRelay_Exec{Exec: o}}}})
+			relay := <-r.c.Relays
+			for _, f := range []*orchv1.Frame{{Frame: &orchv1.Frame_Stdin{Stdin: []byte("hello")}}, {Frame: &orchv1.Frame_StdinClosed{StdinClosed: true}}} {
+				if err := relay.Stream.Send(f); err != nil {
+					t.Fatal(err)
+				}
+			}
+			out := ""
+			end := endOf(t, relay, func(f *orchv1.Frame) { out += string(f.GetStdout()) })
+			return out, end
+		}
+		if out, end := attach(&orchv1.ExecOpen{Replica: wire.KeyToPB(web0)}); out != "default.web-0.1.shell reads hello" || end.GetExitCode() != 5 || end.GetError() != "" {
+			t.Errorf("said %q and ended with %v", out, end)
+		}
+		for _, o := range []*orchv1.ExecOpen{{Replica: wire.KeyToPB(web0), Container: "main"}, {Replica: wire.KeyToPB(plain.Key)}} {
+			if out, end := attach(o); out != "" || end.GetError() != "container main takes no attach: its manifest does not say stdin" {
+				t.Errorf("said %q and ended with %v", out, end)
+			}
+		}
+		r.stop()
+	})
 }

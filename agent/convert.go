@@ -29,6 +29,8 @@ func failure(err error, other string) *plan.Failure {
 		f.Reason, f.Exit = api.ExitStartFailed, &exit
 	case errors.Is(err, ctrd.ErrLeaseOver):
 		f.Reason = api.ReasonLeaseLost
+	case errors.Is(err, ctrd.ErrVolume):
+		f.Reason = api.ReasonVolumeError
 	case errors.Is(err, ctrd.ErrBindRefused):
 		f.Reason = api.ReasonBindRefused
 	case errors.Is(err, ctrd.ErrImageMissing):
@@ -49,6 +51,7 @@ func containerOf(o ctrd.Observed) plan.Container {
 	return c
 }
 
+// specOf is what the runtime is told, but for values of Configs and Secrets; see resolve.
 func specOf(e plan.StartContainer, cfg Config) ctrd.ContainerSpec {
 	s := ctrd.ContainerSpec{Replica: e.Replica, Revision: e.Revision, Incarnation: e.Incarnation, Attempt: e.Attempt, Container: e.Container,
 		ImageID: e.ImageID, NetNS: e.Network.NetNS, HostNetwork: e.HostNetwork, IP: e.Network.IP, Env: environment(e, cfg), Grace: e.Grace, SpecHash: e.Hash, Sysctls: e.Sysctls}
@@ -56,6 +59,16 @@ func specOf(e plan.StartContainer, cfg Config) ctrd.ContainerSpec {
 	s.HostNetwork = e.Network.NetNS == ""
 	files := cfg.Network.Files(e.Replica)
 	s.Hosts, s.ResolvConf = files.Hosts, files.ResolvConf
+	for _, m := range e.Container.Mounts {
+		if m.Volume == "" {
+			continue
+		}
+		if s.Volumes == nil {
+			s.Volumes = map[string]string{}
+		}
+		k := e.Replica
+		s.Volumes[m.Volume] = VolumePath(cfg.Data, api.VolumeKey{Namespace: k.Namespace, Service: k.Service, Slot: k.Slot, Volume: m.Volume})
+	}
 	if e.Lease != nil {
 		s.Lease = &ctrd.Lease{Term: e.Lease.Term, Kill: e.Lease.Kill}
 	}

@@ -45,6 +45,7 @@ type driver struct {
 	gossip  *gossiper
 	check   *selfCheck
 	saver   *saver
+	configs *configs
 	// standing tells the kernel's side where the node stands.
 	standing *standing
 
@@ -77,8 +78,8 @@ type probeKey struct {
 // connected is the driver's own event: it brings the session's number.
 type connected struct{ gen uint64 }
 
-func newDriver(cfg Config, core *plan.Core) *driver {
-	d := &driver{cfg: cfg, core: core, inbox: make(chan any, inboxMax), stopped: make(chan struct{}), probes: map[probeKey]context.CancelFunc{}, hooks: map[string]context.CancelFunc{}, turns: newTurns(runtime.NumCPU()), owners: map[string]owner{}, exits: map[owner]api.Exit{}, archive: logs.NewArchive(filepath.Join(cfg.Data, archiveFolder)), leases: leases{writing: map[string]*plan.Lease{}},
+func newDriver(cfg Config, core *plan.Core, values *configs) *driver {
+	d := &driver{cfg: cfg, core: core, configs: values, inbox: make(chan any, inboxMax), stopped: make(chan struct{}), probes: map[probeKey]context.CancelFunc{}, hooks: map[string]context.CancelFunc{}, turns: newTurns(runtime.NumCPU()), owners: map[string]owner{}, exits: map[owner]api.Exit{}, archive: logs.NewArchive(filepath.Join(cfg.Data, archiveFolder)), leases: leases{writing: map[string]*plan.Lease{}},
 		check: newSelfCheck(cfg), saver: newSaver(cfg), standing: newStanding(cfg)}
 	d.storeRevision.Store(core.StoreRevision())
 	return d
@@ -119,6 +120,10 @@ func (d *driver) handle(ctx context.Context, ev any) {
 				d.endHook(c.ID)
 			}
 		}
+		d.step(ctx, ev)
+	case plan.Assigned: // the plan gets no values, and so whatever prints it has none
+		d.configs.take(ev.Incarnation, ev.Set.Configs)
+		ev.Set.Configs = nil
 		d.step(ctx, ev)
 	case plan.Event:
 		d.step(ctx, ev)
@@ -176,7 +181,7 @@ func (d *driver) do(ctx context.Context, e plan.Effect) {
 	case plan.SetLease:
 		d.setLease(ctx, e.ContainerID, e.Lease)
 	case plan.SaveAssignment:
-		d.saver.save(e.Saved)
+		d.saver.save(e.Saved, d.configs.keepOnly(e.Saved))
 	case plan.Resync:
 		d.session.Resync(e.Why)
 	case plan.StartProbe:
@@ -248,7 +253,11 @@ func (d *driver) carryOut(ctx context.Context, e plan.Effect) plan.Event {
 	case plan.StartContainer:
 		ctx, cancel := context.WithTimeout(ctx, startMax)
 		defer cancel()
-		o, err := d.cfg.Runtime.Start(ctx, specOf(e, d.cfg))
+		spec := specOf(e, d.cfg)
+		if f := d.configs.resolve(e, &spec); f != nil {
+			return plan.Done{ID: e.ID, Failure: f}
+		}
+		o, err := d.cfg.Runtime.Start(ctx, spec)
 		return plan.Done{ID: e.ID, Container: containerOf(o), Failure: failure(err, api.ReasonCreateError)}
 	case plan.StopContainer:
 		ctx, cancel := context.WithTimeout(ctx, e.Grace+stopSlack)
@@ -260,6 +269,12 @@ func (d *driver) carryOut(ctx context.Context, e plan.Effect) plan.Event {
 		ctx, cancel := context.WithTimeout(ctx, removeMax)
 		defer cancel()
 		return plan.Done{ID: e.ID, Failure: failure(d.cfg.Runtime.Remove(ctx, e.ContainerID), reasonRemoveError)}
+	case plan.RemoveVolume:
+		err := removeVolume(ctx, d.cfg.Data, e.Volume) // for as long as it takes
+		if err != nil && ctx.Err() == nil {
+			d.cfg.Logger.Warn("cannot remove a volume; trying again", "volume", e.Volume, "err", err)
+		}
+		return plan.Done{ID: e.ID, Failure: failure(err, api.ReasonVolumeError)}
 	}
 	panic(fmt.Sprintf("effect %T has nobody who carries it out", e))
 }

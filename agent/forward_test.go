@@ -105,7 +105,7 @@ func forwardRig(t *testing.T, serve func(*net.TCPConn)) (d *driver, port uint32)
 			}
 		}
 	}
-	d = newDriver(Config{Network: newNetwork(), Traffic: runtimetest.NewTraffic(), Runtime: newRuntime(), Data: t.TempDir(), Logger: slog.New(slog.DiscardHandler)}, core)
+	d = newDriver(Config{Network: newNetwork(), Traffic: runtimetest.NewTraffic(), Runtime: newRuntime(), Data: t.TempDir(), Logger: slog.New(slog.DiscardHandler)}, core, newConfigs())
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { // the part of run that answers questions

@@ -213,7 +213,7 @@ func (s *slowLeases) SetLease(_ context.Context, _ string, l ctrd.Lease) error {
 func TestOlderLeaseNeverComesAfter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &slowLeases{Runtime: newRuntime(), gate: make(chan struct{})}
-		d := newDriver(Config{Network: newNetwork(), Traffic: runtimetest.NewTraffic(), Runtime: s, Data: t.TempDir(), Logger: slog.New(slog.DiscardHandler)}, plan.New(plan.Config{}))
+		d := newDriver(Config{Network: newNetwork(), Traffic: runtimetest.NewTraffic(), Runtime: s, Data: t.TempDir(), Logger: slog.New(slog.DiscardHandler)}, plan.New(plan.Config{}), newConfigs())
 		for i := range time.Duration(5) {
 			d.setLease(t.Context(), "x", plan.Lease{Term: i, Kill: i})
 		}

@@ -30,15 +30,24 @@ type Remover interface {
 	Remove(ctx context.Context) error
 }
 
-// Leftovers are what an agent leaves behind when it ends. All fields are required.
+// MemoryLeaver gives back the memory in which values lay, once no container is left.
+type MemoryLeaver interface {
+	LeaveMemory() error
+}
+
+// Leftovers are what an agent leaves behind when it ends. All fields but Volumes are required.
 type Leftovers struct {
 	// Data is the agent's own folder.
-	Data    string
+	Data string
+	// Volumes go, too, with what is in them.
+	Volumes bool
 	Runtime Runtime
 	// Network opens what it takes back: never beside an agent, for to open it clears
 	// away what is not finished.
 	Network func() (Leaver, error)
 	Rules   Remover
+	// Memory holds what containers have of Configs and Secrets.
+	Memory MemoryLeaver
 	// Say tells what is done.
 	Say func(format string, args ...any)
 }
@@ -50,7 +59,8 @@ func (l Leftovers) Containers(ctx context.Context) ([]ctrd.Observed, error) {
 
 // Purge takes everything from the node that orch made on it, for a node that has
 // left its cluster: containers (each is given its grace), networks, rules and the
-// agent's folder, its identity among it; images stay. An agent that runs is an
+// agent's folder, its identity among it; images stay, and volumes unless Volumes says
+// otherwise. An agent that runs is an
 // error. What it cannot do it says and goes on; it may be called again.
 func (l Leftovers) Purge(ctx context.Context) error {
 	unlock, err := lockFolder(l.Data)
@@ -73,6 +83,9 @@ func (l Leftovers) Purge(ctx context.Context) error {
 	}
 	_ = g.Wait() // the errors are in failed
 	if err := errors.Join(failed...); err != nil {
+		return err
+	}
+	if err := l.Memory.LeaveMemory(); err != nil {
 		return err
 	}
 	limited, cancel := context.WithTimeout(ctx, purgeMax)
@@ -105,16 +118,29 @@ func (l Leftovers) end(ctx context.Context, o ctrd.Observed) error {
 	return nil
 }
 
-// empty leaves nothing in the data folder, which may be a mount.
+// empty leaves nothing in the data folder, which may be a mount, but volumes that stay.
 func (l Leftovers) empty() error {
 	entries, err := os.ReadDir(l.Data)
 	if err != nil {
 		return fmt.Errorf("empty %s: %w", l.Data, err)
 	}
+	kept := false
 	for _, e := range entries {
+		if e.Name() == volumesFolder && !l.Volumes {
+			if kept, err = hasVolumes(l.Data); err != nil {
+				return err
+			}
+			if kept {
+				continue
+			}
+		}
 		if err := os.RemoveAll(filepath.Join(l.Data, e.Name())); err != nil {
 			return fmt.Errorf("empty %s: %w", l.Data, err)
 		}
+	}
+	if kept {
+		l.Say("%s is empty but for volumes, which lie in %s: the next node that uses it finds them, --volumes deletes them", l.Data, filepath.Join(l.Data, volumesFolder))
+		return nil
 	}
 	l.Say("%s is empty", l.Data)
 	return nil

@@ -31,6 +31,11 @@ func (k *kernel) Leave(context.Context) error {
 	return k.fail
 }
 
+func (k *kernel) LeaveMemory() error {
+	k.took = append(k.took, "memory")
+	return nil
+}
+
 func (k *kernel) Remove(context.Context) error {
 	k.took = append(k.took, "rules")
 	return nil
@@ -48,7 +53,7 @@ func TestPurgeLeavesNothing(t *testing.T) {
 
 		var k kernel
 		var said []string
-		left := Leftovers{Data: r.dir, Runtime: r.runtime, Network: k.open, Rules: &k, Say: func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }}
+		left := Leftovers{Data: r.dir, Runtime: r.runtime, Network: k.open, Rules: &k, Memory: &k, Say: func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }}
 		if err := left.Purge(t.Context()); err == nil || !strings.Contains(err.Error(), "another agent uses it") {
 			t.Errorf("beside an agent: %v", err)
 		}
@@ -71,7 +76,7 @@ func TestPurgeLeavesNothing(t *testing.T) {
 		if err := left.Purge(t.Context()); err != nil {
 			t.Error(err)
 		}
-		if want := []string{"rules", "network", "rules", "network"}; !slices.Equal(k.took, want) {
+		if want := []string{"memory", "rules", "network", "memory", "rules", "network"}; !slices.Equal(k.took, want) {
 			t.Errorf("took %v, want %v", k.took, want)
 		}
 		if entries, err := os.ReadDir(r.dir); err != nil || len(entries) != 0 {

@@ -76,10 +76,27 @@ func (d *driver) container(ctx context.Context, key api.ReplicaKey, name string)
 	return found, err
 }
 
+// attachable is container, but an empty name means the one that waits for an attach.
+func (d *driver) attachable(ctx context.Context, key api.ReplicaKey, name string) (plan.Found, error) {
+	if name == "" {
+		if err := d.ask(ctx, func(c *plan.Core) { name = c.Stdin(key) }); err != nil {
+			return plan.Found{}, err
+		}
+	}
+	return d.container(ctx, key, name)
+}
+
 func (d *driver) relayExec(ctx context.Context, req *orchv1.ExecOpen, r session.Relay) *orchv1.End {
-	found, err := d.container(ctx, wire.KeyFromPB(req.GetReplica()), req.GetContainer())
+	find := d.container
+	if req.GetAttach() {
+		find = d.attachable
+	}
+	found, err := find(ctx, wire.KeyFromPB(req.GetReplica()), req.GetContainer())
 	if err != nil {
 		return failed(err)
+	}
+	if req.GetAttach() && !found.Stdin {
+		return failed(fmt.Errorf("container %s takes no attach: its manifest does not say stdin", found.Name))
 	}
 	if !found.Running {
 		return failed(fmt.Errorf("container %s does not run: %s", found.Name, found.Why))
@@ -97,7 +114,7 @@ func (d *driver) relayExec(ctx context.Context, req *orchv1.ExecOpen, r session.
 		feedExec(r, feed, resizes)
 	}()
 	out := &frameWriter{r: r}
-	spec := ctrd.ExecSpec{Args: req.GetCommand(), TTY: req.GetTty(), Resize: resizes,
+	spec := ctrd.ExecSpec{Args: req.GetCommand(), Attach: req.GetAttach(), TTY: req.GetTty(), Resize: resizes,
 		Stdout: out.stream(func(b []byte) *orchv1.Frame { return &orchv1.Frame{Frame: &orchv1.Frame_Stdout{Stdout: b}} }),
 		Stderr: out.stream(func(b []byte) *orchv1.Frame { return &orchv1.Frame{Frame: &orchv1.Frame_Stderr{Stderr: b}} })}
 	if req.GetStdin() {

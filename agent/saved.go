@@ -36,23 +36,30 @@ func loadSaved(dir string) (*plan.Saved, error) {
 	return &s, nil
 }
 
-// saver keeps the last assignment on disk. Only the newest is written.
+// saver keeps the last assignment on disk, and the Configs that it takes values of. Only
+// the newest is written.
 type saver struct {
-	path   string
+	dir    string
 	logger *slog.Logger
 	notify chan struct{}
 
 	mu    sync.Mutex
 	saved plan.Saved
+	// configs to be written; nil: they are there.
+	configs *savedConfigs
 }
 
 func newSaver(cfg Config) *saver {
-	return &saver{path: savedPath(cfg.Data), logger: cfg.Logger, notify: make(chan struct{}, 1)}
+	return &saver{dir: cfg.Data, logger: cfg.Logger, notify: make(chan struct{}, 1)}
 }
 
-func (s *saver) save(v plan.Saved) {
+// save has an assignment written, and configs where they are not nil.
+func (s *saver) save(v plan.Saved, configs *savedConfigs) {
 	s.mu.Lock()
 	s.saved = v
+	if configs != nil {
+		s.configs = configs
+	}
 	s.mu.Unlock()
 	s.wake()
 }
@@ -85,14 +92,30 @@ func (s *saver) run(ctx context.Context) error {
 
 func (s *saver) write() bool {
 	s.mu.Lock()
-	v := s.saved
+	v, configs := s.saved, s.configs
 	s.mu.Unlock()
-	js, err := json.Marshal(v)
-	if err == nil {
-		err = disk.WriteFile(s.path, js, 0o600)
+	var err error
+	if configs != nil { // before the assignment that needs them
+		err = writeJSON(savedConfigsPath(s.dir), configs)
 	}
-	if err != nil {
+	if err == nil {
+		s.mu.Lock()
+		if s.configs == configs {
+			s.configs = nil
+		}
+		s.mu.Unlock()
+	}
+	if err = errors.Join(err, writeJSON(savedPath(s.dir), v)); err != nil {
 		s.logger.Error("cannot keep the assignment on disk; trying again", "err", err)
 	}
 	return err == nil
+}
+
+// writeJSON writes for root's eyes only.
+func writeJSON(path string, v any) error {
+	js, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return disk.WriteFile(path, js, 0o600)
 }

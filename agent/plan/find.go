@@ -66,3 +66,16 @@ func (c *Core) Find(key api.ReplicaKey, name string) (Found, error) {
 	}
 	return f, nil
 }
+
+// Stdin gives the name of the replica's container whose command waits for somebody to
+// attach; empty: it has none.
+func (c *Core) Stdin(key api.ReplicaKey) string {
+	if r := c.replicas[key]; r != nil {
+		for _, x := range r.runs {
+			if x.spec.Stdin {
+				return x.spec.Name
+			}
+		}
+	}
+	return ""
+}

@@ -20,16 +20,16 @@ import (
 
 func purgeCommand() *cobra.Command {
 	var f flags
-	var yes bool
+	var yes, volumes bool
 	cmd := &cobra.Command{
 		Use:   "purge",
 		Short: "Take everything that orch made from this node, after it was removed",
 		Long: `Take everything that orch made from this node: its containers, which are given
 their grace, networks, routes and rules, and the agent's folder with its identity.
-Images stay. Drain the node, stop its agent and say "orchctl node remove" before.`,
+Images stay, and so do volumes unless --volumes says otherwise. Drain the node, stop its agent and say "orchctl node remove" before.`,
 		Example: "  agent purge --yes",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return purge(cmd.Context(), f, yes, cmd.OutOrStdout())
+			return purge(cmd.Context(), f, yes, volumes, cmd.OutOrStdout())
 		},
 	}
 	daemon.Prepare(cmd, os.LookupEnv)
@@ -38,11 +38,12 @@ Images stay. Drain the node, stop its agent and say "orchctl node remove" before
 	p.StringVar(&f.containerd, "containerd", defaultContainerd, "containerd's socket")
 	p.StringVar(&f.shim, "shim", "", "path of the shim program; default: beside the agent")
 	p.StringVar(&f.cniBin, "cni-bin", "", "folder of the CNI plugins; default: /usr/lib/cni or /opt/cni/bin")
+	p.BoolVar(&volumes, "volumes", false, "delete volumes, too, with what is in them")
 	p.BoolVar(&yes, "yes", false, "do it; without it, say what would be done")
 	return cmd
 }
 
-func purge(ctx context.Context, f flags, yes bool, out io.Writer) error {
+func purge(ctx context.Context, f flags, yes, volumes bool, out io.Writer) error {
 	s := settings{flags: f}
 	var err error
 	if s.data, err = filepath.Abs(f.data); err != nil {
@@ -60,7 +61,7 @@ func purge(ctx context.Context, f flags, yes bool, out io.Writer) error {
 		return fmt.Errorf("%w; is containerd running? --containerd says where its socket is", err)
 	}
 	defer runtime.Close()
-	l := agent.Leftovers{Data: s.data, Runtime: runtime, Rules: netfilter.New(localnetMarker), Say: func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) }}
+	l := agent.Leftovers{Data: s.data, Volumes: volumes, Runtime: runtime, Memory: runtime, Rules: netfilter.New(localnetMarker), Say: func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) }}
 	if !yes {
 		list, err := l.Containers(ctx)
 		if err != nil {
@@ -69,7 +70,11 @@ func purge(ctx context.Context, f flags, yes bool, out io.Writer) error {
 		for _, o := range list {
 			l.Say("container %s", o.ID)
 		}
-		return daemon.Usagef("this would end these %d containers, take replicas' networks, routes and rules from the kernel, and empty %s: say --yes", len(list), s.data)
+		but := " but for its volumes"
+		if volumes {
+			but = " with its volumes"
+		}
+		return daemon.Usagef("this would end these %d containers, take replicas' networks, routes and rules from the kernel, and empty %s%s: say --yes", len(list), s.data, but)
 	}
 	l.Network = func() (agent.Leaver, error) { // the node's own address is of no account: nothing is configured
 		return netdev.New(netdev.Config{CNIBin: s.cniBin, StateDir: filepath.Join(s.data, "net"), NetNSDir: netnsDir, Address: netip.AddrFrom4([4]byte{127, 0, 0, 1}), Logger: logger})
