@@ -54,13 +54,18 @@
 // An incumbent that is back on a damped node keeps its spare, if that is ready:
 // the node may be gone again in a moment.
 //
-// # Global services
+// # Global services, and slots that are bound
 //
 // A slot of a global service belongs to a node (Seat): nothing stands in for it
 // elsewhere, there is neither surge nor relief, and what is new comes when all is gone
 // that was there. So there is at most one live filling on a node. A seat that is closed
 // (its node takes nothing new) keeps what it has, and the rollout goes on without it; a
 // seat to leave (the node is drained, or not fit any more) is emptied at once.
+//
+// The slots of a service with volumes are bound to where those are (Bound), and planned
+// the same way: a slot has one live filling, whatever becomes of its node. One that is
+// not bound yet may be filled anywhere. What is in a slot on another node than the one
+// that it is bound to by now is rolled like an old revision.
 //
 // # How far a rollout goes
 //

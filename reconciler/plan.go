@@ -12,8 +12,8 @@ import (
 // Plan says what is to be done for a service. The same view and time give the
 // same decision. The view is not changed. Only fences and MinReady depend on now.
 func Plan(v View, now time.Time) Decision {
-	if v.Global {
-		return planGlobal(v, now)
+	if v.Global || v.Bound {
+		return planSeated(v, now)
 	}
 	p := newPlanner(v, now)
 	p.voidDead()

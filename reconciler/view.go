@@ -30,10 +30,14 @@ type View struct {
 	// MinReady is how long a filling of the wanted revision has to be ready to count
 	// as available.
 	MinReady time.Duration
-	// Global: one filling on each of Nodes, in the slot that is given there, no slot and
+	// Global: one filling on each of Seats' nodes, in the slot that is given there, no slot and
 	// no node twice. Replicas is ignored, and there are no spares and no surge.
 	Global bool
-	Nodes  []Seat
+	// Bound: slots keep something on their nodes that does not move (volumes). There is one
+	// filling in each of Seats, on its node; several may be on one node. Replicas is
+	// ignored, and there are no spares and no surge.
+	Bound bool
+	Seats []Seat
 	// Exclusive: a slot may never have two running containers. There are no
 	// spares then and no surge; a slot is filled again when nothing that was in
 	// it can still run. It is to be set as long as the wanted revision or that of
@@ -49,10 +53,12 @@ type View struct {
 	Fillings []Filling
 }
 
-// Seat is a node's slot in a global service.
+// Seat is a node's slot in a global service, or a slot that is bound to a node.
 type Seat struct {
 	Slot int
-	Node string
+	// Node is empty where a slot is not bound yet: any will do, but those of Avoid.
+	Node  string
+	Avoid []string
 	// Closed: what is there stays, but nothing new is placed, nor does a rollout come to it.
 	Closed bool
 	// Leave says why what is there is to go and nothing else is to come; empty: it is

@@ -466,6 +466,9 @@ func (c *Core) delete(ev Delete) {
 		c.answer(ev.Ticket, nil, err)
 		return
 	}
+	if len(ops) > 0 { // first: nodes are told of what goes behind it
+		c.write(append(ops, c.remember(record)...)...)
+	}
 	for _, x := range removals {
 		x.do()
 	}
@@ -479,9 +482,6 @@ func (c *Core) delete(ev Delete) {
 			c.event(key.Namespace, s.kind(), key.Name, api.EventNormal, "Deleting", "by "+orElse(ev.By, "unknown"))
 			c.markDirty(s)
 		}
-	}
-	if len(ops) > 0 {
-		c.write(append(ops, c.remember(record)...)...)
 	}
 	c.answer(ev.Ticket, DeleteResult{Deleted: record.Deleted, Missing: record.Missing}, nil)
 }

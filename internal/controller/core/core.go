@@ -60,6 +60,7 @@ type Core struct {
 	byName   []*node // see sortedNodes; empty: to be made
 	fillings map[api.ReplicaKey]*filling
 	configs  map[configID]*config
+	volumes  volumes
 	listed   map[wire.ConfigKey]*configVersion // to be sealed anew; see reseal
 	fleet    *scheduler.Fleet
 	live     *liveness.Machine
@@ -116,7 +117,7 @@ func New(cfg Config) *Core {
 		cfg.Limits = store.EmbeddedLimits
 	}
 	return &Core{
-		cfg: cfg, services: map[api.Key]*service{}, nodes: map[string]*node{}, fillings: map[api.ReplicaKey]*filling{}, configs: map[configID]*config{}, listed: map[wire.ConfigKey]*configVersion{},
+		cfg: cfg, services: map[api.Key]*service{}, nodes: map[string]*node{}, fillings: map[api.ReplicaKey]*filling{}, configs: map[configID]*config{}, volumes: newVolumes(), listed: map[wire.ConfigKey]*configVersion{},
 		fleet: scheduler.NewFleet(), live: liveness.New(cfg.Liveness), history: newHistory(cfg.EventHistory), words: newLastWords(),
 		dirty: map[api.Key]bool{}, blocked: map[api.Key]bool{}, wakes: map[api.Key]time.Time{}, globals: map[api.Key]bool{},
 		back: map[string]bool{}, fresh: map[string]bool{}, ends: newEndpoints(), view: newView(),

@@ -19,11 +19,14 @@ type removal struct {
 
 // besides tells whether objects of a kind lie beside services and jobs.
 func besides(kind string) bool {
-	return kind == api.KindConfig || kind == api.KindSecret
+	return kind == api.KindConfig || kind == api.KindSecret || kind == api.KindVolume
 }
 
 // removalOf is nil for what is not there, and an error for what is used.
 func (c *Core) removalOf(ref api.Ref, ev Delete) (*removal, error) {
+	if ref.Kind == api.KindVolume {
+		return c.volumeRemoval(ref, ev)
+	}
 	return c.configRemoval(idOfConfig(ref.Kind, ref.Key), ev)
 }
 

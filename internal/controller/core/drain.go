@@ -225,6 +225,8 @@ func (c *Core) drainWait(s *service, f *filling) string {
 		return "waits: " + reason.reason
 	case s.placeless && s.exclusive() && s.reliefs[slot] == nil:
 		return "waits: no node would take it, and it is exclusive: it would be stopped before it is started"
+	case s.withVolumes() && !c.overdue(c.nodes[f.node]) && s.wants(slot):
+		return fmt.Sprintf("stays: it is bound to %s by its volumes, which do not move: scale or delete the service, or say how long to wait (--deadline)", f.node)
 	case s.exclusive() && s.reliefs[slot] != nil:
 		return fmt.Sprintf("waits: %s keeps at least %d available", s.key.Name, s.obj.Spec.Want()-max(1, s.obj.Spec.Unavailable(s.obj.Spec.Want())))
 	case s.reliefs[slot] != nil:

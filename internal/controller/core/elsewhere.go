@@ -159,7 +159,7 @@ func (s *service) triesOf(f *filling) *tries {
 
 // forgetTries is for slots that are not wanted any more.
 func (s *service) forgetTries() {
-	maps.DeleteFunc(s.tries, func(slot int, _ *tries) bool { return s.global() || !s.wants(slot) })
+	maps.DeleteFunc(s.tries, func(slot int, _ *tries) bool { return s.seated() || !s.wants(slot) })
 }
 
 // stillTried tells whether the relief of a replica that fails goes on: not if it runs

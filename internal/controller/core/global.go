@@ -19,7 +19,8 @@ import (
 type seats struct {
 	of      []reconciler.Seat // by slot
 	wanted  int               // of them are to have a replica
-	numbers map[string]int    // slots by node, as given last
+	numbers map[string]int    // slots by node, as given last; only where it is global
+	homes   map[int]home      // by slot, only of one with volumes
 	// settled: nothing changed since that they hang on, the service apart, whose
 	// generation they were given for.
 	settled    bool
@@ -71,16 +72,21 @@ func (s *service) size() string {
 // loaded or changed.
 func (c *Core) noteGlobal(s *service) {
 	delete(c.globals, s.key)
-	if s.global() {
+	if s.seated() {
 		c.globals[s.key] = true
 	}
 	s.seats.settled = false
 }
 
-// reseat has the seats of all global services given anew: a node came, went or changed.
-func (c *Core) reseat() {
+// reseat has seats given anew, as a node came, went or changed: of all global services,
+// and of those with slots that are bound to it.
+func (c *Core) reseat(node string) {
 	for key := range c.globals {
-		c.services[key].seats.settled = false
+		s := c.services[key]
+		if !s.global() && s.seats.settled && !slices.ContainsFunc(s.seats.of, func(x reconciler.Seat) bool { return x.Node == node }) {
+			continue
+		}
+		s.seats.settled = false
 		c.dirty[key] = true
 	}
 }
@@ -88,7 +94,11 @@ func (c *Core) reseat() {
 // seat gives a global service's seats, if they are not as they were given. It costs
 // the nodes of the fleet and the service's fillings.
 func (c *Core) seat(s *service) {
-	if !s.global() || s.seats.settled && s.seats.generation == s.obj.Metadata.Generation {
+	if !s.seated() || s.seats.settled && s.seats.generation == s.obj.Metadata.Generation {
+		return
+	}
+	if !s.global() {
+		c.seatBound(s)
 		return
 	}
 	was := s.seats.numbers
@@ -96,6 +106,14 @@ func (c *Core) seat(s *service) {
 	given := map[int]bool{} // numbers that are somebody's, or not free yet
 	take := func(node string, slot int) {
 		s.seats.numbers[node], given[slot] = slot, true
+	}
+	for _, name := range s.newest().volumes { // what a slot keeps on a node goes before what runs there
+		for _, x := range c.volumesOf(s, name) {
+			given[x.key.Slot] = true
+			if _, has := s.seats.numbers[x.Node]; !has && c.nodes[x.Node] != nil {
+				take(x.Node, x.key.Slot)
+			}
+		}
 	}
 	holders := make([]holder, len(s.fillings))
 	for i, f := range s.fillings {

@@ -136,12 +136,12 @@ func (c *Core) sessionOpened(ev SessionOpened) {
 		c.putNode(n)
 	}
 	c.fleet.SetNode(n.forScheduler())
-	c.reseat()
+	c.reseat(n.name)
 	c.view.touchNode(n)
 	c.roomMade()
 	c.sendStanding(n)
 	c.handOverAgain(n)
-	c.sendToNode(n.name, wire.AssignmentSet{Complete: true, Put: c.assignmentsOf(n)})
+	c.sendToNode(n.name, wire.AssignmentSet{Complete: true, Put: c.assignmentsOf(n), RemoveVolumes: c.removalsOn(n.name)})
 }
 
 func (c *Core) sessionClosed(ev SessionClosed) {
@@ -261,6 +261,9 @@ func (c *Core) status(ev Status) {
 	for _, k := range ev.Report.Gone {
 		c.gone(n.fillings[k])
 	}
+	for _, k := range ev.Report.VolumesGone {
+		c.volumeGone(n.name, k, "nothing of it is left on "+n.name)
+	}
 	if !ev.Report.Complete {
 		return
 	}
@@ -379,7 +382,10 @@ func (c *Core) removeNode(n *node, by string) error {
 	c.fleet.RemoveNode(n.name)
 	delete(c.nodes, n.name)
 	c.byName = nil
-	c.reseat()
+	for _, key := range c.removalsOn(n.name) {
+		c.volumeGone(n.name, key, n.name+" was removed: what is on it is left as it is")
+	}
+	c.reseat(n.name)
 	c.returnSubnet(n)
 	delete(c.reliefs.ailing, n.name)
 	delete(c.reliefs.drains, n.name)

@@ -81,6 +81,9 @@ func (c *Core) planService(s *service, wake time.Time) []reconciler.Action {
 	delete(c.blocked, s.key)
 	delete(c.spending.short, s.key)
 
+	for _, r := range c.pendingBound(s) {
+		c.refuse(s, r, reconciler.Action{Revision: s.obj.Status.Revision})
+	}
 	unheard, held := c.unheard(s), false
 	for _, a := range plan.Actions { // before an adoption makes spares replicas
 		if a.Op == reconciler.Remove && (!unheard || c.harmless(s, a)) {
@@ -244,7 +247,7 @@ func (c *Core) place(groups []scheduler.Group, wanted map[api.ReplicaKey]reconci
 		}
 		s.insert(f)
 		c.index(f, s.revisions[f.revision])
-		c.write(store.Put(placementKey(f.key), f.record()))
+		c.write(append(c.bind(s, f), store.Put(placementKey(f.key), f.record()))...)
 		c.sendToNode(f.node, c.assignmentOf(f))
 		c.event(f.key.Namespace, api.KindReplica, f.key.Name(), api.EventNormal, "Placed", fmt.Sprintf("on %s: %s", p.Node, a.Why))
 		r := s.reliefs[f.key.Slot]
@@ -262,6 +265,7 @@ func (c *Core) place(groups []scheduler.Group, wanted map[api.ReplicaKey]reconci
 	}
 	for _, r := range refusals {
 		s := c.services[r.Key.ServiceKey()]
+		r.Reason = c.refusedAt(s, r)
 		c.refuse(s, r, wanted[r.Key])
 		c.view.touch(s)
 	}
@@ -315,7 +319,7 @@ func (c *Core) viewOf(s *service) reconciler.View {
 	n := s.want()
 	v := reconciler.View{Service: s.key, Deleting: s.deleting(), Replicas: n, Revision: s.obj.Status.Revision,
 		MaxSurge: s.obj.Spec.Surge(n), MaxUnavailable: s.obj.Spec.Unavailable(n), Exclusive: s.exclusive(),
-		Global: s.global(), Nodes: s.seats.of}
+		Global: s.global(), Bound: s.withVolumes(), Seats: s.seats.of}
 	c.bound(s, &v)
 	for _, f := range s.fillings {
 		x := reconciler.Filling{Key: f.key, Revision: s.runs(f), Node: f.node, Verdict: c.verdictOf(f),
@@ -418,7 +422,7 @@ func (c *Core) dryRun(s *service) []string {
 	for _, p := range placed {
 		c.fleet.Unbind(p.Key)
 	}
-	for _, r := range refused {
+	for _, r := range append(refused, c.pendingBound(s)...) {
 		out = append(out, fmt.Sprintf("%s would be pending: %s", r.Key.Name(), r.Reason))
 	}
 	return out

@@ -80,7 +80,7 @@ func (c *Core) movable() func(api.ReplicaKey) bool {
 // settled tells whether each slot of the service has one filling of the wanted
 // revision, and nothing is to be done about any. It costs the service's fillings.
 func (c *Core) settled(s *service) bool {
-	if s.job != nil || s.deleting() || s.exclusive() || s.global() || len(s.reliefs)+len(s.refused) > 0 || len(s.fillings) != s.obj.Spec.Want() {
+	if s.job != nil || s.deleting() || s.exclusive() || s.seated() || len(s.reliefs)+len(s.refused) > 0 || len(s.fillings) != s.obj.Spec.Want() {
 		return false
 	}
 	for i, f := range s.fillings {

@@ -20,6 +20,8 @@ const (
 	Prefix          = "/orch/state/"
 	countersKey     = Prefix + "counters"
 	networkKey      = Prefix + "network"
+	volumePrefix    = Prefix + "volumes/"        // <namespace>/<service>/<slot>/<volume>
+	removalPrefix   = Prefix + "volumeremovals/" // <node>/<namespace>/<service>/<slot>/<volume>
 	configPrefix    = Prefix + "configs/"        // <namespace>/<kind>/<name>
 	versionPrefix   = Prefix + "configversions/" // <namespace>/<kind>/<name>/<number>
 	payloadPrefix   = Prefix + "configpayloads/" // likewise
@@ -48,6 +50,14 @@ func revisionKey(k api.Key, n int64) string {
 
 func placementKey(k api.ReplicaKey) string {
 	return fmt.Sprintf("%s%s/%s/%06d/%020d", placementPrefix, k.Namespace, k.Service, k.Slot, k.Epoch)
+}
+
+func volumeKey(k api.VolumeKey) string {
+	return fmt.Sprintf("%s%s/%s/%06d/%s", volumePrefix, k.Namespace, k.Service, k.Slot, k.Volume)
+}
+
+func volumeRemovalKey(x *volume) string {
+	return fmt.Sprintf("%s%s/%s/%s/%06d/%s", removalPrefix, x.Node, x.key.Namespace, x.key.Service, x.key.Slot, x.key.Volume)
 }
 
 func configKey(id configID) string { return configPrefix + id.namespace + "/" + string(id.ref) }
@@ -185,6 +195,10 @@ func (c *Core) loadEntry(kv store.KV) error {
 		c.serviceOf(api.Key{Namespace: parts[0], Name: parts[1]}).addRevision(r)
 	case kind == "placements" && len(parts) == 4:
 		return c.loadPlacement(parts, kv.Value)
+	case kind == "volumes" && len(parts) == 4:
+		return c.loadVolume("", parts, kv.Value)
+	case kind == "volumeremovals" && len(parts) == 5:
+		return c.loadVolume(parts[0], parts[1:], kv.Value)
 	case kind == "configs" && len(parts) == 3:
 		return openEnvelope(kv.Value, &c.configOf(configIDFrom(parts)).configRecord)
 	case (kind == "configversions" || kind == "configpayloads") && len(parts) == 4:

@@ -220,7 +220,7 @@ func (c *Core) underRelief(but []planned) int {
 // and it is not being relieved yet. A spare or a successor in the slot is what it is replaced by. Where
 // the agent of an exclusive one is lost its lease ends by itself.
 func (c *Core) relievable(s *service, f *filling) bool {
-	if s.job != nil && s.job.ended() || f.stopping || f.void || f.status.Phase.Ended() || s.reliefs[f.key.Slot] != nil || s.deleting() || s.global() || !s.wants(f.key.Slot) {
+	if s.job != nil && s.job.ended() || f.stopping || f.void || f.status.Phase.Ended() || s.reliefs[f.key.Slot] != nil || s.deleting() || s.seated() || !s.wants(f.key.Slot) {
 		return false
 	}
 	if slices.ContainsFunc(s.inSlot(f.key.Slot), func(x *filling) bool { return x.stopping && x.relieve == "" }) {
@@ -279,7 +279,7 @@ func (c *Core) beginRelief(s *service, f *filling, kind reliefKind, why string) 
 func (c *Core) settleReliefs(s *service) {
 	s.forgetTries()
 	for _, slot := range slices.Sorted(maps.Keys(s.reliefs)) {
-		if r := s.reliefs[slot]; s.deleting() || s.global() || !s.wants(slot) || !c.underWay(s, r) {
+		if r := s.reliefs[slot]; s.deleting() || s.seated() || !s.wants(slot) || !c.underWay(s, r) {
 			c.endRelief(s, slot)
 		}
 	}

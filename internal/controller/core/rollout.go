@@ -43,6 +43,7 @@ func (c *Core) bound(s *service, v *reconciler.View) {
 		switch x := s.revisions[n]; {
 		case x.root() == newest.root():
 			v.Stable = newest.Number
+		case len(x.volumes) > 0 && len(newest.volumes) == 0: // nothing goes back to nodes that slots are being freed from
 		case x.Template.Exclusive == newest.Template.Exclusive: // else a slot would need fences that it does not have
 			v.Stable = n
 		}

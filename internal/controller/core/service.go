@@ -27,6 +27,7 @@ type service struct {
 	waiting       []string        // what a rollout waits for, in words
 
 	seats      seats           // of a global one
+	binding    int             // fillings with volumes
 	exclusives int             // fillings of a revision that is exclusive
 	reliefs    map[int]*relief // under way, by slot; nil: none is
 	tries      map[int]*tries  // of replicas that fail where they are, by slot
@@ -43,6 +44,8 @@ type revision struct {
 	api.Revision
 	shape *scheduler.Shape
 	ports []api.Port
+	// volumes by name, sorted.
+	volumes []string
 	// requested by all containers.
 	requested amounts
 }
@@ -82,6 +85,7 @@ type filling struct {
 	exclusive   bool
 	job         bool // its service is one
 	lease       time.Duration
+	volumes     []string
 
 	void bool // its node's life is over: nothing is there to stop
 	// See lease.go. lapsed: void, and kept until its fence has passed. over: it
@@ -139,7 +143,7 @@ func (s *service) deleting() bool { return !s.obj.Metadata.DeletedAt.IsZero() }
 func (s *service) newest() *revision { return s.revisions[s.obj.Status.Revision] }
 
 func (s *service) addRevision(r *api.Revision) {
-	rev := &revision{Revision: *r, shape: scheduler.NewShape(r.Template), requested: requested(&r.Template)}
+	rev := &revision{Revision: *r, shape: scheduler.NewShape(r.Template), requested: requested(&r.Template), volumes: r.Template.Volumes()}
 	for _, ct := range r.Template.LongRunning() {
 		rev.ports = append(rev.ports, ct.Ports...)
 	}
@@ -167,6 +171,10 @@ func (c *Core) index(f *filling, r *revision) {
 	c.fillings[f.key] = f
 	f.job = c.services[f.key.ServiceKey()].job != nil
 	f.ports, f.hostNetwork, f.exclusive, f.lease = r.ports, r.Template.HostNetwork, r.Template.Exclusive, r.Template.Lease()
+	if f.volumes = r.volumes; len(f.volumes) > 0 {
+		c.services[f.key.ServiceKey()].binding++
+		c.touchVolumes(f)
+	}
 	if f.exclusive {
 		c.services[f.key.ServiceKey()].exclusives++
 	}
@@ -207,6 +215,10 @@ func (c *Core) drop(s *service, f *filling) {
 	}
 	if f.exclusive {
 		s.exclusives--
+	}
+	if len(f.volumes) > 0 {
+		s.binding--
+		c.touchVolumes(f)
 	}
 	c.fleet.Unbind(f.key)
 	c.withdraw(f)

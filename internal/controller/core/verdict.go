@@ -98,7 +98,7 @@ func (c *Core) setVerdict(e liveness.SetVerdict) {
 // nodeChanged has everything looked at that hangs on what is held of a node.
 func (c *Core) nodeChanged(n *node) {
 	c.fleet.SetNode(n.forScheduler())
-	c.reseat()
+	c.reseat(n.name)
 	for _, f := range n.sortedFillings() {
 		c.unsettle(f.key.ServiceKey())
 		c.touch(f)

@@ -162,6 +162,7 @@ func (c *Core) publish() {
 	c.publishRevisions()
 	c.publishOutcomes()
 	c.publishConfigs()
+	c.publishVolumes()
 	for _, name := range slices.Sorted(maps.Keys(c.view.nodes)) {
 		if n := c.nodes[name]; n != nil {
 			c.view.put(ViewKey{Kind: api.KindNode, Name: name}, c.publicNode(n))

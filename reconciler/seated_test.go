@@ -56,15 +56,15 @@ func (w *everywhere) judge(name string, v api.Verdict) {
 
 // seat is what the core does, without its care for numbers.
 func (w *everywhere) seat() {
-	w.view.Nodes = nil
+	w.view.Seats = nil
 	for _, n := range w.names {
 		has := slices.ContainsFunc(w.view.Fillings, func(f Filling) bool { return f.Node == n && f.Verdict != api.VerdictDead })
 		takes := w.verdict[n] == api.VerdictHealthy && !w.closed[n]
 		switch {
 		case w.leave[n] != "" && has:
-			w.view.Nodes = append(w.view.Nodes, Seat{Slot: w.slots[n], Node: n, Leave: w.leave[n]})
+			w.view.Seats = append(w.view.Seats, Seat{Slot: w.slots[n], Node: n, Leave: w.leave[n]})
 		case w.leave[n] == "" && (has || takes):
-			w.view.Nodes = append(w.view.Nodes, Seat{Slot: w.slots[n], Node: n, Closed: w.closed[n]})
+			w.view.Seats = append(w.view.Seats, Seat{Slot: w.slots[n], Node: n, Closed: w.closed[n]})
 		}
 	}
 }
@@ -121,7 +121,7 @@ func (w *everywhere) turn(t checker) Decision {
 
 // serve counts the wanted seats that serve, and gives the fillings of the wanted revision.
 func (w *everywhere) serve(v View) (serve, current int) {
-	for _, n := range v.Nodes {
+	for _, n := range v.Seats {
 		if n.Leave != "" {
 			continue
 		}
@@ -155,7 +155,7 @@ func (w *everywhere) check(t checker) Decision {
 	}
 	seats := map[int]Seat{}
 	wanted := 0
-	for _, n := range w.view.Nodes {
+	for _, n := range w.view.Seats {
 		seats[n.Slot] = n
 		if n.Leave == "" {
 			wanted++
@@ -351,7 +351,7 @@ func TestGlobalAndItsNodes(t *testing.T) {
 			c.do(w)
 			w.settle(t, 8)
 			w.must(t, c.then)
-			if d := w.turn(t); d.Counted != len(w.view.Nodes) && d.Counted != d.Slots && c.name != "suspect" {
+			if d := w.turn(t); d.Counted != len(w.view.Seats) && d.Counted != d.Slots && c.name != "suspect" {
 				t.Errorf("counted %d of %d", d.Counted, d.Slots)
 			}
 			c.back(w)

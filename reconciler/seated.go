@@ -9,10 +9,10 @@ import (
 	"github.com/orchctl/orch/api"
 )
 
-// global plans a service that has one filling on each of some nodes. A slot is its
-// node's: nothing stands in for it elsewhere, and what is new comes when what was
-// there is gone.
-type global struct {
+// seated plans a service whose slots belong to nodes, one to each node (Global) or as
+// each is bound (Bound): nothing stands in for a slot elsewhere, and what is new comes
+// when what was there is gone.
+type seated struct {
 	*planner
 	seats []seat // that are to have a filling, by slot
 }
@@ -20,13 +20,17 @@ type global struct {
 type seat struct {
 	*slot
 	Seat
+	bound bool
 }
 
-// planGlobal is Plan for a global service.
-func planGlobal(v View, now time.Time) Decision {
-	g := newGlobal(v, now)
+// planSeated is Plan for a service whose slots belong to nodes.
+func planSeated(v View, now time.Time) Decision {
+	g := newSeated(v, now)
 	g.voidDead()
 	g.leaveNodes()
+	if !v.Global { // a global one leaves what is drained at once
+		g.evictThere()
+	}
 	for _, s := range g.seats {
 		g.leaveOneThere(s)
 	}
@@ -36,9 +40,9 @@ func planGlobal(v View, now time.Time) Decision {
 	return Decision{Actions: g.sorted(), Wake: g.wakeSeats(), Counted: counted, Slots: slots, Waiting: g.waitingSeats()}
 }
 
-func newGlobal(v View, now time.Time) *global {
+func newSeated(v View, now time.Time) *seated {
 	v.Replicas, v.MaxSurge = 0, 0
-	g := &global{planner: newPlanner(v, now)}
+	g := &seated{planner: newPlanner(v, now)}
 	if v.Deleting {
 		return g
 	}
@@ -46,7 +50,7 @@ func newGlobal(v View, now time.Time) *global {
 	for _, s := range g.slots {
 		of[s.number] = s
 	}
-	for _, n := range v.Nodes {
+	for _, n := range v.Seats {
 		if n.Leave != "" {
 			continue
 		}
@@ -57,7 +61,7 @@ func newGlobal(v View, now time.Time) *global {
 			g.slots = append(g.slots, s)
 		}
 		s.fence = v.Fenced[n.Slot]
-		g.seats = append(g.seats, seat{s, n})
+		g.seats = append(g.seats, seat{s, n, v.Bound})
 	}
 	slices.SortFunc(g.seats, func(a, b seat) int { return cmp.Compare(a.number, b.number) })
 	g.Replicas = len(g.seats) // of which the floor is made
@@ -67,29 +71,45 @@ func newGlobal(v View, now time.Time) *global {
 	return g
 }
 
-// there are the seat's fillings on its node; others have no business in it.
+// there are the seat's fillings: of a global service those on its node, as others have
+// no business in it. What runs elsewhere in a slot that is bound serves until its turn.
 func (s seat) there() []*Filling {
-	return s.filter(func(f *Filling) bool { return f.Node == s.Node })
+	return s.filter(func(f *Filling) bool { return s.bound || f.Node == s.Node })
 }
 
 func (s seat) liveThere() []*Filling {
-	return s.filter(func(f *Filling) bool { return f.Node == s.Node && !f.Stopping })
+	return s.filter(func(f *Filling) bool { return (s.bound || f.Node == s.Node) && !f.Stopping })
+}
+
+// inPlace tells whether a filling is where its seat is.
+func (s seat) inPlace(f *Filling) bool { return s.Node == "" || f.Node == s.Node }
+
+// isCurrent tells whether a filling is what the seat is to have in the end.
+func (g *seated) isCurrent(s seat, f *Filling) bool { return f.Revision == g.Revision && s.inPlace(f) }
+
+func (g *seated) hasCurrent(s seat) bool {
+	return slices.ContainsFunc(s.liveThere(), func(f *Filling) bool { return g.isCurrent(s, f) })
 }
 
 // leaveNodes removes what no seat wants, whatever the verdict of its node.
-func (g *global) leaveNodes() {
-	of := map[string]Seat{}
+func (g *seated) leaveNodes() {
+	onNode, inSlot := map[string]Seat{}, map[int]Seat{}
 	if !g.Deleting {
-		for _, n := range g.Nodes {
-			of[n.Node] = n
+		for _, n := range g.Seats {
+			onNode[n.Node], inSlot[n.Slot] = n, n
 		}
 	}
 	for _, s := range g.slots {
 		for _, f := range s.live() {
-			n, seated := of[f.Node]
+			n, seated := onNode[f.Node]
+			if !g.Global {
+				n, seated = inSlot[s.number]
+			}
 			switch {
 			case g.Deleting:
 				g.remove(f, "the service is deleted")
+			case !seated && !g.Global:
+				g.remove(f, "the service is scaled to %d", len(g.Seats))
 			case !seated:
 				g.remove(f, "the service is global and has no slot on %s", f.Node)
 			case n.Slot != s.number:
@@ -101,22 +121,51 @@ func (g *global) leaveNodes() {
 	}
 }
 
-func (g *global) name(slot int) string {
+func (g *seated) name(slot int) string {
 	return api.ReplicaKey{Service: g.Service.Name, Slot: slot}.Name()
 }
 
 // leaveOneThere removes all live fillings of a seat but the best: the service became
 // global while it was being rolled. One that is about to be heard is waited for.
-func (g *global) leaveOneThere(s seat) { g.leaveBest(s.liveThere(), "global", "on the same node") }
+func (g *seated) leaveOneThere(s seat) {
+	is, where := "global", "on the same node"
+	if s.bound {
+		is, where = "bound to its nodes", "in the same slot"
+	}
+	g.leaveBest(s.liveThere(), is, where)
+}
+
+// evictThere removes what is overdue, as far down as the floor: nothing is to take its
+// place elsewhere.
+func (g *seated) evictThere() {
+	if !g.overdue {
+		return
+	}
+	available, floor := g.availableSeats(), g.floor()
+	for _, s := range g.seats {
+		for _, f := range s.liveThere() {
+			if !f.Overdue || !f.known() || f.ended() {
+				continue
+			}
+			if g.counts(f) {
+				if available <= floor {
+					continue
+				}
+				available--
+			}
+			g.remove(f, "%s was to be empty by now: %d of %d slots are available without it, %d must stay", f.Node, available, len(g.seats), floor)
+		}
+	}
+}
 
 // stopThere removes old fillings: those that serve nobody at no cost, and others as
 // far down as the floor; no more than the rollout may have come to.
-func (g *global) stopThere() {
+func (g *seated) stopThere() {
 	available, floor := g.availableSeats(), g.floor()
 	come, most := g.comeTo()
 	for _, s := range g.seats {
 		live := s.liveThere()
-		if len(live) != 1 || s.Closed || live[0].Revision == g.Revision || !live[0].known() {
+		if len(live) != 1 || s.Closed || g.isCurrent(s, live[0]) || !live[0].known() {
 			continue
 		}
 		if most >= 0 && come >= most {
@@ -124,6 +173,13 @@ func (g *global) stopThere() {
 		}
 		f := live[0]
 		switch {
+		case f.Revision == g.Revision && (!f.available() || available > floor):
+			if f.available() {
+				available--
+			}
+			g.remove(f, "its slot is bound to %s", s.Node)
+		case f.Revision == g.Revision:
+			continue
 		case f.ended():
 			g.remove(f, "revision %d has ended and revision %d is wanted", f.Revision, g.Revision)
 		case !f.ready():
@@ -145,10 +201,10 @@ func (g *global) stopThere() {
 // revision, and those that are empty and will. most is how many there may be, below 0:
 // all. As long as nothing has proven the wanted revision, that is what stopThere can
 // have emptied; what is empty beyond was not the rollout's doing.
-func (g *global) comeTo() (come, most int) {
+func (g *seated) comeTo() (come, most int) {
 	for _, s := range g.seats {
 		live := s.liveThere()
-		if len(live) == 0 && !s.Closed || slices.ContainsFunc(live, func(f *Filling) bool { return f.Revision == g.Revision }) {
+		if len(live) == 0 && !s.Closed || g.hasCurrent(s) {
 			come++
 		}
 	}
@@ -162,7 +218,7 @@ func (g *global) comeTo() (come, most int) {
 }
 
 // stable is the revision of what the rollout has not come to.
-func (g *global) stable() int64 {
+func (g *seated) stable() int64 {
 	if g.Stable == 0 {
 		return g.Revision
 	}
@@ -170,11 +226,11 @@ func (g *global) stable() int64 {
 }
 
 // fillSeats creates what is missing where all is gone that was there.
-func (g *global) fillSeats() {
+func (g *seated) fillSeats() {
 	_, most := g.comeTo()
 	current := 0
 	for _, s := range g.seats {
-		if slices.ContainsFunc(s.liveThere(), func(f *Filling) bool { return f.Revision == g.Revision }) {
+		if g.hasCurrent(s) {
 			current++
 		}
 	}
@@ -193,23 +249,27 @@ func (g *global) fillSeats() {
 			current++
 		}
 		why := s.lost
-		if why == "" {
+		switch {
+		case why != "":
+		case g.Global:
 			why = fmt.Sprintf("the service is global and %s has none of it", s.Node)
+		default:
+			why = "the slot is empty"
 		}
-		g.create(s.slot, Action{Revision: rev, On: s.Node, Why: why})
+		g.create(s.slot, Action{Revision: rev, On: s.Node, Avoid: s.Avoid, Why: why})
 		s.fillings[len(s.fillings)-1].Node = s.Node
 	}
 }
 
 // olderLeft tells whether anything of another revision may still run, on a seat that
 // the rollout can come to.
-func (g *global) olderLeft() bool {
+func (g *seated) olderLeft() bool {
 	return slices.ContainsFunc(g.seats, func(s seat) bool {
 		return !s.Closed && slices.ContainsFunc(s.there(), func(f *Filling) bool { return f.Revision != g.Revision })
 	})
 }
 
-func (g *global) availableSeats() int {
+func (g *seated) availableSeats() int {
 	n := 0
 	for _, s := range g.seats {
 		if slices.ContainsFunc(s.there(), g.counts) {
@@ -221,14 +281,13 @@ func (g *global) availableSeats() int {
 
 // counted gives how many slots have the wanted revision and count, and of how many: a
 // seat that is closed keeps what it has, and so the rollout does not wait for it.
-func (g *global) counted() (counted, slots int) {
+func (g *seated) counted() (counted, slots int) {
 	for _, s := range g.seats {
-		current := slices.ContainsFunc(s.liveThere(), func(f *Filling) bool { return f.Revision == g.Revision })
-		if s.Closed && !current {
+		if s.Closed && !g.hasCurrent(s) {
 			continue
 		}
 		slots++
-		if slices.ContainsFunc(s.liveThere(), func(f *Filling) bool { return f.Revision == g.Revision && g.counts(f) }) {
+		if slices.ContainsFunc(s.liveThere(), func(f *Filling) bool { return g.isCurrent(s, f) && g.counts(f) }) {
 			counted++
 		}
 	}
@@ -236,7 +295,7 @@ func (g *global) counted() (counted, slots int) {
 }
 
 // wakeSeats is when the next filling counts by MinReady, or a fence has passed.
-func (g *global) wakeSeats() time.Time {
+func (g *seated) wakeSeats() time.Time {
 	var next time.Time
 	at := func(t time.Time) {
 		if t.After(g.now) && (next.IsZero() || t.Before(next)) {
@@ -257,8 +316,8 @@ func (g *global) wakeSeats() time.Time {
 	return next
 }
 
-// waitingSeats is waiting for a global service.
-func (g *global) waitingSeats() []string {
+// waitingSeats is waiting for a service whose slots belong to nodes.
+func (g *seated) waitingSeats() []string {
 	var lines []string
 	for _, s := range g.slots {
 		for _, f := range s.fillings {
@@ -271,7 +330,7 @@ func (g *global) waitingSeats() []string {
 	for _, s := range g.seats {
 		live := s.liveThere()
 		switch {
-		case len(live) != 1 || live[0].Revision == g.Revision || live[0].Key.Epoch == 0:
+		case len(live) != 1 || g.isCurrent(s, live[0]) || live[0].Key.Epoch == 0:
 		case s.Closed:
 			lines = append(lines, fmt.Sprintf("%s stays at revision %d: %s takes nothing new", live[0].name(), live[0].Revision, s.Node))
 		case live[0].known():

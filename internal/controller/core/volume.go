@@ -1,0 +1,456 @@
+package core
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/store"
+	"github.com/orchctl/orch/internal/wire"
+	"github.com/orchctl/orch/reconciler"
+	"github.com/orchctl/orch/scheduler"
+)
+
+// A volume is what a slot keeps on a node. Its record is written with the placement that
+// first needs it, and from then on what needs it goes to that node alone: see seats of
+// global services, which these slots share. The record outlives the replica and the
+// service. Only an operator's word ends it; then it becomes a removal, which its node is
+// told until it says that nothing is left. Until then the same slot gets no volume of
+// that name there, for it would be taken away, too.
+
+// volume is one volume: durable as it is.
+type volume struct {
+	key api.VolumeKey
+	volumeRecord
+}
+
+type volumeRecord struct {
+	UID       string    `json:"uid"`
+	Node      string    `json:"node"`
+	CreatedAt time.Time `json:"createdAt"`
+	// RemovedBy is set in a removal.
+	RemovedBy string `json:"removedBy,omitempty"`
+}
+
+// volumes are all that there are.
+type volumes struct {
+	of map[api.VolumeKey]*volume
+	// removals are told to nodes, by node.
+	removals map[string]map[api.VolumeKey]*volume
+	changed  map[api.VolumeKey]bool // to be shown
+}
+
+func newVolumes() volumes {
+	return volumes{of: map[api.VolumeKey]*volume{}, removals: map[string]map[api.VolumeKey]*volume{}, changed: map[api.VolumeKey]bool{}}
+}
+
+func (v *volumes) remove(x *volume) {
+	if v.removals[x.Node] == nil {
+		v.removals[x.Node] = map[api.VolumeKey]*volume{}
+	}
+	v.removals[x.Node][x.key] = x
+	v.changed[x.key] = true
+}
+
+func compareVolumes(a, b api.VolumeKey) int {
+	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Service, b.Service), cmp.Compare(a.Slot, b.Slot), cmp.Compare(a.Volume, b.Volume))
+}
+
+// loadVolume reads a volume, or with the name of its node a removal.
+func (c *Core) loadVolume(node string, parts []string, value []byte) error {
+	slot, err := strconv.Atoi(parts[2])
+	if err != nil {
+		return err
+	}
+	x := &volume{key: api.VolumeKey{Namespace: parts[0], Service: parts[1], Slot: slot, Volume: parts[3]}}
+	if err := openEnvelope(value, &x.volumeRecord); err != nil {
+		return err
+	}
+	c.volumes.changed[x.key] = true
+	if node != "" {
+		c.volumes.remove(x)
+	} else {
+		c.volumes.of[x.key] = x
+	}
+	return nil
+}
+
+// keyOf gives the slot's volume of a name.
+func (s *service) keyOf(slot int, name string) api.VolumeKey {
+	return api.VolumeKey{Namespace: s.key.Namespace, Service: s.key.Name, Slot: slot, Volume: name}
+}
+
+// withVolumes tells whether slots of the service are bound to nodes: they are to be, or
+// something runs in them that is.
+func (s *service) withVolumes() bool {
+	newest := s.newest()
+	return !s.global() && newest != nil && (len(newest.volumes) > 0 || s.binding > 0)
+}
+
+// seated tells whether slots of the service belong to nodes, so that nothing stands in
+// for them elsewhere.
+func (s *service) seated() bool { return s.global() || s.withVolumes() }
+
+// needed are the names of the volumes that a slot may need now: of the newest revision,
+// and of the one that the rollout may fill slots with.
+func (s *service) needed() []string {
+	names := s.newest().volumes
+	if r := s.revisions[s.stable()]; r != nil && len(names) > 0 && s.obj.Status.Rollout.State != api.RolloutComplete {
+		names = slices.Concat(names, r.volumes)
+		slices.Sort(names)
+		names = slices.Compact(names)
+	}
+	return names
+}
+
+// home is where a slot belongs, for all that is known.
+type home struct {
+	reconciler.Seat
+	bound []string // names of the volumes that bind it
+	// why nothing can be placed there now, and whether that may end by itself soon.
+	why   string
+	pass  bool
+	loose bool // nothing binds it: it rather stays on that node than goes elsewhere
+}
+
+// seatBound gives the slots of a service with volumes their nodes. It costs its slots.
+func (c *Core) seatBound(s *service) {
+	was := s.seats.homes
+	s.seats = seats{settled: true, generation: s.obj.Metadata.Generation, homes: map[int]home{}}
+	names := s.needed()
+	for slot := range s.obj.Spec.Want() {
+		h := c.homeOf(s, slot, names)
+		if h.Node == "" && h.why == "" && len(names) > 0 {
+			h.Node = c.looseHome(s, slot, was[slot].Node, h.Avoid)
+			h.loose = h.Node != ""
+		}
+		s.seats.homes[slot] = h
+		s.seats.of = append(s.seats.of, h.Seat)
+	}
+	s.seats.wanted = len(s.seats.of)
+}
+
+// homeOf tells what a slot's volumes bind it to.
+func (c *Core) homeOf(s *service, slot int, names []string) home {
+	h := home{Seat: reconciler.Seat{Slot: slot}}
+	var conflict []string
+	for _, name := range names {
+		key := s.keyOf(slot, name)
+		for node, of := range c.volumes.removals {
+			if of[key] != nil {
+				h.Avoid = append(h.Avoid, node)
+			}
+		}
+		x := c.volumes.of[key]
+		if x == nil {
+			continue
+		}
+		h.bound = append(h.bound, name)
+		conflict = append(conflict, fmt.Sprintf("%s is on %s", name, x.Node))
+		switch h.Node {
+		case "", x.Node:
+			h.Node = x.Node
+		default:
+			h.why = "conflict"
+		}
+	}
+	slices.Sort(h.Avoid)
+	h.Avoid = slices.Compact(h.Avoid)
+	switch {
+	case h.why != "":
+		h.why = "its volumes are on several nodes: " + strings.Join(conflict, ", ")
+	case h.Node == "":
+		return h
+	case slices.Contains(h.Avoid, h.Node):
+		h.why, h.pass = fmt.Sprintf("another of its volumes is being removed on %s", h.Node), true
+	default:
+		h.why, h.pass = c.takesNothing(s, h.Node)
+	}
+	h.Closed = h.why != ""
+	return h
+}
+
+// takesNothing says why a node would not take a replica that is bound to it; "" where it
+// may. pass: that may end by itself soon.
+func (c *Core) takesNothing(s *service, node string) (why string, pass bool) {
+	n := c.nodes[node]
+	if n == nil {
+		return node + " was removed", false
+	}
+	unmet := scheduler.Unmet(c.fleet, s.newest().shape, node)
+	switch {
+	case n.verdict == api.VerdictDead:
+		return node + " is Dead", false
+	case n.obj.Spec.Drain != nil:
+		return fmt.Sprintf("%s is being drained by %s", node, orElse(n.obj.Spec.Drain.By, "an operator")), false
+	case unmet != "":
+		return fmt.Sprintf("%s is not fit: it %s", node, unmet), false
+	case n.obj.Spec.Unschedulable:
+		return node + " is cordoned", false
+	case n.verdict != api.VerdictHealthy:
+		return fmt.Sprintf("%s is %s", node, n.verdict), true
+	case n.impaired != "":
+		return fmt.Sprintf("%s is impaired: %s", node, n.impaired), true
+	case n.damped():
+		return fmt.Sprintf("%s went and came back too often", node), true
+	}
+	return "", false
+}
+
+// looseHome is where a slot without any volume yet rather is: where it runs, or was when
+// last seated. None where that node would not take it.
+func (c *Core) looseHome(s *service, slot int, was string, avoid []string) string {
+	node, best := was, -1
+	for _, f := range s.inSlot(slot) {
+		if rank := c.holds(f); rank > best {
+			node, best = f.node, rank
+		}
+	}
+	if node == "" || slices.Contains(avoid, node) {
+		return ""
+	}
+	if why, _ := c.takesNothing(s, node); why != "" {
+		return ""
+	}
+	return node
+}
+
+// pendingWords say why a slot that is bound has no node. what is what its node has to say.
+func (s *service) pendingWords(h home, what string) string {
+	name := api.ReplicaKey{Service: s.key.Name, Slot: h.Slot}.Name()
+	var objects []string
+	for _, x := range h.bound {
+		objects = append(objects, s.keyOf(h.Slot, x).Name())
+	}
+	words := fmt.Sprintf("%s is bound to %s by its volume%s %s, and %s: ", name, h.Node, map[bool]string{true: "s"}[len(h.bound) > 1], strings.Join(h.bound, " and "), what)
+	if strings.HasPrefix(what, "its volumes are") {
+		words = fmt.Sprintf("%s cannot be placed: %s: ", name, what)
+	}
+	if h.pass {
+		return words + "that is waited for"
+	}
+	return words + fmt.Sprintf("wait for it, or say `orchctl volume rm %s` to begin anew elsewhere without what is in it", strings.Join(objects, " "))
+}
+
+// pendingBound gives the slots in which nothing lives, and that are bound to where nothing
+// can be placed now, with words.
+func (c *Core) pendingBound(s *service) []scheduler.Refusal {
+	if s.deleting() || !s.withVolumes() {
+		return nil
+	}
+	var out []scheduler.Refusal
+	for _, seat := range s.seats.of {
+		h := s.seats.homes[seat.Slot]
+		if h.why == "" || slices.ContainsFunc(s.inSlot(seat.Slot), func(f *filling) bool { return !f.stopping && !f.void }) {
+			continue
+		}
+		out = append(out, scheduler.Refusal{Key: api.ReplicaKey{Namespace: s.key.Namespace, Service: s.key.Name, Slot: seat.Slot}, Reason: s.pendingWords(h, h.why)})
+	}
+	return out
+}
+
+// refusedAt words the scheduler's refusal of a slot that belongs to a node. One that
+// nothing binds there is tried elsewhere at once.
+func (c *Core) refusedAt(s *service, r scheduler.Refusal) string {
+	h, ok := s.seats.homes[r.Key.Slot]
+	switch {
+	case !ok || h.Node == "" || !s.withVolumes():
+		return r.Reason
+	case h.loose:
+		h.Node, h.loose = "", false
+		s.seats.homes[r.Key.Slot] = h
+		i := slices.IndexFunc(s.seats.of, func(x reconciler.Seat) bool { return x.Slot == r.Key.Slot })
+		s.seats.of[i].Node = ""
+		c.wakes[s.key] = c.now
+		return r.Reason
+	}
+	return fmt.Sprintf("%s is bound to its node by its volume%s %s: %s", api.ReplicaKey{Service: s.key.Name, Slot: h.Slot}.Name(),
+		map[bool]string{true: "s"}[len(h.bound) > 1], strings.Join(h.bound, " and "), r.Reason)
+}
+
+// bind writes the volumes of a filling that is placed, those that its slot does not have
+// yet. They go with its placement.
+func (c *Core) bind(s *service, f *filling) []store.Op {
+	var ops []store.Op
+	for _, name := range f.volumes {
+		key := s.keyOf(f.key.Slot, name)
+		if c.volumes.of[key] != nil {
+			continue
+		}
+		x := &volume{key: key, volumeRecord: volumeRecord{UID: c.newUID(false), Node: f.node, CreatedAt: c.now}}
+		c.volumes.of[key] = x
+		c.volumes.changed[key] = true
+		s.seats.settled = false
+		ops = append(ops, store.Put(volumeKey(key), object(api.KindVolume, x.volumeRecord)))
+		c.event(key.Namespace, api.KindVolume, key.Name(), api.EventNormal, "Created", fmt.Sprintf("on %s for %s", f.node, f.key.Name()))
+	}
+	return ops
+}
+
+// touchVolumes has the volumes of a filling shown anew: who uses them has changed.
+func (c *Core) touchVolumes(f *filling) {
+	for _, name := range f.volumes {
+		c.volumes.changed[c.services[f.key.ServiceKey()].keyOf(f.key.Slot, name)] = true
+	}
+}
+
+// volumeNamed finds what is shown by a name: a volume, else a removal.
+func (c *Core) volumeNamed(ref api.Key) (x *volume, removing bool) {
+	key, ok := volumeKeyFrom(ref)
+	if !ok {
+		return nil, false
+	}
+	return c.volumeAt(key)
+}
+
+func (c *Core) volumeAt(key api.VolumeKey) (x *volume, removing bool) {
+	if x := c.volumes.of[key]; x != nil {
+		return x, false
+	}
+	for _, node := range slices.Sorted(maps.Keys(c.volumes.removals)) {
+		if x := c.volumes.removals[node][key]; x != nil {
+			return x, true
+		}
+	}
+	return nil, false
+}
+
+// volumeKeyFrom reads "data.web-0".
+func volumeKeyFrom(ref api.Key) (api.VolumeKey, bool) {
+	name, replica, dot := strings.Cut(ref.Name, ".")
+	dash := strings.LastIndexByte(replica, '-')
+	if !dot || dash < 0 {
+		return api.VolumeKey{}, false
+	}
+	slot, err := strconv.Atoi(replica[dash+1:])
+	if err != nil || slot < 0 {
+		return api.VolumeKey{}, false
+	}
+	return api.VolumeKey{Namespace: ref.Namespace, Service: replica[:dash], Slot: slot, Volume: name}, true
+}
+
+// volumeRemoval has a volume go, which its node does. What may have it mounted, or will
+// have on a node that is there, keeps it.
+func (c *Core) volumeRemoval(ref api.Ref, ev Delete) (*removal, error) {
+	x, removing := c.volumeNamed(ref.Key)
+	switch {
+	case x == nil:
+		return nil, nil
+	case removing:
+		return &removal{do: func() {}}, nil
+	}
+	s := c.services[api.Key{Namespace: x.key.Namespace, Name: x.key.Service}]
+	if users := c.usingVolume(x); len(users) > 0 {
+		return nil, say(ErrBusy, "%s is used by %s on %s: stop that first: scale service %s to %d or less, or delete it", ref, strings.Join(users, ", "), x.Node, s.key, x.key.Slot)
+	}
+	if s != nil && !s.deleting() && s.job == nil && s.wants(x.key.Slot) && slices.Contains(s.newest().volumes, x.key.Volume) {
+		if why, pass := c.takesNothing(s, x.Node); (why == "" || pass) && !strings.HasPrefix(c.homeOf(s, x.key.Slot, s.needed()).why, "its volumes are") {
+			at := "is there"
+			if why != "" {
+				at = "may come back: " + why
+			}
+			return nil, say(ErrBusy, "%s is wanted by service %s, and %s %s: scale the service to %d or less, or delete it, first", ref, s.key, x.Node, at, x.key.Slot)
+		}
+	}
+	gone := *x
+	gone.RemovedBy = orElse(ev.By, "unknown")
+	ops := []store.Op{store.Delete(volumeKey(x.key))}
+	if c.nodes[x.Node] != nil {
+		ops = append(ops, store.Put(volumeRemovalKey(&gone), object(api.KindVolume, gone.volumeRecord)))
+	}
+	return &removal{ops: ops, do: func() { c.beginRemoval(&gone) }}, nil
+}
+
+func (c *Core) beginRemoval(x *volume) {
+	delete(c.volumes.of, x.key)
+	c.volumes.changed[x.key] = true
+	if c.nodes[x.Node] == nil {
+		c.volumeEvent(x, "Removed", fmt.Sprintf("by %s; %s is no node of the fleet any more: what is on it is left as it is", x.RemovedBy, x.Node))
+	} else {
+		c.volumes.remove(x)
+		c.volumeEvent(x, "Removing", fmt.Sprintf("on %s, by %s", x.Node, x.RemovedBy))
+		c.sendToNode(x.Node, wire.AssignmentSet{RemoveVolumes: []api.VolumeKey{x.key}})
+	}
+	c.volumesChanged(x.key)
+}
+
+func (c *Core) volumeEvent(x *volume, reason, message string) {
+	c.event(x.key.Namespace, api.KindVolume, x.key.Name(), api.EventNormal, reason, message)
+}
+
+// volumesChanged has the slot's service planned anew.
+func (c *Core) volumesChanged(key api.VolumeKey) {
+	if s := c.services[api.Key{Namespace: key.Namespace, Name: key.Service}]; s != nil {
+		s.seats.settled = false
+		c.markDirty(s)
+	}
+}
+
+// volumeGone ends a removal: its node has said that nothing is left, or is no more.
+func (c *Core) volumeGone(node string, key api.VolumeKey, how string) {
+	x := c.volumes.removals[node][key]
+	if x == nil {
+		return
+	}
+	if delete(c.volumes.removals[node], key); len(c.volumes.removals[node]) == 0 {
+		delete(c.volumes.removals, node)
+	}
+	c.volumes.changed[key] = true
+	c.write(store.Delete(volumeRemovalKey(x)))
+	c.volumeEvent(x, "Removed", how)
+	c.volumesChanged(key)
+}
+
+// removalsOn are what a node is to remove, sorted.
+func (c *Core) removalsOn(node string) []api.VolumeKey {
+	return slices.SortedFunc(maps.Keys(c.volumes.removals[node]), compareVolumes)
+}
+
+// usingVolume are the fillings that may have a volume mounted: "web-0@17".
+func (c *Core) usingVolume(x *volume) []string {
+	s := c.services[api.Key{Namespace: x.key.Namespace, Name: x.key.Service}]
+	if s == nil {
+		return nil
+	}
+	var out []string
+	for _, f := range s.inSlot(x.key.Slot) {
+		if !f.void && f.node == x.Node && slices.Contains(f.volumes, x.key.Volume) {
+			out = append(out, fmt.Sprintf("%s@%d", f.key.Name(), f.key.Epoch))
+		}
+	}
+	return out
+}
+
+// publishVolumes shows what changed of volumes, and of who uses them.
+func (c *Core) publishVolumes() {
+	for _, key := range slices.SortedFunc(maps.Keys(c.volumes.changed), compareVolumes) {
+		at := ViewKey{api.KindVolume, key.Namespace, key.Name()}
+		x, removing := c.volumeAt(key)
+		if x == nil {
+			c.view.gone(at)
+			continue
+		}
+		c.view.put(at, &api.Volume{TypeMeta: api.TypeMeta{APIVersion: api.Version, Kind: api.KindVolume},
+			Metadata: api.Metadata{Name: key.Name(), Namespace: key.Namespace, UID: x.UID, CreatedAt: x.CreatedAt},
+			Spec:     api.VolumeSpec{Volume: key.Volume, Service: key.Service, Slot: key.Slot, Node: x.Node},
+			Status:   api.VolumeStatus{UsedBy: c.usingVolume(x), Removing: removing, RemovedBy: x.RemovedBy}})
+	}
+	clear(c.volumes.changed)
+}
+
+// volumesOf are the volumes of a name that slots of a service have, by slot.
+func (c *Core) volumesOf(s *service, name string) []*volume {
+	var out []*volume
+	for key, x := range c.volumes.of {
+		if key.Namespace == s.key.Namespace && key.Service == s.key.Name && key.Volume == name {
+			out = append(out, x)
+		}
+	}
+	slices.SortFunc(out, func(a, b *volume) int { return a.key.Slot - b.key.Slot })
+	return out
+}
