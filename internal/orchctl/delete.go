@@ -117,7 +117,8 @@ func (t *tool) deleteTargets(ctx context.Context, client orchv1.OrchClient, targ
 		if _, missing, err := t.fetch(ctx, client, listing{}, volumes); err != nil {
 			return err
 		} else if missing != nil {
-			return fmt.Errorf("%w; nothing was deleted", missing)
+			t.report(missing)
+			return errors.New("nothing was deleted")
 		}
 	}
 	for _, wave := range [][]target{first, volumes} {

@@ -41,7 +41,10 @@ func (t *tool) describeJob(ctx context.Context, client orchv1.OrchClient, p *pag
 	if j.Spec.Priority != 0 {
 		p.field(0, "Priority", "%d", j.Spec.Priority)
 	}
-	p.template(j.Spec.Template)
+	template := j.Spec.Template
+	template.RestartPolicy.Condition = "" // nothing of it is restarted in place
+	p.field(0, "Next try", "%s to %s after one that failed", short(template.RestartPolicy.BackOff.Or(api.DefaultBackOff)), short(template.RestartPolicy.MaxBackOff.Or(api.DefaultMaxBackOff)))
+	p.template(template)
 	replicas, err := t.replicasOf(ctx, client, j.Metadata.Key())
 	if err != nil {
 		return err

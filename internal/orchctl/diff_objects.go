@@ -3,7 +3,6 @@ package orchctl
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"regexp"
 
 	udiff "github.com/aymanbagabas/go-udiff"
@@ -84,11 +83,10 @@ func secretSides(live object, want *api.Config, plan []string) (before, after []
 		out := declaredConfig(c)
 		out.Data, out.BinaryData = map[string]string{}, nil
 		for key, size := range sizes {
-			text := fmt.Sprintf("(%d bytes)", size)
+			out.Data[key] = "(" + count(size, "byte") + ")"
 			if changes[key] {
-				text = fmt.Sprintf("(%d bytes%s)", size, mark)
+				out.Data[key] = "(" + count(size, "byte") + mark + ")"
 			}
-			out.Data[key] = text
 		}
 		return manifests.Marshal(out)
 	}

@@ -426,6 +426,10 @@ func (f *fake) RevokeToken(_ context.Context, r *orchv1.RevokeTokenRequest) (*or
 	return &orchv1.RevokeTokenResponse{}, nil
 }
 
+func (f *fake) RotateSecretKey(context.Context, *orchv1.RotateSecretKeyRequest) (*orchv1.RotateSecretKeyResponse, error) {
+	return &orchv1.RotateSecretKeyResponse{Key: "77aa", Versions: 12}, f.call("RotateSecretKey")
+}
+
 func (f *fake) Version(context.Context, *orchv1.VersionRequest) (*orchv1.VersionResponse, error) {
 	return &orchv1.VersionResponse{Version: "v0.1.0", Leader: "c1", Term: 7, Incarnation: "5f3a", Nodes: 3}, f.call("Version")
 }

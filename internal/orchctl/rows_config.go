@@ -30,7 +30,7 @@ var configColumns = []column{
 	{title: "AGE", cell: func(o object, now time.Time) string { return age(now, o.value.(*api.Config).Metadata.CreatedAt) }},
 	{title: "CHANGED", wide: true, cell: func(o object, now time.Time) string { return age(now, o.value.(*api.Config).Status.ChangedAt) }},
 	{title: "BY", wide: true, cell: configCell(func(c *api.Config) string { return orDash(c.Status.ChangedBy) })},
-	{title: "VALUES", wide: true, cell: configCell(func(c *api.Config) string { return orDash(strings.Join(keyNames(c), ",")) })},
+	{title: "KEY-NAMES", wide: true, cell: configCell(func(c *api.Config) string { return orDash(strings.Join(keyNames(c), ",")) })},
 }
 
 var volumeColumns = []column{

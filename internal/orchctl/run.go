@@ -2,10 +2,8 @@ package orchctl
 
 import (
 	"fmt"
-	"maps"
 	"os"
 	"regexp"
-	"slices"
 	"strings"
 	"time"
 
@@ -162,7 +160,7 @@ func pairsOf(flag string, list []string) (map[string]string, error) {
 			return nil, usagef("%s %s: want KEY=VALUE", flag, text)
 		}
 		if _, twice := out[key]; twice {
-			return nil, usagef("%s: %s is given twice (have %s)", flag, key, strings.Join(slices.Sorted(maps.Keys(out)), ", "))
+			return nil, usagef("%s: %s is given twice", flag, key)
 		}
 		out[key] = value
 	}

@@ -2,6 +2,7 @@ package orchctl
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -87,7 +88,8 @@ func (t *tool) removeVolumes(ctx context.Context, targets []target, d deleting) 
 		return err
 	}
 	if missing != nil {
-		return fmt.Errorf("%w; nothing was removed", missing)
+		t.report(missing)
+		return errors.New("nothing was removed")
 	}
 	if err := t.deleteTargets(ctx, client, targets, d); err != nil {
 		return err
