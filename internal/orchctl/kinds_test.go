@@ -88,7 +88,7 @@ func TestKindsUsage(t *testing.T) {
 			{"run", "name an image"}, {"run -- echo", "name an image"}, {"run busybox echo hi", "put -- before the command's own words, as in `orchctl run busybox -- echo hi`"},
 			{"run -t busybox", "-t without -i"}, {"run -it busybox", "-t needs a terminal"}, {"run -d -i busybox", "-d and -i"}, {"run --command busybox", "the command is missing"},
 			{"run --env NO_SUCH_VARIABLE_HERE busybox", "give NO_SUCH_VARIABLE_HERE=VALUE"}, {"run --label x busybox", "--label x: want KEY=VALUE"}, {"run --label a=1 --label a=2 busybox", "--label: a is given twice"},
-			{"run --name Big busybox", "metadata.name"},
+			{"run --name Big busybox", "metadata.name"}, {"run Big:1", "orchctl: run: image: "},
 			{"attach", "usage: orchctl attach"}, {"attach service/web", "only a job waits for somebody"},
 			{"volume rm", "usage: orchctl volume rm"}, {"volume rm service/web", "is no volume"}, {"volume prune", "`orchctl volume --help` lists them"}, {"secret rotate-key now", `unexpected argument "now"`},
 			{"wait job/migrate", `--for "": want complete, failed, ready or deleted`}, {"wait job/migrate --for ready", "a job does not become ready: --for ready is of a service"}, {"wait jobs --for complete", "name what to wait for, such as job/web"},

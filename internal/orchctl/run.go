@@ -1,7 +1,6 @@
 package orchctl
 
 import (
-	"fmt"
 	"os"
 	"regexp"
 	"strings"
@@ -125,8 +124,12 @@ func (t *tool) job(r launching) (*api.Job, error) {
 		j.Spec.TTLAfterFinished = &kept
 	}
 	j.Default()
-	if err := api.Validate(j).Err(); err != nil {
-		return nil, usageError{fmt.Errorf("run: %w", err)}
+	if bad := api.Validate(j); len(bad) > 0 {
+		var lines []string
+		for _, v := range bad {
+			lines = append(lines, strings.TrimPrefix(v.String(), "spec.containers[0]."))
+		}
+		return nil, usagef("run: %s", strings.Join(lines, "\n  "))
 	}
 	return j, nil
 }
