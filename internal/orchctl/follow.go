@@ -29,6 +29,9 @@ func (t *tool) follow(ctx context.Context, client orchv1.OrchClient, list *orchv
 	wait, lastGood := backOffMin, t.Now()
 	for {
 		heard, err := f.once(ctx, client, list)
+		if _, limited := ctx.Deadline(); limited && status.Code(err) == codes.DeadlineExceeded {
+			<-ctx.Done() // the controller has the same deadline, and may be first to see it pass
+		}
 		switch {
 		case f.stopped:
 			return err
