@@ -77,6 +77,13 @@
 // they were ready for MinReady; Wake is when the next one will. Recreate stops all of
 // other revisions first, and waits for what cannot be heard: it may run. See bounds.go.
 //
+// # Jobs
+//
+// PlanJob plans what comes to an end. A slot is an index of the job; what fills it is a
+// try, which completes the index or has failed. Nothing is begun for an index that is
+// completed; what cannot be reached has a spare, and the first of the two that ends well
+// counts. See job.go.
+//
 // # Exclusive slots
 //
 // A slot of an exclusive service has no spare and no successor beside it. It is

@@ -20,6 +20,10 @@
 // where it cannot work: rollout.go has the states, failing.go what speaks against a
 // revision, revisions.go what is kept of each.
 //
+// A job is a service with an end: its slots are indexes, and what fills them ends by
+// itself. An index is completed once, by the transaction that stops what completed it;
+// job.go says how.
+//
 // It gives addresses, too: to each node a subnet as long as it is known, to each
 // service a virtual IP as long as it is there (network.go). They are in the records
 // of who has them, and nobody hears of one before that is committed.

@@ -180,9 +180,7 @@ func (c *Core) jobView(s *service) reconciler.JobView {
 		x := reconciler.Filling{Key: f.key, Revision: f.revision, Node: f.node, Verdict: c.verdictOf(f), Phase: f.status.Phase, Ready: f.status.Ready,
 			Stopping: f.stopping, Spare: f.spare, Relieve: f.relieve}
 		if f.status.Phase.Ended() {
-			if _, exit := s.newest().verdictOn(f.status); exit != nil {
-				x.Succeeded = exit.Reason == api.ExitCompleted
-			}
+			_, _, x.Succeeded = s.newest().howEnded(f.status)
 		}
 		if n := c.nodes[f.node]; n != nil {
 			x.Damped, x.Overdue = n.damped(), c.overdue(n)
@@ -198,46 +196,38 @@ func (c *Core) jobView(s *service) reconciler.JobView {
 	return v
 }
 
-// verdictOn tells of a try that has ended which container decided how, and how that
-// ended: the first that did not end well, or the first of Containers. A nil Exit is never
-// given; of one of which nobody told, it says so.
-func (r *revision) verdictOn(st api.ReplicaStatus) (container string, how *api.Exit) {
-	named := map[string]*api.ContainerStatus{}
-	for i := range st.Containers {
-		named[st.Containers[i].Name] = &st.Containers[i]
+// howEnded tells of a try that has ended whether it ended well, which container decided
+// that, and how it did: the first of Containers, or the first that did not end well.
+func (r *revision) howEnded(st api.ReplicaStatus) (container string, exit api.Exit, well bool) {
+	t := &r.Template
+	ends := map[string]*api.Exit{}
+	for _, x := range st.Containers {
+		if x.State == api.ContainerExited && x.LastExit != nil {
+			ends[x.Name] = x.LastExit
+		}
+	}
+	first := t.Containers[0].Name
+	if !slices.ContainsFunc(t.Containers, func(ct api.Container) bool { return !endedWell(ends[ct.Name]) }) {
+		return first, *ends[first], true // a sidecar that was stopped when they had ended did not decide it
 	}
 	var worst *api.Exit
-	t := &r.Template
-	for _, ct := range slices.Concat(t.InitContainers, t.Sidecars, t.Containers) {
-		x := named[ct.Name]
-		if x == nil || x.LastExit == nil || x.State != api.ContainerExited || endedWell(x.LastExit) {
-			continue
-		}
-		if worst == nil || x.LastExit.FinishedAt.Before(worst.FinishedAt) {
-			container, worst = ct.Name, x.LastExit
+	for _, ct := range t.AllContainers() {
+		x := ends[ct.Name]
+		if x != nil && !endedWell(x) && (worst == nil || x.FinishedAt.Before(worst.FinishedAt)) {
+			container, worst = ct.Name, x
 		}
 	}
-	all := true
-	for _, ct := range t.Containers {
-		x := named[ct.Name]
-		all = all && x != nil && x.State == api.ContainerExited && x.LastExit != nil && endedWell(x.LastExit)
+	if worst == nil {
+		return first, api.Exit{Reason: api.ExitError, Code: codeUnknown, Message: orElse(st.Message, "nobody told how it ended")}, false
 	}
-	switch {
-	case all: // a sidecar that was stopped when they had ended did not decide it
-		exit := *named[t.Containers[0].Name].LastExit
-		exit.Reason = api.ExitCompleted
-		return t.Containers[0].Name, &exit
-	case worst != nil:
-		return container, worst
-	}
-	return t.Containers[0].Name, &api.Exit{Reason: api.ExitError, Code: codeUnknown, Message: orElse(st.Message, "nobody told how it ended")}
+	return container, *worst, false
 }
 
 // codeUnknown is the exit code of what ended without anybody seeing how.
 const codeUnknown = -1
 
 func endedWell(x *api.Exit) bool {
-	return x.Code == 0 && x.Signal == 0 && !x.OOM && (x.Reason == "" || x.Reason == api.ExitCompleted)
+	return x != nil && x.Code == 0 && x.Signal == 0 && !x.OOM && (x.Reason == "" || x.Reason == api.ExitCompleted)
 }
 
 // planJob carries out what of a job needs no node, and gives what does. It is planned
@@ -287,11 +277,14 @@ func (c *Core) planJob(s *service, wake time.Time) []reconciler.Action {
 
 // endTry writes how a try ended, together with the stop of its filling.
 func (c *Core) endTry(s *service, f *filling) {
-	container, exit := s.newest().verdictOn(f.status)
+	container, exit, well := s.newest().howEnded(f.status)
+	if well {
+		exit.Output = "" // thousands of outcomes are to be small, and nobody asks why
+	}
 	out := &api.Outcome{TypeMeta: api.TypeMeta{APIVersion: api.Version, Kind: api.KindOutcome},
 		Metadata: api.Metadata{Name: api.OutcomeName(s.key.Name, f.key.Slot), Namespace: s.key.Namespace, Labels: s.obj.Metadata.Labels, CreatedAt: c.now},
-		Job:      s.key.Name, JobUID: s.obj.Metadata.UID, Index: f.key.Slot, Succeeded: exit.Reason == api.ExitCompleted,
-		Epoch: f.key.Epoch, Node: f.node, Container: container, Exit: *exit, StartedAt: f.status.StartedAt}
+		Job:      s.key.Name, JobUID: s.obj.Metadata.UID, Index: f.key.Slot, Succeeded: well,
+		Epoch: f.key.Epoch, Node: f.node, Container: container, Exit: exit, StartedAt: f.status.StartedAt}
 	if old := s.job.outcomes[out.Index]; old != nil {
 		out.Failures = old.Failures
 	}
@@ -365,7 +358,7 @@ func (c *Core) expire(s *service) time.Time {
 	if at := s.job.obj.Status.EndedAt.Add(ttl.Or(0)); at.After(c.now) {
 		return at
 	}
-	s.job.obj.Metadata.DeletedAt = c.now
+	*s = *s.deletedAt(c.now)
 	c.putJob(s)
 	c.event(s.key.Namespace, api.KindJob, s.key.Name, api.EventNormal, "Deleting", "its ttlAfterFinished has passed")
 	c.markDirty(s)
@@ -374,7 +367,6 @@ func (c *Core) expire(s *service) time.Time {
 
 // putJob writes a job to which something happened that nobody applied.
 func (c *Core) putJob(s *service) {
-	s.job.obj.Metadata.ResourceVersion++
 	s.jobChanged()
 	c.write(s.record())
 	c.view.touch(s)
@@ -403,22 +395,6 @@ func (c *Core) forgetOutcomes(s *service) {
 
 // outcomesAtOnce are deleted in one write: fewer than any store's transaction holds.
 const outcomesAtOnce = 50
-
-// dryRunJob says in words what a first pass over the job would do.
-func (c *Core) dryRunJob(s *service) []string {
-	var out []string
-	plan := reconciler.PlanJob(c.jobView(s), c.now)
-	for _, a := range plan.Actions {
-		if out = append(out, a.String()); len(out) == dryRunMax {
-			out = append(out, fmt.Sprintf("and %d more", len(plan.Actions)-dryRunMax))
-			break
-		}
-	}
-	return out
-}
-
-// dryRunMax is as much as a person reads.
-const dryRunMax = 50 // lines
 
 // publicJob is the job as it is published.
 func (c *Core) publicJob(s *service) *api.Job {

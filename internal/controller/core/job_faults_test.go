@@ -200,10 +200,28 @@ func TestJobEnds(t *testing.T) {
 		{"nobody told of one", []api.ContainerStatus{exit("one", 0, 1), {Name: "two", State: api.ContainerExited}}, "one", api.ExitError},
 		{"nor of any", nil, "one", api.ExitError},
 	} {
-		who, how := r.verdictOn(api.ReplicaStatus{Phase: api.PhaseFailed, Containers: x.of})
-		if who != x.who || how.Reason != x.reason {
-			t.Errorf("%s: %s %+v, want %s %s", x.name, who, how, x.who, x.reason)
+		who, how, well := r.howEnded(api.ReplicaStatus{Phase: api.PhaseFailed, Containers: x.of})
+		if who != x.who || how.Reason != x.reason || well != (x.reason == api.ExitCompleted) {
+			t.Errorf("%s: %s %+v, well %t, want %s %s", x.name, who, how, well, x.who, x.reason)
 		}
+	}
+}
+
+// TestJobDryRun says what would begin, and what would find no node.
+func TestJobDryRun(t *testing.T) {
+	w := newWorks(t, "n1")
+	j := migrate(3, 2, 0)
+	j.Spec.Containers[0].Resources.Requests = api.ResourceList{api.CPU: api.Whole(3)}
+	before := len(w.kv)
+	w.ticket++
+	w.step(Apply{Ticket: w.ticket, Jobs: []*api.Job{j}, DryRun: true})
+	w.turn()
+	got := w.replies[w.ticket].Value.(ApplyResult).Applied[0]
+	if len(got.Plan) != 3 || got.Plan[0] != "Create default/migrate-0 revision 1: index 0 of 3" || !strings.HasPrefix(got.Plan[2], "migrate-1 would be pending: ") {
+		t.Errorf("plan %q", got.Plan)
+	}
+	if len(w.core.services) != 0 || len(w.kv) != before {
+		t.Errorf("something is left of it: %d keys, %d before", len(w.kv), before)
 	}
 }
 

@@ -406,12 +406,14 @@ func (c *Core) harmless(s *service, a reconciler.Action) bool {
 // dryRun says in words what a first pass over the service would do. Placing is
 // tried on the real fleet and taken back.
 func (c *Core) dryRun(s *service) []string {
-	if s.job != nil {
-		return c.dryRunJob(s)
-	}
 	var out []string
-	var creates []reconciler.Action
-	for _, a := range reconciler.Plan(c.viewOf(s), c.now).Actions {
+	var actions, creates []reconciler.Action
+	if s.job != nil {
+		actions = reconciler.PlanJob(c.jobView(s), c.now).Actions
+	} else {
+		actions = reconciler.Plan(c.viewOf(s), c.now).Actions
+	}
+	for _, a := range actions {
 		out = append(out, a.String())
 		if a.Op == reconciler.Create {
 			a.Key.Epoch = c.counters.epoch + uint64(len(out))
