@@ -290,14 +290,9 @@ func TestProbesAndMissingImage(t *testing.T) {
 			return len(s.Replicas) == 1 && s.Replicas[0].Status.Reason == api.ReasonImageMissing && strings.Contains(s.Replicas[0].Status.Message, "late:1 is not on this node")
 		})
 		// An image is brought over a relay: it starts at once.
-		l.Say(&orchv1.ControllerMessage{Message: &orchv1.ControllerMessage_OpenRelay{OpenRelay: &orchv1.OpenRelay{Id: "img", Request: &orchv1.OpenRelay_Image{Image: &orchv1.ImageOpen{}}}}})
-		relay := <-r.c.Relays
-		for _, f := range []*orchv1.Frame{{Frame: &orchv1.Frame_Data{Data: []byte("late")}}, {Frame: &orchv1.Frame_Data{Data: []byte(":1")}}, {Frame: &orchv1.Frame_DataEnd{DataEnd: true}}} {
-			if err := relay.Stream.Send(f); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if end := endOf(t, relay, nil); end.GetError() != "" || !slices.Equal(end.GetRefs(), []string{"late:1"}) {
+		_, end := r.relay(l, &orchv1.OpenRelay{Request: &orchv1.OpenRelay_Image{Image: &orchv1.ImageOpen{}}},
+			&orchv1.Frame{Frame: &orchv1.Frame_Data{Data: []byte("late")}}, &orchv1.Frame{Frame: &orchv1.Frame_Data{Data: []byte(":1")}}, &orchv1.Frame{Frame: &orchv1.Frame_DataEnd{DataEnd: true}})
+		if end.GetError() != "" || !slices.Equal(end.GetRefs(), []string{"late:1"}) {
 			t.Errorf("image ended with %v", end)
 		}
 		// The fake's commands end with 7: it runs and is not ready.
@@ -306,6 +301,35 @@ func TestProbesAndMissingImage(t *testing.T) {
 		})
 		r.stop()
 	})
+}
+
+// relay opens a relay as the leader does, says these frames and gives the answers.
+func (r *rig) relay(l *leader, open *orchv1.OpenRelay, say ...*orchv1.Frame) (got []*orchv1.Frame, end *orchv1.End) {
+	r.t.Helper()
+	open.Id = "relay"
+	l.Say(&orchv1.ControllerMessage{Message: &orchv1.ControllerMessage_OpenRelay{OpenRelay: open}})
+	relay := <-r.c.Relays
+	for _, f := range say {
+		if err := relay.Stream.Send(f); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	end = endOf(r.t, relay, func(f *orchv1.Frame) { got = append(got, f) })
+	return got, end
+}
+
+// exec runs a command, or attaches, and types.
+func (r *rig) exec(l *leader, open *orchv1.ExecOpen, types string) (said string, end *orchv1.End) {
+	r.t.Helper()
+	var say []*orchv1.Frame
+	if open.Stdin {
+		say = []*orchv1.Frame{{Frame: &orchv1.Frame_Stdin{Stdin: []byte(types)}}, {Frame: &orchv1.Frame_StdinClosed{StdinClosed: true}}}
+	}
+	got, end := r.relay(l, &orchv1.OpenRelay{Request: &orchv1.OpenRelay_Exec{Exec: open}}, say...)
+	for _, f := range got {
+		said += string(f.GetStdout())
+	}
+	return said, end
 }
 
 // endOf reads a relay to its end; take gets the frames before.
@@ -333,32 +357,21 @@ func TestExecAndLogs(t *testing.T) {
 		l := r.next(10)
 		l.assign(t, wire.AssignmentSet{Complete: true, Put: []wire.Assignment{web(web0)}})
 		l.hear(ready)
-		open := func(o *orchv1.OpenRelay) *agenttest.Relay {
-			l.Say(&orchv1.ControllerMessage{Message: &orchv1.ControllerMessage_OpenRelay{OpenRelay: o}})
-			return <-r.c.Relays
-		}
-		relay := open(&orchv1.OpenRelay{Id: "x", Request: &orchv1.OpenRelay_Exec{Exec: &orchv1.ExecOpen{Replica: wire.KeyToPB(web0), Command: []string{"cat"}, Stdin: true}}})
-		for _, f := range []*orchv1.Frame{{Frame: &orchv1.Frame_Stdin{Stdin: []byte("hello")}}, {Frame: &orchv1.Frame_StdinClosed{StdinClosed: true}}} {
-			if err := relay.Stream.Send(f); err != nil {
-				t.Fatal(err)
-			}
-		}
-		var out string
-		end := endOf(t, relay, func(f *orchv1.Frame) { out += string(f.GetStdout()) })
+		out, end := r.exec(l, &orchv1.ExecOpen{Replica: wire.KeyToPB(web0), Command: []string{"cat"}, Stdin: true}, "hello")
 		if out != "cat in default.web-0.1.main: hello" || end.GetExitCode() != 7 {
 			t.Errorf("exec said %q and ended with %v", out, end)
 		}
-		end = endOf(t, open(&orchv1.OpenRelay{Id: "y", Request: &orchv1.OpenRelay_Exec{Exec: &orchv1.ExecOpen{Replica: wire.KeyToPB(web0), Container: "nope"}}}), nil)
+		_, end = r.exec(l, &orchv1.ExecOpen{Replica: wire.KeyToPB(web0), Container: "nope"}, "")
 		if !strings.Contains(end.GetError(), `no container "nope": it has main`) {
 			t.Errorf("exec ended with %v", end)
 		}
-		end = endOf(t, open(&orchv1.OpenRelay{Id: "z", Request: &orchv1.OpenRelay_Logs{Logs: &orchv1.LogsOpen{Replica: wire.KeyToPB(web0), Tail: -1}}}), nil)
+		_, end = r.logs(l, &orchv1.LogsOpen{Replica: wire.KeyToPB(web0)})
 		if !strings.Contains(end.GetError(), "has not written anything") {
 			t.Errorf("logs ended with %v", end)
 		}
 		bad := web0
 		bad.Namespace = "../.."
-		end = endOf(t, open(&orchv1.OpenRelay{Id: "w", Request: &orchv1.OpenRelay_Logs{Logs: &orchv1.LogsOpen{Replica: wire.KeyToPB(bad), Container: "main", Tail: -1}}}), nil)
+		_, end = r.logs(l, &orchv1.LogsOpen{Replica: wire.KeyToPB(bad), Container: "main"})
 		if !strings.Contains(end.GetError(), "this node has none") {
 			t.Errorf("logs of a strange name ended with %v", end)
 		}

@@ -197,12 +197,14 @@ func TestHealthcheckIsAsked(t *testing.T) {
 	})
 }
 
-// relayed opens a relay and gives its answers.
+// resolve asks what references mean.
 func (r *rig) resolve(l *leader, refs ...string) (map[string]*orchv1.ResolvedImage, *orchv1.End) {
 	r.t.Helper()
-	l.Say(&orchv1.ControllerMessage{Message: &orchv1.ControllerMessage_OpenRelay{OpenRelay: &orchv1.OpenRelay{Id: "r", Request: &orchv1.OpenRelay_Resolve{Resolve: &orchv1.ResolveOpen{Refs: refs}}}}})
+	frames, end := r.relay(l, &orchv1.OpenRelay{Request: &orchv1.OpenRelay_Resolve{Resolve: &orchv1.ResolveOpen{Refs: refs}}})
 	got := map[string]*orchv1.ResolvedImage{}
-	end := endOf(r.t, <-r.c.Relays, func(f *orchv1.Frame) { got[f.GetResolved().GetRef()] = f.GetResolved() })
+	for _, f := range frames {
+		got[f.GetResolved().GetRef()] = f.GetResolved()
+	}
 	return got, end
 }
 
@@ -443,16 +445,7 @@ func TestAttach(t *testing.T) {
 		time.Sleep(time.Second)
 		attach := func(o *orchv1.ExecOpen) (string, *orchv1.End) {
 			o.Attach, o.Tty, o.Stdin = true, true, true
-			l.Say(&orchv1.ControllerMessage{Message: &orchv1.ControllerMessage_OpenRelay{OpenRelay: &orchv1.OpenRelay{Id: "a", Request: &orchv1.OpenRelay_Exec{Exec: o}}}})
-			relay := <-r.c.Relays
-			for _, f := range []*orchv1.Frame{{Frame: &orchv1.Frame_Stdin{Stdin: []byte("hello")}}, {Frame: &orchv1.Frame_StdinClosed{StdinClosed: true}}} {
-				if err := relay.Stream.Send(f); err != nil {
-					t.Fatal(err)
-				}
-			}
-			out := ""
-			end := endOf(t, relay, func(f *orchv1.Frame) { out += string(f.GetStdout()) })
-			return out, end
+			return r.exec(l, o, "hello")
 		}
 		if out, end := attach(&orchv1.ExecOpen{Replica: wire.KeyToPB(web0)}); out != "default.web-0.1.shell reads hello" || end.GetExitCode() != 5 || end.GetError() != "" {
 			t.Errorf("said %q and ended with %v", out, end)

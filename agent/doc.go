@@ -10,9 +10,14 @@
 // lies on disk is enough to go on without a controller. Endpoints are acknowledged
 // when traffic is led by them.
 //
+// Values of Configs and Secrets never reach the plan: they are put in when a container
+// starts. Those of Configs lie in the data folder, beside the assignment; those of Secrets
+// are on no disk, and after a restart of the agent come with the next session. Volumes are
+// folders of the data folder (VolumePath), which outlive all but the leader's word.
+//
 //	session ──sets──┐                    ┌──► ctrd, netdev, probes
 //	ctrd ──events───┼──► inbox ──► plan ─┼──► session (reports, acks)
-//	results ────────┤                    ├──► disk (last assignment), hooks
+//	results ────────┤                    ├──► disk (last assignment, Configs), hooks
 //	traffic ──marks─┘                    └──► traffic (endpoints)
 //	session ──where the node stands──► netdev ──► traffic
 package agent

@@ -21,9 +21,9 @@ import (
 func (r *rig) logs(l *leader, open *orchv1.LogsOpen) ([]string, *orchv1.End) {
 	r.t.Helper()
 	open.Tail = -1
-	l.Say(&orchv1.ControllerMessage{Message: &orchv1.ControllerMessage_OpenRelay{OpenRelay: &orchv1.OpenRelay{Id: "logs", Request: &orchv1.OpenRelay_Logs{Logs: open}}}})
+	frames, end := r.relay(l, &orchv1.OpenRelay{Request: &orchv1.OpenRelay_Logs{Logs: open}})
 	var got []string
-	end := endOf(r.t, <-r.c.Relays, func(f *orchv1.Frame) {
+	for _, f := range frames {
 		switch x := f.GetLog(); {
 		case x.GetBegun():
 			got = append(got, "begun")
@@ -32,7 +32,7 @@ func (r *rig) logs(l *leader, open *orchv1.LogsOpen) ([]string, *orchv1.End) {
 		default:
 			got = append(got, string(x.GetText()))
 		}
-	})
+	}
 	return got, end
 }
 

@@ -188,16 +188,18 @@ func TestNetCheckKnowsWhereItStands(t *testing.T) {
 		r := newRig(t)
 		r.start()
 		l := r.next(10)
-		check := func(id string) (out []*orchv1.NetCheckResult) {
-			l.Say(&orchv1.ControllerMessage{Message: &orchv1.ControllerMessage_OpenRelay{OpenRelay: &orchv1.OpenRelay{Id: id,
-				Request: &orchv1.OpenRelay_NetCheck{NetCheck: &orchv1.NetCheckOpen{Targets: []string{"n2"}}}}}})
-			if end := endOf(t, <-r.c.Relays, func(f *orchv1.Frame) { out = append(out, f.GetNetCheck()) }); end.GetError() != "" {
+		check := func() (out []*orchv1.NetCheckResult) {
+			frames, end := r.relay(l, &orchv1.OpenRelay{Request: &orchv1.OpenRelay_NetCheck{NetCheck: &orchv1.NetCheckOpen{Targets: []string{"n2"}}}})
+			if end.GetError() != "" {
 				t.Errorf("ended with %v", end)
+			}
+			for _, f := range frames {
+				out = append(out, f.GetNetCheck())
 			}
 			return out
 		}
 		r.network.Ail("the pool is empty")
-		got := check("a")
+		got := check()
 		if len(got) != 1 || got[0].GetOk() || got[0].GetNode() != "n1" || got[0].GetTarget() != "n1" || got[0].GetCheck() != "route" ||
 			!strings.Contains(got[0].GetDetail(), "this node has no subnet") || !strings.HasSuffix(got[0].GetDetail(), "; n1 says: the pool is empty") {
 			t.Errorf("without a subnet: %v", got)
