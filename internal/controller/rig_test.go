@@ -233,7 +233,9 @@ type agent struct {
 	conn  *grpc.ClientConn
 	image chan []byte // archives that were brought
 	// logs, where it is set, answers a relay of logs; false breaks the relay off.
-	logs   func(*orchv1.LogsOpen, func(*orchv1.LogLine)) bool
+	logs func(*orchv1.LogsOpen, func(*orchv1.LogLine)) bool
+	// exit, where it is set, is how each container ends as soon as it is started.
+	exit   *orchapi.Exit
 	cancel context.CancelFunc
 
 	mu       sync.Mutex
@@ -359,9 +361,20 @@ func (a *agent) assign(pb *orchv1.AssignmentSet) wire.StatusReport {
 		}
 	}
 	for k, x := range a.holds {
-		report.Replicas = append(report.Replicas, wire.Report{Key: k, Revision: x.Revision, Status: orchapi.ReplicaStatus{Phase: orchapi.PhaseRunning, Ready: true, IP: "10.64.0.2"}})
+		report.Replicas = append(report.Replicas, wire.Report{Key: k, Revision: x.Revision, Status: a.status()})
 	}
 	return report
+}
+
+func (a *agent) status() orchapi.ReplicaStatus {
+	if a.exit == nil {
+		return orchapi.ReplicaStatus{Phase: orchapi.PhaseRunning, Ready: true, IP: "10.64.0.2"}
+	}
+	s := orchapi.ReplicaStatus{Phase: orchapi.PhaseStopped, Containers: []orchapi.ContainerStatus{{Name: "main", State: orchapi.ContainerExited, LastExit: a.exit}}}
+	if a.exit.Code != 0 {
+		s.Phase = orchapi.PhaseFailed
+	}
+	return s
 }
 
 // value gives what came of one key of a Config or Secret.

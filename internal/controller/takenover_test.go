@@ -2,6 +2,7 @@ package controller_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -80,7 +81,8 @@ func TestATakenOverNode(t *testing.T) {
 		if err != nil {
 			t.Fatalf("replicas cannot be listed any more: %v", err)
 		}
-		return len(list.Objects) == 1 && strings.Contains(string(list.Objects[0].Json), "spoken")
+		// On a busy machine the node, which does not beat, may have a spare by now.
+		return slices.ContainsFunc(list.Objects, func(o *orchv1.Object) bool { return strings.Contains(string(o.Json), "spoken") })
 	})
 	r.apply(&orchv1.ApplyRequest{Objects: []*orchv1.Object{service("more", 1)}}) // behind what it made the leader write
 	if got := r.ctl.Status().Term; got != term {

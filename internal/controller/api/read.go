@@ -18,6 +18,10 @@ import (
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
 )
 
+// listBytesMax is the most that one list answers with, in bytes: clients take a little
+// more. Configs alone come to so much.
+const listBytesMax = 240 << 20
+
 // kinds that can be read.
 var kinds = []string{api.KindService, api.KindJob, api.KindConfig, api.KindSecret, api.KindReplica, api.KindEndpoint, api.KindNode, api.KindEvent,
 	api.KindVerdict, api.KindFleet, api.KindRevision, api.KindOutcome, api.KindVolume}
@@ -224,6 +228,7 @@ func (s *Server) List(ctx context.Context, r *orchv1.ListRequest) (*orchv1.ListR
 	if !snap.StaleSince.IsZero() {
 		out.StaleSince = timestamppb.New(snap.StaleSince)
 	}
+	size := 0
 	f.all(snap, func(e core.Entry) bool {
 		if !f.wants(e.Object) {
 			return true
@@ -232,6 +237,9 @@ func (s *Server) List(ctx context.Context, r *orchv1.ListRequest) (*orchv1.ListR
 		if o, err = object(e.Key.Kind, e.Object); err == nil {
 			out.Objects = append(out.Objects, o)
 			err = ctx.Err() // nobody waits for it any more
+		}
+		if size += len(o.GetJson()); size > listBytesMax && err == nil {
+			err = status.Error(codes.ResourceExhausted, fmt.Sprintf("the objects of kind %s that match are more than %d MiB: list those of one namespace, or choose some by labels", f.kind, listBytesMax>>20))
 		}
 		return err == nil
 	})
