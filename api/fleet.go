@@ -184,8 +184,8 @@ const (
 	PhasePreparing Phase = "Preparing" // image, network, first start
 	PhaseRunning   Phase = "Running"   // every container was started; see Containers
 	PhaseStopping  Phase = "Stopping"
-	PhaseStopped   Phase = "Stopped" // gone from its node
-	PhaseFailed    Phase = "Failed"  // ended and not to be restarted
+	PhaseStopped   Phase = "Stopped" // gone from its node, or all its containers ended well, for good
+	PhaseFailed    Phase = "Failed"  // ended, not all of it well, and not to be restarted
 )
 
 var phaseRank = map[Phase]int{PhasePending: 1, PhaseAssigned: 2, PhasePreparing: 3, PhaseRunning: 4, PhaseStopping: 5, PhaseStopped: 6, PhaseFailed: 6}
