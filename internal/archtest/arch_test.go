@@ -54,6 +54,12 @@ var rules = []rule{
 		why: "manifests turns files into api objects and needs nothing else"},
 	{from: "cmd/shim", not: []string{module + "agent", module + "internal/controller", "google.golang.org", "github.com/containerd"}, through: true,
 		why: "one shim runs beside every container: it must stay tiny"},
+	{from: "internal/secrets", not: []string{module + "internal/controller", module + "internal/store", module + "internal/wire", "google.golang.org", "go.etcd.io"}, through: true,
+		why: "whoever holds keys has no way to the store or the network: only ciphertext leaves it for there"},
+	{from: ".", except: []string{"internal/secrets", "internal/controller", "internal/sim", "cmd/controller"}, not: []string{module + "internal/secrets"},
+		why: "only a controller has the keys of Secrets: nodes are sent values, users nothing"},
+	{from: "internal/controller/core", not: []string{module + "internal/secrets"}, through: true,
+		why: "what decides never sees a Secret's values"},
 }
 
 // pure packages decide; the drivers beside them act.

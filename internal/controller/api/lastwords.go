@@ -52,13 +52,13 @@ func (s *Server) bygone(ctx context.Context, namespace, text string) *api.Replic
 	if exact && err != nil || dash < 0 {
 		return nil
 	}
-	words := s.memory(ctx, keyOf(namespace, name[:dash])).Words
-	for _, w := range slices.Backward(words) {
-		if w.Replica.Name() == name && (!exact || w.Replica.Epoch == epoch) {
-			return replicaOf(w.Replica, w.Node)
+	var newest *api.Replica
+	for _, w := range s.memory(ctx, keyOf(namespace, name[:dash])).Words {
+		if w.Replica.Name() == name && (!exact || w.Replica.Epoch == epoch) && (newest == nil || newest.Spec.Epoch <= w.Replica.Epoch) {
+			newest = replicaOf(w.Replica, w.Node)
 		}
 	}
-	return nil
+	return newest
 }
 
 // replicaOf is all that there has to be of a replica to look for what it wrote.
