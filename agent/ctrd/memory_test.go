@@ -224,18 +224,31 @@ func TestVolumes(t *testing.T) {
 		t.Errorf("a volume without a folder: %v", err)
 	}
 	remove(t, s.ID())
-	// Containers of one replica start at once: the folder is made once.
-	dir = env.dir + "/volumes/default/web-2/many"
-	errs := make(chan error, 16)
-	for range cap(errs) {
-		go func() { errs <- ownedVolume(dir, 7, 8) }()
-	}
-	for range cap(errs) {
-		if err := <-errs; err != nil {
-			t.Error(err)
+	// Containers of one replica start at once: each has the folder that all have.
+	const rounds = 30
+	for n := range rounds {
+		dir := fmt.Sprintf("%s/volumes/default/web-3/%d", env.dir, n)
+		inodes := make(chan uint64, 8)
+		for range cap(inodes) {
+			go func() {
+				if err := ownedVolume(dir, 7, 8); err != nil {
+					t.Error(err)
+				}
+				var st unix.Stat_t
+				if err := unix.Stat(dir, &st); err != nil || st.Uid != 7 || st.Gid != 8 {
+					t.Errorf("%s: of %d:%d, %v", dir, st.Uid, st.Gid, err)
+				}
+				inodes <- st.Ino
+			}()
+		}
+		first := <-inodes
+		for range cap(inodes) - 1 {
+			if other := <-inodes; other != first {
+				t.Errorf("%s was replaced", dir)
+			}
 		}
 	}
-	if have, err := os.ReadDir(filepath.Dir(dir)); err != nil || len(have) != 2 {
+	if have, err := os.ReadDir(env.dir + "/volumes/default/web-3"); err != nil || len(have) != rounds {
 		t.Errorf("beside the volumes: %v, %v", have, err)
 	}
 }

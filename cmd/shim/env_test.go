@@ -7,8 +7,6 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
-
-	"golang.org/x/sys/unix"
 )
 
 func TestMergeEnv(t *testing.T) {
@@ -58,44 +56,5 @@ func TestLookPath(t *testing.T) {
 		if words != c.err || code != c.code {
 			t.Errorf("lookPath(%q, %q): %q, code %d; want %q, %d", c.name, c.path, words, code, c.err, c.code)
 		}
-	}
-}
-
-// TestHoldHears: whoever calls without streams is no guest, and keeps nobody out.
-func TestHoldHears(t *testing.T) {
-	pair := func() (int, int) {
-		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { unix.Close(fds[0]); unix.Close(fds[1]) })
-		return fds[0], fds[1]
-	}
-	for _, c := range []struct {
-		name string
-		say  string
-		fds  []int
-		term string
-		ok   bool
-	}{
-		{"streams", sayStreams, []int{0, 1, 2}, "", true},
-		{"a terminal", sayTerminal + "xterm-256color", []int{0, 1, 2}, "xterm-256color", true},
-		{"two streams", sayStreams, []int{0, 1}, "", false},
-		{"other words", "hello", []int{0, 1, 2}, "", false},
-	} {
-		here, there := pair()
-		if err := unix.Sendmsg(there, []byte(c.say), unix.UnixRights(c.fds...), nil, 0); err != nil {
-			t.Fatal(err)
-		}
-		g, err := hear(here)
-		if (err == nil) != c.ok || g.term != c.term || c.ok && len(g.streams) != 3 {
-			t.Errorf("%s: %+v, %v", c.name, g, err)
-		}
-		g.close()
-	}
-	here, there := pair()
-	unix.Shutdown(there, unix.SHUT_RDWR)
-	if g, err := hear(here); err == nil {
-		t.Errorf("from one that hung up: %+v", g)
 	}
 }
