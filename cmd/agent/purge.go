@@ -79,8 +79,5 @@ func purge(ctx context.Context, f flags, yes, volumes bool, out io.Writer) error
 	l.Network = func() (agent.Leaver, error) { // the node's own address is of no account: nothing is configured
 		return netdev.New(netdev.Config{CNIBin: s.cniBin, StateDir: filepath.Join(s.data, "net"), NetNSDir: netnsDir, Address: netip.AddrFrom4([4]byte{127, 0, 0, 1}), Logger: logger})
 	}
-	if err := l.Purge(ctx); err != nil {
-		return err
-	}
-	return runtime.LeaveMemory()
+	return l.Purge(ctx)
 }
