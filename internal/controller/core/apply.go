@@ -191,8 +191,10 @@ func (c *Core) acceptAll(d *draft, by string) {
 	for _, s := range d.follow {
 		c.accept(s, "configured", by)
 	}
-	for id := range d.newer {
-		c.pruneConfig(id) // the version before, if nobody uses it
+	for _, x := range d.objects {
+		if x.config != nil && d.newer[x.config.id] {
+			c.pruneConfig(x.config.id) // the version before, if nobody uses it
+		}
 	}
 }
 
