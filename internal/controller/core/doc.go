@@ -24,6 +24,10 @@
 // itself. An index is completed once, by the transaction that stops what completed it;
 // job.go says how.
 //
+// Values that services take from Configs and Secrets have versions, which revisions pin
+// (config.go); of Secrets the core sees what is sealed. Volumes bind slots to nodes
+// (volume.go), which are then planned like those of global services.
+//
 // It gives addresses, too: to each node a subnet as long as it is known, to each
 // service a virtual IP as long as it is there (network.go). They are in the records
 // of who has them, and nobody hears of one before that is committed.

@@ -69,7 +69,7 @@ func control() []mutation {
 		{breaks: "I8", file: inCore + "assign.go", why: "what has outlived its lease keeps its traffic",
 			old: " || c.spent(f):", new: ":"},
 		{breaks: "I8", file: inCore + "assign.go", why: "what is told to stop keeps its traffic",
-			old: "case f.void || f.stopping || v == api.VerdictDead ||", new: "case f.void || v == api.VerdictDead ||"},
+			old: "case f.job || f.void || f.stopping || v == api.VerdictDead ||", new: "case f.job || f.void || v == api.VerdictDead ||"},
 
 		// Leases and fences of exclusive slots.
 		{breaks: "I6", file: inCore + "lease.go", why: "the fence forgets that clocks drift",

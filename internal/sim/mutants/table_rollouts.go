@@ -32,9 +32,9 @@ func rollouts() []mutation {
 			old: "if n := o.stable(); n != 0 && ", new: "if n := o.stable(); n < 0 && "},
 
 		// Global services.
-		{breaks: "global", file: inReconciler + "global.go", why: "what is new on a node does not wait until what was there is gone",
+		{breaks: "global", file: inReconciler + "seated.go", why: "what is new on a node does not wait until what was there is gone",
 			old: "if s.Closed || len(s.there()) > 0 ||", new: "if s.Closed || len(s.liveThere()) > 0 ||"},
-		{breaks: "I4", file: inReconciler + "global.go", why: "a rollout on all nodes takes one more than may be missing",
+		{breaks: "I4", file: inReconciler + "seated.go", why: "a rollout on all nodes takes one more than may be missing",
 			old: "case available <= floor:", new: "case available < floor:"},
 
 		// The order within a replica.
