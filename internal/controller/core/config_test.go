@@ -595,3 +595,53 @@ func TestJobKeepsItsVersions(t *testing.T) {
 		t.Error("the version that the job names is gone")
 	}
 }
+
+// Values that break a service are no reason to stay with them: it goes back to the
+// revision before, which has its own.
+func TestBadValuesAreRolledBack(t *testing.T) {
+	f := threeNodes(t)
+	f.says = func(_ *agent, x wire.Assignment) *api.ReplicaStatus {
+		if s := crashed(5); x.Configs["config/app"] == 2 {
+			return &s
+		}
+		return nil
+	}
+	s := takes(web(2, "a:1"), "config app")
+	within(10 * time.Second)(&s.Spec)
+	f.mustAll([]ConfigChange{values(api.KindConfig, "app", "URL", "a")}, s)
+	f.pass(2 * time.Second)
+	f.mustRollout(1, api.RolloutComplete)
+	f.mustAll([]ConfigChange{values(api.KindConfig, "app", "URL", "bad")})
+	f.pass(20 * time.Second)
+	f.mustRollout(3, api.RolloutComplete)
+	for name, x := range f.held("web") {
+		if x.Configs["config/app"] != 1 {
+			t.Errorf("%s runs with version %d", name, x.Configs["config/app"])
+		}
+	}
+	if r := f.seen[ViewKey{api.KindRevision, "default", "web@2"}].(*api.Revision); r.Rollout.State != api.RolloutRolledBack {
+		t.Errorf("revision 2: %+v", r.Rollout)
+	}
+	f.mustReady("web", 2)
+	f.mustAll([]ConfigChange{values(api.KindConfig, "app", "URL", "good")})
+	f.pass(5 * time.Second)
+	f.mustRollout(4, api.RolloutComplete)
+}
+
+// A service that is paused takes the new version as it takes any new revision: later.
+func TestPausedServiceFollowsLater(t *testing.T) {
+	f := threeNodes(t)
+	f.mustAll([]ConfigChange{values(api.KindConfig, "app", "URL", "a")}, takes(web(2, "a:1"), "config app"))
+	f.pass(2 * time.Second)
+	f.mustOrder("pause")
+	f.mustAll([]ConfigChange{values(api.KindConfig, "app", "URL", "b")})
+	f.pass(5 * time.Second)
+	for name, x := range f.held("web") {
+		if x.Configs["config/app"] != 1 {
+			t.Errorf("%s runs with version %d though the rollout is paused", name, x.Configs["config/app"])
+		}
+	}
+	f.mustOrder("resume")
+	f.pass(5 * time.Second)
+	f.mustRollout(2, api.RolloutComplete)
+}
