@@ -109,6 +109,8 @@ func (c *Core) settleOver(r *replica) {
 			c.holdLease(x)
 		case x.state == ended:
 			x.final = true
+		case x.state == absent && x.doubtful: // else it would be over with the next full look only
+			c.lookFor(x)
 		}
 	}
 	switch {
