@@ -262,10 +262,15 @@ func (g *seated) fillSeats() {
 }
 
 // olderLeft tells whether anything of another revision may still run, on a seat that
-// the rollout can come to.
+// the rollout can come to, or that is none any more.
 func (g *seated) olderLeft() bool {
-	return slices.ContainsFunc(g.seats, func(s seat) bool {
-		return !s.Closed && slices.ContainsFunc(s.there(), func(f *Filling) bool { return f.Revision != g.Revision })
+	older := func(f *Filling) bool { return f.Revision != g.Revision }
+	if slices.ContainsFunc(g.seats, func(s seat) bool { return !s.Closed && slices.ContainsFunc(s.there(), older) }) {
+		return true
+	}
+	return slices.ContainsFunc(g.slots, func(s *slot) bool { // what is scaled away, or has no business on its node, runs until it is gone
+		return !slices.ContainsFunc(g.seats, func(x seat) bool { return x.slot == s }) &&
+			slices.ContainsFunc(s.fillings, func(f *Filling) bool { return older(f) && f.heard() })
 	})
 }
 

@@ -302,19 +302,22 @@ func TestGlobalUnproven(t *testing.T) {
 }
 
 func TestGlobalRecreate(t *testing.T) {
-	w := newEverywhere(3, "n1", "n2", "n3")
-	w.settle(t, 3)
-	w.view.Revision, w.view.Stable, w.view.Recreate = 2, 1, true
-	w.turn(t)
-	w.must(t, "")
-	i := slices.IndexFunc(w.view.Fillings, func(f Filling) bool { return f.Node == "n2" })
-	slow := w.view.Fillings[i]
-	w.work()
-	w.view.Fillings = append(w.view.Fillings, slow) // it is not gone yet
-	w.turn(t)
-	w.must(t, "")
-	w.settle(t, 3)
-	w.must(t, "n1:2 n2:2 n3:2")
+	for leave, want := range map[string]string{"": "n1:2 n2:2 n3:2", "n2 is not fit": "n1:2 n3:2"} {
+		w := newEverywhere(3, "n1", "n2", "n3")
+		w.settle(t, 3)
+		w.view.Revision, w.view.Stable, w.view.Recreate = 2, 1, true
+		w.leave["n2"] = leave
+		w.turn(t)
+		w.must(t, "")
+		i := slices.IndexFunc(w.view.Fillings, func(f Filling) bool { return f.Node == "n2" })
+		slow := w.view.Fillings[i]
+		w.work()
+		w.view.Fillings = append(w.view.Fillings, slow) // it is not gone yet
+		w.turn(t)
+		w.must(t, "")
+		w.settle(t, 3)
+		w.must(t, want)
+	}
 }
 
 // What a node is: one that is suspect keeps its seat and nothing stands in, one that
