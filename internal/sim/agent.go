@@ -1,7 +1,9 @@
 package sim
 
 import (
+	"bytes"
 	"encoding/json"
+	"maps"
 	"time"
 
 	"github.com/orchctl/orch/agent/plan"
@@ -29,7 +31,8 @@ type agent struct {
 	renewals map[uint64]time.Duration // when those without an answer were sent, since boot
 	apart    time.Duration            // by how much the clock was behind the time since boot, as last seen
 	routes   map[api.ReplicaKey]bool  // who gets traffic, by what leaders said
-	unsaved  []byte                   // what the disk refused
+	unsaved  *onDisk                  // what the disk refused
+	configs  map[versionKey][]byte    // values by version, in memory
 	good     int64                    // the last good self-check
 	failing  string                   // what was wrong with the latest one
 }
@@ -53,6 +56,10 @@ func (a *agent) start() {
 	a.life++
 	a.session, a.tickAt, a.probes = nil, 0, map[probeID]*probing{}
 	a.renewals, a.routes, a.unsaved = map[uint64]time.Duration{}, map[api.ReplicaKey]bool{}, nil
+	a.configs = maps.Clone(a.h.disk.configs)
+	if a.configs == nil {
+		a.configs = map[versionKey][]byte{}
+	}
 	a.apart, a.good, a.failing = a.h.behind(), a.h.w.clock, ""
 	conf := plan.Config{BootID: a.h.bootID()}
 	if a.h.traffic.disk != nil {
@@ -214,6 +221,7 @@ func (a *agent) assigned(s *session, set wire.AssignmentSet) {
 		a.h.w.violate("addresses", "%s is told what to run before it is told where it stands", a.h.name)
 	}
 	a.h.w.ledger.told(a.h, set)
+	a.takeConfigs(&set)
 	a.step(plan.Assigned{Incarnation: incarnation, Set: set})
 }
 
@@ -324,7 +332,10 @@ func (a *agent) do(e plan.Effect) {
 		if err != nil {
 			w.violate("sim", "encode what %s saves: %v", a.h.name, err)
 		}
-		a.save(js)
+		if bytes.Contains(js, []byte(secretMark)) {
+			w.violate("pins", "%s saves values of a Secret", a.h.name)
+		}
+		a.save(&onDisk{js, a.keepConfigs(e.Saved)})
 	case plan.Resync:
 		w.say("%s wants a complete set: %s", a.h.name, e.Why)
 		if s := a.session; s != nil {
@@ -359,20 +370,26 @@ func (a *agent) do(e plan.Effect) {
 	}
 }
 
+// onDisk is what an agent keeps there.
+type onDisk struct {
+	saved   []byte
+	configs map[versionKey][]byte
+}
+
 // save keeps the assignment on disk; one that refuses is asked again.
-func (a *agent) save(js []byte) {
+func (a *agent) save(x *onDisk) {
 	if !a.h.diskFull() {
-		a.h.disk.saved, a.unsaved = js, nil
+		a.h.disk.saved, a.h.disk.configs, a.unsaved = x.saved, x.configs, nil
 		return
 	}
 	if a.unsaved == nil {
 		a.after(saveAgain, true, func() {
 			if a.unsaved != nil {
-				js := a.unsaved
+				x := a.unsaved
 				a.unsaved = nil
-				a.save(js)
+				a.save(x)
 			}
 		})
 	}
-	a.unsaved = js
+	a.unsaved = x
 }

@@ -49,7 +49,7 @@ func (g *ledger) hasRoom(l *lead, after picture, k api.ReplicaKey) {
 		}
 	}
 	want := g.slots(after, k.ServiceKey())
-	if g.pic.services[k.ServiceKey()] != nil {
+	if g.pic.services[k.ServiceKey()] != nil || g.pic.jobs[k.ServiceKey()] != nil {
 		want = max(want, g.slots(g.pic, k.ServiceKey()))
 	}
 	if most := max(b.SparesMin, want/2); ofService > most {
@@ -117,7 +117,9 @@ func (g *ledger) relievedRightly(l *lead, after picture, k api.ReplicaKey, uncle
 		if x.ServiceKey() == k.ServiceKey() {
 			slots[x.Slot] = true
 		}
-		if since := g.committedAt[x]; since == 0 || w.clock-since < int64(w.budgets.ReliefPatience*9/10) {
+		// What is tried elsewhere may be well again where it was, which ends its relief, and
+		// has bounds of its own.
+		if since := g.committedAt[x]; !g.tried[x] && (since == 0 || w.clock-since < int64(w.budgets.ReliefPatience*9/10)) {
 			all[slotOf(x)] = true
 		}
 	}
@@ -126,6 +128,9 @@ func (g *ledger) relievedRightly(l *lead, after picture, k api.ReplicaKey, uncle
 		if s := pic.services[k.ServiceKey()]; s != nil {
 			most = max(most, s.Spec.Surge(g.slots(pic, k.ServiceKey())))
 		}
+	}
+	if j := after.jobs[k.ServiceKey()]; j != nil { // both run on: the first that ends well counts
+		most = j.Spec.Want()
 	}
 	if len(slots) > most {
 		w.violate("budget", "%s is placed to relieve, the %dth slot of its service at once: at most %d may be", k, len(slots), most)

@@ -17,7 +17,14 @@ func (g *ledger) decided(l *lead, changes []change) {
 	after := g.pic.with(changes)
 	touched := map[api.Key]bool{}
 	g.rollsRightly(l, after, changes)
+	g.decidedJobs(l, after, changes)
 	for _, c := range changes {
+		if c.kind == kindVolume {
+			g.volumeWritten(l, after, c)
+		}
+		if c.kind == kindRemoval {
+			g.removalWritten(after, c)
+		}
 		if c.kind == kindNode && c.object != nil {
 			g.drainedRightly(l, after, c.node)
 		}
@@ -26,7 +33,9 @@ func (g *ledger) decided(l *lead, changes []change) {
 		}
 		old, known := g.pic.placements[c.replica]
 		if c.placement == nil || c.placement.stopping && !old.stopping {
-			l.know.left[c.replica] = l.openAt
+			if _, before := l.know.left[c.replica]; !before { // its record may go much later
+				l.know.left[c.replica] = l.openAt
+			}
 		}
 		switch {
 		case c.placement == nil && known:
@@ -34,7 +43,10 @@ func (g *ledger) decided(l *lead, changes []change) {
 		case c.placement != nil && !known:
 			if s := after.services[c.replica.ServiceKey()]; s != nil {
 				g.revisions[c.replica] = ofRevision{s.Metadata.UID, c.placement.revision}
+			} else if j := after.jobs[c.replica.ServiceKey()]; j != nil {
+				g.revisions[c.replica] = ofRevision{j.Metadata.UID, c.placement.revision}
 			}
+			g.placedByVolume(after, c.replica, *c.placement)
 			g.placedWell(l, after, c.replica, *c.placement)
 			g.held(l, after, c.replica, *c.placement)
 			g.oncePerNode(after, c.replica, *c.placement)
@@ -148,7 +160,8 @@ func (g *ledger) staysAvailable(l *lead, after picture, key api.Key) {
 	events, broken := l.eventsOf(g.pic.of(key)), ""
 	// What was not ready at some event, or not alone in its slot, may have been
 	// stopped then, at no cost.
-	cost := picture{g.pic.services, maps.Clone(g.pic.placements), g.pic.nodes, g.pic.revisions}
+	cost := g.pic
+	cost.placements = maps.Clone(g.pic.placements)
 	for _, k := range g.pic.of(key) {
 		p := g.pic.placements[k]
 		free := func(e uint64) bool {
@@ -172,7 +185,7 @@ func (g *ledger) staysAvailable(l *lead, after picture, key api.Key) {
 		}
 		n := g.seats(l, pic, key)
 		floor := n - s.Spec.Unavailable(n)
-		if g.exclusive(key) {
+		if g.exclusive(key) || g.seated(pic, key) {
 			floor = min(floor, n-1) // there is no surge, whatever the newest revision says
 		}
 		count := func(p picture, event uint64) int {

@@ -14,6 +14,8 @@ func (g *ledger) sent(l *lead, e core.SendAssignments) {
 	if l.know.session[e.Node] != e.Session {
 		return // that stream is over: nobody reads it
 	}
+	g.sentWith(e)
+	g.toldToRemove(e)
 	for _, a := range e.Set.Put {
 		g.w.mixKey(a.Key)
 		if g.placed[a.Key] != e.Node {

@@ -50,6 +50,20 @@
 //	    E  global.go: every rollout ends, or waits for somebody
 //	global
 //	    S  global.go: one replica on each node that can take one, never two
+//	pins
+//	    S  configs.go: every revision that is kept has the versions of Configs and
+//	       Secrets that it takes, and nobody keeps others; a change makes new revisions
+//	       of who takes it, and who goes back takes what he had; an agent is told all
+//	       values that it needs, starts nothing with others, and has no secret on disk
+//	jobs
+//	    S  jobs.go: an index is completed once, by a replica that really ended well, with
+//	       its stop, and never tried again; no more at once than are wanted; nothing that
+//	       works is stopped without a reason; a job is complete or has failed as its
+//	       tries were
+//	    E  every job ends that can, and what is left of it goes
+//	volumes
+//	    S  volumes.go: what mounts a volume is placed, and runs, where that is, alone of
+//	       its slot; none is deleted unless somebody wanted it gone who may
 //	order
 //	    S  order.go: init containers, sidecars and containers start and end in order
 //	addresses, ports

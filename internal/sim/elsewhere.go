@@ -16,6 +16,9 @@ type tryOf struct {
 // failsHere tells whether a replica beside k in its slot has ended again and again by
 // itself, so that its node may be at fault.
 func (g *ledger) failsHere(l *lead, after picture, k api.ReplicaKey) bool {
+	if after.services[k.ServiceKey()] == nil {
+		return false
+	}
 	if slices.ContainsFunc(g.pic.of(k.ServiceKey()), func(o api.ReplicaKey) bool { // it is the spare there that is moved
 		p := g.pic.placements[o]
 		return o.Slot == k.Slot && p.spare && !p.stopping

@@ -35,6 +35,9 @@ func (h *host) takes(t *api.Template) bool {
 
 // slots is how many a service has: in a global one those nodes that have one.
 func (g *ledger) slots(pic picture, key api.Key) int {
+	if j := pic.jobs[key]; j != nil {
+		return j.Spec.Want()
+	}
 	s := pic.services[key]
 	if s.Spec.Mode != api.ModeGlobal {
 		return s.Spec.Want()
@@ -178,7 +181,7 @@ func (w *world) rolloutUnsettled(l *lead, key api.Key) string {
 	seen, _ := l.view[core.ViewKey{Kind: api.KindService, Namespace: key.Namespace, Name: key.Name}].(*api.Service)
 	switch r.State {
 	case api.RolloutComplete, api.RolloutFailed:
-		untried := r.State == api.RolloutComplete && w.ledger.slots(pic, key) == 0 // then nothing shows that it works
+		untried := r.State == api.RolloutComplete && (w.ledger.slots(pic, key) == 0 || isSeated(newest.template) && len(pic.reached(key, s.Status.Revision)) == 0) // then nothing shows that it works
 		if newest.obj.Rollout.State != r.State && !untried {
 			return fmt.Sprintf("the rollout of %s is %s, and its revision %d says %q", key, r.State, s.Status.Revision, newest.obj.Rollout.State)
 		}
@@ -190,6 +193,11 @@ func (w *world) rolloutUnsettled(l *lead, key api.Key) string {
 			return fmt.Sprintf("the rollout of %s is still paused: %+v", key, r)
 		}
 	default:
+		if w.ledger.seated(pic, key) && slices.ContainsFunc(slices.Collect(maps.Keys(pic.volumes)), func(v api.VolumeKey) bool {
+			return v.Service == key.Name && v.Slot < s.Spec.Want() && w.lost != nil && pic.volumes[v].Node == w.lost.name
+		}) {
+			return "" // it waits for a node that never comes back, or for somebody's word
+		}
 		// What is on a node of which nothing is heard sets the deadline back.
 		if !slices.ContainsFunc(pic.of(key), func(k api.ReplicaKey) bool { return w.unheard(pic.placements[k]) }) {
 			return fmt.Sprintf("the rollout of %s is %q: %s", key, r.State, seen.Status.Rollout.Why)

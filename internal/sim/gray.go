@@ -121,6 +121,8 @@ func refused(e plan.Effect, message string) plan.Event {
 		return failed(e.ID, api.ReasonCreateError, message)
 	case plan.StopContainer:
 		return failed(e.ID, api.ReasonCreateError, message)
+	case plan.RemoveVolume:
+		return failed(e.ID, api.ReasonVolumeError, message)
 	case plan.RunHook:
 		return failed(e.ID, api.ReasonHookFailed, message)
 	case plan.RemoveContainer:

@@ -81,7 +81,7 @@ func (n *knowledge) handedOver(l *lead, node string, k api.ReplicaKey) {
 		return
 	}
 	n.stopTold[k] = true
-	if n.dead[node] {
+	if n.dead[node] || w.ledger.isJob(k) {
 		return // it was void: nobody planned this
 	}
 	v, since := n.withdrawn[k], l.beganAt

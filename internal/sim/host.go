@@ -37,12 +37,16 @@ type disk struct {
 	term  uint64 // the highest heard of
 	// stands is where the node stands in the replicas' network.
 	stands stands
+	// configs lie beside what is saved: never Secrets. volumes that were made.
+	configs map[versionKey][]byte
+	volumes map[api.VolumeKey]bool
 }
 
 func newHost(w *world, i int) *host {
 	h := &host{w: w, name: fmt.Sprintf("n%d", i+1), address: fmt.Sprintf("10.0.0.%d", i+1),
 		labels:   map[string]string{"zone": pick(w.r.world, []string{"a", "b"})},
 		capacity: api.ResourceList{api.CPU: api.Whole(int64(2 + w.r.world.IntN(4))), api.Memory: api.Whole(4 << 30)}}
+	h.disk.volumes = map[api.VolumeKey]bool{}
 	h.clock = w.newClock()
 	h.runtime = newRuntime(h)
 	h.traffic = &traffic{h: h}

@@ -30,6 +30,10 @@ var behaviors = map[string]behavior{
 	"oom":     {ends: true, endsAfter: 3 * time.Second, exit: api.Exit{Code: 137, Signal: 9, OOM: true, Reason: api.ExitOutOfMemory}},
 	"done":    {ends: true, endsAfter: 2 * time.Second, exit: api.Exit{Code: 0, Reason: api.ExitCompleted}},
 	"picky":   {ends: true, picky: true, readyAfter: 400 * time.Millisecond, endsAfter: time.Second, exit: api.Exit{Code: 1, Reason: api.ExitError}},
+	// Those of jobs.
+	"work":  {ends: true, endsAfter: 1500 * time.Millisecond, exit: api.Exit{Code: 0, Reason: api.ExitCompleted}},
+	"flaky": {ends: true, fitful: true, endsAfter: 1200 * time.Millisecond, exit: api.Exit{Code: 3, Reason: api.ExitError}},
+	"hangs": {},
 	// Those of init containers.
 	"init":   {ends: true, endsAfter: 600 * time.Millisecond, exit: api.Exit{Code: 0, Reason: api.ExitCompleted}},
 	"fitful": {ends: true, fitful: true, endsAfter: 600 * time.Millisecond, exit: api.Exit{Code: 3, Reason: api.ExitError}},

@@ -24,6 +24,18 @@ type picture struct {
 	placements map[api.ReplicaKey]placement
 	nodes      map[string]*api.Node
 	revisions  map[revisionKey]*revision
+	// Configs and Secrets that are there, and all versions that are kept.
+	configs  map[refKey]*configRecord
+	versions map[versionKey]configVersion
+	jobs     map[api.Key]*api.Job
+	outcomes map[outcomeKey]*api.Outcome
+	volumes  map[api.VolumeKey]*volumeRecord
+	removals map[volumeAt]*volumeRecord
+}
+
+func newPicture() picture {
+	return picture{map[api.Key]*api.Service{}, map[api.ReplicaKey]placement{}, map[string]*api.Node{}, map[revisionKey]*revision{},
+		map[refKey]*configRecord{}, map[versionKey]configVersion{}, map[api.Key]*api.Job{}, map[outcomeKey]*api.Outcome{}, map[api.VolumeKey]*volumeRecord{}, map[volumeAt]*volumeRecord{}}
 }
 
 type placement struct {
@@ -58,8 +70,18 @@ type change struct {
 	number    int64
 	revision  *revision
 	cluster   *network.Cluster
+	config    *configRecord
+	version   versionKey
+	values    *configVersion
+	job       *api.Job
+	index     int
+	outcome   *api.Outcome
+	volume    api.VolumeKey
+	where     *volumeRecord
 	kind      kind
 }
+
+func (c change) outcomeKey() outcomeKey { return outcomeKey{c.key, c.index} }
 
 type kind uint8
 
@@ -70,11 +92,23 @@ const (
 	kindNode
 	kindRequest
 	kindNetwork
+	kindConfig
+	kindVersion
+	kindPayload
+	kindJob
+	kindOutcome
+	kindVolume
+	kindRemoval
 )
 
 // ledger knows everything that was ever committed, independently of the core.
 type ledger struct {
-	w    *world
+	w *world
+	values
+	work
+	// removed are volumes that somebody wants gone from a node.
+	removed map[volumeAt]bool
+
 	pic  picture
 	term uint64 // whose commits may be written
 
@@ -122,10 +156,10 @@ type version struct {
 }
 
 func newLedger(w *world) *ledger {
-	return &ledger{w: w, epochs: map[uint64]api.ReplicaKey{}, placed: map[api.ReplicaKey]string{}, boots: map[api.ReplicaKey]string{}, templates: map[api.ReplicaKey]*api.Template{}, highest: map[string]uint64{},
+	return &ledger{w: w, values: newValues(), work: newWork(), removed: map[volumeAt]bool{}, epochs: map[uint64]api.ReplicaKey{}, placed: map[api.ReplicaKey]string{}, boots: map[api.ReplicaKey]string{}, templates: map[api.ReplicaKey]*api.Template{}, highest: map[string]uint64{},
 		versions: map[string]map[int64]version{}, newest: map[string]int64{}, done: map[string]bool{}, relief: map[api.ReplicaKey]bool{}, left: map[api.ReplicaKey]int64{}, committedAt: map[api.ReplicaKey]int64{}, heldAt: map[portOf]int64{},
 		rolls: map[string]*rolled{}, revisions: map[api.ReplicaKey]ofRevision{}, global: map[api.ReplicaKey]bool{}, tried: map[api.ReplicaKey]bool{}, ends: map[failures]int{}, initialized: map[failures]bool{}, sidecars: map[failures]int{},
-		pic: picture{map[api.Key]*api.Service{}, map[api.ReplicaKey]placement{}, map[string]*api.Node{}, map[revisionKey]*revision{}}}
+		pic: newPicture()}
 }
 
 // read decodes a transaction; history is nobody's business here.
@@ -176,6 +210,8 @@ func (g *ledger) read(ops []store.Op) []change {
 				c.cluster = &network.Cluster{}
 				g.open(op.Value, c.cluster)
 			}
+		case "configs", "configversions", "configpayloads", "jobs", "outcomes", "volumes", "volumeremovals":
+			c = g.readOwned(what, parts, op)
 		case "requests":
 			if gone {
 				continue
@@ -222,7 +258,8 @@ func requestsOf(t *api.Template) api.ResourceList {
 
 // with gives the picture after the changes; the receiver stays as it is.
 func (p picture) with(changes []change) picture {
-	out := picture{maps.Clone(p.services), maps.Clone(p.placements), maps.Clone(p.nodes), maps.Clone(p.revisions)}
+	out := picture{maps.Clone(p.services), maps.Clone(p.placements), maps.Clone(p.nodes), maps.Clone(p.revisions),
+		maps.Clone(p.configs), maps.Clone(p.versions), maps.Clone(p.jobs), maps.Clone(p.outcomes), maps.Clone(p.volumes), maps.Clone(p.removals)}
 	out.take(changes)
 	return out
 }
@@ -247,6 +284,8 @@ func (p picture) take(changes []change) {
 			if c.object == nil {
 				delete(p.nodes, c.node)
 			}
+		default:
+			p.takeOwned(c)
 		}
 	}
 }
@@ -298,17 +337,22 @@ func (g *ledger) apply(changes []change) {
 				g.w.violate("I2", "request %s was done twice", c.node)
 			}
 			g.done[c.node] = true
+		case kindJob, kindOutcome:
+			g.jobsWritten(c)
+		case kindRemoval:
+			setOrDelete(g.removed, volumeAt{c.volume, c.node}, wanted(c.where))
 		}
 	}
-	before := picture{maps.Clone(g.pic.services), nil, maps.Clone(g.pic.nodes), nil}
+	before := g.pic.with(nil)
 	g.pic.take(changes)
 	g.addressed(before, changes)
+	g.valued(before, changes)
 	for _, c := range changes {
 		if c.kind != kindPlacement || c.placement == nil {
 			continue
 		}
 		r := g.pic.revisions[revisionKey{c.replica.ServiceKey(), c.placement.revision}]
-		if r == nil || g.pic.services[c.replica.ServiceKey()] == nil {
+		if r == nil || g.pic.services[c.replica.ServiceKey()] == nil && g.pic.jobs[c.replica.ServiceKey()] == nil {
 			g.w.violate("I2", "placement %s is committed without its service or revision %d", c.replica, c.placement.revision)
 			continue
 		}
@@ -375,11 +419,11 @@ func versionOf(s *api.Service) version {
 // acknowledged checks that what a user is told is in the store, or that a later
 // change of the same transaction has taken its place.
 func (g *ledger) acknowledged(r *request, a core.Applied) {
-	if a.Service == nil {
-		return
-	}
 	if a.Outcome != "unchanged" && !g.done[r.id] {
 		g.w.violate("I2", "%s was acknowledged before it was committed", r.words)
+	}
+	if a.Service == nil {
+		return
 	}
 	m := a.Service.Metadata
 	have, ok := g.versions[m.UID][m.ResourceVersion]

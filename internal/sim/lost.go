@@ -19,7 +19,7 @@ func (w *world) unheard(p placement) bool { return w.mute != nil && p.node == w.
 // can an exclusive one be settled while it waits for what has no lease there.
 func (w *world) waitsForMute(key api.Key) bool {
 	return slices.ContainsFunc(w.ledger.pic.of(key), func(k api.ReplicaKey) bool {
-		return w.unheard(w.ledger.pic.placements[k]) && (w.ledger.deleting(key) || w.ledger.exclusive(key) && !w.ledger.templates[k].Leased())
+		return w.unheard(w.ledger.pic.placements[k]) && (w.ledger.deleting(key) || w.ledger.pic.jobs[key] != nil || w.ledger.exclusive(key) && !w.ledger.templates[k].Leased())
 	})
 }
 

@@ -63,6 +63,8 @@ func (u *user) manifest() *api.Service {
 		s.Spec.Mode, s.Spec.Replicas, s.Spec.Priority = api.ModeGlobal, nil, 0
 	}
 	u.mayHook(&s.Spec.Template)
+	u.w.takesValues(&s.Spec.Template)
+	u.mayVolume(s)
 	u.rollout(s)
 	s.Default()
 	if problems := api.Validate(s); len(problems) > 0 {
@@ -152,9 +154,11 @@ func (u *user) rollout(s *api.Service) {
 	case s.Spec.Exclusive || n < 3:
 	case n == 3:
 		o.Strategy = api.StrategyRecreate
+	case n == 4 && isSeated(&s.Spec.Template): // no two of a slot at once
+		o.Order = api.OrderStopFirst
 	case n == 4 && !global:
 		o.Order = pick(r, []api.Order{api.OrderStartFirst, api.OrderStopFirst})
-	case global:
+	case global || isSeated(&s.Spec.Template):
 		o.MaxUnavailable = api.Count(1 + r.IntN(2))
 	default:
 		surge := r.IntN(3)

@@ -69,7 +69,7 @@ func (w *world) couldMove(k api.ReplicaKey) bool {
 		return false
 	}
 	newest := pic.revisions[revisionKey{k.ServiceKey(), s.Status.Revision}]
-	if newest == nil || newest.template.Exclusive || newest.template.RestartPolicy.Condition == api.RestartNever {
+	if newest == nil || newest.template.Exclusive || w.ledger.seated(pic, k.ServiceKey()) || newest.template.RestartPolicy.Condition == api.RestartNever {
 		return false
 	}
 	// Another that never becomes ready may hold what its service may surge.

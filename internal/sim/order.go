@@ -50,7 +50,7 @@ func (w *world) inOrder(h *host, c *container) {
 
 // endedWell keeps which init containers are done.
 func (g *ledger) endedWell(c *container) {
-	if t := g.templates[c.Replica]; t != nil && c.Exit.Code == 0 {
+	if t := g.templates[c.Replica]; t != nil && c.Exit.Code == 0 && !c.unwanted {
 		if init, _ := place(t, c.Name); init {
 			g.initialized[failures{c.Replica, c.Name}] = true
 		}

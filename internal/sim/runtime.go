@@ -40,6 +40,7 @@ type container struct {
 	by                 uint64 // the life of the agent that started it
 	cause              string // why it is stopped
 	told               bool   // SIGTERM was sent, or it ended
+	unwanted           bool   // its agent wanted it stopped, whatever came of that
 
 	exclusive bool
 	lease     *plan.Lease // its watchdog's; nil: it has none
@@ -161,6 +162,13 @@ func (r *runtime) do(a *agent, e plan.Effect) {
 			delete(r.containers, e.ContainerID)
 			return plan.Done{ID: e.ID}
 		})
+	case plan.RemoveVolume:
+		answer(ms(2, 60), func() plan.Event {
+			if trouble {
+				return failed(e.ID, api.ReasonVolumeError, "device busy")
+			}
+			return r.removeVolume(e)
+		})
 	case plan.RunHook:
 		r.hook(e, answer)
 	default:
@@ -179,6 +187,10 @@ func (r *runtime) tellStop(e plan.StopContainer) *container {
 	r.h.w.mixText(e.ContainerID)
 	r.h.w.res.Stops++
 	c := r.containers[e.ContainerID]
+	if c != nil {
+		c.unwanted = true
+		delete(r.h.w.ledger.initialized, failures{c.Replica, c.Name}) // its agent did not hear of its end
+	}
 	r.h.w.ledger.stopped(r.h, e, c)
 	return c
 }
@@ -252,12 +264,19 @@ func (r *runtime) start(e plan.StartContainer, trouble bool) plan.Event {
 	if trouble {
 		return failed(e.ID, api.ReasonCreateError, "the runtime is away")
 	}
+	if missing := r.valuesOf(e); missing != "" {
+		w.res.ConfigsMissing++
+		return failed(e.ID, api.ReasonConfigMissing, missing)
+	}
 	if e.Lease != nil && r.h.sinceBoot() >= e.Lease.Term {
 		return failed(e.ID, api.ReasonLeaseLost, "its lease is over")
 	}
 	b := behaviorOf(e.Container.Image)
 	if b.startFails {
 		w.ledger.failed(e.Replica, e.Container.Name)
+		if w.ledger.isJob(e.Replica) {
+			w.ledger.runOf(e.Replica).bad = true
+		}
 		return plan.Done{ID: e.ID, Failure: &plan.Failure{Reason: api.ReasonCreateError, Message: "no such file",
 			Exit: &api.Exit{Code: 128, Reason: api.ExitStartFailed, Message: "no such file", FinishedAt: r.h.now()}}}
 	}
@@ -278,6 +297,8 @@ func (r *runtime) start(e plan.StartContainer, trouble bool) plan.Event {
 	c.readyAt = w.clock + int64(between(w.r.run, b.readyAfter/2, b.readyAfter))
 	r.containers[id] = c
 	w.res.Starts++
+	w.ledger.begins(r.h, e, c)
+	r.mounts(c)
 	w.alone(r.h, c)
 	w.ledger.aloneHere(r.h, c)
 	w.inOrder(r.h, c)
@@ -345,6 +366,7 @@ func (r *runtime) end(c *container, exit api.Exit) {
 	}
 	c.Running, c.Exit = false, &exit
 	w.ledger.endedWell(c)
+	w.ledger.endsRun(c)
 	w.unserved(c)
 	w.mixText(c.ID)
 	w.say("%s: %s ends, code %d %s", r.h.name, c.ID, exit.Code, exit.Reason)

@@ -28,6 +28,7 @@ func (w *world) settle() {
 		}
 		w.uncordon()
 		w.bury()
+		w.beginAnew()
 		invariant, what := w.unsettled()
 		if calm++; invariant != "" {
 			calm = 0
@@ -107,6 +108,9 @@ func (w *world) complete() (of map[api.Key]bool, all bool) {
 		of[key] = !slices.ContainsFunc(ks, func(k api.ReplicaKey) bool { return w.unheard(w.ledger.pic.placements[k]) }) && fine(newest.template) &&
 			s.Status.Rollout.State == api.RolloutComplete && len(w.ledger.pic.reached(key, s.Status.Revision)) == want && len(ks) == want
 		all = all && of[key]
+	}
+	for _, j := range w.ledger.pic.jobs {
+		all = all && j.Status.Ended()
 	}
 	return of, all
 }
@@ -211,9 +215,15 @@ func (w *world) unsettled() (invariant, what string) {
 			return "I2", what
 		}
 	}
+	if what := w.ownersUnsettled(); what != "" {
+		return "I2", what
+	}
+	if what := w.volumesUnsettled(); what != "" {
+		return "I7", what
+	}
 	for _, k := range w.ledger.pic.sortedPlacements() {
 		switch p := w.ledger.pic.placements[k]; {
-		case w.ledger.pic.services[k.ServiceKey()] == nil:
+		case w.ledger.pic.services[k.ServiceKey()] == nil && w.ledger.pic.jobs[k.ServiceKey()] == nil:
 			return "I7", fmt.Sprintf("%s is placed for a service that is gone", k)
 		case w.lost != nil && p.node == w.lost.name:
 			return "I1", fmt.Sprintf("%s is placed on %s, which is dead", k, p.node)
@@ -227,6 +237,11 @@ func (w *world) unsettled() (invariant, what string) {
 	for _, key := range w.ledger.pic.sortedServices() {
 		if what := w.serviceUnsettled(l, key); what != "" {
 			return "I1", what
+		}
+	}
+	for _, key := range sortedOf(w.ledger.pic.jobs, compareServices) {
+		if what := w.jobUnsettled(l, key); what != "" {
+			return "jobs", what
 		}
 	}
 	if what := w.leftovers(); what != "" {
@@ -250,7 +265,7 @@ func (u *user) missed() string {
 	case u.last != nil && s == nil:
 		return fmt.Sprintf("service %s is not there, though its apply was acknowledged", u.key)
 	case u.last != nil && s.Metadata.UID == u.last.Metadata.UID && u.w.ledger.rollsOf(s.Metadata.UID).own > u.last.Metadata.ResourceVersion:
-		return "" // it was rolled back since
+		return "" // it was rolled back since, or takes other values
 	case u.last != nil && u.colleagues > 0 && s.Metadata.ResourceVersion > u.last.Metadata.ResourceVersion:
 		return "" // superseded
 	case u.last != nil && versionOf(s) != versionOf(u.last):
@@ -295,7 +310,7 @@ func (w *world) endpointsUnsettled() string {
 			}
 		}
 		for _, k := range w.ledger.pic.sortedPlacements() {
-			if w.unheard(w.ledger.pic.placements[k]) {
+			if w.unheard(w.ledger.pic.placements[k]) || w.ledger.isJob(k) {
 				continue // it may run there, and stop, without anybody hearing of it
 			}
 			if t := w.templateOf(k); t != nil && fine(t) && !got[k] && w.notRunning(k, t) == "" {

@@ -143,6 +143,13 @@ type Result struct {
 	RolloutsComplete, RolloutsFailed, RolledBack, RolloutWords, Globals int
 	// Tried are replicas that were tried elsewhere because they failed where they were.
 	Tried int
+	// Versions of Configs and Secrets, revisions that they made, what was refused for
+	// their sake, and starts that waited for values.
+	ConfigVersions, ConfigRevisions, ConfigsRefused, ConfigsMissing int
+	// Indexes of jobs that were completed, jobs that were complete and that failed.
+	Completions, JobsComplete, JobsFailed int
+	// Volumes that were made, and that somebody removed.
+	Volumes, VolumesRemoved int
 	// Hash is that of everything that happened, in order.
 	Hash      uint64
 	Violation *Violation

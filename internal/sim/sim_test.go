@@ -35,6 +35,9 @@ func TestSeeds(t *testing.T) {
 		spares, terms = spares+r.Spares, terms+r.Terms
 		rolled.RolloutsComplete, rolled.RolloutsFailed, rolled.RolledBack = rolled.RolloutsComplete+r.RolloutsComplete, rolled.RolloutsFailed+r.RolloutsFailed, rolled.RolledBack+r.RolledBack
 		rolled.RolloutWords, rolled.Globals, rolled.Tried = rolled.RolloutWords+r.RolloutWords, rolled.Globals+r.Globals, rolled.Tried+r.Tried
+		rolled.ConfigVersions, rolled.ConfigRevisions, rolled.ConfigsRefused, rolled.ConfigsMissing = rolled.ConfigVersions+r.ConfigVersions, rolled.ConfigRevisions+r.ConfigRevisions, rolled.ConfigsRefused+r.ConfigsRefused, rolled.ConfigsMissing+r.ConfigsMissing
+		rolled.Completions, rolled.JobsComplete, rolled.JobsFailed = rolled.Completions+r.Completions, rolled.JobsComplete+r.JobsComplete, rolled.JobsFailed+r.JobsFailed
+		rolled.Volumes, rolled.VolumesRemoved = rolled.Volumes+r.Volumes, rolled.VolumesRemoved+r.VolumesRemoved
 	}
 	AllFaults.Each(func(k Fault) {
 		if !faults[k] {
@@ -43,6 +46,12 @@ func TestSeeds(t *testing.T) {
 	})
 	if rolled.RolloutsComplete < seedsInTests || rolled.RolloutsFailed == 0 || rolled.RolledBack == 0 || rolled.RolloutWords == 0 || rolled.Globals == 0 || rolled.Tried == 0 {
 		t.Errorf("these runs try too little of rollouts: %+v", rolled)
+	}
+	if rolled.ConfigVersions < seedsInTests || rolled.ConfigRevisions == 0 || rolled.ConfigsRefused == 0 {
+		t.Errorf("these runs try too little of Configs and Secrets: %+v", rolled)
+	}
+	if rolled.Completions < seedsInTests || rolled.JobsComplete == 0 || rolled.JobsFailed == 0 {
+		t.Errorf("these runs try too little of jobs: %+v", rolled)
 	}
 	if spares == 0 || terms < 2*seedsInTests {
 		t.Errorf("%d spares, %d terms: these runs try too little", spares, terms)

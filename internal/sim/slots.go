@@ -50,6 +50,12 @@ func (w *world) serviceUnsettled(l *lead, key api.Key) string {
 		if s.Spec.Rollout.Strategy == api.StrategyRecreate && slices.ContainsFunc(pic.of(key), func(k api.ReplicaKey) bool { return w.unheard(pic.placements[k]) }) {
 			break // all that was there has to be gone before, and nobody ever says so
 		}
+		if waits, what := w.waitsForVolume(key, slot, newest, seen.Status.Reasons); len(bySlot[slot]) == 0 && waits {
+			if what != "" {
+				return what
+			}
+			continue
+		}
 		if len(bySlot[slot]) == 0 && !w.fullFor(newest) && !w.fullForStable(s) {
 			return fmt.Sprintf("slot %d of %s is empty, though a node has room: %v", slot, key, seen.Status.Reasons)
 		}
@@ -74,18 +80,26 @@ func (w *world) serviceUnsettled(l *lead, key api.Key) string {
 		}
 		return ""
 	}
+	all := true
 	for slot := range s.Spec.Want() {
 		ks := bySlot[slot]
+		if waits, _ := w.waitsForVolume(key, slot, newest, seen.Status.Reasons); waits && len(ks) == 0 {
+			all = false
+			continue
+		}
 		if len(ks) != 1 {
 			return fmt.Sprintf("slot %d of %s has %d placements: %v; %v", slot, key, len(ks), ks, seen.Status.Reasons)
 		}
 		if p := pic.placements[ks[0]]; !pic.isNewest(ks[0], p) && !w.standsIn(ks[0]) { // a contested slot is not rolled
-			if w.heldUp(l, key) {
+			if w.heldUp(l, key) || w.ledger.seated(pic, key) && !w.host(p.node).takes(newest.template) { // bound to where it may not be
 				continue
 			}
 			return fmt.Sprintf("%s has revision %d, wanted is %d; %v", ks[0], p.revision, s.Status.Revision, seen.Status.Reasons)
 		}
 		if p := pic.placements[ks[0]]; w.unheard(p) {
+			if w.ledger.seated(pic, key) {
+				continue // its data is there, and nowhere else
+			}
 			if slices.ContainsFunc(seen.Status.Reasons, func(r string) bool {
 				return strings.Contains(r, "budget") || strings.Contains(r, "spare waits") || strings.Contains(r, "spares wait")
 			}) {
@@ -97,7 +111,7 @@ func (w *world) serviceUnsettled(l *lead, key api.Key) string {
 			return what + fmt.Sprintf("; the service says %v", seen.Status.Reasons)
 		}
 	}
-	if seen.Status.Ready != s.Spec.Want() && !slices.ContainsFunc(pic.of(key), func(k api.ReplicaKey) bool { return w.unheard(pic.placements[k]) }) {
+	if all && seen.Status.Ready != s.Spec.Want() && !slices.ContainsFunc(pic.of(key), func(k api.ReplicaKey) bool { return w.unheard(pic.placements[k]) }) {
 		return fmt.Sprintf("service %s says %d ready, all %d are; %v", key, seen.Status.Ready, s.Spec.Want(), seen.Status.Reasons)
 	}
 	return ""

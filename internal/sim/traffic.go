@@ -206,7 +206,7 @@ func (w *world) serves(on *host, e wire.Endpoint) {
 	if !w.gentle || t == nil || !fine(t) || t.Leased() {
 		return
 	}
-	if a := on.agent; a.session == nil && w.clock-a.parted > int64(w.handoverMax()/2) {
+	if a := on.agent; (a.session == nil || !a.session.routed) && w.clock-a.parted > int64(w.handoverMax()/2) {
 		return // it does not find the leader for so long that nobody waits for it
 	}
 	if l := w.leader(); l != nil && (missing(l.core.Verdict(on.name)) || l.know.awayAt[on.name] > 0 && w.clock-l.know.awayAt[on.name] < int64(w.handoverMax())) {

@@ -28,6 +28,8 @@ type user struct {
 	global float64
 	// colleagues counts what others asked for.
 	colleagues int
+	// volumes is how likely it is to have some, in percent.
+	volumes int
 }
 
 // request is one thing asked for, through all its tries.
@@ -45,10 +47,14 @@ type request struct {
 	// deletes is set for a delete, word for a word on a rollout: it may be refused.
 	deletes bool
 	word    string
+	// asked is when it was asked first. taken, if set, judges the answer in place of
+	// what is done for a service: it tells whether to ask again.
+	asked int64
+	taken func(e core.Reply) (again bool)
 }
 
 func newUser(w *world, i int) *user {
-	return &user{w: w, leased: pick(w.r.world, []float64{0, 0.1, 0.5, 0.95}), global: pick(w.r.world, []float64{0, 0, 0.1, 0.8}), key: api.Key{Namespace: api.DefaultNamespace, Name: []string{"web", "db", "cache", "queue", "cron"}[i]}}
+	return &user{w: w, volumes: pick(w.r.owners, []int{0, 0, 15, 80}), leased: pick(w.r.world, []float64{0, 0.1, 0.5, 0.95}), global: pick(w.r.world, []float64{0, 0, 0.1, 0.8}), key: api.Key{Namespace: api.DefaultNamespace, Name: []string{"web", "db", "cache", "queue", "cron"}[i]}}
 }
 
 // nextRequest has somebody ask for something now and then.
@@ -128,14 +134,14 @@ func (u *user) ask(number int) {
 	}
 }
 
-// cloneOf gives a service that shares nothing with another.
-func cloneOf(s *api.Service) (out api.Service) {
-	js, err := json.Marshal(s)
+// cloneOf gives an object that shares nothing with another.
+func cloneOf[T any](o *T) (out T) {
+	js, err := json.Marshal(o)
 	if err == nil {
 		err = json.Unmarshal(js, &out)
 	}
 	if err != nil {
-		panic(fmt.Sprintf("copy a service: %v", err)) // it came as JSON
+		panic(fmt.Sprintf("copy an object: %v", err)) // it came as JSON
 	}
 	return out
 }
@@ -219,7 +225,7 @@ func (w *world) thaw(u *user) {
 // send asks for something until there is an answer.
 func (u *user) send(r *request) {
 	u.w.res.Requests++
-	r.u, r.id = u, fmt.Sprintf("r%d", u.w.res.Requests)
+	r.u, r.id, r.asked = u, fmt.Sprintf("r%d", u.w.res.Requests), u.w.clock
 	u.pending = r
 	r.try()
 }
@@ -268,7 +274,7 @@ func (r *request) again(why string) {
 		return
 	}
 	w.say("a user has no answer to %s: %s", r.words, why)
-	if !w.calm && !r.deletes && chance(w.r.users, 0.3) {
+	if !w.calm && !r.deletes && r.taken == nil && chance(w.r.users, 0.3) {
 		r.u.colleague()
 	}
 	w.after(between(w.r.users, 50*time.Millisecond, time.Second), r.try)
@@ -295,7 +301,7 @@ func (l *lead) reply(e core.Reply) {
 			if !r.dry() {
 				w.ledger.acknowledged(r, a)
 			}
-			if s := w.ledger.pic.services[r.u.key]; r.word == "pause" && l.lease.Term == w.ledger.term && s != nil && s.Metadata.DeletedAt.IsZero() &&
+			if s := w.ledger.pic.services[r.u.key]; a.Service != nil && r.word == "pause" && l.lease.Term == w.ledger.term && s != nil && s.Metadata.DeletedAt.IsZero() &&
 				s.Metadata.UID == a.Service.Metadata.UID && s.Status.Rollout.PausedBy == "" {
 				w.violate("I2", "the pause of %s was acknowledged, and is not stored", r.u.key)
 			}
@@ -306,12 +312,12 @@ func (l *lead) reply(e core.Reply) {
 		w.say("a rebalance plans %v, from %.3f to %.3f", v.Moves, v.Before, v.After)
 	case core.DeleteResult:
 		for _, k := range v.Deleted {
-			if s := w.ledger.pic.services[k.Key]; s != nil && s.Metadata.DeletedAt.IsZero() && l.lease.Term == w.ledger.term {
+			if s := w.ledger.pic.services[k.Key]; (k.Kind == "" || k.Kind == api.KindService) && s != nil && s.Metadata.DeletedAt.IsZero() && l.lease.Term == w.ledger.term {
 				w.violate("I2", "the delete of %s was acknowledged before it was committed", k)
 			}
 		}
 	}
-	if a, ok := r.make(0).(core.Apply); ok && isConflict(e.Err) && !w.ledger.refusedRightly(a.Services[0]) {
+	if a, ok := r.make(0).(core.Apply); ok && len(a.Services) > 0 && isConflict(e.Err) && !w.ledger.refusedRightly(a.Services[0]) {
 		w.violate("ports", "%s was refused, though nobody else has its ports: %v", r.words, e.Err)
 	}
 	if w.broken != nil || r.once {
@@ -331,6 +337,12 @@ func isConflict(err error) bool {
 	return errors.Is(err, core.ErrInvalid) && strings.Contains(err.Error(), ": port ")
 }
 
+// lacks tells whether an apply was refused for a Config or a Secret, rightly.
+func (r *request) lacks(err error) bool {
+	a, ok := r.make(0).(core.Apply)
+	return ok && len(a.Services) > 0 && r.u.w.ledger.isLacking(&a.Services[0].Spec.Template, err) && r.u.w.ledger.lackedSince(&a.Services[0].Spec.Template, r.asked)
+}
+
 func (r *request) dry() bool {
 	a, ok := r.make(0).(core.Apply)
 	return ok && a.DryRun
@@ -339,6 +351,11 @@ func (r *request) dry() bool {
 func (r *request) answered(e core.Reply) {
 	u, w := r.u, r.u.w
 	switch {
+	case r.taken != nil:
+		if r.taken(e) {
+			r.again(fmt.Sprint(e.Err))
+			return
+		}
 	case r.word != "" && (errors.Is(e.Err, core.ErrInvalid) || errors.Is(e.Err, core.ErrBusy)): // nothing to undo, or not paused
 		w.say("a user is refused: %v", e.Err)
 	case errors.Is(e.Err, core.ErrBusy):
@@ -348,6 +365,9 @@ func (r *request) answered(e core.Reply) {
 		u.last = nil
 	case isConflict(e.Err):
 		w.res.Conflicts++
+		w.say("a user is refused: %v", e.Err)
+	case errors.Is(e.Err, core.ErrInvalid) && r.lacks(e.Err):
+		w.res.ConfigsRefused++
 		w.say("a user is refused: %v", e.Err)
 	case e.Err != nil:
 		w.violate("sim", "a user is refused: %s: %v", r.words, e.Err)

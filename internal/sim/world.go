@@ -44,6 +44,7 @@ type world struct {
 	store       *mem.Store
 	ledger      *ledger
 	users       []*user
+	owners      []*owner
 	sessions    uint64
 	tickets     uint64
 
@@ -58,10 +59,12 @@ type world struct {
 	broken    *Violation
 	// gentle: nothing goes wrong with nodes, so no request may be lost.
 	gentle bool
-	drawn  network.Cluster // the replicas' network, as controllers are told it
-	res    Result
-	story  []string
-	ctx    context.Context
+	// anew: volumes on the node that never comes back are removed by an operator.
+	anew  bool
+	drawn network.Cluster // the replicas' network, as controllers are told it
+	res   Result
+	story []string
+	ctx   context.Context
 }
 
 func newWorld(c Config) *world {
@@ -83,6 +86,7 @@ func newWorld(c Config) *world {
 	for i := range 3 + w.r.world.IntN(3) {
 		w.users = append(w.users, newUser(w, i))
 	}
+	w.owners, w.anew = newOwners(w), w.r.owners.IntN(2) == 0
 	w.say("%d nodes, %d controllers, %d services; a silent node is dead after %s", len(w.hosts), len(w.controllers), len(w.users), w.limits.DeadAfter)
 	return w
 }
@@ -97,6 +101,7 @@ func (w *world) run() {
 		h.powerOn()
 	}
 	w.nextRequest()
+	w.nextOwned()
 	w.nextFault()
 	for w.steps < w.cfg.Steps && w.broken == nil {
 		w.step()

@@ -48,6 +48,15 @@ type summary struct {
 	Words       int            `json:"rollout_words"`
 	Globals     int            `json:"global_starts"`
 	Tried       int            `json:"tried_elsewhere"`
+	Versions    int            `json:"config_versions"`
+	Revised     int            `json:"config_revisions"`
+	Refused     int            `json:"configs_refused"`
+	Late        int            `json:"configs_missing"`
+	Completions int            `json:"completions"`
+	JobsDone    int            `json:"jobs_complete"`
+	JobsFailed  int            `json:"jobs_failed"`
+	Volumes     int            `json:"volumes"`
+	Removed     int            `json:"volumes_removed"`
 	Failed      *failure       `json:"failed,omitempty"`
 	settled     float64        // the sum
 }
@@ -89,6 +98,15 @@ func (s *summary) add(r sim.Result) {
 	s.Words += r.RolloutWords
 	s.Globals += r.Globals
 	s.Tried += r.Tried
+	s.Versions += r.ConfigVersions
+	s.Revised += r.ConfigRevisions
+	s.Refused += r.ConfigsRefused
+	s.Late += r.ConfigsMissing
+	s.Completions += r.Completions
+	s.JobsDone += r.JobsComplete
+	s.JobsFailed += r.JobsFailed
+	s.Volumes += r.Volumes
+	s.Removed += r.VolumesRemoved
 	for k, n := range r.Faults {
 		s.Faults[k.String()] += n
 	}
@@ -137,6 +155,8 @@ func (s *summary) tell() {
 		s.Spares, s.Reliefs, s.Dead, s.Impaired, s.Damped, s.Freezes, s.Degraded, s.LeasesEnded)
 	fmt.Printf("%d endpoints handed over, %d drains, %d of them done, %d moves, %d ports in conflict; %d runs were gentle\n", s.HandedOver, s.Drains, s.Drained, s.Moves, s.Conflicts, s.Gentle)
 	fmt.Printf("%d revisions rolled out, %d failed and stayed, %d rolled back; %d words on rollouts, %d containers of global services, %d replicas tried elsewhere\n", s.Complete, s.FailedOnes, s.RolledBack, s.Words, s.Globals, s.Tried)
+	fmt.Printf("%d versions of Configs and Secrets, %d revisions for their sake, %d refused, %d starts that waited for values; %d indexes of jobs completed, %d jobs complete, %d failed; %d volumes made, %d removed\n",
+		s.Versions, s.Revised, s.Refused, s.Late, s.Completions, s.JobsDone, s.JobsFailed, s.Volumes, s.Removed)
 	fmt.Print("faults:")
 	sim.AllFaults.Each(func(k sim.Fault) { fmt.Printf(" %s %d", k, s.Faults[k.String()]) })
 	fmt.Println()
