@@ -172,6 +172,17 @@ func (d *driver) relayFile(ctx context.Context, req *orchv1.LogsOpen, l *logsRel
 			return failed(err)
 		}
 	}
+	if opts.Follow {
+		followed, stop := context.WithCancel(ctx)
+		over := make(chan struct{})
+		go func() {
+			defer close(over)
+			d.untilGone(followed, key, l.name)
+			stop()
+		}()
+		defer func() { stop(); <-over }()
+		ctx = followed
+	}
 	each := l.line
 	if opts.Tail == 0 {
 		if opts.Follow {
@@ -194,6 +205,22 @@ func (d *driver) relayFile(ctx context.Context, req *orchv1.LogsOpen, l *logsRel
 		return failed(err)
 	}
 	return &orchv1.End{}
+}
+
+// goneLook is how often is looked whether a replica whose log is followed is still there,
+// and how long is read on when it is not: what it wrote last is in the log by then.
+const goneLook = 250 * time.Millisecond
+
+// untilGone returns a moment after the container is gone from this node: who follows a
+// job's output waits for the end.
+func (d *driver) untilGone(ctx context.Context, key api.ReplicaKey, container string) {
+	for ctx.Err() == nil {
+		pause(ctx, goneLook)
+		if _, err := d.container(ctx, key, container); err != nil {
+			pause(ctx, goneLook)
+			return
+		}
+	}
 }
 
 // relayGone sends the output of a replica that is gone: all of it as long as it lies

@@ -75,6 +75,30 @@ func TestPreviousLogs(t *testing.T) {
 	})
 }
 
+// A log that is followed ends when its replica is gone, with what was written last.
+func TestFollowedLogEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.start()
+		l := r.next(10)
+		l.assign(t, wire.AssignmentSet{Complete: true, Put: []wire.Assignment{web(web0)}})
+		l.hear(ready)
+		r.wrote("main", "default.web-0.1.main", "stdout F one")
+		began := time.Now()
+		time.AfterFunc(time.Minute, func() {
+			r.wrote("main", "default.web-0.1.main", "stdout F two")
+			stopping := web(web0)
+			stopping.Stopping = true
+			l.assign(t, wire.AssignmentSet{Put: []wire.Assignment{stopping}})
+		})
+		got, end := r.logs(l, &orchv1.LogsOpen{Replica: wire.KeyToPB(web0), Follow: true})
+		if took := time.Since(began); !slices.Equal(got, []string{"begun", "one", "two"}) || end.GetError() != "" || took < time.Minute || took > time.Minute+5*time.Second {
+			t.Errorf("after %s: %q, %v", took, got, end)
+		}
+		r.stop()
+	})
+}
+
 // What a replica that is gone said last can be read as long as its log lies there, and
 // of its last words after it, also in the next life of the agent.
 func TestLastWordsOfAReplicaThatIsGone(t *testing.T) {

@@ -118,6 +118,10 @@ type logPrinter struct {
 	reached map[string]time.Time // newest, when this stream began
 	begun   bool                 // something could be read, if only that there is nothing
 	gaps    int                  // told instead of lines
+	// errs is where what was written to standard error goes; nil: with the rest.
+	errs io.Writer
+	// quiet leaves notes out.
+	quiet bool
 }
 
 func newLogPrinter(t *tool, l logging) *logPrinter {
@@ -245,7 +249,9 @@ func (p *logPrinter) print(m *orchv1.LogLine) error {
 		p.remark(name, m.GetGap())
 		return nil
 	case m.GetNote() != "":
-		p.remark(name, m.GetNote())
+		if !p.quiet {
+			p.remark(name, m.GetNote())
+		}
 		return nil
 	}
 	p.begun = true
@@ -269,6 +275,10 @@ func (p *logPrinter) print(m *orchv1.LogLine) error {
 	}
 	b.WriteString(strings.TrimSuffix(string(m.GetText()), "\n"))
 	b.WriteString("\n")
-	_, err := io.WriteString(p.t.Out, b.String())
+	to := p.t.Out
+	if p.errs != nil && m.GetStream() == "stderr" {
+		to = p.errs
+	}
+	_, err := io.WriteString(to, b.String())
 	return err
 }

@@ -201,6 +201,7 @@ func (x *runOnce) followLogs(ctx context.Context) {
 	x.logs = make(chan error, 1)
 	request := &orchv1.LogsRequest{Namespace: x.key.Namespace, Service: x.key.Name, Follow: true, Tail: -1}
 	p := newLogPrinter(x.t, logging{follow: true, tail: -1})
+	p.errs, p.quiet = x.t.Err, x.r.quiet
 	go func() {
 		doing := "logs of job/" + x.key.Name
 		for range outcomeTries {

@@ -2,6 +2,7 @@ package orchctl
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"strings"
 	"testing"
@@ -72,7 +73,9 @@ func (r *rig) once(last func(*api.Job), o *api.Outcome) (applied *[]*api.Job) {
 			return s.Context().Err()
 		}
 		time.Sleep(200 * time.Millisecond) // the last lines come after the end
-		return say(3*time.Second, "two")
+		l := line(0, 2*time.Second, "oops")
+		l.Replica.Service, l.Stream = q.Service, "stderr"
+		return errors.Join(s.Send(l), s.Send(&orchv1.LogLine{Note: "it is gone from n2", Replica: l.Replica}), say(3*time.Second, "two"))
 	}
 	return applied
 }
@@ -97,7 +100,7 @@ func TestRun(t *testing.T) {
 		jobs := r.once(func(j *api.Job) { done(1, 0, 0)(j); endsAs(api.JobComplete, "")(j) }, nil)
 		began := time.Now()
 		got := r.run("run", "--rm", "-e", "A=1=2", "-e", "ORCH_TEST_HERE", "--label", "set=site", "--node-selector", "disk=ssd", "orch.local/hello:1.0", "--", "echo", "-n", "x")
-		if want := (result{"one\ntwo\n", "-- job/" + runJob + " created --\n-- placed on n2 --\n-- n2 pulls orch.local/hello:1.0 --\n", 0}); got != want {
+		if want := (result{"one\ntwo\n", "-- job/" + runJob + " created --\n-- placed on n2 --\n-- n2 pulls orch.local/hello:1.0 --\noops\n-- " + runJob + "-0: it is gone from n2 --\n", 0}); got != want {
 			t.Errorf("%s\nwant %s", got, want)
 		}
 		if took := time.Since(began); took < 3200*time.Millisecond || took > 4*time.Second {
@@ -137,7 +140,7 @@ func TestRunEnds(t *testing.T) {
 			in(t, newFake(), func(t *testing.T, r *rig) {
 				r.once(c.last, c.o)
 				got := r.run("run", "-q", "--name", "hello-1", image)
-				if want := (result{"one\ntwo\n", c.err, c.code}); got != want {
+				if want := (result{"one\ntwo\n", "oops\n" + c.err, c.code}); got != want {
 					t.Errorf("%s\nwant %s", got, want)
 				}
 				if got := r.deleted(); got != "" {
