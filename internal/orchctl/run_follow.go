@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
+	"strings"
 	"time"
 
 	"github.com/orchctl/orch/api"
@@ -20,6 +22,9 @@ const (
 	cleanupTimeout = 10 * time.Second
 	// lastLines is how long the end of the log is waited for after the end of its job.
 	lastLines = 5 * time.Second
+	// startPatience is how long a replica that cannot be started is waited for: as long as a
+	// rollout waits for one.
+	startPatience = 10 * time.Second
 	// outcomeTries and outcomeEvery bound how often is asked how a job ended: who is asked
 	// may lag behind the leader.
 	outcomeTries, outcomeEvery = 10, 200 * time.Millisecond
@@ -34,6 +39,8 @@ type runOnce struct {
 	track  *jobTrack
 	screen *os.File
 	said   map[string]bool
+	// stuck is since when the replica cannot be started; zero: it can.
+	stuck time.Time
 	// attached are replicas that were attached to, by key.
 	attached map[string]bool
 	logs     chan error // of the log that is followed; nil: not yet
@@ -97,7 +104,7 @@ func (t *tool) run(ctx context.Context, r launching) error {
 	if ctx.Err() != nil {
 		return x.interrupted(ctx)
 	}
-	if r.rm {
+	if x.r.rm {
 		if err := x.delete(ctx); err != nil {
 			t.warnf("job/%s could not be deleted: %v; it goes by itself %s after its end", x.key.Name, err, short(runKept))
 		}
@@ -154,6 +161,9 @@ func (x *runOnce) follow(ctx context.Context, f *feed) error {
 			for _, reason := range x.track.standing.news(x.track.job.Status.Reasons, x.t.Now()) {
 				x.say("%s", reason)
 			}
+			if why := x.cannotStart(x.t.Now()); why != "" {
+				return x.giveUp(ctx, why)
+			}
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -169,13 +179,39 @@ func (x *runOnce) progress() {
 			continue
 		}
 		x.say("placed on %s", r.Spec.Node)
-		switch w := trouble(r); {
-		case w == api.ReasonPulling:
+		if w := trouble(r); w == api.ReasonPulling {
 			x.say("%s pulls %s", r.Spec.Node, x.r.image)
-		case w != "" && w != api.ReasonInitializing && r.Status.Phase == api.PhasePreparing:
-			x.say("%s on %s: %s", r.Metadata.Name, r.Spec.Node, replicaReason(r))
 		}
 	}
+}
+
+// unstartable are what a node says of a replica that it cannot start.
+var unstartable = regexp.MustCompile(`\b(` + strings.Join([]string{api.ReasonImageMissing, api.ReasonImageError, api.ReasonCreateError, api.ReasonBindRefused, api.ReasonConfigError, api.ReasonVolumeError}, "|") + `)\b`)
+
+// cannotStart tells what keeps the replica from starting, once that has stood for a while;
+// a node tries on, but who waits before a terminal rather mends the command line.
+func (x *runOnce) cannotStart(now time.Time) string {
+	for _, r := range x.track.replicas {
+		if r.Status.Phase != api.PhasePreparing {
+			continue
+		}
+		w := trouble(r)
+		switch {
+		case !unstartable.MatchString(w) && w != api.ReasonPulling && !strings.HasPrefix(w, api.ReasonBackOff):
+		case w == api.ReasonPulling: // the next try, which may go well
+			return ""
+		default:
+			if x.stuck.IsZero() {
+				x.stuck = now
+			}
+			if now.Sub(x.stuck) < startPatience {
+				return ""
+			}
+			return fmt.Sprintf("%s on %s: %s", r.Metadata.Name, r.Spec.Node, replicaReason(r))
+		}
+	}
+	x.stuck = time.Time{}
+	return ""
 }
 
 // runs gives the replica that can be attached to, or whose log can be read: one whose
@@ -251,6 +287,15 @@ func (x *runOnce) attachTo(ctx context.Context, r *api.Replica) error {
 		return fmt.Errorf("job/%s stays; `orchctl describe job %s -n %s` tells what became of it", x.key.Name, x.key.Name, x.key.Namespace)
 	}
 	return err
+}
+
+// giveUp deletes what cannot be started.
+func (x *runOnce) giveUp(ctx context.Context, why string) error {
+	if err := x.delete(ctx); err != nil {
+		return fmt.Errorf("run: %s; job/%s could not be deleted: %w", cleanText(why), x.key.Name, err)
+	}
+	x.r.rm = false // done
+	return fmt.Errorf("run: %s; job/%s is deleted", cleanText(why), x.key.Name)
 }
 
 // result gives the command's exit code, and says why it is what no command gave.

@@ -193,6 +193,34 @@ func TestRunDetached(t *testing.T) {
 	})
 }
 
+// TestRunCannotStart: a slip in the image's name is told, not waited for.
+func TestRunCannotStart(t *testing.T) {
+	in(t, newFake(), func(t *testing.T, r *rig) {
+		r.onApply = func(*orchv1.ApplyRequest) (*orchv1.ApplyResponse, error) {
+			missing := waits(api.ReasonImageMissing, "orch.local/no:1 is not on this node", nil)
+			answer := answersOf("created", job("no", 1, 1))
+			go script(
+				at{time.Second, func() { r.put(job("no", 1, 1), replica("no", 0, 1, "n2", missing, ofJob)) }},
+				at{4 * time.Second, func() { r.put(replica("no", 0, 1, "n2", waits(api.ReasonPulling, "", nil), ofJob)) }},
+				at{5 * time.Second, func() { r.put(replica("no", 0, 1, "n2", missing, ofJob)) }},
+			)
+			return answer, nil
+		}
+		r.onLogs = func(_ *orchv1.LogsRequest, s orchv1.Orch_LogsServer) error {
+			<-s.Context().Done()
+			return s.Context().Err()
+		}
+		began := time.Now()
+		got := r.run("run", "-q", "--rm", "--name", "no", "orch.local/no:1")
+		if want := (result{"", "orchctl: run: no-0 on n2: main: orch.local/no:1 is not on this node; job/no is deleted\n", 1}); got != want || r.deleted() != "Job default/no" {
+			t.Errorf("%s\nwant %s\ndeleted %s", got, want, r.deleted())
+		}
+		if took := time.Since(began); took < 11*time.Second || took > 12*time.Second {
+			t.Errorf("took %s", took)
+		}
+	})
+}
+
 // TestRunAttaches: with -i the command starts when orchctl is attached, and ends orchctl.
 func TestRunAttaches(t *testing.T) {
 	in(t, newFake(), func(t *testing.T, r *rig) {
