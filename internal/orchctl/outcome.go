@@ -12,7 +12,7 @@ import (
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
 )
 
-// applied is what became of one document of an apply.
+// appliedObject is what became of one document of an apply.
 type appliedObject struct {
 	object
 	outcome string
