@@ -116,6 +116,27 @@ func (f *Fleet) Lowest(ctx context.Context, service string) (stop func() (int, e
 	}, nil
 }
 
+// Most watches how many replicas of a service or job are placed and have not ended, and
+// gives the most that were at any time until it is stopped.
+func (f *Fleet) Most(ctx context.Context, service string) (stop func() (int, error), err error) {
+	most := 0
+	end, err := f.Watch(ctx, func(v *follow.View) {
+		n := 0
+		for _, all := range v.Of(service) {
+			for _, r := range all {
+				if r.Status.Phase != api.PhasePending && r.Status.Phase.Before(api.PhaseStopping) {
+					n++
+				}
+			}
+		}
+		most = max(most, n)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return func() (int, error) { err := end(); return most, err }, nil
+}
+
 // ImportImage brings an image archive to one node, behind orch's back: as somebody
 // does who loads an image by hand there.
 func (f *Fleet) ImportImage(ctx context.Context, node, path string) error {
