@@ -181,7 +181,10 @@ func secretsAreNotShown(t *testing.T) {
 			t.Errorf("orchctl %v shows the value:\n%s%s", args, out, errs)
 		}
 	}
-	contains(t, "diff", func() string { out, _, _ := fleet.Orchctl(ctx, "diff", "-f", write(t, manifest("a-third-word"))); return out }(), "password")
+	contains(t, "diff", func() string {
+		out, _, _ := fleet.Orchctl(ctx, "diff", "-f", write(t, manifest("a-third-word")))
+		return out
+	}(), "password")
 }
 
 // TestSecretIsNowhere: a Secret's value is in no file of any node or of the controller, in
