@@ -51,7 +51,7 @@ func removeLater(t *testing.T, refs ...string) {
 }
 
 func configsAreSeen(t *testing.T) {
-	removeLater(t, "service/seen", "config/seen", "secret/seen")
+	removeLater(t, "service/seen", "config/seen", "secret/seen", "config/seen-vars")
 	must(t, fleet.ApplyText(t.Context(), values("Config", "seen", `COLOUR: "blue"`, `app.conf: "a = 1\n"`)+
 		values("Secret", "seen", `TOKEN: "hush"`, `key.pem: "PRIVATE"`)+"---\n"+
 		service("seen", 1, "", httpProbe+`
@@ -63,7 +63,6 @@ func configsAreSeen(t *testing.T) {
         - {path: /etc/app, config: seen}
         - {path: /etc/key.pem, secret: seen, key: key.pem, mode: "0400"}
         - {path: /run/secrets, secret: seen}`)+values("Config", "seen-vars", `ONE: "1"`), true))
-	removeLater(t, "config/seen-vars")
 	// What a command in the container has is what the container has.
 	env := inside(t, "seen-0", "-cat", "/proc/self/environ")
 	contains(t, "the environment", "\n"+env, "\nALL_ONE=1\n", "\nCOLOUR=blue\n", "\nTOKEN=hush\n")
@@ -143,15 +142,15 @@ func configsRefused(t *testing.T) {
 	refused := func(what, yaml string, words ...string) {
 		t.Helper()
 		_, errs, code := fleet.OrchctlIn(ctx, strings.NewReader(yaml), "apply", "-f", "-")
-		if code != 1 {
-			t.Errorf("%s: exit %d, want 1", what, code)
+		if code != 2 {
+			t.Errorf("%s: exit %d, want 2", what, code)
 		}
 		contains(t, what, errs, words...)
 	}
 	refused("a Config that is not there", service("strict", 1, "", with), "config default/strict", "container main, env A")
-	refused("a key that is not there", values("Config", "strict", `B: "1"`)+"---\n"+service("strict", 1, "", with), "config default/strict", `key "A"`)
+	refused("a key that is not there", values("Config", "strict", `B: "1"`)+"---\n"+service("strict", 1, "", with), "config default/strict", "key A")
 	must(t, fleet.ApplyText(ctx, values("Config", "strict", `A: "1"`)+"---\n"+service("strict", 1, "", with), true))
-	refused("to drop a key that is used", values("Config", "strict", `B: "1"`), `"A"`, "strict")
+	refused("to drop a key that is used", values("Config", "strict", `B: "1"`), "key A", "service default/strict")
 	_, errs, code := fleet.Orchctl(ctx, "delete", "config/strict")
 	if code != 1 {
 		t.Errorf("delete of a Config that is used: exit %d, want 1", code)

@@ -69,17 +69,20 @@ func ends(t *testing.T, name string, state api.JobState, within time.Duration) *
 	return last
 }
 
+func outcomes(t *testing.T, name string) []api.Outcome {
+	t.Helper()
+	all, err := fleet.Outcomes(t.Context(), name)
+	must(t, err)
+	return all
+}
+
 // completed checks that each index of a job was completed, once.
 func completed(t *testing.T, name string, indexes int) []api.Outcome {
 	t.Helper()
-	all, err := rig.List[api.Outcome](t.Context(), fleet, api.KindOutcome, api.DefaultNamespace)
-	must(t, err)
+	all := outcomes(t, name)
 	done := map[int]bool{}
 	var out []api.Outcome
 	for _, o := range all {
-		if o.Job != name {
-			continue
-		}
 		if !o.Succeeded || done[o.Index] || o.Index < 0 || o.Index >= indexes {
 			t.Errorf("outcome %+v", o)
 		}
@@ -204,12 +207,8 @@ func jobTTL(t *testing.T) {
 		}
 		return nil
 	}))
-	all, err := rig.List[api.Outcome](t.Context(), fleet, api.KindOutcome, api.DefaultNamespace)
-	must(t, err)
-	for _, o := range all {
-		if o.Job == "brief" {
-			t.Errorf("its outcome is left: %+v", o)
-		}
+	if left := outcomes(t, "brief"); len(left) > 0 {
+		t.Errorf("its outcome is left: %+v", left)
 	}
 }
 

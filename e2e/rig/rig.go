@@ -161,7 +161,17 @@ func (f *Fleet) LoadImage(ctx context.Context, name string) error {
 
 // List gives all objects of a kind in a namespace ("" for all).
 func List[T any](ctx context.Context, f *Fleet, kind, namespace string) ([]T, error) {
-	r, err := f.Orch.List(ctx, &orchv1.ListRequest{Kind: kind, Namespace: namespace})
+	return list[T](ctx, f, &orchv1.ListRequest{Kind: kind, Namespace: namespace})
+}
+
+// listAbout gives all objects of a kind that are about one of the default namespace.
+func listAbout[T any](ctx context.Context, f *Fleet, kind, about, name string) ([]T, error) {
+	return list[T](ctx, f, &orchv1.ListRequest{Kind: kind, Namespace: api.DefaultNamespace,
+		About: &orchv1.Ref{Kind: about, Namespace: api.DefaultNamespace, Name: name}})
+}
+
+func list[T any](ctx context.Context, f *Fleet, ask *orchv1.ListRequest) ([]T, error) {
+	r, err := f.Orch.List(ctx, ask)
 	if err != nil {
 		return nil, err
 	}

@@ -3,7 +3,6 @@ package rig
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -15,24 +14,20 @@ import (
 
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/follow"
-	orchv1 "github.com/orchctl/orch/proto/orch/v1"
 )
 
 // Revisions gives a service's revisions, oldest first.
 func (f *Fleet) Revisions(ctx context.Context, service string) ([]api.Revision, error) {
-	r, err := f.Orch.List(ctx, &orchv1.ListRequest{Kind: api.KindRevision, Namespace: api.DefaultNamespace,
-		About: &orchv1.Ref{Kind: api.KindService, Namespace: api.DefaultNamespace, Name: service}})
-	if err != nil {
-		return nil, err
-	}
-	out := make([]api.Revision, len(r.Objects))
-	for i, o := range r.Objects {
-		if err := json.Unmarshal(o.Json, &out[i]); err != nil {
-			return nil, err
-		}
-	}
+	out, err := listAbout[api.Revision](ctx, f, api.KindRevision, api.KindService, service)
 	slices.SortFunc(out, func(a, b api.Revision) int { return cmp.Compare(a.Number, b.Number) })
-	return out, nil
+	return out, err
+}
+
+// Outcomes gives those of a job, by index.
+func (f *Fleet) Outcomes(ctx context.Context, job string) ([]api.Outcome, error) {
+	out, err := listAbout[api.Outcome](ctx, f, api.KindOutcome, api.KindJob, job)
+	slices.SortFunc(out, func(a, b api.Outcome) int { return cmp.Compare(a.Index, b.Index) })
+	return out, err
 }
 
 // Revision gives one revision of a service.
