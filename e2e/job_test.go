@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"strings"
@@ -126,13 +127,13 @@ func jobCompletes(t *testing.T) {
 	contains(t, "logs", orchctl(t, "logs", "job/five"), "ending with code 0")
 	contains(t, "apply again", orchctl(t, "apply", "-f", write(t, yaml)), "unchanged")
 	_, errs, code = fleet.OrchctlIn(ctx, strings.NewReader(strings.Replace(yaml, "300ms", "301ms", 1)), "apply", "-f", "-")
-	if code != 1 {
-		t.Errorf("apply of another template: exit %d, want 1", code)
+	if code != 2 {
+		t.Errorf("apply of another template: exit %d, want 2", code)
 	}
 	contains(t, "apply of another template", errs, "template cannot change")
 	_, errs, code = fleet.OrchctlIn(ctx, strings.NewReader(service("five", 1, "", httpProbe)), "apply", "-f", "-")
-	if code != 1 {
-		t.Errorf("apply of a service of a job's name: exit %d, want 1", code)
+	if code != 2 {
+		t.Errorf("apply of a service of a job's name: exit %d, want 2", code)
 	}
 	contains(t, "apply of a service of a job's name", errs, "job", "five")
 	must(t, rig.Until(ctx, 20*time.Second, "its containers to be gone", func() error {
@@ -226,8 +227,13 @@ func jobDeleted(t *testing.T) {
 	}
 }
 
+// runMax is more than anything takes that is run once here.
+const runMax = 30 * time.Second
+
 func runOnce(t *testing.T) {
-	out, errs, code := fleet.Orchctl(t.Context(), "run", "--rm", "--name", "once", "orch.local/web:1.0", "--", "/bin/web", "-exit", "0", "-wait", "200ms")
+	ctx, cancel := context.WithTimeout(t.Context(), runMax)
+	defer cancel()
+	out, errs, code := fleet.Orchctl(ctx, "run", "--rm", "--name", "once", "orch.local/web:1.0", "--", "-exit", "0", "-wait", "200ms")
 	if code != 0 || strings.TrimSpace(out) != "ending with code 0" {
 		t.Errorf("run: exit %d, printed %q\n%s", code, out, errs)
 	}
@@ -238,7 +244,9 @@ func runOnce(t *testing.T) {
 
 func runFails(t *testing.T) {
 	removeLater(t, "job/sour")
-	out, errs, code := fleet.Orchctl(t.Context(), "run", "--name", "sour", "orch.local/web:1.0", "--", "/bin/web", "-exit", "42")
+	ctx, cancel := context.WithTimeout(t.Context(), runMax)
+	defer cancel()
+	out, errs, code := fleet.Orchctl(ctx, "run", "--name", "sour", "orch.local/web:1.0", "--", "-exit", "42")
 	if code != 42 {
 		t.Errorf("run of what ends with 42: exit %d, printed %q\n%s", code, out, errs)
 	}
@@ -249,7 +257,9 @@ func runFails(t *testing.T) {
 
 // runReads: what is typed arrives, and the end of it too.
 func runReads(t *testing.T) {
-	out, errs, code := fleet.OrchctlIn(t.Context(), strings.NewReader("to whom it may concern\n"), "run", "--rm", "-i", "--name", "reads", "orch.local/web:1.0", "--", "/bin/web", "-cat", "/dev/stdin")
+	ctx, cancel := context.WithTimeout(t.Context(), runMax)
+	defer cancel()
+	out, errs, code := fleet.OrchctlIn(ctx, strings.NewReader("to whom it may concern\n"), "run", "--rm", "-i", "--name", "reads", "orch.local/web:1.0", "--", "-cat", "/dev/stdin")
 	if code != 0 || out != "to whom it may concern\n" {
 		t.Errorf("run -i: exit %d, printed %q\n%s", code, out, errs)
 	}
