@@ -316,13 +316,13 @@ func inMemory(proc, value string) (bool, error) {
 	const piece = 1 << 20
 	b, read := make([]byte, piece+len(value)), 0
 	for line := range strings.Lines(string(maps)) {
-		var from, to int64
+		var from, to uint64
 		var mode string
 		if _, err := fmt.Sscanf(line, "%x-%x %s", &from, &to, &mode); err != nil {
 			return false, err
 		}
 		for at := from; at < to && strings.HasPrefix(mode, "rw"); at += piece {
-			n, err := mem.ReadAt(b[:min(int64(len(b)), to-at)], at)
+			n, err := mem.ReadAt(b[:min(uint64(len(b)), to-at)], int64(at))
 			if read += n; bytes.Contains(b[:n], []byte(value)) {
 				return true, nil
 			}
