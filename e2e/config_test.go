@@ -216,6 +216,12 @@ func TestSecretIsNowhere(t *testing.T) {
 	}
 	contains(t, "the environment", inside(t, "keeper-0", "-cat", "/proc/1/environ"), "PASSWORD="+second, "P_password="+second)
 	must(t, fleet.Must(ctx, "logs", "service/keeper"))
+	must(t, rig.Until(ctx, 20*time.Second, "the replica of the first revision to be gone", func() error {
+		if n := len(replicas(t, "keeper")); n != 1 {
+			return fmt.Errorf("%d replicas are there", n)
+		}
+		return nil
+	}))
 	r := replicas(t, "keeper")[0]
 	// An agent and a controller that begin anew read what is on their disks.
 	must(t, fleet.Lab.KillProcess(ctx, r.Spec.Node, "agent", sigkill))
