@@ -68,6 +68,9 @@ type driver struct {
 	// exits are how containers of replicas that are here ended last; the loop's own.
 	exits   map[owner]api.Exit
 	archive *logs.Archive
+	// gone are closed when nothing of a replica is left whose log somebody follows; the
+	// loop's own.
+	gone map[api.ReplicaKey]chan struct{}
 }
 
 type probeKey struct {
@@ -79,7 +82,7 @@ type probeKey struct {
 type connected struct{ gen uint64 }
 
 func newDriver(cfg Config, core *plan.Core, values *configs) *driver {
-	d := &driver{cfg: cfg, core: core, configs: values, inbox: make(chan any, inboxMax), stopped: make(chan struct{}), probes: map[probeKey]context.CancelFunc{}, hooks: map[string]context.CancelFunc{}, turns: newTurns(runtime.NumCPU()), owners: map[string]owner{}, exits: map[owner]api.Exit{}, archive: logs.NewArchive(filepath.Join(cfg.Data, archiveFolder)), leases: leases{writing: map[string]*plan.Lease{}},
+	d := &driver{cfg: cfg, core: core, configs: values, inbox: make(chan any, inboxMax), stopped: make(chan struct{}), probes: map[probeKey]context.CancelFunc{}, hooks: map[string]context.CancelFunc{}, turns: newTurns(runtime.NumCPU()), owners: map[string]owner{}, exits: map[owner]api.Exit{}, gone: map[api.ReplicaKey]chan struct{}{}, archive: logs.NewArchive(filepath.Join(cfg.Data, archiveFolder)), leases: leases{writing: map[string]*plan.Lease{}},
 		check: newSelfCheck(cfg), saver: newSaver(cfg), standing: newStanding(cfg)}
 	d.storeRevision.Store(core.StoreRevision())
 	return d

@@ -48,7 +48,8 @@ func (d *driver) part(ctx context.Context, key api.ReplicaKey) {
 	})
 }
 
-// disown forgets the containers of a replica and gives how they ended.
+// disown forgets the containers of a replica and gives how they ended. Who follows its
+// log comes to the end.
 func (d *driver) disown(c *plan.Core, key api.ReplicaKey) map[string]api.Exit {
 	exits := map[string]api.Exit{}
 	for o, e := range d.exits {
@@ -59,6 +60,10 @@ func (d *driver) disown(c *plan.Core, key api.ReplicaKey) map[string]api.Exit {
 	if !c.Wants(key) { // it may be here again
 		maps.DeleteFunc(d.exits, func(o owner, _ api.Exit) bool { return o.replica == key })
 		maps.DeleteFunc(d.owners, func(_ string, o owner) bool { return o.replica == key })
+		if followed := d.gone[key]; followed != nil {
+			delete(d.gone, key)
+			close(followed)
+		}
 	}
 	return exits
 }
@@ -168,20 +173,14 @@ func (d *driver) relayFile(ctx context.Context, req *orchv1.LogsOpen, l *logsRel
 	key := wire.KeyFromPB(req.GetReplica())
 	opts := logs.Options{Tail: int(req.GetTail()), Since: wire.TimeFromPB(req.GetSince()), Follow: here && req.GetFollow(), Previous: req.GetPrevious(), Ended: !running}
 	if opts.Follow && !opts.Previous { // it may be long until it writes
+		over, err := d.over(ctx, key)
+		if err != nil {
+			return failed(err)
+		}
+		opts.Over = over
 		if err := l.begin(); err != nil {
 			return failed(err)
 		}
-	}
-	if opts.Follow {
-		followed, stop := context.WithCancel(ctx)
-		over := make(chan struct{})
-		go func() {
-			defer close(over)
-			d.untilGone(followed, key, l.name)
-			stop()
-		}()
-		defer func() { stop(); <-over }()
-		ctx = followed
 	}
 	each := l.line
 	if opts.Tail == 0 {
@@ -207,20 +206,21 @@ func (d *driver) relayFile(ctx context.Context, req *orchv1.LogsOpen, l *logsRel
 	return &orchv1.End{}
 }
 
-// goneLook is how often is looked whether a replica whose log is followed is still there,
-// and how long is read on when it is not: what it wrote last is in the log by then.
-const goneLook = 250 * time.Millisecond
-
-// untilGone returns a moment after the container is gone from this node: who follows a
-// job's output waits for the end.
-func (d *driver) untilGone(ctx context.Context, key api.ReplicaKey, container string) {
-	for ctx.Err() == nil {
-		pause(ctx, goneLook)
-		if _, err := d.container(ctx, key, container); err != nil {
-			pause(ctx, goneLook)
+// over gives what is closed when nothing of a replica is left on this node.
+func (d *driver) over(ctx context.Context, key api.ReplicaKey) (<-chan struct{}, error) {
+	var c chan struct{}
+	err := d.ask(ctx, func(p *plan.Core) {
+		if c = d.gone[key]; c != nil {
 			return
 		}
-	}
+		c = make(chan struct{})
+		if _, err := p.Find(key, ""); err != nil {
+			close(c) // it went just now
+			return
+		}
+		d.gone[key] = c
+	})
+	return c, err
 }
 
 // relayGone sends the output of a replica that is gone: all of it as long as it lies

@@ -174,12 +174,23 @@ func jobTriesAgain(t *testing.T) {
 		}
 		return nil
 	}))
+	followed := make(chan string, 1)
+	go func() { // it ends with the job
+		out, errs, code := fleet.Orchctl(t.Context(), "logs", "-f", "job/again")
+		followed <- fmt.Sprintf("%s%s exit %d", out, errs, code)
+	}()
 	must(t, os.WriteFile(dir+"/made", []byte("at last\n"), 0o644))
 	j := ends(t, "again", api.JobComplete, 30*time.Second)
 	if o := completed(t, "again", 1); len(o) == 1 && (o[0].Failures != j.Status.Failed || o[0].Failures < 2) {
 		t.Errorf("outcome %+v of status %+v", o[0], j.Status)
 	}
 	contains(t, "logs", orchctl(t, "logs", "job/again"), "at last")
+	select {
+	case said := <-followed:
+		contains(t, "followed logs", said, "at last", "exit 0")
+	case <-time.After(runMax):
+		t.Error("logs -f of a job that has ended goes on")
+	}
 }
 
 func jobDeadline(t *testing.T) {

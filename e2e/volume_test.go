@@ -88,7 +88,7 @@ func TestVolumes(t *testing.T) {
 	same("a return of its node", log("db-0"), "one", "two", "two")
 
 	// A drain waits for what only its node can have.
-	_, errs, code = fleet.Orchctl(ctx, "drain", home[1], "--timeout", "2s")
+	_, errs, code = fleet.Orchctl(ctx, "drain", home[1], "--wait-timeout", "2s")
 	if code == 0 {
 		t.Error("the drain of a node with a volume ended")
 	}

@@ -45,6 +45,9 @@ type Options struct {
 	// Follow goes on with new lines until the context ends, also when the
 	// file does not exist yet.
 	Follow bool
+	// Over is closed when nobody writes any more: then Follow ends behind the last line.
+	// Nil means never.
+	Over <-chan struct{}
 	// Previous gives only the newest run that has ended: the one before the newest, or
 	// with Ended the newest itself. It excludes Follow.
 	Previous, Ended bool
@@ -64,7 +67,8 @@ func File(logDir string, k api.ReplicaKey, container string) string {
 var ErrNoPrevious = errors.New("no previous run")
 
 // Read gives the lines of file to emit, in order. It ends with emit's error,
-// at the end of the log, or, following, when ctx ends (then it returns nil).
+// at the end of the log, or, following, when ctx ends or the log is Over (then it
+// returns nil).
 // Without Follow a missing file is fs.ErrNotExist.
 func Read(ctx context.Context, file string, o Options, emit func(Line) error) error {
 	if o.Previous {
@@ -132,7 +136,7 @@ func Read(ctx context.Context, file string, o Options, emit func(Line) error) er
 		set = set[len(set)-1:]
 	}
 	set = nil // follow closes current
-	return quiet(ctx, true, file, follow(ctx, file, current, d))
+	return quiet(ctx, true, file, follow(ctx, file, current, o.Over, d))
 }
 
 // quiet turns the end of a followed log by its reader into success.
@@ -147,8 +151,8 @@ func quiet(ctx context.Context, follow bool, file string, err error) error {
 	return fmt.Errorf("read log %s: %w", file, err)
 }
 
-// follow reads on from f (nil: from the beginning, once there is a file).
-func follow(ctx context.Context, file string, f *os.File, d *decoder) error {
+// follow reads on from f (nil: from the beginning, once there is a file), until over.
+func follow(ctx context.Context, file string, f *os.File, over <-chan struct{}, d *decoder) error {
 	defer func() {
 		if f != nil {
 			f.Close()
@@ -156,7 +160,7 @@ func follow(ctx context.Context, file string, f *os.File, d *decoder) error {
 	}()
 	tick := time.NewTicker(followEvery)
 	defer tick.Stop()
-	for {
+	for last := false; ; {
 		if f != nil {
 			if err := d.readFile(ctx, f); err != nil {
 				return err
@@ -187,9 +191,14 @@ func follow(ctx context.Context, file string, f *os.File, d *decoder) error {
 			}
 			continue
 		}
+		if last {
+			return nil
+		}
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-over:
+			last = true // once more: what was written before it
 		case <-tick.C:
 		}
 	}

@@ -194,6 +194,19 @@ func TestFollow(t *testing.T) {
 	}
 }
 
+// TestFollowOver: what is over is read to its end, however late it was written.
+func TestFollowOver(t *testing.T) {
+	over := make(chan struct{})
+	close(over)
+	for name, file := range map[string]string{"written": write(t, at(1, "stdout F one")+at(2, "stdout F two")), "never": filepath.Join(t.TempDir(), "none.log")} {
+		var got []string
+		err := Read(t.Context(), file, Options{Follow: true, Over: over}, func(l Line) error { got = append(got, l.Text); return nil })
+		if want := map[string]int{"written": 2, "never": 0}[name]; err != nil || len(got) != want {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+}
+
 func TestFollowAfterTail(t *testing.T) {
 	file := write(t, at(1, "stdout F one")+at(2, "stdout F two"))
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
