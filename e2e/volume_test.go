@@ -90,7 +90,7 @@ func TestVolumes(t *testing.T) {
 	// A drain waits for what only its node can have.
 	must(t, fleet.Must(ctx, "drain", home[1], "--wait=false"))
 	must(t, rig.Until(ctx, 10*time.Second, "the drain to say what it waits for", func() error {
-		if out := orchctl(t, "describe", "node", home[1]); !strings.Contains(out, "db-1") || !strings.Contains(out, "volume data") {
+		if out := orchctl(t, "describe", "node", home[1]); !strings.Contains(out, "db-1 stays: it is bound to "+home[1]) {
 			return fmt.Errorf("it says:\n%s", out)
 		}
 		return nil
