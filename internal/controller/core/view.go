@@ -220,7 +220,7 @@ func (c *Core) publicReplica(s *service, f *filling) *api.Replica {
 		r.Status.Message = fmt.Sprintf("node %s is %s: this is what it last said", f.node, v)
 		if c.unsure(f) {
 			r.Status.Ready, r.Status.Degraded = false, c.ends.live[f.key].Degraded
-			r.Status.Message = fmt.Sprintf("node %s was silent, and its agent is not back to say whether this runs", f.node)
+			r.Status.Message = silentWords(f)
 		}
 		if c.spent(f) {
 			r.Status.Ready, r.Status.Reason = false, api.ReasonLeaseLost
@@ -337,11 +337,16 @@ func (c *Core) reasons(s *service) []string {
 		out = append(out, fmt.Sprintf("%s-%d pending: %s", s.key.Name, slot, s.refused[slot].reason))
 	}
 	for _, f := range s.fillings {
-		if f.stopping || f.status.Ready {
+		silent := s.seated() && c.unsure(f) // nothing stands in for it, and so nothing else tells of it
+		if f.stopping || f.status.Ready && !silent {
 			continue
 		}
 		if len(out) >= reasonsMax {
 			return append(out, "and more; see the replicas")
+		}
+		if silent && c.verdictOf(f) == api.VerdictAgentLost {
+			out = append(out, f.key.Name()+": "+silentWords(f))
+			continue
 		}
 		told := len(out)
 		for _, ct := range f.status.Containers {
@@ -362,6 +367,11 @@ func (c *Core) reasons(s *service) []string {
 		}
 	}
 	return out
+}
+
+// silentWords say why nobody knows whether a replica runs.
+func silentWords(f *filling) string {
+	return fmt.Sprintf("node %s was silent, and its agent is not back to say whether this runs", f.node)
 }
 
 // joinWith gives "one; other", or the one alone.
