@@ -166,6 +166,9 @@ func (g *ledger) staysAvailable(l *lead, after picture, key api.Key) {
 		p := g.pic.placements[k]
 		free := func(e uint64) bool {
 			return !l.know.counts(l, after, k, p, e) || slices.ContainsFunc(g.pic.of(key), func(o api.ReplicaKey) bool {
+				if _, still := after.placements[o]; !still { // its node's life ended since
+					return o != k && seat(s, o, g.pic.placements[o]) == seat(s, k, p) && l.know.counts(l, g.pic, o, g.pic.placements[o], e)
+				}
 				return o != k && seat(s, o, after.placements[o]) == seat(s, k, p) && l.know.counts(l, after, o, after.placements[o], e)
 			})
 		}

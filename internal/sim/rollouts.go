@@ -238,8 +238,8 @@ func (g *ledger) mayReach(p picture, key api.Key) int {
 	status, r := s.Status.Rollout, g.rollsOf(s.Metadata.UID)
 	newest := p.revisions[revisionKey{key, s.Status.Revision}]
 	switch {
-	case r.of != nil && newest != nil && (newest.root() == rootOf(r.of) || newest.template.Exclusive != r.of.Template.Exclusive):
-		return unbounded // it is the stable one, or that could not fill a slot that has no fence
+	case r.of != nil && newest != nil && (newest.root() == rootOf(r.of) || newest.template.Exclusive != r.of.Template.Exclusive || isSeated(&r.of.Template) && !isSeated(newest.template)):
+		return unbounded // it is the stable one, or that could not fill a slot that has no fence, or is freed from its node
 	case s.Spec.Rollout.Strategy == api.StrategyRecreate: // the rest of what was there is gone
 		return unbounded
 	case status.State == api.RolloutComplete, r.stable == 0: // nothing else could be in its place

@@ -56,6 +56,9 @@ func (w *world) serviceUnsettled(l *lead, key api.Key) string {
 			}
 			continue
 		}
+		if w.ledger.seated(pic, key) && slices.ContainsFunc(pic.of(key), func(k api.ReplicaKey) bool { return k.Slot == slot && w.unheard(pic.placements[k]) }) {
+			continue // what was there has to be gone before
+		}
 		if len(bySlot[slot]) == 0 && !w.fullFor(newest) && !w.fullForStable(s) {
 			return fmt.Sprintf("slot %d of %s is empty, though a node has room: %v", slot, key, seen.Status.Reasons)
 		}
