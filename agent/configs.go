@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -78,8 +79,9 @@ func (c *configs) take(incarnation string, list []wire.ConfigVersion) {
 	defer c.mu.Unlock()
 	for _, v := range list {
 		k := configKey{incarnation, v.ConfigKey}
-		_, had := c.values[k]
-		c.dirty = c.dirty || !had && v.Ref.Kind() == api.KindConfig
+		old, had := c.values[k]
+		// A number may be given anew, after all who took it are gone.
+		c.dirty = c.dirty || v.Ref.Kind() == api.KindConfig && !(had && maps.EqualFunc(old, v.Values, bytes.Equal))
 		c.values[k] = v.Values
 	}
 }

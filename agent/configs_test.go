@@ -182,3 +182,25 @@ func TestSavedConfigsComeBack(t *testing.T) {
 		t.Errorf("torn: %v, %v", c.values, err)
 	}
 }
+
+// A Config that was deleted and made anew begins with version 1 again: what lies on disk
+// of the one before goes.
+func TestANumberThatIsGivenAnew(t *testing.T) {
+	c, saved := newConfigs(), plan.Saved{Incarnation: "i", Assignments: []wire.Assignment{using(web0, 1, 0)}}
+	version := func(value string) []wire.ConfigVersion {
+		return []wire.ConfigVersion{{ConfigKey: wire.ConfigKey{Namespace: "default", Ref: "config/app", Version: 1}, Values: map[string][]byte{"A": []byte(value)}}}
+	}
+	for _, step := range []struct {
+		value  string
+		writes bool
+	}{{"old", true}, {"old", false}, {"new", true}, {"new", false}} {
+		c.take("i", version(step.value))
+		out := c.keepOnly(saved)
+		if (out != nil) != step.writes {
+			t.Errorf("with %q there is %+v to write, want some: %t", step.value, out, step.writes)
+		}
+		if out != nil && string(out.Configs[0].Values["A"]) != step.value {
+			t.Errorf("on disk goes %+v, want %q", out, step.value)
+		}
+	}
+}
