@@ -5,7 +5,7 @@ import "slices"
 // table are all mistakes. Where a line of the code changes, its row changes with
 // it: the mistake stays the same.
 func table() []mutation {
-	return slices.Concat(control(), verdicts(), agents(), traffic(), rollouts())
+	return slices.Concat(control(), verdicts(), agents(), traffic(), rollouts(), owned())
 }
 
 const (
