@@ -35,9 +35,10 @@ func newVolumes() volumes {
 func slotOf(k api.VolumeKey) slot         { return slot{k.Namespace, k.Service, k.Slot} }
 func slotOfReplica(k api.ReplicaKey) slot { return slot{k.Namespace, k.Service, k.Slot} }
 
-// askVolumes takes up which volumes a set wants removed, if the set may say so. Of one
-// that a replica is to have, the set cannot mean what is there: a leader gives no name
-// anew before it has heard that the old volume is gone.
+// askVolumes takes up which volumes a set wants removed, if the set may say so. What a
+// replica has that is still to run is removed after that: it was void when its volume was
+// given up, and is told to stop in a moment. A leader gives no name anew before it has
+// heard that the old volume is gone.
 func (c *Core) askVolumes(set wire.AssignmentSet) {
 	if !c.mayPrune {
 		return
@@ -51,7 +52,6 @@ func (c *Core) askVolumes(set wire.AssignmentSet) {
 			v.asked[k] = &removal{}
 		}
 	}
-	maps.DeleteFunc(v.asked, func(k api.VolumeKey, _ *removal) bool { return c.wantsVolume(k) })
 	maps.DeleteFunc(v.gone, func(k api.VolumeKey, _ bool) bool { return c.wantsVolume(k) }) // it was made anew
 }
 
