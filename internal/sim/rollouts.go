@@ -269,8 +269,8 @@ func (g *ledger) held(l *lead, after picture, k api.ReplicaKey, p placement) {
 		return
 	}
 	for _, h := range g.w.hosts {
-		if l.know.verdict[h.name] != api.VerdictHealthy || !l.know.wellSince(h.name, l.openSince) || s.Spec.Mode == api.ModeGlobal && g.closed(l, after, h.name) {
-			continue
+		if l.know.verdict[h.name] != api.VerdictHealthy || !l.know.wellSince(h.name, l.openSince) || (s.Spec.Mode == api.ModeGlobal || g.seated(after, key)) && (g.closed(l, after, h.name) || !h.takes(&s.Spec.Template)) {
+			continue // what belongs there stays until it is let in again
 		}
 		for _, c := range h.runtime.sorted() {
 			if o, placed := g.pic.placements[c.Replica]; placed && c.Running && c.Replica.ServiceKey() == key && !g.pic.isNewest(c.Replica, o) && o.node == h.name && o.boot == h.bootID() && l.know.whole[h.name] {

@@ -83,7 +83,9 @@ func (w *world) serviceUnsettled(l *lead, key api.Key) string {
 		}
 		return ""
 	}
-	all := true
+	all := !slices.ContainsFunc(slices.Collect(maps.Keys(pic.volumes)), func(v api.VolumeKey) bool { // else some wait for their node
+		return v.Namespace == key.Namespace && v.Service == key.Name && len(bySlot[v.Slot]) == 0 && v.Slot < s.Spec.Want()
+	})
 	for slot := range s.Spec.Want() {
 		ks := bySlot[slot]
 		if waits, _ := w.waitsForVolume(key, slot, newest, seen.Status.Reasons); waits && len(ks) == 0 {
@@ -94,7 +96,7 @@ func (w *world) serviceUnsettled(l *lead, key api.Key) string {
 			return fmt.Sprintf("slot %d of %s has %d placements: %v; %v", slot, key, len(ks), ks, seen.Status.Reasons)
 		}
 		if p := pic.placements[ks[0]]; !pic.isNewest(ks[0], p) && !w.standsIn(ks[0]) { // a contested slot is not rolled
-			if w.heldUp(l, key) || w.ledger.seated(pic, key) && !w.host(p.node).takes(newest.template) { // bound to where it may not be
+			if w.heldUp(l, key) || w.ledger.seated(pic, key) && (!all || !w.host(p.node).takes(newest.template)) { // bound to where it may not be, or below the floor as another is
 				continue
 			}
 			return fmt.Sprintf("%s has revision %d, wanted is %d; %v", ks[0], p.revision, s.Status.Revision, seen.Status.Reasons)

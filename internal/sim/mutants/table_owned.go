@@ -44,8 +44,6 @@ func owned() []mutation {
 			new: "for i := 0; i < p.Completions && active < p.Parallelism; i++ {"},
 		{breaks: "jobs", file: inReconciler + "job.go", why: "a deadline passes and the job goes on",
 			old: "case !p.Deadline.IsZero() && !p.Deadline.After(p.now):", new: "case false:"},
-		{breaks: "I5", file: inCore + "job.go", why: "what an agent said of a try before its session broke counts: a new leader takes it for ended",
-			old: "if !f.reported && (x.Verdict == api.VerdictBack || x.Phase.Ended()) {", new: "if false {", test: "./internal/controller/core -test.run Job"},
 		{breaks: "jobs", file: inPlan + "run.go", why: "a try that has ended is started again in its place",
 			old: "if policy.Condition == api.RestartNever || (", new: "if ("},
 		{breaks: "I1", file: inPlan + "stage.go", why: "what could not be started is over with the next full look only",
