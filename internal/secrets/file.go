@@ -47,6 +47,8 @@ func (k key) String() string { return "key " + k.id }
 // GoString: see String.
 func (k key) GoString() string { return k.String() }
 
+func (k key) is(other key) bool { return k.id == other.id }
+
 func newKey(now time.Time) (key, error) {
 	k := key{made: now.UTC().Truncate(time.Second)}
 	if _, err := rand.Read(k.secret[:]); err != nil {
@@ -92,9 +94,7 @@ func parse(data []byte) ([]key, error) {
 		if idOf(k.secret) != k.id {
 			return nil, fmt.Errorf("key %.16q is damaged", k.id)
 		}
-		if !slices.ContainsFunc(keys, func(x key) bool { return x.id == k.id }) { // of a copy that was appended
-			keys = append(keys, k)
-		}
+		keys = append(keys, k)
 	}
 	if blocks != 0 {
 		return nil, errors.New("a key is cut short")
@@ -102,8 +102,20 @@ func parse(data []byte) ([]key, error) {
 	if len(keys) == 0 {
 		return nil, errors.New("it holds no key")
 	}
-	slices.SortStableFunc(keys, func(a, b key) int { return cmp.Compare(b.made.Unix(), a.made.Unix()) })
-	return keys, nil
+	return ordered(keys), nil
+}
+
+// ordered gives keys newest first, each once: of a copy that was appended some are there
+// twice.
+func ordered(keys []key) []key {
+	var out []key
+	for _, k := range keys {
+		if !slices.ContainsFunc(out, k.is) {
+			out = append(out, k)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b key) int { return cmp.Compare(b.made.Unix(), a.made.Unix()) })
+	return out
 }
 
 func save(path string, keys []key) error {

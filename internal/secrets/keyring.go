@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -82,7 +83,7 @@ func (k *Keyring) newest() key {
 func (k *Keyring) find(id string) (key, bool) {
 	k.mu.RLock()
 	defer k.mu.RUnlock()
-	i := slices.IndexFunc(k.keys, func(x key) bool { return x.id == id })
+	i := slices.IndexFunc(k.keys, key{id: id}.is)
 	if i < 0 {
 		return key{}, false
 	}
@@ -156,11 +157,36 @@ func (k *Keyring) Reseal(name api.Key, payload []byte) (Sealed, error) {
 	return k.Seal(name, plain)
 }
 
+// Reread takes in keys that were put back into the file since it was read.
+func (k *Keyring) Reread() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.reread()
+}
+
+// reread comes before everything that writes the file: a key that somebody put back into
+// it must not be overwritten unseen. One that is not there any more is written anew. The
+// caller holds mu.
+func (k *Keyring) reread() error {
+	there, err := load(k.path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	k.keys = ordered(append(slices.Clone(k.keys), there...))
+	return nil
+}
+
 // Rotate makes a new key, which is on the disk when it returns. The older ones stay until
 // they are retired.
 func (k *Keyring) Rotate(now time.Time) (string, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if err := k.reread(); err != nil {
+		return "", err
+	}
 	if len(k.keys) >= keysMax {
 		return "", fmt.Errorf("%s has %d keys, at most %d are kept: secrets that cannot be decrypted hold them, see the log", k.path, len(k.keys), keysMax)
 	}
@@ -179,12 +205,19 @@ func (k *Keyring) Rotate(now time.Time) (string, error) {
 	return fresh.id, nil
 }
 
-// Retire takes all keys out of the file but the newest and those of keep. It is for the
-// caller to know that nothing is sealed by the others.
+// Retire takes all keys out of the file but the newest, those of keep, and those that
+// were put there since it was read. It is for the caller to know that nothing is sealed by
+// the others.
 func (k *Keyring) Retire(keep ...string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	next := slices.DeleteFunc(slices.Clone(k.keys), func(x key) bool { return x.id != k.keys[0].id && !slices.Contains(keep, x.id) })
+	known, newest := k.keys, k.keys[0].id
+	if err := k.reread(); err != nil {
+		return fmt.Errorf("take old keys away: %w", err)
+	}
+	next := slices.DeleteFunc(slices.Clone(k.keys), func(x key) bool {
+		return x.id != newest && !slices.Contains(keep, x.id) && slices.ContainsFunc(known, x.is)
+	})
 	if len(next) == len(k.keys) {
 		return nil
 	}

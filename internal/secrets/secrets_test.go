@@ -181,6 +181,63 @@ func TestAnOlderCopyAppended(t *testing.T) {
 	}
 }
 
+// TestKeysPutBackMeanwhile: what somebody appends to the file of a controller that runs
+// stays there, whatever is written next, and is used as soon as that is asked for.
+func TestKeysPutBackMeanwhile(t *testing.T) {
+	lost := ring(t)
+	payload := sealed(t, lost, "swordfish").Payload
+	older, err := os.ReadFile(lost.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, write := range map[string]func(*Keyring) error{
+		"rotate": func(k *Keyring) error { _, err := k.Rotate(noon); return err },
+		"retire": func(k *Keyring) error { return k.Retire() },
+		"reread": (*Keyring).Reread,
+	} {
+		k := ring(t)
+		if what == "retire" {
+			if _, err := k.Rotate(noon); err != nil {
+				t.Fatal(err)
+			}
+		}
+		newest := k.Newest()
+		now, err := os.ReadFile(k.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(k.path, slices.Concat(now, older), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := write(k); err != nil {
+			t.Fatal(err)
+		}
+		for when, k := range map[string]*Keyring{"at once": k, "after a restart": reopened(t, k)} {
+			if plain, err := k.Open(db, payload); err != nil || string(plain) != "swordfish" {
+				t.Errorf("%s, %s: %q, %v", what, when, plain, err)
+			}
+			if !slices.Contains(k.IDs(), newest) {
+				t.Errorf("%s, %s: the key %s that was newest is gone: %v", what, when, newest, k.IDs())
+			}
+		}
+	}
+	// What cannot be read is not overwritten.
+	k := ring(t)
+	if err := os.WriteFile(k.path, []byte("-----BEGIN half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.Rotate(noon); err == nil || !strings.Contains(err.Error(), "cut short") {
+		t.Errorf("rotated over a file that cannot be read: %v", err)
+	}
+	// And one that was deleted comes back.
+	if err := os.Remove(k.path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.Rotate(noon); err != nil || len(reopened(t, k).IDs()) != 2 {
+		t.Errorf("the file was deleted: %v, %v", k.IDs(), err)
+	}
+}
+
 // TestBadFiles: a file that cannot be read is refused with what to do, and stays.
 func TestBadFiles(t *testing.T) {
 	k := ring(t)

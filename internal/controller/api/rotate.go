@@ -34,6 +34,9 @@ func (s *Server) RotateSecretKey(ctx context.Context, _ *orchv1.RotateSecretKeyR
 	s.rotating.Lock()
 	defer s.rotating.Unlock()
 	ring := s.cfg.Secrets
+	if err := ring.Reread(); err != nil { // keys that the last refusal asked for may be there
+		return nil, status.Error(codes.FailedPrecondition, err.Error())
+	}
 	var done resealed
 	var err error
 	if len(ring.IDs()) > 1 {
