@@ -77,6 +77,41 @@ func mayApply(ctx context.Context, objects []api.Object) error {
 	return nil
 }
 
+// mayChange refuses new values for services that need an admin to anybody else: a file or
+// a variable can have a program do whatever it may. Services of the same apply were looked
+// at as they will be; jobs keep the values that they began with.
+func (s *Server) mayChange(ctx context.Context, objects []api.Object, configs []*api.Config) error {
+	if len(configs) == 0 || needAdmin(ctx, "") == nil {
+		return nil
+	}
+	snap, err := s.snapshot()
+	if err != nil {
+		return err
+	}
+	changed, applied := map[api.Ref]bool{}, map[api.Ref]bool{}
+	for _, c := range configs {
+		changed[refOfConfig(c)] = true
+	}
+	for _, o := range objects {
+		applied[api.Ref{Kind: o.ObjectKind(), Key: o.GetMetadata().Key()}] = true
+	}
+	snap.All(api.KindService, "", func(e core.Entry) bool {
+		x := e.Object.(*api.Service)
+		if applied[api.Ref{Kind: api.KindService, Key: x.Metadata.Key()}] {
+			return true
+		}
+		for _, ref := range x.Spec.Template.ConfigRefs() {
+			of := api.Ref{Kind: ref.Kind(), Key: api.Key{Namespace: x.Metadata.Namespace, Name: ref.Name()}}
+			if container, field := adminOnly(x.Spec.Template, ""); field != "" && changed[of] {
+				err = needAdmin(ctx, fmt.Sprintf("apply %s: service %s takes values of it, and its container %s has %s", of, x.Metadata.Key(), container, field))
+				return false
+			}
+		}
+		return true
+	})
+	return err
+}
+
 // templateOf gives what an object's replicas are made of; nil where it has none.
 func templateOf(x any) *api.Template {
 	switch x := x.(type) {

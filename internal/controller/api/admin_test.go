@@ -110,6 +110,54 @@ func TestMayExec(t *testing.T) {
 	}
 }
 
+// TestMayChange: what a container that owns its node reads, only an admin changes.
+func TestMayChange(t *testing.T) {
+	config := func(kind, name string) *api.Config {
+		c := &api.Config{TypeMeta: api.TypeMeta{Kind: kind}, Metadata: api.Metadata{Name: name}, Data: map[string]string{"LD_PRELOAD": "/tmp/x.so"}}
+		c.Default()
+		return c
+	}
+	taking := func(name string, privileged bool) *api.Service {
+		x := plain(name, "a:1")
+		x.Spec.Containers[0].EnvFrom = []api.EnvFrom{{Config: name}, {Secret: name}}
+		x.Spec.Containers[0].SecurityContext = &api.SecurityContext{Privileged: privileged}
+		return x
+	}
+	v := view.New()
+	v.Publish(core.Publish{Put: []core.Entry{
+		{Key: core.ViewKey{Kind: api.KindService, Namespace: "default", Name: "tuner"}, Object: taking("tuner", true)},
+		{Key: core.ViewKey{Kind: api.KindService, Namespace: "default", Name: "web"}, Object: taking("web", false)},
+	}})
+	s := New(Config{View: v})
+	elsewhere := config(api.KindConfig, "tuner")
+	elsewhere.Metadata.Namespace = "other"
+	for _, c := range []struct {
+		name    string
+		who     string
+		objects []api.Object
+		want    codes.Code
+	}{
+		{"a config of it", operator, []api.Object{config(api.KindConfig, "web"), config(api.KindConfig, "tuner")}, codes.PermissionDenied},
+		{"a secret of it", operator, []api.Object{config(api.KindSecret, "tuner")}, codes.PermissionDenied},
+		{"by an admin", admin, []api.Object{config(api.KindSecret, "tuner")}, codes.OK},
+		{"another service's", operator, []api.Object{config(api.KindConfig, "web"), config(api.KindSecret, "web")}, codes.OK},
+		{"another namespace's", operator, []api.Object{elsewhere}, codes.OK},
+		{"with the service as it owns nothing", operator, []api.Object{config(api.KindConfig, "tuner"), taking("tuner", false)}, codes.OK},
+		{"nobody's", operator, []api.Object{config(api.KindConfig, "new")}, codes.OK},
+	} {
+		var configs []*api.Config
+		for _, o := range c.objects {
+			if x, ok := o.(*api.Config); ok {
+				configs = append(configs, x)
+			}
+		}
+		err := s.mayChange(as(t.Context(), c.who), c.objects, configs)
+		if status.Code(err) != c.want || c.want != codes.OK && !strings.Contains(err.Error(), "default/tuner: service default/tuner takes values of it, and its container") {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}
+
 // TestMayRestart: a restart takes up what an image's name means now.
 func TestMayRestart(t *testing.T) {
 	for _, c := range []struct {

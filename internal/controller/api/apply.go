@@ -34,6 +34,9 @@ func (s *Server) Apply(ctx context.Context, r *orchv1.ApplyRequest) (*orchv1.App
 			configs = append(configs, o)
 		}
 	}
+	if err := s.mayChange(ctx, objects, configs); err != nil {
+		return nil, err
+	}
 	var found digests
 	if !ev.DryRun {
 		found = s.digestsOf(ctx, s.renewed(objects))
