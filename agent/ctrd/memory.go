@@ -280,6 +280,11 @@ func makeVolumes(s ContainerSpec) oci.SpecOpts {
 	}
 }
 
+// coreNone is the longest core file, in bytes, of which the kernel makes none. It is not
+// 0: with that the kernel still hands the memory to the program that /proc/sys/kernel/core_pattern
+// pipes it to, as most distributions have it.
+const coreNone = 1
+
 // noCores keeps the memory of a process that holds secrets from being written to disk
 // when it crashes, unless the manifest says how long a core file may be.
 func noCores(s ContainerSpec) []oci.SpecOpts {
@@ -291,5 +296,5 @@ func noCores(s ContainerSpec) []oci.SpecOpts {
 	if len(s.SecretEnv) == 0 {
 		return nil
 	}
-	return []oci.SpecOpts{oci.WithRlimit(&specs.POSIXRlimit{Type: "RLIMIT_CORE"})}
+	return []oci.SpecOpts{oci.WithRlimit(&specs.POSIXRlimit{Type: "RLIMIT_CORE", Soft: coreNone, Hard: coreNone})}
 }

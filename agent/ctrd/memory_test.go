@@ -104,7 +104,7 @@ func TestSecretEnv(t *testing.T) {
 		want []string
 	}{
 		{"root", func(s *ContainerSpec) { s.Container.Args = []string{"cwd", "env=PLAIN", "env=BOTH", "limit=4", "pid"} },
-			[]string{"stdout /work", "stdout plain", "stdout secret", "stdout limit 4 0 0", "stdout pid 1 parent 0"}},
+			[]string{"stdout /work", "stdout plain", "stdout secret", "stdout limit 4 1 1", "stdout pid 1 parent 0"}},
 		{"a user, on a root that is read-only", func(s *ContainerSpec) {
 			s.Container.SecurityContext = &api.SecurityContext{User: "1000", ReadOnlyRoot: true, Capabilities: api.Capabilities{Drop: []string{"ALL"}}}
 			s.Container.Args = []string{"env=BOTH", "stat=/.orch/env", "touch=/.orch/env", "caps", "limit=7"}
