@@ -66,9 +66,19 @@ func setAside(path, aside string) error {
 	return errors.Join(disk.SyncDir(into), disk.SyncDir(filepath.Dir(path)))
 }
 
-// deleteAll is os.RemoveAll for what may take long: it ends with ctx.
+// deleteAll is os.RemoveAll for what may take long: it ends with ctx. It never leaves dir,
+// by whatever links somebody puts in the place of folders meanwhile: a process that the
+// kernel cannot end, or one that was let see the node's folders, may still write there.
 func deleteAll(ctx context.Context, dir string) error {
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+	root, err := os.OpenRoot(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	err = fs.WalkDir(root.FS(), ".", func(path string, d fs.DirEntry, err error) error {
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
@@ -79,12 +89,15 @@ func deleteAll(ctx context.Context, dir string) error {
 		case d.IsDir():
 			return nil
 		}
-		return os.Remove(path)
+		if err := root.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
 	})
 	if err != nil {
 		return err
 	}
-	return os.RemoveAll(dir)
+	return os.RemoveAll(dir) // by descriptors, too
 }
 
 // sweepVolumes deletes what earlier lives of the agent have put aside.

@@ -35,6 +35,48 @@ func absent(path string) bool {
 	return errors.Is(err, fs.ErrNotExist)
 }
 
+// meanwhile is a context that does something when it is asked the nth time.
+type meanwhile struct {
+	context.Context
+	n  *int
+	do func()
+}
+
+func (m meanwhile) Err() error {
+	if *m.n--; *m.n == 0 {
+		m.do()
+	}
+	return m.Context.Err()
+}
+
+// TestALinkPutMeanwhile: a folder that becomes a link while it is being deleted leads nowhere.
+func TestALinkPutMeanwhile(t *testing.T) {
+	for n := 1; n < 12; n++ {
+		dir := t.TempDir()
+		outside := fill(t, dir, data0)
+		aside := VolumePath(dir, data0)
+		if err := os.Rename(outside, filepath.Join(dir, "b")); err != nil { // a/b will be this b
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "b", "f"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		left := n
+		ctx := meanwhile{t.Context(), &left, func() {
+			if err := os.Rename(filepath.Join(aside, "a"), filepath.Join(aside, "z")); err == nil {
+				_ = os.Symlink(dir, filepath.Join(aside, "a"))
+			}
+		}}
+		_ = deleteAll(ctx, aside) // it may fail, and is tried again then
+		if absent(filepath.Join(dir, "b", "f")) || absent(filepath.Join(dir, "b", "kept")) {
+			t.Fatalf("what lies outside was deleted when the link came at look %d", n)
+		}
+		if err := deleteAll(t.Context(), aside); err != nil || !absent(aside) {
+			t.Errorf("again: %v", err)
+		}
+	}
+}
+
 func TestRemoveVolume(t *testing.T) {
 	dir := t.TempDir()
 	if got := VolumePath("/d", data0); got != "/d/volumes/default/web-0/data" {
