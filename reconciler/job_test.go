@@ -78,7 +78,10 @@ func TestPlanJob(t *testing.T) {
 			[]string{"job-0@1 succeeded", "Create default/job-2 revision 1: index 2 of 4"}, 0},
 		{"a failure is counted and waits for its back-off", base(func(v *JobView) { v.Fillings = []Filling{try(0, 1, "n1", "failed"), try(1, 2, "n2")} }),
 			[]string{"job-0@1 failed", "Create default/job-2 revision 1: index 2 of 4"}, time.Second},
-		{"what failed is tried again, rather elsewhere", base(func(v *JobView) { v.Failed, v.Failures = []FailedIndex{failed(0, 2, 2*time.Second)}, 2; v.Parallelism = 1 }),
+		{"what failed is tried again, rather elsewhere", base(func(v *JobView) {
+			v.Failed, v.Failures = []FailedIndex{failed(0, 2, 2*time.Second)}, 2
+			v.Parallelism = 1
+		}),
 			[]string{"Create default/job-0 revision 1, rather not on n1: index 0 of 4, after 2 tries that failed"}, 0},
 		{"the back-off doubles", base(func(v *JobView) {
 			v.Failed, v.Failures, v.Completions = []FailedIndex{failed(0, 2, 1500*time.Millisecond)}, 2, 1
