@@ -40,7 +40,7 @@ const (
 // the log, which gets a line that says so.
 func holdMain(args []string) int {
 	var limit time.Duration
-	err := errors.New("usage: shim hold SOCKET LIMIT -- COMMAND...")
+	err := errors.New("usage: shim hold SOCKET LIMIT -- COMMAND")
 	if len(args) > 3 && args[2] == "--" {
 		limit, err = time.ParseDuration(args[1])
 	}
