@@ -246,15 +246,15 @@ func (p *planner) othersFenced() time.Time {
 // cannot be heard is waited for: it may run.
 func (p *planner) stopOthers() {
 	for _, s := range p.wanted() {
+		for _, f := range p.old(s) {
+			if f.known() || f.over() {
+				p.remove(f, "revision %d is recreated: all of revision %d stops first", p.Revision, f.Revision)
+			}
+		}
 		if p.Exclusive {
 			p.leaveOne(s)
 			if len(s.live()) == 1 {
 				p.giveUp(s)
-			}
-		}
-		for _, f := range p.old(s) {
-			if f.known() || f.over() {
-				p.remove(f, "revision %d is recreated: all of revision %d stops first", p.Revision, f.Revision)
 			}
 		}
 		p.adoptOrphan(s)

@@ -326,6 +326,26 @@ func TestPlanValues(t *testing.T) {
 	}
 }
 
+// TestAppliedPlansNothing: what is adopted in the place of what goes is looked at in the
+// same plan (I10), and so is what is left when all of another revision is gone.
+func TestAppliedPlansNothing(t *testing.T) {
+	gone := func(f *Filling) { f.Phase, f.Ready, f.Relieve = api.PhaseFailed, false, "its agent is lost" }
+	recreate := web(1, 2, 0, 1, at(0, 1, "n1", rev(2), spare), at(0, 2, "n2", unknown, gone, spare), at(0, 3, "n1", rev(2), spare))
+	recreate.Recreate, recreate.Exclusive = true, true
+	for name, v := range map[string]View{
+		"several spares have ended":             web(1, 1, 0, 1, at(0, 1, "n1", unknown, gone, spare), at(0, 2, "n2", suspect, unready, spare), at(0, 3, "n1", unknown, gone, spare)),
+		"an exclusive one that is recreated":    recreate,
+		"an incumbent and a spare have ended":   web(1, 1, 0, 1, at(0, 1, "n1", unknown, gone), at(0, 2, "n1", unknown, gone, spare), at(0, 3, "n2", spare)),
+		"all have ended, and none is any other": web(1, 1, 0, 1, at(0, 1, "n1", unknown, gone), at(0, 2, "n1", unknown, gone, spare)),
+	} {
+		w := &fleet{view: v, now: t0}
+		w.checkIdle(t, Plan(v, t0))
+		if t.Failed() {
+			t.Fatal(name)
+		}
+	}
+}
+
 // TestWaitingIsBounded: a large service that starts says so in few lines.
 func TestWaitingIsBounded(t *testing.T) {
 	v := web(waitingMax+5, 1, 1, 0)

@@ -58,7 +58,8 @@ func orphanRank(f *Filling) int {
 // One that is being relieved contests nothing: its spare is to win.
 func (p *planner) contest(s *slot) {
 	incumbents, spares := s.incumbents(), s.spares()
-	if len(spares) > 0 && len(incumbents) > 0 && !slices.ContainsFunc(incumbents, func(f *Filling) bool { return !f.over() }) {
+	for len(spares) > 0 && len(incumbents) > 0 && !slices.ContainsFunc(incumbents, func(f *Filling) bool { return !f.over() }) {
+		// What is adopted may have ended like that, too.
 		for _, inc := range incumbents { // an end is final: nobody has to hear of it again
 			p.remove(inc, "it has ended on %s, which may not come back, and a spare is in the slot", inc.Node)
 		}
