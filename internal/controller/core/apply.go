@@ -328,17 +328,20 @@ func (c *Core) prepare(want *api.Service, d *draft, ev Apply) (*service, string,
 	}
 	m.ResourceVersion++
 	next.obj = api.Service{TypeMeta: api.TypeMeta{APIVersion: api.Version, Kind: api.KindService}, Metadata: m, Spec: want.Spec, Status: next.obj.Status}
-	if newTemplate || newer != "" {
+	switch {
+	case newTemplate:
 		pins, err := c.pins(api.Ref{Key: key}, &want.Spec.Template, d.configs)
 		if err != nil {
 			return nil, "", err
 		}
-		r := api.Revision{Template: want.Spec.Template, Configs: pins, By: ev.By, Cause: "apply"}
-		if newTemplate {
-			r.Images = imagesOf(&want.Spec.Template, ev.Images, nil)
-		} else {
-			r.Images, r.Cause = rev.Images, newer
+		r := api.Revision{Template: want.Spec.Template, Images: imagesOf(&want.Spec.Template, ev.Images, nil), Configs: pins, By: ev.By, Cause: "apply"}
+		next.revise(r, api.RolloutSuperseded, supersededBy(next.obj.Status.Revision+1), c.now)
+	case newer != "":
+		pins, err := c.newerPins(have, d)
+		if err != nil {
+			return nil, "", err
 		}
+		r := api.Revision{Template: want.Spec.Template, Images: rev.Images, Configs: pins, By: ev.By, Cause: newer}
 		next.revise(r, api.RolloutSuperseded, supersededBy(next.obj.Status.Revision+1), c.now)
 	}
 	if want.Spec.Headless {

@@ -348,10 +348,30 @@ func newerOf(namespace string, t *api.Template, d *draft) string {
 	return strings.Join(words, ", ")
 }
 
+// newerPins are the pins of a revision with the versions of d where those are new. The
+// others stay: a version that was gone back behind comes back when somebody asks for it,
+// and what was deleted is in nobody's way.
+func (c *Core) newerPins(s *service, d *draft) (map[api.ConfigRef]int64, error) {
+	newest := s.newest()
+	pins := maps.Clone(newest.Configs)
+	for _, u := range newest.Template.ConfigUses() {
+		id := configID{s.key.Namespace, u.Ref}
+		if !d.newer[id] {
+			continue
+		}
+		x := d.configs[id]
+		if why := x.newest().unfit(u, id); why != "" {
+			return nil, say(ErrInvalid, "%s (%s) %s", api.Ref{Key: s.key}, u.Where, why)
+		}
+		pins[u.Ref] = x.Version
+	}
+	return pins, nil
+}
+
 // follow gives a copy of a service with a new revision that takes the new versions.
 func (c *Core) follow(s *service, d *draft, ev Apply) (*service, error) {
 	newest := s.newest()
-	pins, err := c.pins(api.Ref{Key: s.key}, &newest.Template, d.configs)
+	pins, err := c.newerPins(s, d)
 	if err != nil {
 		return nil, err
 	}

@@ -331,7 +331,8 @@ func volumeKeyFrom(ref api.Key) (api.VolumeKey, bool) {
 	if err != nil || slot < 0 {
 		return api.VolumeKey{}, false
 	}
-	return api.VolumeKey{Namespace: ref.Namespace, Service: replica[:dash], Slot: slot, Volume: name}, true
+	key := api.VolumeKey{Namespace: ref.Namespace, Service: replica[:dash], Slot: slot, Volume: name}
+	return key, key.Name() == ref.Name // "data.web-01" is no other name of it
 }
 
 // volumeRemoval has a volume go, which its node does. What may have it mounted, or will

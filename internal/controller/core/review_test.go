@@ -1,0 +1,88 @@
+package core
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/wire"
+)
+
+// A change of one Config brings a service nothing else: what it was rolled back from, or
+// went back behind, stays away until somebody asks for it.
+func TestChangedConfigBringsNoOther(t *testing.T) {
+	f := threeNodes(t)
+	f.says = func(_ *agent, x wire.Assignment) *api.ReplicaStatus {
+		if s := crashed(5); x.Configs["config/app"] == 2 {
+			return &s
+		}
+		return nil
+	}
+	pins := func() string {
+		r := f.core.services[api.Key{Namespace: "default", Name: "web"}].newest()
+		return fmt.Sprintf("%v %s", r.Configs, r.Cause)
+	}
+	s := func() *api.Service {
+		s := takes(web(2, "a:1"), "config app", "config other")
+		within(10 * time.Second)(&s.Spec)
+		return s
+	}
+	f.mustAll([]ConfigChange{values(api.KindConfig, "app", "URL", "a"), values(api.KindConfig, "other", "A", "1")}, s())
+	f.pass(2 * time.Second)
+	f.mustAll([]ConfigChange{values(api.KindConfig, "app", "URL", "bad")})
+	f.pass(20 * time.Second)
+	f.mustRollout(3, api.RolloutComplete)
+	f.mustAll([]ConfigChange{values(api.KindConfig, "other", "A", "2")})
+	if got, want := pins(), "map[config app:1 config other:2] config other version 2"; got != want {
+		t.Errorf("followed: %s, want %s", got, want)
+	}
+	f.pass(2 * time.Second)
+	f.mustAll([]ConfigChange{values(api.KindConfig, "other", "A", "3")}, s())
+	if got, want := pins(), "map[config app:1 config other:3] config other version 3"; got != want {
+		t.Errorf("applied with the same template: %s, want %s", got, want)
+	}
+	f.pass(2 * time.Second)
+	f.mustRollout(5, api.RolloutComplete)
+}
+
+// What was deleted and is still pinned stands in nobody's way.
+func TestDeletedConfigLetsOthersChange(t *testing.T) {
+	f := threeNodes(t)
+	f.mustAll([]ConfigChange{values(api.KindConfig, "app", "URL", "a"), values(api.KindConfig, "other", "A", "1")}, takes(web(1, "a:1"), "config app", "config other"))
+	f.pass(2 * time.Second)
+	f.mustAll(nil, takes(web(1, "a:2"), "config other"))
+	f.pass(2 * time.Second)
+	if err := f.remove(api.KindConfig, "app"); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.order("undo", 1).Err; err != nil {
+		t.Fatal(err)
+	}
+	f.pass(2 * time.Second)
+	f.mustAll([]ConfigChange{values(api.KindConfig, "other", "A", "2")})
+	f.pass(2 * time.Second)
+	f.mustReady("web", 1)
+	if got := fmt.Sprint(f.held("web")["web-0"].Configs); got != "map[config app:1 config other:2]" {
+		t.Errorf("it takes %s", got)
+	}
+}
+
+// Two ways to write one volume are no two volumes: a transaction that deletes a key twice
+// would topple the leader.
+func TestVolumeHasOneName(t *testing.T) {
+	f := newFleet(t)
+	f.node("n1", "b")
+	f.apply("", keeps(web(2, "a:1"), "data"))
+	f.pass(time.Second)
+	f.apply("", keeps(web(1, "a:1"), "data"))
+	f.pass(2 * time.Second)
+	for _, name := range []string{"data.web-01", "data.web-+1"} {
+		if err := f.remove(api.KindVolume, "data.web-1", name); err == nil || err.Error() != "volume default/"+name+": not found; nothing was deleted" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if x := f.volume("data.web-1"); x == nil || x.Status.Removing {
+		t.Errorf("volume %+v", x)
+	}
+}
