@@ -142,7 +142,8 @@ type Container struct {
 	// StartupProbe holds the other two back until it has succeeded once, and restarts
 	// the container when it fails before; nil means that it has started when it runs.
 	// A container with none of the three probes is asked by its image's HEALTHCHECK, if
-	// that has one: as readiness and liveness probe, its start period as startup probe.
+	// that has one: as readiness and liveness probe, its start period as startup probe. One
+	// of a job is not.
 	StartupProbe *Probe `json:"startupProbe,omitempty"`
 	// Lifecycle has hooks beside the container's own process; nil means none.
 	Lifecycle *Lifecycle `json:"lifecycle,omitempty"`

@@ -39,9 +39,10 @@ func (x *run) specOf(kind ProbeKind) *api.Probe {
 	return x.spec.StartupProbe
 }
 
-// healthOf gives the image's own check, where the manifest has no probe.
+// healthOf gives the image's own check, where the manifest has no probe. A job has none:
+// it is no server, whatever its image is made for, and would be ended as if it had failed.
 func (x *run) healthOf(o Container) *Healthcheck {
-	if x.spec.ReadinessProbe != nil || x.spec.LivenessProbe != nil || x.spec.StartupProbe != nil {
+	if x.r.job || x.spec.ReadinessProbe != nil || x.spec.LivenessProbe != nil || x.spec.StartupProbe != nil {
 		return nil
 	}
 	return o.Healthcheck

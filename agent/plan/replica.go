@@ -19,6 +19,7 @@ type replica struct {
 	configs  map[api.ConfigRef]int64
 	uid      string
 	spare    bool
+	job      bool // it comes to its end by itself
 
 	assigned    bool // the leader's placement exists
 	stopOrdered bool // the leader wants it stopped
@@ -70,7 +71,7 @@ type leftover struct {
 }
 
 func newReplica(a wire.Assignment) *replica {
-	r := &replica{key: a.Key, revision: a.Revision, template: a.Template, images: a.Images, labels: a.Labels, configs: a.Configs, uid: a.ServiceUID, spare: a.Spare, assigned: true, phase: api.PhaseAssigned}
+	r := &replica{key: a.Key, revision: a.Revision, template: a.Template, images: a.Images, labels: a.Labels, configs: a.Configs, uid: a.ServiceUID, spare: a.Spare, job: a.Job, assigned: true, phase: api.PhaseAssigned}
 	if r.template == nil {
 		r.template = &api.Template{}
 	}
@@ -82,7 +83,7 @@ func (r *replica) assignment() wire.Assignment {
 	if r.next != nil {
 		return *r.next
 	}
-	return wire.Assignment{Key: r.key, ServiceUID: r.uid, Revision: r.revision, Template: r.template, Images: r.images, Labels: r.labels, Configs: r.configs, Stopping: r.stopOrdered, Spare: r.spare}
+	return wire.Assignment{Key: r.key, ServiceUID: r.uid, Revision: r.revision, Template: r.template, Images: r.images, Labels: r.labels, Configs: r.configs, Stopping: r.stopOrdered, Spare: r.spare, Job: r.job}
 }
 
 // advance moves the phase, forwards only.

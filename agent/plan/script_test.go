@@ -229,6 +229,8 @@ func assignmentOf(t *testing.T, f []string) wire.Assignment {
 		switch k {
 		case "image":
 			main.Image = v
+		case "job":
+			a.Job, tpl.RestartPolicy.Condition = true, api.RestartNever
 		case "exclusive":
 			tpl.Exclusive = true
 		case "onPartition":

@@ -18,7 +18,7 @@ var (
 
 func TestWhatGoesOverComesBack(t *testing.T) {
 	set := AssignmentSet{Complete: true, StoreRevision: 9, Sequence: 3, Drop: []api.ReplicaKey{key},
-		Put: []Assignment{{Key: key, ServiceUID: "u", Revision: 2, Stopping: true, Spare: true,
+		Put: []Assignment{{Key: key, ServiceUID: "u", Revision: 2, Stopping: true, Spare: true, Job: true,
 			Template: &api.Template{Containers: []api.Container{{Name: "main", Image: "a/b:1"}}}}}}
 	pb, err := set.ToPB()
 	if err != nil {

@@ -24,6 +24,9 @@ type Assignment struct {
 	// Stopping asks for an ordered stop with the template's grace.
 	Stopping bool
 	Spare    bool
+	// Job: it is a try of a job, which comes to its end by itself: its images' HEALTHCHECKs
+	// are not asked. omitempty: what agents keep of services is as it was.
+	Job bool `json:",omitempty"`
 }
 
 // MessageMax is the largest message that an agent takes from a controller, in bytes: a

@@ -86,3 +86,17 @@ func TestVolumeHasOneName(t *testing.T) {
 		t.Errorf("volume %+v", x)
 	}
 }
+
+// Agents know a job's tries from services' replicas, whatever their templates say.
+func TestAgentsAreToldWhatIsAJob(t *testing.T) {
+	w := newWorks(t, "n1")
+	w.applyJob(migrate(1, 1, 0))
+	w.apply("", web(1, "a:1"))
+	w.pass(time.Second)
+	for service, want := range map[string]bool{"migrate": true, "web": false} {
+		held := w.held(service)
+		if x, ok := held[service+"-0"]; !ok || x.Job != want {
+			t.Errorf("%s: %+v", service, held)
+		}
+	}
+}

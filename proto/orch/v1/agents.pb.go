@@ -1995,7 +1995,9 @@ type Assignment struct {
 	Labels map[string]string `protobuf:"bytes,8,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// versions of the configs and secrets that it takes values of, by config/NAME and
 	// secret/NAME.
-	Configs       map[string]int64 `protobuf:"bytes,9,rep,name=configs,proto3" json:"configs,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	Configs map[string]int64 `protobuf:"bytes,9,rep,name=configs,proto3" json:"configs,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// job: it is a try of a job, which comes to its end by itself.
+	Job           bool `protobuf:"varint,10,opt,name=job,proto3" json:"job,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2091,6 +2093,13 @@ func (x *Assignment) GetConfigs() map[string]int64 {
 		return x.Configs
 	}
 	return nil
+}
+
+func (x *Assignment) GetJob() bool {
+	if x != nil {
+		return x.Job
+	}
+	return false
 }
 
 type EndpointSet struct {
@@ -4087,7 +4096,7 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x12\n" +
 	"\x04slot\x18\x03 \x01(\x05R\x04slot\x12\x16\n" +
-	"\x06volume\x18\x04 \x01(\tR\x06volume\"\x9e\x04\n" +
+	"\x06volume\x18\x04 \x01(\tR\x06volume\"\xb0\x04\n" +
 	"\n" +
 	"Assignment\x12%\n" +
 	"\x03key\x18\x01 \x01(\v2\x13.orch.v1.ReplicaKeyR\x03key\x12\x1a\n" +
@@ -4099,7 +4108,9 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\x05spare\x18\x06 \x01(\bR\x05spare\x127\n" +
 	"\x06images\x18\a \x03(\v2\x1f.orch.v1.Assignment.ImagesEntryR\x06images\x127\n" +
 	"\x06labels\x18\b \x03(\v2\x1f.orch.v1.Assignment.LabelsEntryR\x06labels\x12:\n" +
-	"\aconfigs\x18\t \x03(\v2 .orch.v1.Assignment.ConfigsEntryR\aconfigs\x1a9\n" +
+	"\aconfigs\x18\t \x03(\v2 .orch.v1.Assignment.ConfigsEntryR\aconfigs\x12\x10\n" +
+	"\x03job\x18\n" +
+	" \x01(\bR\x03job\x1a9\n" +
 	"\vImagesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
