@@ -86,6 +86,9 @@ func (t *tool) run(ctx context.Context, r launching) error {
 	}
 	for _, o := range list {
 		if v, ok := o.value.(*api.Job); ok {
+			if o.outcome != "created" { // somebody was faster: it is theirs, to delete, too
+				return jobExists(v.Metadata)
+			}
 			now := t.Now()
 			x.track = newJobTrack(v, o.outcome, now, now)
 			for _, line := range o.plan {
@@ -117,9 +120,13 @@ func (t *tool) isFree(ctx context.Context, client orchv1.OrchClient, j *api.Job)
 	m := j.Metadata
 	_, missing, err := t.fetch(ctx, client, listing{}, []target{{api.KindJob, m.Namespace, m.Name}})
 	if err == nil && missing == nil {
-		return fmt.Errorf("run: job/%s exists already: delete it first, or give another --name", m.Name)
+		return jobExists(m)
 	}
 	return err
+}
+
+func jobExists(m api.Metadata) error {
+	return fmt.Errorf("run: job/%s exists already: delete it first, or give another --name", m.Name)
 }
 
 // say tells on standard error how far it is, each thing once.

@@ -119,6 +119,22 @@ func TestRun(t *testing.T) {
 	})
 }
 
+// TestRunOfTwo: who runs a job of the very same name and words at the same time has not
+// made it, and does not delete it.
+func TestRunOfTwo(t *testing.T) {
+	in(t, newFake(), func(t *testing.T, r *rig) {
+		r.onApply = func(*orchv1.ApplyRequest) (*orchv1.ApplyResponse, error) {
+			return answersOf("unchanged", job("mine", 1, 1)), nil
+		}
+		if got := r.run("run", "--rm", "--name", "mine", "orch.local/hello:1.0"); got.code != 1 || !strings.Contains(got.err, "job/mine exists already") {
+			t.Errorf("got %s", got)
+		}
+		if got := r.deleted(); got != "" {
+			t.Errorf("deleted %s", got)
+		}
+	})
+}
+
 // TestRunEnds: its end is orchctl's, and what no command said is told.
 func TestRunEnds(t *testing.T) {
 	failed := func(why string) func(*api.Job) {
