@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,10 +24,10 @@ import (
 const drainTimeout = 2 * time.Second
 
 // Exec runs a command in a container that runs, or starts the one that waits there for an
-// attach, and returns its exit code. When
-// ctx ends, the command is killed. A command that cannot be run is an error
-// with the runtime's words; ErrNotFound and ErrNotRunning are the container's,
-// ErrAway is containerd's: the command was not run, or its end is not known.
+// attach, and returns its exit code. When ctx ends, the command is killed. A command that
+// cannot be run is an error with the runtime's words; ErrNotFound and ErrNotRunning are
+// the container's, ErrAway is containerd's: the command was not run, or its end is not
+// known.
 func (r *Runtime) Exec(ctx context.Context, id string, e ExecSpec) (code int, err error) {
 	ctx = r.in(ctx)
 	started := false
@@ -68,29 +69,9 @@ func (r *Runtime) Exec(ctx context.Context, id string, e ExecSpec) (code int, er
 	if err != nil {
 		return fail(err)
 	}
-	p := *spec.Process
-	args := p.Args
-	p.Args, p.Terminal = e.Args, e.TTY
-	p.Env = append([]string(nil), p.Env...)
-	if e.TTY {
-		p.Env = append(p.Env, "TERM=xterm")
-	}
-	for _, v := range e.Env {
-		p.Env = append(p.Env, v.Name+"="+v.Value)
-	}
-	if e.WorkDir != "" {
-		p.Cwd = e.WorkDir
-	}
-	switch {
-	case e.Attach && !holdsCommand(args):
-		return fail(ErrNoAttach)
-	case e.Attach:
-		p.Args = []string{insideShim, shimAttach, insideSocket}
-	case holdsSecrets(args):
-		if err := lookInside(t.Pid(), e.Args[0], p.Cwd, slices.Concat(p.Env, r.secretEnvOf(id))); err != nil {
-			return fail(err)
-		}
-		p.Args = withSecrets(e.Args)
+	p, err := r.beside(id, t.Pid(), spec.Process, e)
+	if err != nil {
+		return fail(err)
 	}
 
 	// The end of the input must be passed on by a call, for the shim holds the
@@ -107,7 +88,7 @@ func (r *Runtime) Exec(ctx context.Context, id string, e ExecSpec) (code int, er
 	if err := os.MkdirAll(r.cfg.StateDir, 0o755); err != nil {
 		return fail(err)
 	}
-	proc, err := t.Exec(ctx, "exec-"+rand.Text(), &p, cio.NewCreator(opts...))
+	proc, err := t.Exec(ctx, "exec-"+rand.Text(), p, cio.NewCreator(opts...))
 	if err != nil {
 		return fail(err)
 	}
@@ -130,7 +111,43 @@ func (r *Runtime) Exec(ctx context.Context, id string, e ExecSpec) (code int, er
 		return fail(errors.New(plainWords(err.Error())))
 	}
 	started = true
-	inputEnded := stdin.ended
+	if code, err = r.attend(ctx, id, proc, exited, stdin.ended, e.Resize); err != nil {
+		return fail(err)
+	}
+	return code, nil
+}
+
+// beside gives the process of a command that runs beside a container's own: as that is,
+// but for what was asked for.
+func (r *Runtime) beside(id string, pid uint32, own *specs.Process, e ExecSpec) (*specs.Process, error) {
+	p := *own
+	p.Args, p.Terminal = e.Args, e.TTY
+	p.Env = slices.Clone(own.Env)
+	if e.TTY {
+		p.Env = append(p.Env, "TERM=xterm")
+	}
+	for _, v := range e.Env {
+		p.Env = append(p.Env, v.Name+"="+v.Value)
+	}
+	if e.WorkDir != "" {
+		p.Cwd = e.WorkDir
+	}
+	switch {
+	case e.Attach && !holdsCommand(own.Args):
+		return nil, ErrNoAttach
+	case e.Attach:
+		p.Args = []string{insideShim, shimAttach, insideSocket}
+	case holdsSecrets(own.Args):
+		if err := lookInside(pid, e.Args[0], p.Cwd, slices.Concat(p.Env, r.secretEnvOf(id))); err != nil {
+			return nil, err
+		}
+		p.Args = withSecrets(e.Args)
+	}
+	return &p, nil
+}
+
+// attend serves a command that was started until it ends, and gives its exit code.
+func (r *Runtime) attend(ctx context.Context, id string, proc client.Process, exited <-chan client.ExitStatus, inputEnded <-chan struct{}, resize <-chan Size) (int, error) {
 	for {
 		select {
 		case <-inputEnded:
@@ -138,9 +155,9 @@ func (r *Runtime) Exec(ctx context.Context, id string, e ExecSpec) (code int, er
 			if err := proc.CloseIO(ctx, client.WithStdinCloser); err != nil && !errdefs.IsNotFound(err) {
 				r.log.Debug("cannot close the input of a command", "id", id, "err", err)
 			}
-		case size, ok := <-e.Resize:
+		case size, ok := <-resize:
 			if !ok {
-				e.Resize = nil
+				resize = nil
 				continue
 			}
 			if err := proc.Resize(ctx, uint32(size.Width), uint32(size.Height)); err != nil {
@@ -148,10 +165,10 @@ func (r *Runtime) Exec(ctx context.Context, id string, e ExecSpec) (code int, er
 			}
 		case st := <-exited:
 			if ctx.Err() != nil {
-				return fail(ctx.Err())
+				return -1, ctx.Err()
 			}
 			if st.Error() != nil {
-				return fail(st.Error())
+				return -1, st.Error()
 			}
 			drain(ctx, proc.IO())
 			return int(st.ExitCode()), nil
@@ -161,7 +178,7 @@ func (r *Runtime) Exec(ctx context.Context, id string, e ExecSpec) (code int, er
 			if err := proc.Kill(clean, unix.SIGKILL); err != nil && !errdefs.IsNotFound(err) {
 				r.log.Warn("cannot kill a command whose caller is gone", "id", id, "err", err)
 			}
-			return fail(ctx.Err())
+			return -1, ctx.Err()
 		}
 	}
 }
