@@ -74,13 +74,13 @@ func (c *configs) resolve(e plan.StartContainer, s *ctrd.ContainerSpec) *plan.Fa
 
 // of gives a Config's or Secret's values, or why there are none.
 func (v *values) of(config, secret string) (source, *plan.Failure) {
-	s := source{ref: api.RefTo(api.KindConfig, config)}
-	if secret != "" {
-		s.ref = api.RefTo(api.KindSecret, secret)
+	var s source
+	if s.Ref = api.RefTo(api.KindConfig, config); secret != "" {
+		s.Ref = api.RefTo(api.KindSecret, secret)
 	}
-	s.namespace, s.version = v.e.Replica.Namespace, v.e.Configs[s.ref]
+	s.Namespace, s.Version = v.e.Replica.Namespace, v.e.Configs[s.Ref]
 	var ok bool
-	s.values, ok = v.configs.of(v.e.Incarnation, wire.ConfigKey{Namespace: s.namespace, Ref: s.ref, Version: s.version})
+	s.values, ok = v.configs.of(v.e.Incarnation, s.ConfigKey)
 	if !ok {
 		return s, &plan.Failure{Reason: api.ReasonConfigMissing, Message: s.String() + " is not on this node yet: it comes with the next session"}
 	}
@@ -89,15 +89,8 @@ func (v *values) of(config, secret string) (source, *plan.Failure) {
 
 // source is one version that values are taken from.
 type source struct {
-	namespace string
-	ref       api.ConfigRef
-	version   int64
-	values    map[string][]byte
-}
-
-// String gives "secret default/db version 3".
-func (s source) String() string {
-	return fmt.Sprintf("%s %s/%s version %d", strings.ToLower(s.ref.Kind()), s.namespace, s.ref.Name(), s.version)
+	wire.ConfigKey
+	values map[string][]byte
 }
 
 // unusable says why a value cannot be used, and never what it is.
@@ -157,7 +150,7 @@ func (v *values) set(s source, key, name string) *plan.Failure {
 	case len(name)+len(value)+2 > variableMax:
 		return s.unusable(key, "it has %d bytes, more than a variable can hold: mount it as a file", len(value))
 	}
-	v.put(name, variable{string(value), s.ref.Kind() == api.KindSecret})
+	v.put(name, variable{string(value), s.Ref.Kind() == api.KindSecret})
 	return nil
 }
 

@@ -19,7 +19,7 @@ func (c *Controller) openConfig(v wire.ConfigVersion) (map[string][]byte, error)
 	plain := v.Payload
 	if v.Ref.Kind() == api.KindSecret {
 		var err error
-		if plain, err = c.cfg.Secrets.Open(api.Key{Namespace: v.Namespace, Name: v.Ref.Name()}, plain); err != nil {
+		if plain, err = c.cfg.Secrets.Open(v.Of().Key, plain); err != nil {
 			return nil, err
 		}
 		defer clear(plain)
@@ -47,7 +47,7 @@ func (c *Controller) warnOfKeys(ctx context.Context, t *term) {
 		return
 	}
 	for _, x := range unread[:min(len(unread), unreadMax)] {
-		c.cfg.Log.Error("a secret cannot be read: its key is not in the key file", "secret", x.Version.Namespace+"/"+x.Version.Ref.Name(), "version", x.Version.Version, "key", x.SealedBy)
+		c.cfg.Log.Error("a secret cannot be read: its key is not in the key file", "secret", x.Version.String(), "key", x.SealedBy)
 	}
 	c.cfg.Log.Error("secrets cannot be sent to nodes, and what needs them does not start: put the key file that the store was used with back, or append its keys to the file that is there, and start the controller again; or apply these secrets anew",
 		"versions", len(unread), "file", c.cfg.Secrets.Path())

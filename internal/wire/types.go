@@ -42,6 +42,14 @@ type ConfigKey struct {
 	Version   int64
 }
 
+// Of gives the object that it is a version of.
+func (k ConfigKey) Of() api.Ref {
+	return api.Ref{Kind: k.Ref.Kind(), Key: api.Key{Namespace: k.Namespace, Name: k.Ref.Name()}}
+}
+
+// String gives "secret default/db version 3".
+func (k ConfigKey) String() string { return fmt.Sprintf("%s version %d", k.Of(), k.Version) }
+
 // ConfigVersion is one version of a Config or Secret on its way to a node.
 type ConfigVersion struct {
 	ConfigKey

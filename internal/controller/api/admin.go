@@ -70,7 +70,7 @@ func mayApply(ctx context.Context, objects []api.Object) error {
 		if field == "" {
 			continue
 		}
-		if err := needAdmin(ctx, fmt.Sprintf("apply %s %s: objects[%d]: container %s asks for %s", strings.ToLower(x.ObjectKind()), x.GetMetadata().Key(), i, container, field)); err != nil {
+		if err := needAdmin(ctx, fmt.Sprintf("apply %s: objects[%d]: container %s asks for %s", refTo(x), i, container, field)); err != nil {
 			return err
 		}
 	}
@@ -80,7 +80,8 @@ func mayApply(ctx context.Context, objects []api.Object) error {
 // mayChange refuses new values for services that need an admin to anybody else: a file or
 // a variable can have a program do whatever it may. Services of the same apply were looked
 // at as they will be; jobs keep the values that they began with.
-func (s *Server) mayChange(ctx context.Context, objects []api.Object, configs []*api.Config) error {
+func (s *Server) mayChange(ctx context.Context, objects []api.Object) error {
+	configs := ofType[*api.Config](objects)
 	if len(configs) == 0 || needAdmin(ctx, "") == nil {
 		return nil
 	}
@@ -90,14 +91,14 @@ func (s *Server) mayChange(ctx context.Context, objects []api.Object, configs []
 	}
 	changed, applied := map[api.Ref]bool{}, map[api.Ref]bool{}
 	for _, c := range configs {
-		changed[refOfConfig(c)] = true
+		changed[refTo(c)] = true
 	}
 	for _, o := range objects {
-		applied[api.Ref{Kind: o.ObjectKind(), Key: o.GetMetadata().Key()}] = true
+		applied[refTo(o)] = true
 	}
 	snap.All(api.KindService, "", func(e core.Entry) bool {
 		x := e.Object.(*api.Service)
-		if applied[api.Ref{Kind: api.KindService, Key: x.Metadata.Key()}] {
+		if applied[refTo(x)] {
 			return true
 		}
 		for _, ref := range x.Spec.Template.ConfigRefs() {

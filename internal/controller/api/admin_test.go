@@ -145,13 +145,7 @@ func TestMayChange(t *testing.T) {
 		{"with the service as it owns nothing", operator, []api.Object{config(api.KindConfig, "tuner"), taking("tuner", false)}, codes.OK},
 		{"nobody's", operator, []api.Object{config(api.KindConfig, "new")}, codes.OK},
 	} {
-		var configs []*api.Config
-		for _, o := range c.objects {
-			if x, ok := o.(*api.Config); ok {
-				configs = append(configs, x)
-			}
-		}
-		err := s.mayChange(as(t.Context(), c.who), c.objects, configs)
+		err := s.mayChange(as(t.Context(), c.who), c.objects)
 		if status.Code(err) != c.want || c.want != codes.OK && !strings.Contains(err.Error(), "default/tuner: service default/tuner takes values of it, and its container") {
 			t.Errorf("%s: %v", c.name, err)
 		}

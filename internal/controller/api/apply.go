@@ -22,19 +22,10 @@ func (s *Server) Apply(ctx context.Context, r *orchv1.ApplyRequest) (*orchv1.App
 	if err := mayApply(ctx, objects); err != nil {
 		return nil, err
 	}
-	ev := core.Apply{DryRun: r.GetDryRun(), RequestID: r.GetRequestId(), By: callerName(ctx)}
-	var configs []*api.Config
-	for _, o := range objects {
-		switch o := o.(type) {
-		case *api.Service:
-			ev.Services = append(ev.Services, o)
-		case *api.Job:
-			ev.Jobs = append(ev.Jobs, o)
-		case *api.Config:
-			configs = append(configs, o)
-		}
-	}
-	if err := s.mayChange(ctx, objects, configs); err != nil {
+	ev := core.Apply{DryRun: r.GetDryRun(), RequestID: r.GetRequestId(), By: callerName(ctx),
+		Services: ofType[*api.Service](objects), Jobs: ofType[*api.Job](objects)}
+	configs := ofType[*api.Config](objects)
+	if err := s.mayChange(ctx, objects); err != nil {
 		return nil, err
 	}
 	var found digests
@@ -76,6 +67,16 @@ func (s *Server) Apply(ctx context.Context, r *orchv1.ApplyRequest) (*orchv1.App
 	return applied(result, rev)
 }
 
+// ofType gives those of one type, in their order.
+func ofType[T api.Object](objects []api.Object) (out []T) {
+	for _, o := range objects {
+		if x, ok := o.(T); ok {
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
 func isSecret(o api.Object) bool { return o.ObjectKind() == api.KindSecret }
 
 // Scale implements orch.v1.Orch.
@@ -115,7 +116,7 @@ func refOf(a core.Applied) api.Ref {
 func inOrder(result core.ApplyResult, asked []api.Object) core.ApplyResult {
 	place := make(map[api.Ref]int, len(asked))
 	for i, o := range asked {
-		place[api.Ref{Kind: o.ObjectKind(), Key: o.GetMetadata().Key()}] = i - len(asked)
+		place[refTo(o)] = i - len(asked)
 	}
 	out := core.ApplyResult{Applied: slices.Clone(result.Applied)}
 	slices.SortStableFunc(out.Applied, func(a, b core.Applied) int { return place[refOf(a)] - place[refOf(b)] })

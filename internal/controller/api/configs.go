@@ -19,7 +19,7 @@ func (s *Server) changes(configs []*api.Config) ([]core.ConfigChange, error) {
 	for _, c := range configs {
 		plain, keys, err := secrets.Encode(c)
 		if err != nil {
-			return nil, invalid("apply %s: %v", refOfConfig(c), err)
+			return nil, invalid("apply %s: %v", refTo(c), err)
 		}
 		x := core.ConfigChange{Kind: c.ObjectKind(), Metadata: c.Metadata, Keys: keys, Payload: plain}
 		if !isSecret(c) {
@@ -38,8 +38,9 @@ func (s *Server) changes(configs []*api.Config) ([]core.ConfigChange, error) {
 	return out, nil
 }
 
-func refOfConfig(c *api.Config) api.Ref {
-	return api.Ref{Kind: c.ObjectKind(), Key: c.Metadata.Key()}
+// refTo names an object that is applied.
+func refTo(o api.Object) api.Ref {
+	return api.Ref{Kind: o.ObjectKind(), Key: o.GetMetadata().Key()}
 }
 
 // differences says of each Config and Secret that is there already which keys an apply
@@ -47,7 +48,7 @@ func refOfConfig(c *api.Config) api.Ref {
 func (s *Server) differences(ctx context.Context, configs []*api.Config) map[api.Ref][]string {
 	out := map[api.Ref][]string{}
 	for _, c := range configs {
-		ref := refOfConfig(c)
+		ref := refTo(c)
 		have, err := s.valuesOf(ctx, ref)
 		switch {
 		case err != nil:

@@ -8,7 +8,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/controller/core"
 	"github.com/orchctl/orch/internal/wire"
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
@@ -69,17 +68,12 @@ func named(list []core.Sealed) string {
 		if i > 0 {
 			out += ", "
 		}
-		out += versionName(x.Version)
+		out += x.Version.String()
 	}
 	if len(list) > unreadNamed {
 		out += ", ..."
 	}
 	return out
-}
-
-// versionName gives "default/db version 3".
-func versionName(k wire.ConfigKey) string {
-	return fmt.Sprintf("%s/%s version %d", k.Namespace, k.Ref.Name(), k.Version)
 }
 
 // useNewestKey lets Secrets be sealed until done is called. A rotation that was cut
@@ -125,13 +119,13 @@ func (s *Server) reseal(ctx context.Context) (done resealed, err error) {
 		var anew []core.Sealed
 		done.unread = nil
 		for _, x := range list {
-			sealed, err := ring.Reseal(api.Key{Namespace: x.Version.Namespace, Name: x.Version.Ref.Name()}, x.Payload)
+			sealed, err := ring.Reseal(x.Version.Of().Key, x.Payload)
 			if err != nil {
 				done.unread = append(done.unread, x)
 				continue
 			}
 			if tries[x.Version]++; tries[x.Version] > resealTries {
-				return done, status.Error(codes.Internal, fmt.Sprintf("secret %s cannot be encrypted anew", versionName(x.Version)))
+				return done, status.Error(codes.Internal, fmt.Sprintf("%s cannot be encrypted anew", x.Version))
 			}
 			anew = append(anew, core.Sealed{Version: x.Version, Payload: sealed.Payload, SealedBy: sealed.By, Digest: sealed.Digest})
 		}
@@ -146,7 +140,7 @@ func (s *Server) reseal(ctx context.Context) (done resealed, err error) {
 	var keep []string
 	for _, x := range done.unread {
 		keep = append(keep, x.SealedBy)
-		s.cfg.Log.Error("a secret cannot be read, and is not encrypted anew", "secret", versionName(x.Version), "key", x.SealedBy, "file", ring.Path())
+		s.cfg.Log.Error("a secret cannot be read, and is not encrypted anew", "secret", x.Version.String(), "key", x.SealedBy, "file", ring.Path())
 	}
 	if err := ring.Retire(keep...); err != nil {
 		return done, status.Error(codes.Internal, err.Error())

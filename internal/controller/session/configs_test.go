@@ -53,7 +53,7 @@ func TestOpened(t *testing.T) {
 			t.Errorf("config %d of the core's own set was changed", i)
 		}
 	}
-	for _, want := range []string{"config=default/secret/b version=2", "it is damaged", "config=default/config/d version=1", "too many for one node", "node=n1"} {
+	for _, want := range []string{"config=\"secret default/b version 2\"", "it is damaged", "config=\"config default/d version 1\"", "too many for one node", "node=n1"} {
 		if !strings.Contains(log.String(), want) {
 			t.Errorf("the log does not say %q: %s", want, log.String())
 		}
