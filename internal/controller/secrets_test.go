@@ -325,7 +325,7 @@ func TestALostKeyFile(t *testing.T) {
 	r = rigOn(t, r.store, r.dir, filepath.Join(t.TempDir(), "secrets.key"))
 	r.eventually("it is logged", func() bool {
 		log := r.log.String()
-		return strings.Contains(log, "secret=default/db") && strings.Contains(log, "put the key file that the store was used with back") && strings.Contains(log, r.keyFile)
+		return strings.Contains(log, "secret=\"secret default/db version 1\"") && strings.Contains(log, "put the key file that the store was used with back") && strings.Contains(log, r.keyFile)
 	})
 	b := r.agent("n2")
 	r.apply(&orchv1.ApplyRequest{Objects: []*orchv1.Object{service("other", 1)}})
@@ -334,7 +334,7 @@ func TestALostKeyFile(t *testing.T) {
 	if got := b.value("secret/db", 1, "password"); got != "" {
 		t.Errorf("n2 got %q from nowhere", got)
 	}
-	if log := r.log.String(); !strings.Contains(log, "values cannot be sent to a node") || !strings.Contains(log, "config=default/secret/db") {
+	if log := r.log.String(); !strings.Contains(log, "values cannot be sent to a node") || !strings.Contains(log, "config=\"secret default/db version 1\"") {
 		t.Error("the log does not tell of what was left out")
 	}
 	_, err = r.admin.RotateSecretKey(r.ctx, &orchv1.RotateSecretKeyRequest{})

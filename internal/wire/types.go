@@ -60,12 +60,7 @@ type ConfigVersion struct {
 	Values map[string][]byte
 }
 
-// String gives "default/secret/db@3": whatever prints a version prints no values.
-func (v ConfigVersion) String() string {
-	return fmt.Sprintf("%s/%s@%d", v.Namespace, string(v.Ref), v.Version)
-}
-
-// GoString is String.
+// GoString is String, which is ConfigKey's: whatever prints a version prints no values.
 func (v ConfigVersion) GoString() string { return v.String() }
 
 // AssignmentSet is what a session sends down: first a complete set, then increments.

@@ -17,7 +17,7 @@ func (s *Server) opened(e core.SendAssignments) wire.AssignmentSet {
 	set.Configs = make([]wire.ConfigVersion, 0, len(e.Set.Configs))
 	size := 0
 	for _, v := range e.Set.Configs {
-		log := s.cfg.Log.With("node", e.Node, "config", v.ConfigKey.String())
+		log := s.cfg.Log.With("node", e.Node, "config", v.String())
 		values, err := s.cfg.OpenConfig(v)
 		if err != nil {
 			log.Error("values cannot be sent to a node: what needs them waits there", "error", err)

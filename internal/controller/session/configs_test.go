@@ -66,7 +66,7 @@ func TestOpened(t *testing.T) {
 	if err != nil || len(pb.GetConfigs()) != 3 || len(pb.GetConfigs()[1].GetValues()["k"]) != len(large) {
 		t.Errorf("as it is sent: %d configs, %v", len(pb.GetConfigs()), err)
 	}
-	if text := fmt.Sprintf("%v %+v %#v %s", got.Configs, got.Configs, got.Configs, got.Configs[0]); strings.Contains(text, "opened") || strings.Contains(text, "xxx") || !strings.Contains(text, "config/a@1") {
+	if text := fmt.Sprintf("%v %+v %#v %s", got.Configs, got.Configs, got.Configs, got.Configs[0]); strings.Contains(text, "opened") || strings.Contains(text, "xxx") || !strings.Contains(text, "config default/a version 1") {
 		t.Errorf("a print shows values: %.500s", text)
 	}
 }
