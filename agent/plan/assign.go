@@ -26,6 +26,7 @@ func (c *Core) assigned(ev Assigned) {
 	c.sequence = set.Sequence
 	c.ack.AssignmentSequence, c.ackDue, c.saveDue = set.Sequence, true, true
 	for _, a := range set.Put {
+		c.volumesAnew(a)
 		c.put(a)
 	}
 	for _, k := range set.Drop {

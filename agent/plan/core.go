@@ -225,7 +225,7 @@ func (c *Core) settleAll() {
 				}
 			}
 		}
-		if len(c.dirty) == 0 {
+		if c.markUnshared(); len(c.dirty) == 0 {
 			return
 		}
 	}

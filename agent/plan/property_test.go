@@ -90,6 +90,17 @@ func (w *world) check(e Effect) {
 				w.t.Fatalf("starts %s %s beside %s", e.Replica, e.Container.Name, c.ID)
 			}
 		}
+		for id, ks := range w.mounted {
+			c := w.containers[id]
+			if c == nil || !c.Running || c.Replica == e.Replica || w.core.replicas[c.Replica] != nil && !w.core.replicas[c.Replica].going {
+				continue
+			}
+			for _, m := range e.Container.Mounts {
+				if m.Volume != "" && slices.Contains(ks, volumeOf(e.Replica)) {
+					w.t.Fatalf("starts %s with the volume that %s has mounted", e.Replica, id)
+				}
+			}
+		}
 		for _, p := range w.pending {
 			if v, ok := p.(RemoveVolume); ok && slotOf(v.Volume) == slotOfReplica(e.Replica) {
 				w.t.Fatalf("starts %s while %s is removed", e.Replica, v.Volume)
@@ -642,6 +653,20 @@ func (w *world) over(a wire.Assignment) bool {
 	return true
 }
 
+// orphanInSlot tells whether what another incarnation left running keeps a replica from its
+// volume.
+func (w *world) orphanInSlot(a wire.Assignment) bool {
+	if len(a.Template.Volumes()) == 0 {
+		return false
+	}
+	for _, c := range w.containers {
+		if _, assigned := w.assigned[c.Replica]; c.Running && !assigned && slotOfReplica(c.Replica) == slotOfReplica(a.Key) {
+			return true
+		}
+	}
+	return false
+}
+
 func (w *world) atRest() {
 	runs := map[string]bool{}
 	held := map[api.ReplicaKey]bool{}
@@ -671,7 +696,7 @@ func (w *world) atRest() {
 		if a.Stopping {
 			w.t.Fatalf("%s was to be stopped and is not gone", k)
 		}
-		if w.over(a) {
+		if w.over(a) || w.orphanInSlot(a) {
 			continue
 		}
 		for _, c := range a.Template.InitContainers {

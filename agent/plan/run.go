@@ -148,7 +148,16 @@ func (c *Core) startRun(x *run) {
 	if c.removesVolume(r) { // its Done marks the replica
 		return
 	}
+	if c.sharesVolume(r) {
+		c.volumes.waits[r.key] = true
+		return
+	}
 	if x.failing.waiting(c.now) {
+		r.wakeBy(x.failing.at)
+		return
+	}
+	if id := c.strayWithVolume(r); id != "" {
+		x.failing.soon(&Failure{Reason: api.ReasonVolumeError, Message: fmt.Sprintf("container %s, which nobody assigned, runs in its slot and may have its volume", id)}, c.now)
 		r.wakeBy(x.failing.at)
 		return
 	}

@@ -16,7 +16,10 @@ type volumes struct {
 	asked map[api.VolumeKey]*removal
 	under map[uint64]api.VolumeKey // RemoveVolume is out, by its id
 	gone  map[api.VolumeKey]bool   // to be told
-	wake  time.Time                // the next try of one that failed; zero: none
+	// waits are replicas that do not start since something of their slot, which the leader
+	// has given up, may have their volumes mounted.
+	waits map[api.ReplicaKey]bool
+	wake  time.Time // the next try of one that failed; zero: none
 }
 
 // removal is one that is wanted.
@@ -29,7 +32,7 @@ type slot struct {
 }
 
 func newVolumes() volumes {
-	return volumes{asked: map[api.VolumeKey]*removal{}, under: map[uint64]api.VolumeKey{}, gone: map[api.VolumeKey]bool{}}
+	return volumes{asked: map[api.VolumeKey]*removal{}, under: map[uint64]api.VolumeKey{}, gone: map[api.VolumeKey]bool{}, waits: map[api.ReplicaKey]bool{}}
 }
 
 func slotOf(k api.VolumeKey) slot         { return slot{k.Namespace, k.Service, k.Slot} }
@@ -47,12 +50,24 @@ func (c *Core) askVolumes(set wire.AssignmentSet) {
 	if set.Complete {
 		clear(v.asked)
 	}
+	maps.DeleteFunc(v.gone, func(k api.VolumeKey, _ bool) bool { return c.wantsVolume(k) }) // it was made anew
 	for _, k := range set.RemoveVolumes {
-		if v.asked[k] == nil {
+		if v.asked[k] == nil && !v.gone[k] { // else the leader does not know yet, and is about to hear
 			v.asked[k] = &removal{}
 		}
 	}
-	maps.DeleteFunc(v.gone, func(k api.VolumeKey, _ bool) bool { return c.wantsVolume(k) }) // it was made anew
+}
+
+// volumesAnew: a leader that places a replica has heard that what it wanted removed of its
+// slot is gone. A removal that was asked for once more, and did not come to its end, would
+// take what the replica has.
+func (c *Core) volumesAnew(a wire.Assignment) {
+	if len(c.volumes.asked) == 0 || c.replicas[a.Key] != nil || a.Stopping || a.Template == nil {
+		return
+	}
+	for _, name := range a.Template.Volumes() {
+		delete(c.volumes.asked, api.VolumeKey{Namespace: a.Key.Namespace, Service: a.Key.Service, Slot: a.Key.Slot, Volume: name})
+	}
 }
 
 // wantsVolume tells whether a replica that is to run here has the volume.
@@ -121,6 +136,52 @@ func (c *Core) removesVolume(r *replica) bool {
 		}
 	}
 	return false
+}
+
+// sharesVolume tells whether something else of the replica's slot may run here and have a
+// volume of it mounted: the leader took the end of this node for the end of that. Of what
+// no manifest is known, that is so.
+func (c *Core) sharesVolume(r *replica) bool {
+	mine := r.template.Volumes()
+	if len(mine) == 0 {
+		return false
+	}
+	takes := func(o *replica) bool {
+		return slices.ContainsFunc(mine, func(v string) bool { return slices.Contains(o.template.Volumes(), v) })
+	}
+	for key, o := range c.replicas {
+		switch {
+		case !o.going || o.gone || slotOfReplica(key) != slotOfReplica(r.key): // two that a leader wants are its own affair
+		case slices.ContainsFunc(o.leftovers, func(l *leftover) bool { return l.Running }), o.anyRun((*run).mayLive) && takes(o):
+			return true
+		}
+	}
+	return slices.ContainsFunc(r.leftovers, func(l *leftover) bool { return l.Running })
+}
+
+// strayWithVolume gives a container of the replica's slot that nobody assigned, runs, and
+// may have a volume of it mounted; empty: there is none. Such ones are left alone, so this
+// may last until somebody ends them.
+func (c *Core) strayWithVolume(r *replica) string {
+	if len(r.template.Volumes()) == 0 {
+		return ""
+	}
+	for _, id := range slices.Sorted(maps.Keys(c.strays)) {
+		if o := c.strays[id]; o.Running && slotOfReplica(o.Replica) == slotOfReplica(r.key) {
+			return id
+		}
+	}
+	return ""
+}
+
+// markUnshared has those tried again that nothing is in the way of any more.
+func (c *Core) markUnshared() {
+	for _, key := range slices.SortedFunc(maps.Keys(c.volumes.waits), compareKeys) {
+		if r := c.replicas[key]; r == nil || !c.sharesVolume(r) {
+			delete(c.volumes.waits, key)
+			c.markKey(key)
+		}
+	}
 }
 
 // volumeDone takes the answer to RemoveVolume; false: it is none.
