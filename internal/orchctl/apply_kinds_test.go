@@ -110,7 +110,7 @@ func TestApplyJobAgain(t *testing.T) {
 		want string
 	}{
 		{job("migrate", 5, 2, done(5, 1, 0), endsAs(api.JobComplete, "")), 0, "job/migrate unchanged; 5/5 done, 1 try failed\n"},
-		{job("migrate", 5, 2, done(4, 1, 0), endsAs(api.JobFailed, "its deadline of 1h is over")), 1, "job/migrate failed: its deadline of 1h is over\n"},
+		{job("migrate", 5, 2, done(4, 1, 0), endsAs(api.JobFailed, "its deadline of 1h is over")), 1, "job/migrate unchanged; it had failed before, and does not begin anew unless it is deleted: its deadline of 1h is over\n"},
 	} {
 		in(t, newFake(c.job), func(t *testing.T, r *rig) {
 			r.onApply = func(*orchv1.ApplyRequest) (*orchv1.ApplyResponse, error) { return answersOf("unchanged", c.job), nil }

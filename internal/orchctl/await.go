@@ -46,6 +46,9 @@ Exit codes: 0 it does, 1 it does not within --timeout, or never will.`,
 				condition = "deleted"
 			}
 			kinds, ok := awaited[condition]
+			if !ok && condition == "" {
+				return usagef("say what to wait for: --for complete, failed, ready or deleted")
+			}
 			if !ok {
 				return usagef("--for %q: want complete, failed, ready or deleted", condition)
 			}

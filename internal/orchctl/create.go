@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -52,7 +53,7 @@ apply takes, and asks no controller.%s`, one, hint),
   orchctl create %[1]s app --from-file password=- < password.txt
   orchctl create %[1]s app --from-env-file .env
   orchctl create %[1]s app --from-env-file .env --dry-run -o yaml | orchctl apply -f -`, one),
-		Args:              usageArgs(cobra.ExactArgs(1)),
+		Args:              untyped(usageArgs(cobra.ExactArgs(1))),
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE:              func(cmd *cobra.Command, args []string) error { return t.create(cmd.Context(), c, args[0]) },
 	}
@@ -65,6 +66,16 @@ apply takes, and asks no controller.%s`, one, hint),
 	f.StringVarP(&c.output, "output", "o", "", "yaml or json, with --dry-run: print the manifest")
 	t.complete(cmd, "output", cobra.FixedCompletions([]string{"yaml", "json"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
+}
+
+// untyped refuses the types that secrets have elsewhere.
+func untyped(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, words []string) error {
+		if len(words) == 2 && cmd.Name() == "secret" && slices.Contains([]string{"generic", "tls", "docker-registry"}, words[0]) {
+			return usagef("a secret is not of any type here: leave out %q, as in `%s %s`", words[0], cmd.CommandPath(), words[1])
+		}
+		return check(cmd, words)
+	}
 }
 
 func (t *tool) create(ctx context.Context, c creating, name string) error {

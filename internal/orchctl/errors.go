@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -42,11 +43,20 @@ func (t *tool) flagError(cmd *cobra.Command, err error) error {
 	if !cmd.HasParent() && len(t.args) > 0 && !strings.HasPrefix(t.args[0], "-") {
 		return noSuchCommand(cmd, t.args) // its flags are not to blame
 	}
+	if cmd.HasParent() && cmd.HasSubCommands() {
+		i := slices.Index(t.args, cmd.Name())
+		if words := t.args[i+1:]; i >= 0 && len(words) > 0 && !strings.HasPrefix(words[0], "-") {
+			return noSuchCommand(cmd, words) // as in create configmap app --from-literal A=b
+		}
+	}
 	return usagef("%s; see `%s --help`", plainFlag(err.Error()), cmd.CommandPath())
 }
 
 // plainFlag says what a flag wants where Go's own words would stand.
 func plainFlag(text string) string {
+	if strings.Contains(text, `"--dry-run"`) {
+		return "--dry-run takes no value: write it alone"
+	}
 	for _, x := range []struct{ from, want string }{
 		{": strconv.ParseBool", "want true or false"}, {": strconv.", "want a number"}, {": time: ", "want a duration, such as 30s or 5m"},
 	} {

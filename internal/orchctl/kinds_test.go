@@ -91,10 +91,12 @@ func TestKindsUsage(t *testing.T) {
 			{"run --name Big busybox", "metadata.name"}, {"run Big:1", "orchctl: run: image: "},
 			{"attach", "usage: orchctl attach"}, {"attach service/web", "only a job waits for somebody"},
 			{"volume rm", "usage: orchctl volume rm"}, {"volume rm service/web", "is no volume"}, {"volume prune", "`orchctl volume --help` lists them"}, {"secret rotate-key now", `unexpected argument "now"`},
-			{"wait job/migrate", `--for "": want complete, failed, ready or deleted`}, {"wait job/migrate --for ready", "a job does not become ready: --for ready is of a service"}, {"wait jobs --for complete", "name what to wait for, such as job/web"},
+			{"wait job/migrate", "say what to wait for: --for complete, failed, ready or deleted"}, {"wait job/migrate --for done", `--for "done": want complete, failed, ready or deleted`}, {"wait job/migrate --for ready", "a job does not become ready: --for ready is of a service"}, {"wait jobs --for complete", "name what to wait for, such as job/web"},
 			{"create config", "usage: orchctl create config NAME"}, {"create config app --from-literal x", "--from-literal: want KEY=VALUE"}, {"create secret app --from-literal a=1 --from-literal a=2", "key a is given twice"},
 			{"create config app --from-file -", "standard input has no name: give KEY=-"}, {"create config app --from-file a=- --from-env-file -", "standard input can be read once"}, {"create config app --from-file /no/such", "no such file"},
-			{"create config app -o yaml", "give --dry-run too"}, {"create config app --dry-run -o wide", "want yaml, json"}, {"create config App --dry-run", "metadata.name"}, {"create configmap app", "unknown command"},
+			{"create config app -o yaml", "give --dry-run too"}, {"create config app --dry-run -o wide", "want yaml, json"}, {"create config App --dry-run", "metadata.name"}, {"create configmap app", "did you mean `orchctl create config`?"},
+			{"create configmap app --from-literal a=1", "did you mean `orchctl create config`?"}, {"create job app --image a", "use `orchctl run IMAGE`"}, {"create secret generic app --from-literal a=1", `leave out "generic", as in`},
+			{"create config app --dry-run=client -o yaml", "--dry-run takes no value"}, {"secret ls", "did you mean `orchctl get secrets`?"}, {"config ls", "did you mean `orchctl get configs`?"}, {"job ls", "did you mean `orchctl get jobs`"},
 			{"create config app --from-literal =x", "the key is missing"},
 		} {
 			got := r.run(strings.Fields(c.line)...)

@@ -115,7 +115,8 @@ func group(use, short, example string, subs ...*cobra.Command) *cobra.Command {
 // suggestWithin is how many letters may differ for a word to be meant.
 const suggestWithin = 2
 
-// foreignCommands are words of other systems, and what does it here.
+// foreignCommands are words of other systems, some behind the command they are given to, and
+// what does it here.
 var foreignCommands = map[string]string{
 	"ps":              "did you mean `orchctl get replicas`?",
 	"status":          "did you mean `orchctl get services`?",
@@ -138,6 +139,16 @@ var foreignCommands = map[string]string{
 	"unfreeze":        "did you mean `orchctl fleet thaw`?",
 	"freeze":          "verdicts freeze by themselves when many nodes vanish at once; `orchctl describe fleet` shows it",
 	"verdicts":        "did you mean `orchctl get verdicts --node NODE`?",
+	"config ls":       "did you mean `orchctl get configs`?",
+	"config list":     "did you mean `orchctl get configs`?",
+	"config create":   "did you mean `orchctl create config`?",
+	"secret ls":       "did you mean `orchctl get secrets`?",
+	"secret list":     "did you mean `orchctl get secrets`?",
+	"secret create":   "did you mean `orchctl create secret`?",
+	"create job":      "use `orchctl run IMAGE`, or `orchctl apply -f` with a manifest",
+	"configmap":       "did you mean `orchctl create config`?",
+	"cm":              "did you mean `orchctl create config`?",
+	"job":             "did you mean `orchctl get jobs`, or `orchctl run`?",
 	"current-context": "did you mean `orchctl config get-contexts`?",
 }
 
@@ -147,7 +158,11 @@ func noSuchCommand(cmd *cobra.Command, words []string) error {
 		return nil
 	}
 	cmd.SuggestionsMinimumDistance = suggestWithin
-	if ours, ok := foreignCommands[words[0]]; ok {
+	ours, ok := foreignCommands[cmd.Name()+" "+words[0]]
+	if !ok {
+		ours, ok = foreignCommands[words[0]]
+	}
+	if ok {
 		return usagef("unknown command %q for %q; %s", words[0], cmd.CommandPath(), ours)
 	}
 	if near := cmd.SuggestionsFor(words[0]); len(near) > 0 {

@@ -78,6 +78,9 @@ func (x *jobTrack) failure() string {
 	if x.job.Status.State != api.JobFailed {
 		return ""
 	}
+	if x.already {
+		return fmt.Sprintf("job/%s %s; it had failed before, and does not begin anew unless it is deleted: %s", x.label, x.outcome, whyText(x.job.Status.Why))
+	}
 	return fmt.Sprintf("job/%s failed: %s", x.label, whyText(x.job.Status.Why))
 }
 

@@ -135,7 +135,7 @@ func (w *waiting) start(now time.Time) {
 		x.already = x.outcome == "unchanged" && x.ready(now)
 	}
 	for _, x := range w.jobs {
-		x.already = x.outcome == "unchanged" && x.ended()
+		x.already = x.outcome != "created" && x.ended()
 	}
 }
 

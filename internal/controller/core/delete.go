@@ -90,7 +90,8 @@ func (s *service) takesOf(number int64, ref api.ConfigRef) string {
 	}
 	if number != s.obj.Status.Revision {
 		i := slices.IndexFunc(s.fillings, func(f *filling) bool { return f.revision == number && !f.void })
-		if i < 0 {
+		newest := slices.ContainsFunc(s.newest().Template.ConfigUses(), func(u api.ConfigUse) bool { return u.Ref == ref })
+		if i < 0 || newest { // the newest one's place is what there is to change
 			return ""
 		}
 		return fmt.Sprintf("%s (%s still runs revision %d)", name, s.fillings[i].key.Name(), number)

@@ -102,6 +102,7 @@ func (c *Core) tellChange(f *filling, was, is api.ReplicaStatus) {
 	switch {
 	case is.Ready && !was.Ready:
 		tell(api.EventNormal, "Ready", "on %s at %s", f.node, is.IP)
+	case !is.Ready && was.Ready && is.Phase.Ended(): // its end is told above
 	case !is.Ready && was.Ready && !f.stopping:
 		tell(api.EventWarning, "NotReady", "on %s: %s", f.node, orElse(is.Message, "it does not answer as ready any more"))
 	}

@@ -335,6 +335,14 @@ func volumeKeyFrom(ref api.Key) (api.VolumeKey, bool) {
 	return key, key.Name() == ref.Name // "data.web-01" is no other name of it
 }
 
+// without words how many replicas a service may have that has not this slot.
+func without(slot int) string {
+	if slot == 0 {
+		return "0"
+	}
+	return fmt.Sprintf("%d or less", slot)
+}
+
 // volumeRemoval has a volume go, which its node does. What may have it mounted, or will
 // have on a node that is there, keeps it.
 func (c *Core) volumeRemoval(ref api.Ref, ev Delete) (*removal, error) {
@@ -347,7 +355,7 @@ func (c *Core) volumeRemoval(ref api.Ref, ev Delete) (*removal, error) {
 	}
 	s := c.services[api.Key{Namespace: x.key.Namespace, Name: x.key.Service}]
 	if users := c.usingVolume(x); len(users) > 0 {
-		return nil, say(ErrBusy, "%s is used by %s on %s: stop that first: scale service %s to %d or less, or delete it", ref, strings.Join(users, ", "), x.Node, s.key, x.key.Slot)
+		return nil, say(ErrBusy, "%s is used by %s on %s: stop that first: scale service %s to %s, or delete it", ref, strings.Join(users, ", "), x.Node, s.key, without(x.key.Slot))
 	}
 	if s != nil && !s.deleting() && s.job == nil && s.wants(x.key.Slot) && slices.Contains(s.newest().volumes, x.key.Volume) {
 		if why, pass := c.takesNothing(s, x.Node); (why == "" || pass) && !strings.HasPrefix(c.homeOf(s, x.key.Slot, s.needed()).why, "its volumes are") {
@@ -355,7 +363,7 @@ func (c *Core) volumeRemoval(ref api.Ref, ev Delete) (*removal, error) {
 			if why != "" {
 				at = "may come back: " + why
 			}
-			return nil, say(ErrBusy, "%s is wanted by service %s, and %s %s: scale the service to %d or less, or delete it, first", ref, s.key, x.Node, at, x.key.Slot)
+			return nil, say(ErrBusy, "%s is wanted by service %s, and %s %s: scale the service to %s, or delete it, first", ref, s.key, x.Node, at, without(x.key.Slot))
 		}
 	}
 	gone := *x

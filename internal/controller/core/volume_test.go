@@ -238,6 +238,7 @@ func TestVolumeRemoval(t *testing.T) {
 	f.pass(time.Second)
 	for _, tt := range []struct{ name, want string }{
 		{"data.web-1", "volume default/data.web-1 is used by web-1@2 on n1: stop that first: scale service default/web to 1 or less, or delete it"},
+		{"data.web-0", "volume default/data.web-0 is used by web-0@1 on n1: stop that first: scale service default/web to 0, or delete it"},
 		{"data.web-7", "volume default/data.web-7: not found; nothing was deleted"},
 		{"nonsense", "volume default/nonsense: not found; nothing was deleted"},
 	} {
