@@ -156,6 +156,9 @@ func foreign(version, kind string) string {
 	if kind == api.KindService && version == "v1" {
 		return ": a Service here is what runs (replicas and containers), not Kubernetes' load balancer (see manifests/examples/web.yaml)"
 	}
+	if why, ok := laterKinds[kind]; ok {
+		return fmt.Sprintf(": this is a Kubernetes manifest, and %s is not yet supported%s", kind, why)
+	}
 	if right, ok := foreignKinds[kind]; ok && !strings.HasPrefix(version, "orch/") {
 		return ": " + right
 	}
