@@ -126,6 +126,9 @@ func (p *page) container(c api.Container) {
 	p.field(4, "Image", "%s", c.Image)
 	p.field(4, "Command", "%s", quoted(c.Command))
 	p.field(4, "Args", "%s", quoted(c.Args))
+	if c.Stdin {
+		p.field(4, "Input", "its command begins when somebody attaches, as with `orchctl attach`")
+	}
 	p.field(4, "Directory", "%s", c.WorkingDir)
 	var ports []string
 	for _, x := range c.Ports {
