@@ -254,6 +254,16 @@ func TestEveryExampleIsRefusedOrRuns(t *testing.T) {
 	if code != 0 {
 		t.Fatalf("apply --dry-run of the examples: exit %d\n%s%s", code, out, errs)
 	}
+	// Most of their images are nowhere, so nothing is waited for: they are taken whole.
+	examples := rig.Root() + "/manifests/examples"
+	must(t, fleet.Must(t.Context(), "apply", "-f", examples, "--wait=false"))
+	must(t, rig.Until(t.Context(), 20*time.Second, "what can run of the examples to run", func() error {
+		return fleet.Must(t.Context(), "wait", "--for", "complete", "job/reindex", "--timeout", "1s")
+	}))
+	must(t, fleet.Must(t.Context(), "delete", "-f", examples))
+	for _, name := range strings.Fields(orchctl(t, "get", "volumes", "-o", "name")) {
+		must(t, fleet.Must(t.Context(), "delete", name))
+	}
 	_, errs, code = fleet.OrchctlIn(t.Context(), strings.NewReader("apiVersion: orch/v1\nkind: Service\nmetadata: {name: x}\nspec: {replcas: 1}\n"), "apply", "-f", "-")
 	if code != 2 || !strings.Contains(errs, `did you mean "replicas"`) {
 		t.Errorf("broken manifest: exit %d: %s", code, errs)
