@@ -124,12 +124,17 @@ func (c *Core) seat(s *service) {
 	for _, x := range holders {
 		f := x.filling
 		live[f.node] = live[f.node] || !f.stopping && !f.void
-		if _, has := s.seats.numbers[f.node]; !has && !given[f.key.Slot] && c.nodes[f.node] != nil {
+		if _, has := s.seats.numbers[f.node]; !has && !given[f.key.Slot] && c.nodes[f.node] != nil && !c.removedSlots(s, f.node)[f.key.Slot] {
 			take(f.node, f.key.Slot)
 		}
 	}
 	for _, f := range s.fillings { // what is in a slot, or was just now, may run
 		given[f.key.Slot] = true
+	}
+	for node := range c.volumes.removals { // what is new there would be removed with what was
+		for slot := range c.removedSlots(s, node) {
+			given[slot] = true
+		}
 	}
 	var without []reconciler.Seat
 	for _, n := range c.sortedNodes() {

@@ -100,3 +100,42 @@ func TestAgentsAreToldWhatIsAJob(t *testing.T) {
 		}
 	}
 }
+
+// On a node that is still to remove a slot's volume, a global service begins nothing in
+// that slot either: it would get what is about to go.
+func TestGlobalWaitsForARemoval(t *testing.T) {
+	f := threeNodes(t)
+	s := keeps(web(1, "a:1"), "data")
+	s.Spec.Mode, s.Spec.Replicas = api.ModeGlobal, nil
+	f.apply("", s)
+	f.pass(2 * time.Second)
+	var slot int
+	for name, node := range f.homes("web") {
+		if node == "n2" {
+			fmt.Sscanf(name, "web-%d", &slot)
+		}
+	}
+	name := fmt.Sprintf("data.web-%d", slot)
+	f.dies("n2")
+	if err := f.remove(api.KindVolume, name); err != nil {
+		t.Fatal(err)
+	}
+	f.node("n2", "boot1")
+	f.pass(10 * time.Second)
+	for at, node := range f.homes("web") {
+		if node == "n2" && at == fmt.Sprintf("web-%d", slot) {
+			t.Errorf("%s is on n2 again, and %+v", at, f.volume(name).Status)
+		}
+	}
+	key := api.VolumeKey{Namespace: "default", Service: "web", Slot: slot, Volume: "data"}
+	f.step(Status{Node: "n2", Session: f.agents["n2"].session, Report: wire.StatusReport{VolumesGone: []api.VolumeKey{key}}})
+	f.turn()
+	f.pass(5 * time.Second)
+	found := false
+	for _, node := range f.homes("web") {
+		found = found || node == "n2"
+	}
+	if !found || len(f.core.volumes.removals) > 0 {
+		t.Errorf("then it is on %v", f.homes("web"))
+	}
+}

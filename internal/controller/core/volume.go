@@ -415,6 +415,18 @@ func (c *Core) volumeGone(node string, key api.VolumeKey, how string) {
 	c.volumesChanged(key)
 }
 
+// removedSlots are the slots of a service of which a node is still to remove a volume that
+// the service has.
+func (c *Core) removedSlots(s *service, node string) map[int]bool {
+	out := map[int]bool{}
+	for key := range c.volumes.removals[node] {
+		if key.Namespace == s.key.Namespace && key.Service == s.key.Name && slices.Contains(s.needed(), key.Volume) {
+			out[key.Slot] = true
+		}
+	}
+	return out
+}
+
 // removalsOn are what a node is to remove, sorted.
 func (c *Core) removalsOn(node string) []api.VolumeKey {
 	return slices.SortedFunc(maps.Keys(c.volumes.removals[node]), compareVolumes)
