@@ -359,11 +359,11 @@ func (c *Core) newerPins(s *service, d *draft) (map[api.ConfigRef]int64, error) 
 		if !d.newer[id] {
 			continue
 		}
-		x := d.configs[id]
-		if why := x.newest().unfit(u, id); why != "" {
+		next := d.configs[id]
+		if why := next.newest().unfit(u, id); why != "" {
 			return nil, say(ErrInvalid, "%s (%s) %s", api.Ref{Key: s.key}, u.Where, why)
 		}
-		pins[u.Ref] = x.Version
+		pins[u.Ref] = next.Version
 	}
 	return pins, nil
 }

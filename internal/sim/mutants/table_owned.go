@@ -15,7 +15,7 @@ func owned() []mutation {
 		{breaks: "pins", file: inCore + "records.go", why: "a new leader does not know who takes which version",
 			old: "c.noteUser(s.key, r, true); err", new: "error(nil); err"},
 		{breaks: "pins", file: inCore + "config.go", why: "a Config may lose a key that somebody needs",
-			old: "if why := x.newest().unfit(u, id); why != \"\" {", new: "if why := x.newest().unfit(u, id); why != \"\" && x.Version == 1 {"},
+			old: "if why := next.newest().unfit(u, id); why != \"\" {", new: "if why := next.newest().unfit(u, id); why != \"\" && next.Version == 1 {"},
 		{breaks: "pins", file: inCore + "delete.go", why: "what is used may be deleted",
 			old: "if users := c.usersOf(x, going); len(users) > 0 {", new: "if users := c.usersOf(x, going); len(users) > usersMax {"},
 		{breaks: "pins", file: inCore + "assign.go", why: "only complete sets carry values",
