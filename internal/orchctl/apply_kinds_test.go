@@ -264,7 +264,7 @@ func TestDeleteKinds(t *testing.T) {
 			}
 		}
 		got := r.run("delete", "volume/data.web-0", "config/app", "service/web", "job/migrate", "secret/db")
-		if want := "config/app deleted\nservice/web deleted\njob/migrate deleted\nsecret/db deleted\nvolume/data.web-0 deleted\n"; got.code != 0 || got.out != want {
+		if want := "config/app deleted\nservice/web deleted; its volume is kept: data.web-10 (orchctl volume rm)\njob/migrate deleted\nsecret/db deleted\nvolume/data.web-0 deleted\n"; got.code != 0 || got.out != want || got.err != "orchctl: what was in data.web-0 on n1 is lost\n" {
 			t.Errorf("%s\nwant %s", got, want)
 		}
 		if len(r.deletes) != 2 || refs(r.deletes[0]) != "Config/app Service/web Job/migrate Secret/db" || refs(r.deletes[1]) != "Volume/data.web-0" {
@@ -278,6 +278,35 @@ func TestDeleteKinds(t *testing.T) {
 			t.Error(got)
 		}
 		if got := r.run("delete", "secret", "tokens", "--wait=false"); got.code != 0 || got.out != "secret/tokens deleted\n" {
+			t.Error(got)
+		}
+	})
+}
+
+// TestVolumesKept: the delete of a service names what outlives it, and no more than a line
+// has room for.
+func TestVolumesKept(t *testing.T) {
+	in(t, newFake(service("db", 6), service("web", 1), service("cache", 1, inShop), volume("data", "other", 0, "n1"), volume("data", "cache", 0, "n1", func(v *api.Volume) { v.Metadata.Namespace = "shop" })), func(t *testing.T, r *rig) {
+		for i := range 5 {
+			r.put(volume("data", "db", i, "n1"))
+		}
+		r.put(volume("data", "db", 5, "n1", removing))
+		for _, c := range []struct{ words, want string }{
+			{"delete service db --wait=false", "service/db is being deleted; its volumes are kept: data.db-0, data.db-1, data.db-2 and 2 more (orchctl volume rm)\n"},
+			{"delete service web --wait=false", "service/web is being deleted\n"},
+			{"delete service shop/cache --wait=false", "service/shop/cache is being deleted; its volume is kept: shop/data.cache-0 (orchctl volume rm)\n"},
+		} {
+			if got := r.run(strings.Fields(c.words)...); got.code != 0 || got.out != c.want {
+				t.Errorf("%s: %s", c.words, got)
+			}
+		}
+		r.onDelete = func() {
+			r.drop(service("db", 6))
+			r.drop(volume("data", "db", 2, "n1"))
+			r.drop(volume("data", "db", 3, "n1"))
+			r.drop(volume("data", "db", 4, "n1"))
+		}
+		if got := r.run("delete", "service/db"); got.code != 0 || got.out != "service/db deleted; its volumes are kept: data.db-0, data.db-1 (orchctl volume rm)\n" {
 			t.Error(got)
 		}
 	})

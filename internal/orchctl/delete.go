@@ -113,14 +113,19 @@ func (t *tool) deleteTargets(ctx context.Context, client orchv1.OrchClient, targ
 			first = append(first, x)
 		}
 	}
-	if len(first) > 0 && len(volumes) > 0 && !d.ignoreMissing { // all or nothing, as far as can be told before
-		if _, missing, err := t.fetch(ctx, client, listing{}, volumes); err != nil {
+	lost := ""
+	if len(volumes) > 0 {
+		found, missing, err := t.fetch(ctx, client, listing{}, volumes)
+		if err != nil {
 			return err
-		} else if missing != nil {
+		}
+		if missing != nil && len(first) > 0 && !d.ignoreMissing { // all or nothing, as far as can be told before
 			t.report(missing)
 			return errors.New("nothing was deleted")
 		}
+		lost = lostWith(found)
 	}
+	kept := t.keeping(volumes)
 	for _, wave := range [][]target{first, volumes} {
 		if len(wave) == 0 {
 			continue
@@ -129,32 +134,35 @@ func (t *tool) deleteTargets(ctx context.Context, client orchv1.OrchClient, targ
 		for _, x := range wave {
 			request.Refs = append(request.Refs, x.ref())
 		}
-		if err := t.deleteAll(ctx, client, request, d.wait, d.timeout); err != nil {
+		if err := t.deleteAll(ctx, client, request, kept, d); err != nil {
 			return err
 		}
+	}
+	if lost != "" {
+		t.warnf("what was in %s is lost", lost)
 	}
 	return nil
 }
 
 // deleteAll deletes and, if it is to, waits until nothing is left.
-func (t *tool) deleteAll(ctx context.Context, client orchv1.OrchClient, request *orchv1.DeleteRequest, wait bool, timeout time.Duration) error {
+func (t *tool) deleteAll(ctx context.Context, client orchv1.OrchClient, request *orchv1.DeleteRequest, kept *keeping, d deleting) error {
 	answer, err := t.deleteRefs(ctx, client, request)
 	if err != nil {
 		return err
 	}
-	if !wait {
+	if !d.wait {
 		for _, r := range answer.GetDeleted() {
 			done := "is being deleted"
 			if atOnce(r.GetKind()) {
 				done = "deleted"
 			}
-			if err := t.printf("%s %s\n", t.named(r.GetKind(), r.GetNamespace(), r.GetName()), done); err != nil {
+			if err := t.printf("%s %s%s\n", t.named(r.GetKind(), r.GetNamespace(), r.GetName()), done, kept.words(ctx, client, r)); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
-	return t.awaitGone(ctx, client, answer.GetDeleted(), timeout)
+	return t.awaitGone(ctx, client, answer.GetDeleted(), kept, d.timeout)
 }
 
 // deleteRefs deletes, and tells what was not there.
@@ -186,7 +194,7 @@ func atOnce(kind string) bool { return kind == api.KindConfig || kind == api.Kin
 var errGone = errors.New("gone")
 
 // awaitGone waits until the objects are no longer there.
-func (t *tool) awaitGone(ctx context.Context, client orchv1.OrchClient, refs []*orchv1.Ref, timeout time.Duration) error {
+func (t *tool) awaitGone(ctx context.Context, client orchv1.OrchClient, refs []*orchv1.Ref, kept *keeping, timeout time.Duration) error {
 	if timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not gone within %s", short(timeout)))
@@ -223,7 +231,7 @@ func (t *tool) awaitGone(ctx context.Context, client orchv1.OrchClient, refs []*
 			fmt.Fprintf(&b, "\nits delete stays, and orch goes on with it; `orchctl get %s -n %s` shows what is left", left, r.GetNamespace())
 			return errors.New(b.String())
 		}
-		if err := t.printf("%s deleted\n", name); err != nil {
+		if err := t.printf("%s deleted%s\n", name, kept.words(ctx, client, r)); err != nil {
 			return err
 		}
 	}

@@ -3,8 +3,6 @@ package orchctl
 import (
 	"context"
 	"errors"
-	"fmt"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -77,13 +75,13 @@ given up: the slot begins anew elsewhere, without what is in it.`,
 	return cmd
 }
 
-// removeVolumes deletes volumes, and says of which node what is lost.
+// removeVolumes deletes volumes, all or none.
 func (t *tool) removeVolumes(ctx context.Context, targets []target, d deleting) error {
 	client, err := t.connect(ctx, "volume rm", true)
 	if err != nil {
 		return err
 	}
-	found, missing, err := t.fetch(ctx, client, listing{}, targets)
+	_, missing, err := t.fetch(ctx, client, listing{}, targets)
 	if err != nil {
 		return err
 	}
@@ -91,15 +89,5 @@ func (t *tool) removeVolumes(ctx context.Context, targets []target, d deleting) 
 		t.report(missing)
 		return errors.New("nothing was removed")
 	}
-	if err := t.deleteTargets(ctx, client, targets, d); err != nil {
-		return err
-	}
-	var lost []string
-	for _, o := range found {
-		if v, ok := o.value.(*api.Volume); ok {
-			lost = append(lost, fmt.Sprintf("%s on %s", v.Metadata.Name, v.Spec.Node))
-		}
-	}
-	t.warnf("what was in %s is lost", cleanText(strings.Join(lost, ", ")))
-	return nil
+	return t.deleteTargets(ctx, client, targets, d)
 }
