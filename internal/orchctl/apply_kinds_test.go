@@ -196,6 +196,94 @@ func TestApplyRevises(t *testing.T) {
 	})
 }
 
+// TestApplyWentBack: where the users of a Config went back behind its new version, the
+// apply ends with what to mend; who runs with what is told of those alone that went back.
+func TestApplyWentBack(t *testing.T) {
+	changed := config("app", 2, map[string]string{"LOG": "info"}, []string{"web@4", "api@2"}, older("web@3", "api@1"))
+	in(t, newFake(append(oldWeb(), service("api", 1, all(1)), replica("api", 0, 7, "n1", running(true)))...), func(t *testing.T, r *rig) {
+		end := make(chan struct{})
+		r.onApply = func(*orchv1.ApplyRequest) (*orchv1.ApplyResponse, error) {
+			go func() {
+				defer close(end)
+				script(at{150 * time.Millisecond, func() {
+					r.put(revision(4, api.RolloutRolledBack, func(x *api.Revision) {
+						x.Rollout.Why, x.Configs = crashed, map[api.ConfigRef]int64{"config/app": 2}
+					}), service("web", 2, all(2), rolls(5, api.RolloutComplete)), replica("api", 0, 8, "n1", running(true), of(2)), service("api", 1, updated(1, 1, 1, 1), rolls(2, api.RolloutComplete)))
+					r.drop(replica("api", 0, 7, "n1"))
+				}})
+			}()
+			return answersOf("configured", changed), nil
+		}
+		r.env.In = strings.NewReader(configYAML)
+		got := r.run("apply", "-f", "-")
+		<-end
+		if want := "\nconfig/app stays at version 2: mend its values and apply again; web runs with version 1\n"; got.code != 1 || !strings.HasSuffix(got.err, want) || !strings.Contains(got.err, "service/web was rolled back from revision 4") {
+			t.Errorf("%s\nwant %s", got, want)
+		}
+	})
+}
+
+// TestLeftBehind: the names are bounded, and those of a service that failed without going
+// back are not among them.
+func TestLeftBehind(t *testing.T) {
+	w := &waiting{}
+	c := secret("db", 3, nil, nil)
+	for i, name := range []string{"aa", "bb", "cc", "dd", "ee", "stuck", "other"} {
+		version := map[bool]int64{true: 1, false: 2}[name == "ee"]
+		c.Status.Versions = append(c.Status.Versions, api.ConfigVersion{Number: version, Users: []string{name + "@3"}})
+		s := service(name, 1, rolls(5, api.RolloutComplete))
+		record := revision(4, api.RolloutRolledBack, func(x *api.Revision) { x.Configs = map[api.ConfigRef]int64{"secret/db": 3} })
+		if name == "stuck" {
+			record.Rollout.State = api.RolloutFailed
+		}
+		if name == "other" {
+			record.Configs = map[api.ConfigRef]int64{"config/db": 3}
+		}
+		w.tracks = append(w.tracks, &track{key: s.Metadata.Key(), label: name, target: 4, service: s, fate: fate{failed: "it did", record: record}})
+		if i == 0 && len(w.leftBehind()) > 0 {
+			t.Error("nothing was changed")
+		}
+	}
+	w.configs = []*api.Config{c}
+	if got := strings.Join(w.leftBehind(), "\n"); got != "secret/db stays at version 3: mend its values and apply again; ee runs with version 1; aa, bb, cc and 1 more run with version 2" {
+		t.Error(got)
+	}
+	if got := fewOf(configUsers(config("app", 2, nil, []string{"web@4", "api@2"}, older("web@3", "web@5", "cron@1")))); got != "api,cron (version 1),web (version 1)" {
+		t.Error(got)
+	}
+}
+
+// TestJobWaitsForSomebody: a job whose command reads its input says how to begin it.
+func TestJobWaitsForSomebody(t *testing.T) {
+	stdin := func(j *api.Job) { j.Spec.Containers[0].Stdin = true }
+	waits := "its command begins when somebody attaches: orchctl attach job/shell -n default"
+	shell := job("shell", 1, 1, done(0, 0, 1), stdin)
+	in(t, newFake(shell, replica("shell", 0, 3, "n1", running(false), ofJob)), func(t *testing.T, r *rig) {
+		for _, words := range []string{"get job shell -o wide", "describe job shell"} {
+			if got := r.run(strings.Fields(words)...); got.code != 0 || !strings.Contains(got.out, waits) {
+				t.Errorf("%s: %s", words, got)
+			}
+		}
+		r.onApply = func(*orchv1.ApplyRequest) (*orchv1.ApplyResponse, error) { return answersOf("created", shell), nil }
+		r.env.In = strings.NewReader(jobYAML)
+		if got := r.run("apply", "-f", "-", "--timeout", "3s"); got.code != 1 || strings.Count(got.out, "shell: shell-0: "+waits+"\n") != 1 {
+			t.Error(got)
+		}
+		x := newJobTrack(shell, "created", epoch, epoch)
+		if text := strings.Join(x.block(epoch), "\n"); strings.Contains(text, "attach") {
+			t.Errorf("nothing of it runs: %s", text)
+		}
+		x.replicas["a"] = replica("shell", 0, 3, "n1", running(false), ofJob)
+		if text := strings.Join(x.block(epoch), "\n"); !strings.HasSuffix(text, "\n    shell-0: "+waits) {
+			t.Error(text)
+		}
+	})
+	ended := job("shell", 1, 1, done(1, 0, 0), stdin, endsAs(api.JobComplete, ""))
+	if got := jobReason(ended); got != "" {
+		t.Errorf("it has ended: %s", got)
+	}
+}
+
 // TestApplyInOrder: all kinds in one go, told in the order of the files where nothing
 // takes its time.
 func TestApplyInOrder(t *testing.T) {

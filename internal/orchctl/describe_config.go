@@ -27,6 +27,7 @@ func (t *tool) describeConfig(ctx context.Context, client orchv1.OrchClient, p *
 		}
 		p.field(0, "Changed", "%s", changed)
 	}
+	p.list(0, "Used by", configUsers(c))
 	secret := c.ObjectKind() == api.KindSecret
 	var rows [][]string
 	for _, key := range keyNames(c) {

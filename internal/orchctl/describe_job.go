@@ -37,7 +37,11 @@ func (t *tool) describeJob(ctx context.Context, client orchv1.OrchClient, p *pag
 	if d := j.Spec.TTLAfterFinished; d != nil {
 		p.field(0, "Kept", "%s after its end", d)
 	}
-	p.list(0, "Reasons", st.Reasons)
+	reasons := st.Reasons
+	if text := inputReason(j); text != "" {
+		reasons = append(slices.Clone(reasons), text)
+	}
+	p.list(0, "Reasons", reasons)
 	if j.Spec.Priority != 0 {
 		p.field(0, "Priority", "%d", j.Spec.Priority)
 	}

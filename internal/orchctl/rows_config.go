@@ -2,6 +2,7 @@ package orchctl
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -44,17 +45,28 @@ var volumeColumns = []column{
 }
 
 // configUsers gives the services and jobs of which a kept revision takes values, each
-// once, in order.
+// once, in order; of one whose last such revision takes an older version also that:
+// "web (version 1)".
 func configUsers(c *api.Config) []string {
-	var out []string
+	type last struct{ revision, version int64 }
+	of := map[string]last{}
 	for _, v := range c.Status.Versions {
 		for _, u := range v.Users {
-			name, _, _ := strings.Cut(u, "@")
-			out = append(out, name)
+			name, number, _ := strings.Cut(u, "@")
+			revision, _ := strconv.ParseInt(number, 10, 64) // 0 of what has none
+			if x, known := of[name]; !known || revision >= x.revision {
+				of[name] = last{revision, v.Number}
+			}
 		}
 	}
-	slices.Sort(out)
-	return slices.Compact(out)
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(of)) {
+		if v := of[name].version; v != c.Status.Version {
+			name += fmt.Sprintf(" (version %d)", v)
+		}
+		out = append(out, name)
+	}
+	return out
 }
 
 // fewOf gives the first of a list and how many more there are.

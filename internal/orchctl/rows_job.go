@@ -3,7 +3,6 @@ package orchctl
 import (
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/orchctl/orch/api"
@@ -72,7 +71,19 @@ func jobReason(j *api.Job) string {
 	if n := len(j.Status.Reasons); n > 1 {
 		return fmt.Sprintf("%s (and %d more)", j.Status.Reasons[0], n-1)
 	}
-	return strings.Join(j.Status.Reasons, "")
+	if len(j.Status.Reasons) == 0 {
+		return inputReason(j)
+	}
+	return j.Status.Reasons[0]
+}
+
+// inputReason says of a job whose command reads its input how it begins; "" of all else.
+// Whether somebody was attached already is not known here.
+func inputReason(j *api.Job) string {
+	if j.Status.Ended() || waitsForStdin(&j.Spec.Template) == "" {
+		return ""
+	}
+	return fmt.Sprintf("its command begins when somebody attaches: orchctl attach job/%s -n %s", j.Metadata.Name, j.Metadata.Namespace)
 }
 
 // outcomeWord is how an index ended, or that its last try failed.

@@ -141,8 +141,23 @@ func (x *jobTrack) news(now time.Time) []string {
 		x.shown, x.shownAt = s, now
 		out = append(out, s)
 	}
-	for _, reason := range x.standing.news(x.job.Status.Reasons, now) {
+	for _, reason := range x.standing.news(x.reasons(), now) {
 		out = append(out, cleanText(reason))
+	}
+	return out
+}
+
+// reasons are what the controller says, and of replicas that run with a command that reads
+// its input how that begins.
+func (x *jobTrack) reasons() []string {
+	out, text := slices.Clone(x.job.Status.Reasons), inputReason(x.job)
+	if text == "" {
+		return out
+	}
+	for _, key := range slices.Sorted(maps.Keys(x.replicas)) {
+		if r := x.replicas[key]; jobProgress(r) == "run" && r.Status.Phase == api.PhaseRunning {
+			out = append(out, r.Metadata.Name+": "+text)
+		}
 	}
 	return out
 }
@@ -176,7 +191,7 @@ func (x *jobTrack) block(now time.Time) []string {
 	for _, row := range rows {
 		lines = append(lines, "    "+t.line(row))
 	}
-	reasons := notAbout(foldReasons(x.job.Status.Reasons), names)
+	reasons := notAbout(foldReasons(x.reasons()), names)
 	for i, r := range reasons {
 		if i == reasonsShownMax {
 			return append(lines, fmt.Sprintf("    and %d more", len(reasons)-i))

@@ -33,6 +33,8 @@ type waiting struct {
 	jobs   []*jobTrack
 	order  []conclusive // both, as they are told in the end
 	screen *block
+	// configs are those that the change gave new versions.
+	configs []*api.Config
 }
 
 // conclusive is what ends in a line, or in a failure.
@@ -66,6 +68,9 @@ func (w *waiting) begin(ctx context.Context, answer *orchv1.ApplyResponse, began
 		case *api.Job:
 			w.addJob(v, x.outcome, began, committed)
 		default:
+			if c, ok := v.(*api.Config); ok && x.outcome == "configured" {
+				w.configs = append(w.configs, c)
+			}
 			if err := w.t.printf("%s\n", x.outcomeLine()); err != nil {
 				return err
 			}
@@ -240,7 +245,7 @@ func (w *waiting) finished(ctx context.Context) (bool, error) {
 			}
 		}
 	}
-	if len(failed) > 0 {
+	if failed = append(failed, w.leftBehind()...); len(failed) > 0 {
 		return false, errors.New(strings.Join(failed, "\n"))
 	}
 	return true, nil
@@ -337,9 +342,12 @@ func (w *waiting) stopped(why string) error {
 		}
 		describe = cmp.Or(describe, describing(api.KindJob, x.key))
 		fmt.Fprintf(&b, "\n  job/%s %s; %s", x.label, x.outcome, x.summary())
-		for _, r := range foldReasons(x.job.Status.Reasons) {
+		for _, r := range foldReasons(x.reasons()) {
 			b.WriteString("\n    " + cleanText(r))
 		}
+	}
+	for _, line := range w.leftBehind() {
+		b.WriteString("\n" + line)
 	}
 	if describe != "" {
 		fmt.Fprintf(&b, "\nwhat was applied stays, and orch goes on with it; `%s` tells more", describe)
