@@ -73,7 +73,7 @@ func (d *driver) setLease(ctx context.Context, id string, lease plan.Lease) {
 		d.tell(ctx, func() {
 			next := writing[id]
 			delete(writing, id)
-			d.leaseSet(ctx, id, err)
+			d.leaseSet(ctx, id, lease, err)
 			if next != nil {
 				d.setLease(ctx, id, *next)
 			}
@@ -83,9 +83,11 @@ func (d *driver) setLease(ctx context.Context, id string, lease plan.Lease) {
 
 // leaseSet: a watchdog that was not told ends its container when the lease that
 // it knows does, unless the next renewal reaches it. One that is dead cannot.
-func (d *driver) leaseSet(ctx context.Context, id string, err error) {
+func (d *driver) leaseSet(ctx context.Context, id string, lease plan.Lease, err error) {
 	switch {
-	case err == nil, errors.Is(err, ctrd.ErrNotFound): // it ended meanwhile
+	case err == nil:
+		d.step(ctx, plan.LeaseSet{ContainerID: id, Lease: lease})
+	case errors.Is(err, ctrd.ErrNotFound): // it ended meanwhile
 	case errors.Is(err, ctrd.ErrUnguarded):
 		d.cfg.Logger.Warn("a leased container has no watchdog any more: it is replaced", "container", id)
 		d.step(ctx, plan.Unguarded{ContainerID: id})

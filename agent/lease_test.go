@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
 	"sync/atomic"
@@ -213,7 +214,7 @@ func (s *slowLeases) SetLease(_ context.Context, _ string, l ctrd.Lease) error {
 func TestOlderLeaseNeverComesAfter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &slowLeases{Runtime: newRuntime(), gate: make(chan struct{})}
-		d := newDriver(Config{Network: newNetwork(), Traffic: runtimetest.NewTraffic(), Runtime: s, Data: t.TempDir(), Logger: slog.New(slog.DiscardHandler)}, plan.New(plan.Config{}), newConfigs())
+		d := newDriver(Config{Network: newNetwork(), Traffic: runtimetest.NewTraffic(), Runtime: s, BootTime: func() time.Duration { return 0 }, Data: t.TempDir(), Logger: slog.New(slog.DiscardHandler)}, plan.New(plan.Config{}), newConfigs())
 		for i := range time.Duration(5) {
 			d.setLease(t.Context(), "x", plan.Lease{Term: i, Kill: i})
 		}
@@ -246,4 +247,29 @@ func TestSlept(t *testing.T) {
 			t.Errorf("step %d: slept %s, want %s", i, got, x.want)
 		}
 	}
+}
+
+// TestALeaseThatIsNotWritten: what its watchdog ends then has not failed, even if
+// there was no room to note who ended it.
+func TestALeaseThatIsNotWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, _ := leasedRig(t)
+		r.start()
+		l := r.next(10)
+		a := exclusive(web0)
+		a.Template.RestartPolicy.Condition = api.RestartNever
+		l.assign(t, wire.AssignmentSet{Complete: true, Put: []wire.Assignment{a}})
+		l.grant(l.renewal())
+		l.hear(ready)
+		r.runtime.SetLeaseErr(errors.New("no space left on device"))
+		began := time.Now()
+		for time.Since(began) < leaseTerm {
+			l.grant(l.renewal())
+		}
+		synctest.Wait()
+		r.runtime.Took()
+		r.runtime.End(web0ID, api.Exit{Code: 143, Signal: 15, Reason: api.ExitSignaled})
+		r.wantTook("remove "+web0ID, "start "+web0ID+"_1")
+		r.stop()
+	})
 }

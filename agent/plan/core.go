@@ -160,6 +160,8 @@ func (c *Core) Step(ev Event, now time.Time) []Effect {
 		c.programmed(ev.Mark)
 	case Granted:
 		c.granted(ev)
+	case LeaseSet:
+		c.leaseSet(ev)
 	case Unguarded:
 		c.unguarded(ev)
 	case Slept:

@@ -60,8 +60,8 @@ type (
 	// sent; answered by Granted with the same ID.
 	Renew struct{ Renewal wire.Renewal }
 	// SetLease gives the watchdog of a container that runs a later end; it is
-	// carried out at once, and again with every renewal. An end that is past is
-	// no failure: the watchdog has acted.
+	// carried out at once, and again with every renewal; answered by LeaseSet when
+	// it is done. An end that is past is no failure: the watchdog has acted.
 	SetLease struct {
 		ContainerID string
 		Lease       Lease

@@ -69,6 +69,12 @@ type (
 	}
 	// Unguarded: a leased container runs, and its watchdog does not.
 	Unguarded struct{ ContainerID string }
+	// LeaseSet: the watchdog of a container has that lease, which SetLease told.
+	// Until it comes, what the watchdog had before is taken to be all that it has.
+	LeaseSet struct {
+		ContainerID string
+		Lease       Lease
+	}
 	// Slept: the machine was suspended for so long, which the clock of Step did
 	// not count and leases do.
 	Slept struct{ For time.Duration }
@@ -91,6 +97,7 @@ func (Progress) event()      {}
 func (ImagesChanged) event() {}
 func (Probed) event()        {}
 func (Unguarded) event()     {}
+func (LeaseSet) event()      {}
 func (Slept) event()         {}
 func (Tick) event()          {}
 

@@ -166,8 +166,10 @@ func (c *Core) slept(d time.Duration) {
 			c.mark(r)
 		}
 		for _, x := range r.runs {
-			if x.lease.known() {
-				x.lease.until = x.lease.until.Add(-d)
+			for _, l := range []*lease{&x.lease, &x.has} {
+				if l.known() {
+					l.until = l.until.Add(-d)
+				}
 			}
 		}
 	}
@@ -233,6 +235,17 @@ func (c *Core) holdLease(x *run) {
 	}
 }
 
+// leaseSet: a watchdog has what it was told, or an earlier one of what it was
+// told since.
+func (c *Core) leaseSet(ev LeaseSet) {
+	x := c.byID[ev.ContainerID]
+	if x == nil || ev.Lease.Term > x.lease.Term || ev.Lease.Term <= x.has.Term {
+		return
+	}
+	x.has = x.lease
+	x.has.Lease, x.has.until = ev.Lease, x.lease.until.Add(ev.Lease.Term-x.lease.Term)
+}
+
 // unguardedWhy is why a container is stopped whose watchdog has died.
 const unguardedWhy = "its watchdog is dead: without an agent it would outlive its lease"
 
@@ -249,10 +262,11 @@ func (c *Core) unguarded(ev Unguarded) {
 }
 
 // endedByLease tells whether a run ended because its lease was over: by this
-// agent's hand, or by the watchdog's while nobody looked.
+// agent's hand, or by the watchdog's while nobody looked. What counts is the lease
+// that the watchdog has: one that could not be written ended nothing later.
 func (c *Core) endedByLease(x *run, exit api.Exit) bool {
 	killed := exit.Signal == sigTerm || exit.Signal == sigKill
-	switch l := x.lease; {
+	switch l := x.has; {
 	case !x.r.leased() || x.r.going || x.unguarded:
 		return false
 	case exit.Reason == api.ReasonLeaseLost || x.lapsed != "":
@@ -262,7 +276,7 @@ func (c *Core) endedByLease(x *run, exit api.Exit) bool {
 	case killed: // of a run from before this agent only the watchdog knows; that it was killed tells
 		return true
 	}
-	return x.lease.known() && (exit.FinishedAt.IsZero() || !exit.FinishedAt.Before(x.lease.until))
+	return x.has.known() && (exit.FinishedAt.IsZero() || !exit.FinishedAt.Before(x.has.until))
 }
 
 // leaseLost words the end of such a run.
@@ -271,10 +285,15 @@ func (x *run) leaseLost(exit api.Exit) api.Exit {
 	if why == "" {
 		why = x.r.lost
 	}
-	if why == "" && x.lease.known() {
-		why = "its lease ended at " + clock(x.lease.until)
-	} else if why == "" {
+	switch {
+	case why != "":
+	case !x.has.known():
 		why = "its lease ended while no agent was there to renew it"
+	default:
+		why = "its lease ended at " + clock(x.has.until)
+		if x.has.Term < x.lease.Term {
+			why += ": the longer one could not be told to its watchdog"
+		}
 	}
 	exit.Reason, exit.Message = api.ReasonLeaseLost, join(why, exit.Message)
 	return exit

@@ -30,6 +30,7 @@ type model struct {
 	health     map[string]*Healthcheck
 	initDone   map[string]bool // by replica and name: it ended with code 0, in this life of the node
 	watchdogs  map[string]Lease
+	untold     bool          // leases do not reach them: there is no room for the file
 	suspended  time.Duration // in all
 	traffic    traffic
 	values     map[wire.ConfigKey]bool // that are on the node; those of secrets only in memory
@@ -126,9 +127,16 @@ func (m *model) send(set wire.AssignmentSet) {
 }
 
 func (m *model) step(ev Event) {
+	var set []LeaseSet
 	for _, e := range m.core.Step(ev, m.now) {
 		m.watch(e)
 		m.take(e)
+		if l, ok := e.(SetLease); ok && m.watchdogs[l.ContainerID] == l.Lease {
+			set = append(set, LeaseSet(l))
+		}
+	}
+	for _, ev := range set {
+		m.step(ev)
 	}
 }
 
@@ -156,7 +164,7 @@ func (m *model) take(e Effect) {
 	case Renew:
 		m.renewals = append(m.renewals, sentRenewal{e.Renewal, m.bootTime()})
 	case SetLease:
-		if c := m.containers[e.ContainerID]; c != nil && c.Running && !c.Unguarded {
+		if c := m.containers[e.ContainerID]; c != nil && c.Running && !c.Unguarded && !m.untold {
 			m.watchdogs[c.ID] = e.Lease
 		}
 	case Balance:

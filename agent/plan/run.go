@@ -32,7 +32,10 @@ type run struct {
 	doubtful  bool // absent after a start that failed: what is left of that is not known
 	adopted   bool
 
-	lease lease // what its watchdog has; that of its replica may be later
+	lease lease // what its watchdog was told; that of its replica may be later
+	// has is what its watchdog is known to have: what it was told may not have
+	// reached it. Zero: only the watchdog knows.
+	has lease
 	// lapsed is why it is stopped for want of a lease; see holdLease.
 	lapsed string
 	// unguarded: it has no watchdog any more.
@@ -165,7 +168,7 @@ func (c *Core) startRun(x *run) {
 	if !ok {
 		return
 	}
-	x.op, x.lease = id, r.lease
+	x.op, x.lease, x.has = id, r.lease, r.lease
 	c.setState(x, starting)
 	why := "it is assigned"
 	if x.lastExit != nil {
@@ -339,7 +342,7 @@ func (c *Core) removeDone(x *run, ev Done) {
 // forgetContainer: the runtime has nothing of this run any more.
 func (c *Core) forgetContainer(x *run) {
 	delete(c.byID, x.id)
-	x.id, x.uncertain, x.adopted, x.lease, x.unguarded = "", false, false, lease{}, false
+	x.id, x.uncertain, x.adopted, x.lease, x.has, x.unguarded = "", false, false, lease{}, lease{}, false
 	if !x.r.going { // no further run
 		x.attempt++
 	}

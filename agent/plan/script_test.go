@@ -41,6 +41,7 @@ import (
 //	show                          print what the leader was told
 //	grant [i] | refuse [i]        the leader answers the ith renewal that waits, from 0
 //	watchdog [unseen]             watchdogs whose time has come act
+//	untold | told                 leases do not reach the watchdogs, or do again
 //	unguarded web-0@1/main#0      its watchdog dies
 //	suspend 20s [unnoticed]       the machine sleeps
 //	endpoints 5 [complete] [put=web-0@1] [drop=web-0@1] [keep=web-0@1] [service=web] [gone=web]    who gets traffic, version 5
@@ -169,6 +170,8 @@ func runCommand(t *testing.T, m *model, f []string, out *bytes.Buffer) {
 				m.step(Exited{ContainerID: c.ID, Exit: *c.Exit})
 			}
 		}
+	case "untold", "told":
+		m.untold = f[0] == "untold"
 	case "unguarded":
 		delete(m.watchdogs, arg(1))
 		m.containers[arg(1)].Unguarded = true

@@ -356,7 +356,7 @@ func (a *agent) do(e plan.Effect) {
 			s.sendUp(true, core.Renew{Node: a.h.name, Session: s.id, Renewal: e.Renewal})
 		}
 	case plan.SetLease:
-		a.h.runtime.setLease(e)
+		a.h.runtime.setLease(a, e)
 	case plan.Balance:
 		a.h.traffic.balance(e)
 	case plan.Ack:

@@ -14,8 +14,10 @@ import (
 // come first: that is the order which orch promises as far as it can; a real
 // kernel may give a container an instant before that, and the documents say so.
 
-// setLease is the agent's word; it needs the disk on which the lease is kept.
-func (r *runtime) setLease(e plan.SetLease) {
+// setLease is the agent's word; it needs the disk on which the lease is kept. So
+// does the note of who ended a container, which is never there in here: the agent
+// has to know by itself what a watchdog has.
+func (r *runtime) setLease(a *agent, e plan.SetLease) {
 	c := r.containers[e.ContainerID]
 	if c == nil || !c.Running || c.lease == nil || r.h.diskFull() {
 		return
@@ -26,6 +28,7 @@ func (r *runtime) setLease(e plan.SetLease) {
 	lease := e.Lease
 	c.lease = &lease
 	r.watch(c)
+	a.after(0, true, func() { a.step(plan.LeaseSet(e)) })
 }
 
 // watch sets the watchdog's timer.
