@@ -263,6 +263,39 @@ func TestGlobalIsHandedOver(t *testing.T) {
 	}
 }
 
+// TestGlobalBesideASpare: the service becomes global under a new leader, while a node
+// has a spare of another's slot. That goes first, and is not told before all are heard.
+func TestGlobalBesideASpare(t *testing.T) {
+	f := threeNodes(t)
+	f.apply("1", named("log", 2, "a:1"))
+	f.silence("n2")
+	f.pass(time.Second)
+	f.elect()
+	f.apply("2", each("log", "a:1", 1))
+	f.node("n1", "boot1")
+	f.node("n3", "boot1")
+	for i := 0; ; i++ {
+		on := map[string]string{}
+		for k, x := range f.core.fillings {
+			if x.stopping || x.void {
+				continue
+			}
+			if on[x.node] != "" {
+				t.Fatalf("%s has %s and %s", x.node, on[x.node], k.Name())
+			}
+			on[x.node] = k.Name()
+		}
+		if i == 10 {
+			break
+		}
+		f.pass(500 * time.Millisecond)
+		if i == 5 {
+			f.node("n2", "boot1")
+		}
+	}
+	f.mustCount("log", 3, 3)
+}
+
 // TestGlobalWhateverHappens: whatever users, operators and nodes do, there is at most
 // one live replica on a node; orch takes the service below its floor (I4) only by what
 // a node is not fit for any more; and in the end each node that is fit has one.

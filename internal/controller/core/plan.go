@@ -85,7 +85,11 @@ func (c *Core) planService(s *service, wake time.Time) []reconciler.Action {
 		c.refuse(s, r, reconciler.Action{Revision: s.obj.Status.Revision})
 	}
 	unheard, held := c.unheard(s), false
+	var leaves []string              // nodes on which something is to go that cannot be told yet
 	for _, a := range plan.Actions { // before an adoption makes spares replicas
+		if a.Op == reconciler.Remove && unheard && !c.harmless(s, a) {
+			leaves = append(leaves, c.fillings[a.Key].node)
+		}
 		if a.Op == reconciler.Remove && (!unheard || c.harmless(s, a)) {
 			c.noteRemoval(s, c.fillings[a.Key], a)
 		}
@@ -95,6 +99,8 @@ func (c *Core) planService(s *service, wake time.Time) []reconciler.Action {
 		switch {
 		case unheard && !c.harmless(s, a):
 			held = true
+		case a.Op == reconciler.Create && s.global() && slices.Contains(leaves, a.On):
+			held = true // two of it would be there
 		case a.Op == reconciler.Create && !a.Spare && a.On == "" && len(c.unknown) > 0:
 			// The first agents to return would get everything.
 			held, c.blocked[s.key] = true, true
