@@ -108,6 +108,8 @@ func (c *Core) advance(s *service, plan reconciler.Decision) bool {
 	}
 	c.clock(s, plan.Counted)
 	switch {
+	case plan.Slots == 0 && st.State == api.RolloutFailed && s.seated():
+		return false // its nodes are away for a while: that mends nothing
 	case plan.Counted >= plan.Slots && !s.progress.blind:
 		c.complete(s, plan.Slots == 0)
 		return true

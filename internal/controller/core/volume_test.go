@@ -502,3 +502,24 @@ func allHeard(f *fleet) bool {
 	}
 	return true
 }
+
+// TestFailedStaysFailedWithoutItsNodes: a rollout that failed has not come to its end
+// because nothing of it can be placed while its nodes are away.
+func TestFailedStaysFailedWithoutItsNodes(t *testing.T) {
+	f := newFleet(t)
+	f.node("n1", "boot1")
+	s := keeps(web(1, "a:1"), "data")
+	f.trouble(1, imageless(api.ReasonImageMissing, "no such image"))
+	f.apply("1", s)
+	f.reportEach()
+	f.pass(11 * time.Minute)
+	if st := f.service("web").Status.Rollout; st.State != api.RolloutFailed {
+		t.Fatalf("before: %+v", st)
+	}
+	f.node("n2", "boot1")
+	f.dies("n1")
+	f.pass(time.Minute)
+	if st := f.service("web").Status.Rollout; st.State != api.RolloutFailed || st.Why == "" {
+		t.Errorf("without its node: %+v", st)
+	}
+}
