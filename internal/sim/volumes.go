@@ -252,7 +252,12 @@ func (w *world) waitsForVolume(key api.Key, slot int, r *revision, reasons []str
 	}
 	h := w.host(node)
 	away := h == w.lost || h == w.mute || pic.nodes[node] == nil
-	if !away && !w.fullOn(r, func(x *host) bool { return x == h }) {
+	there := func(x *host) bool { return x == h }
+	if s := pic.services[key]; s != nil && s.Status.Rollout.State != api.RolloutComplete { // it may be the turn of the one that is stable
+		stable := pic.revisions[revisionKey{key, s.Status.Rollout.From}]
+		away = away || stable != nil && w.fullOn(stable, there)
+	}
+	if !away && !w.fullOn(r, there) {
 		return false, ""
 	}
 	said := slices.ContainsFunc(reasons, func(r string) bool { return strings.Contains(r, node) })
