@@ -110,6 +110,7 @@ func New(cfg Config) *Core {
 			r := newReplica(a)
 			// Of another life of the node: its epoch may be void meanwhile.
 			r.held = s.BootID != cfg.BootID
+			r.unsure = a.Job
 			if r.held {
 				c.anew[a.Key] = true
 			}

@@ -31,6 +31,7 @@ type model struct {
 	initDone   map[string]bool // by replica and name: it ended with code 0, in this life of the node
 	watchdogs  map[string]Lease
 	untold     bool          // leases do not reach them: there is no room for the file
+	full       bool          // assignments are not saved: nor is there room for them
 	suspended  time.Duration // in all
 	traffic    traffic
 	values     map[wire.ConfigKey]bool // that are on the node; those of secrets only in memory
@@ -148,6 +149,9 @@ func (m *model) take(e Effect) {
 	case StopProbe:
 		delete(m.probes, e.ContainerID+" "+string(e.Kind))
 	case SaveAssignment:
+		if m.full {
+			break
+		}
 		saved := e.Saved
 		m.saved = &saved
 		kept := map[wire.ConfigKey]bool{}

@@ -77,12 +77,27 @@ func (c *Core) takeObserved(ev Observed) {
 			c.place(o)
 		}
 	}
+	if first {
+		c.holdUnsure()
+	}
 	c.missAll(seen)
 	if !slices.Equal(orphans, c.orphans()) {
 		c.allDue = c.whole
 		c.pruneNetsDue = true // one may have been removed by hand
 	}
 	c.prune()
+}
+
+// holdUnsure holds a job's replica of which not all is there: the disk may have been too
+// full to save that it was done, told to stop and cleared away. A job's work is not
+// begun again on that ground; the leader knows.
+func (c *Core) holdUnsure() {
+	for _, k := range c.sortedKeys() {
+		r := c.replicas[k]
+		if r.unsure && !r.going && r.anyRun(func(x *run) bool { return x.id == "" }) {
+			r.held = true
+		}
+	}
 }
 
 // startsOfBefore tells whether starts are under way that a new incarnation left

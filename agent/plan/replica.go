@@ -27,6 +27,7 @@ type replica struct {
 	why         string
 	leftAt      time.Time        // when its end began; zero: not yet
 	held        bool             // from another life of the node: waits for a session's word
+	unsure      bool             // a job's, as an earlier life of the agent could save it: it may have been done and be gone since
 	gone        bool             // nothing is left of it
 	next        *wire.Assignment // what it is to be made anew as, once it is gone
 

@@ -42,6 +42,7 @@ import (
 //	grant [i] | refuse [i]        the leader answers the ith renewal that waits, from 0
 //	watchdog [unseen]             watchdogs whose time has come act
 //	untold | told                 leases do not reach the watchdogs, or do again
+//	full | room                   assignments cannot be saved, or again
 //	unguarded web-0@1/main#0      its watchdog dies
 //	suspend 20s [unnoticed]       the machine sleeps
 //	endpoints 5 [complete] [put=web-0@1] [drop=web-0@1] [keep=web-0@1] [service=web] [gone=web]    who gets traffic, version 5
@@ -172,6 +173,8 @@ func runCommand(t *testing.T, m *model, f []string, out *bytes.Buffer) {
 		}
 	case "untold", "told":
 		m.untold = f[0] == "untold"
+	case "full", "room":
+		m.full = f[0] == "full"
 	case "unguarded":
 		delete(m.watchdogs, arg(1))
 		m.containers[arg(1)].Unguarded = true

@@ -225,5 +225,5 @@ func (c *Core) field(r *replica, field string) string {
 
 // take keeps of an assignment what may change without a new revision.
 func (r *replica) take(a wire.Assignment) {
-	r.assigned, r.held, r.spare, r.job, r.uid, r.labels = true, false, a.Spare, a.Job, a.ServiceUID, a.Labels
+	r.assigned, r.held, r.unsure, r.spare, r.job, r.uid, r.labels = true, false, false, a.Spare, a.Job, a.ServiceUID, a.Labels
 }
