@@ -14,7 +14,7 @@ import (
 )
 
 // suspected is how the controller says that a replica's node is suspect.
-var suspected = regexp.MustCompile(`(?:cannot be reached: (\S+) is suspect$| on (\S+), which is suspect$)`)
+var suspected = regexp.MustCompile(`(?:cannot be reached: (\S+) is suspect(?:;|$)| on (\S+), which is suspect$)`)
 
 // suspects gives the nodes that a service's rollout cannot be judged without, in order.
 func suspects(s *api.Service) []string {

@@ -258,7 +258,7 @@ func (c *Core) publicEndpoint(f *filling) *api.Endpoint {
 
 func (c *Core) verdictWords(f *filling, v api.Verdict) string {
 	if n := c.nodes[f.node]; n != nil {
-		return fmt.Sprintf("node %s is %s: %s", f.node, v, n.why)
+		return fmt.Sprintf("node %s is %s: %s%s", f.node, v, n.why, boundWords(f, v))
 	}
 	return fmt.Sprintf("node %s was removed", f.node)
 }
@@ -363,7 +363,7 @@ func (c *Core) reasons(s *service) []string {
 	}
 	for _, w := range s.waiting { // what was told with its cause is not told again without
 		if !slices.ContainsFunc(explained, func(beginning string) bool { return strings.HasPrefix(w, beginning) }) {
-			out = append(out, w)
+			out = append(out, w+c.boundTo(s, w))
 		}
 	}
 	return out

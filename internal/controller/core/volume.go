@@ -220,6 +220,36 @@ func (c *Core) looseHome(s *service, slot int, was string, avoid []string) strin
 	return node
 }
 
+// boundWords end what is said of a replica whose node is Suspect, and that its volumes
+// bind there; "" for all else.
+func boundWords(f *filling, v api.Verdict) string {
+	if v != api.VerdictSuspect || len(f.volumes) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; bound to %s by its %s: nothing stands in for it", f.node, volumeWords(f.volumes))
+}
+
+// volumeWords name volumes: "volume data", "volumes cache and data".
+func volumeWords(names []string) string {
+	if len(names) == 1 {
+		return "volume " + names[0]
+	}
+	return "volumes " + strings.Join(names, " and ")
+}
+
+// boundTo ends what the plan waits for, where that is a replica that cannot be reached.
+func (c *Core) boundTo(s *service, waiting string) string {
+	if !strings.HasSuffix(waiting, " is suspect") {
+		return ""
+	}
+	for _, f := range s.fillings {
+		if strings.HasPrefix(waiting, fmt.Sprintf("%s@%d cannot be reached", f.key.Name(), f.key.Epoch)) {
+			return boundWords(f, c.verdictOf(f))
+		}
+	}
+	return ""
+}
+
 // pendingWords say why a slot that is bound has no node. what is what its node has to say.
 func (s *service) pendingWords(h home, what string) string {
 	name := api.ReplicaKey{Service: s.key.Name, Slot: h.Slot}.Name()
@@ -227,7 +257,7 @@ func (s *service) pendingWords(h home, what string) string {
 	for _, x := range h.bound {
 		objects = append(objects, s.keyOf(h.Slot, x).Name())
 	}
-	words := fmt.Sprintf("%s is bound to %s by its volume%s %s, and %s: ", name, h.Node, map[bool]string{true: "s"}[len(h.bound) > 1], strings.Join(h.bound, " and "), what)
+	words := fmt.Sprintf("%s is bound to %s by its %s, and %s: ", name, h.Node, volumeWords(h.bound), what)
 	if strings.HasPrefix(what, "its volumes are") {
 		words = fmt.Sprintf("%s cannot be placed: %s: ", name, what)
 	}
@@ -269,8 +299,7 @@ func (c *Core) refusedAt(s *service, r scheduler.Refusal) string {
 		c.wakes[s.key] = c.now
 		return r.Reason
 	}
-	return fmt.Sprintf("%s is bound to its node by its volume%s %s: %s", api.ReplicaKey{Service: s.key.Name, Slot: h.Slot}.Name(),
-		map[bool]string{true: "s"}[len(h.bound) > 1], strings.Join(h.bound, " and "), r.Reason)
+	return fmt.Sprintf("%s is bound to its node by its %s: %s", api.ReplicaKey{Service: s.key.Name, Slot: h.Slot}.Name(), volumeWords(h.bound), r.Reason)
 }
 
 // bind writes the volumes of a filling that is placed, those that its slot does not have
@@ -354,12 +383,19 @@ func (c *Core) volumeRemoval(ref api.Ref, ev Delete) (*removal, error) {
 		return &removal{do: func() {}}, nil
 	}
 	s := c.services[api.Key{Namespace: x.key.Namespace, Name: x.key.Service}]
-	if users := c.usingVolume(x); len(users) > 0 {
+	suspect := c.nodes[x.Node] != nil && c.nodes[x.Node].verdict == api.VerdictSuspect
+	toDo := fmt.Sprintf("wait for its return, or, where it runs no more, say `orchctl node dead %s` first", x.Node)
+	if users := c.usingVolume(x); len(users) > 0 && suspect {
+		return nil, say(ErrBusy, "%s is used by %s on %s, which is Suspect: %s", ref, strings.Join(users, ", "), x.Node, toDo)
+	} else if len(users) > 0 {
 		return nil, say(ErrBusy, "%s is used by %s on %s: stop that first: scale service %s to %s, or delete it", ref, strings.Join(users, ", "), x.Node, s.key, without(x.key.Slot))
 	}
 	if s != nil && !s.deleting() && s.job == nil && s.wants(x.key.Slot) && slices.Contains(s.newest().volumes, x.key.Volume) {
 		if why, pass := c.takesNothing(s, x.Node); (why == "" || pass) && !strings.HasPrefix(c.homeOf(s, x.key.Slot, s.needed()).why, "its volumes are") {
 			at := "is there"
+			if suspect {
+				return nil, say(ErrBusy, "%s is wanted by service %s, and %s is Suspect: %s", ref, s.key, x.Node, toDo)
+			}
 			if why != "" {
 				at = "may come back: " + why
 			}

@@ -142,7 +142,13 @@ func TestBoundSlotWaitsForItsNode(t *testing.T) {
 	if got := f.homes("web")["web-0"]; got != home {
 		t.Fatalf("while its node is suspect it is on %q", got)
 	}
-	if err := f.remove(api.KindVolume, "data.web-0"); err == nil || !strings.HasPrefix(err.Error(), "volume default/data.web-0 is used by web-0@1 on "+home+": stop that first") {
+	const nobody = "by its volume data: nothing stands in for it"
+	f.mustReasons("no replica can be reached: traffic still goes to web-0 on "+home, fmt.Sprintf("web-0@1 cannot be reached: %[1]s is suspect; bound to %[1]s %[2]s", home, nobody))
+	if r := f.seen[ViewKey{api.KindReplica, "default", "web-0@1"}].(*api.Replica); !strings.HasPrefix(r.Status.Message, "node "+home+" is Suspect: ") || !strings.HasSuffix(r.Status.Message, fmt.Sprintf("; bound to %s %s", home, nobody)) {
+		t.Errorf("published as %+v", r.Status)
+	}
+	suspect := fmt.Sprintf("%[1]s, which is Suspect: wait for its return, or, where it runs no more, say `orchctl node dead %[1]s` first", home)
+	if err := f.remove(api.KindVolume, "data.web-0"); err == nil || err.Error() != "volume default/data.web-0 is used by web-0@1 on "+suspect {
 		t.Errorf("got %v", err)
 	}
 	f.dies(home)
