@@ -148,6 +148,9 @@ func (t *tool) configOf(c creating, name string) (*api.Config, error) {
 			return nil, err
 		}
 	}
+	if len(c.literals)+len(c.files)+len(c.envFiles) == 0 {
+		return nil, usagef("create %s/%s: %w", word(c.kind), name, errNoValues)
+	}
 	x.of.Default()
 	if err := api.Validate(x.of).Err(); err != nil {
 		return nil, usageError{fmt.Errorf("create %s/%s: %w", word(c.kind), name, err)}

@@ -85,6 +85,10 @@ func (t *tool) deletable(d deleting, args []string) ([]target, error) {
 			return nil, usagef("%s are not deleted: only services, jobs, configs, secrets and volumes are", words(x.kind))
 		case x.name == "":
 			return nil, usagef("name the %s to delete, such as %s/web", words(x.kind), word(x.kind))
+		case x.kind == api.KindVolume:
+			if err := isVolumeName(x.name); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return targets, nil

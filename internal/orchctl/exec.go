@@ -1,6 +1,7 @@
 package orchctl
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -103,7 +104,7 @@ func (t *tool) session(ctx context.Context, client orchv1.OrchClient, open *orch
 	if err != nil && !errors.Is(err, io.EOF) { // io.EOF: the reason comes with Recv
 		return t.failed(err, doing, operator)
 	}
-	s := &execSession{t: t, stream: stream}
+	s := &execSession{t: t, stream: stream, attach: open.GetAttach()}
 	if screen != nil {
 		stop := s.resizes(ctx, screen)
 		defer stop()
@@ -146,6 +147,7 @@ type execSession struct {
 	t      *tool
 	stream orchv1.Orch_ExecClient
 	mu     sync.Mutex
+	attach bool // nothing has come yet of what is attached to
 }
 
 func (s *execSession) send(f *orchv1.Frame) error {
@@ -194,6 +196,19 @@ func (s *execSession) resizes(ctx context.Context, screen *os.File) (stop func()
 	}
 }
 
+// attachRefused begins what the shim says of an attach that is refused.
+const attachRefused = "shim: attach: "
+
+// plain gives what came without the name of who refuses an attach, which the user of
+// orchctl does not know. On a terminal it comes as any output.
+func (s *execSession) plain(text []byte) []byte {
+	if s.attach && len(text) > 0 {
+		s.attach = false
+		return bytes.TrimPrefix(text, []byte(attachRefused))
+	}
+	return text
+}
+
 // receive prints what the command prints until it has ended.
 func (s *execSession) receive() (*orchv1.End, error) {
 	for {
@@ -206,9 +221,9 @@ func (s *execSession) receive() (*orchv1.End, error) {
 		}
 		switch x := f.GetFrame().(type) {
 		case *orchv1.Frame_Stdout:
-			_, err = s.t.Out.Write(x.Stdout)
+			_, err = s.t.Out.Write(s.plain(x.Stdout))
 		case *orchv1.Frame_Stderr:
-			_, err = s.t.Err.Write(x.Stderr)
+			_, err = s.t.Err.Write(s.plain(x.Stderr))
 		case *orchv1.Frame_End:
 			return x.End, nil
 		}

@@ -55,6 +55,9 @@ rollout undo, and by orch itself where it goes back after a failure.`,
 	return cmd
 }
 
+// aboutScale ends what is said where something else than a service is to be scaled.
+const aboutScale = "is scaled, one at a time"
+
 // oneService reads the argument of a command that is about one service: web,
 // service/web or service web. Does ends the sentence "only a service ...".
 func (t *tool) oneService(args []string, does string) (target, error) {
@@ -66,6 +69,9 @@ func (t *tool) oneService(args []string, does string) (target, error) {
 	targets, err := t.parseTargets(args)
 	if err != nil {
 		return target{}, err
+	}
+	if len(targets) == 1 && targets[0].kind == api.KindJob && targets[0].name != "" && does != aboutScale {
+		return target{}, noRollouts(targets[0])
 	}
 	if len(targets) != 1 || targets[0].kind != api.KindService || targets[0].name == "" {
 		return target{}, usagef("only a service %s: want service/NAME", does)
@@ -114,7 +120,7 @@ func (t *tool) history(ctx context.Context, l listing, x target) error {
 		if err == nil && missing == nil {
 			fmt.Fprintf(t.Err, "No revisions of %s.\n", x)
 		}
-		return cmp.Or(err, missing)
+		return cmp.Or(err, t.orJob(ctx, client, x, missing))
 	}
 	return t.showRevisions(l, list, list, false)
 }

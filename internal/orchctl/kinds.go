@@ -53,7 +53,9 @@ func parseKind(word string) (string, error) {
 		}
 	}
 	hint := ""
-	if low == "revision" || low == "revisions" {
+	if low == "all" {
+		hint = allHint()
+	} else if low == "revision" || low == "revisions" {
 		hint = "; did you mean `orchctl history service/NAME`?"
 	} else if ours, ok := foreign[low]; ok {
 		hint = fmt.Sprintf("; did you mean %q?", ours)

@@ -6,6 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/orchctl/orch/api"
 )
 
@@ -83,7 +86,7 @@ func TestKindsUsage(t *testing.T) {
 			{"get outcomes", "say which with --job"}, {"get outcome migrate", "outcomes are named JOB@INDEX, such as migrate@0"}, {"get jobs --job migrate", "--job is for the outcomes of a job"},
 			{"get cm", `did you mean "config"?`}, {"get pvc", `did you mean "volume"?`}, {"get volumes -l a=b", "-l: volumes have no labels"},
 			{"delete outcome migrate@0", "an outcome goes with its job"}, {"delete job", "name the jobs to delete, such as job/web"}, {"delete fleet x", "only services, jobs, configs, secrets and volumes are"},
-			{"scale job/migrate --replicas 3", "only a service is scaled"}, {"rollout undo job/migrate", "only a service is rolled out"}, {"history job/migrate", "only a service has a history"},
+			{"scale job/migrate --replicas 3", "only a service is scaled"}, {"rollout undo job/migrate", "jobs have no rollouts: `orchctl describe job migrate -n default`"}, {"history job/migrate", "jobs have no rollouts"}, {"rollout status job shop/migrate", "`orchctl describe job migrate -n shop`"}, {"get all", "did you mean `orchctl get services,jobs,replicas,configs,secrets,volumes`?"}, {"delete volume db-0", "they are named VOLUME.SERVICE-SLOT"}, {"volume rm db-0", `"db-0" is no volume: they are named VOLUME.SERVICE-SLOT`}, {"create secret x", "it would have no values: give --from-literal, --from-file or --from-env-file"}, {"create config x --dry-run", "it would have no values"},
 			{"logs config/app", "want a replica, service/NAME or job/NAME"}, {"events --for outcome/migrate@0", "want a service, job, replica, config, secret, volume or node"},
 			{"run", "name an image"}, {"run -- echo", "name an image"}, {"run busybox echo hi", "put -- before the command's own words, as in `orchctl run busybox -- echo hi`"},
 			{"run -t busybox", "-t without -i"}, {"run -it busybox", "-t needs a terminal"}, {"run -d -i busybox", "-d and -i"}, {"run --command busybox", "the command is missing"},
@@ -94,7 +97,7 @@ func TestKindsUsage(t *testing.T) {
 			{"wait job/migrate", "say what to wait for: --for complete, failed, ready or deleted"}, {"wait job/migrate --for done", `--for "done": want complete, failed, ready or deleted`}, {"wait job/migrate --for ready", "a job does not become ready: --for ready is of a service"}, {"wait jobs --for complete", "name what to wait for, such as job/web"},
 			{"create config", "usage: orchctl create config NAME"}, {"create config app --from-literal x", "--from-literal: want KEY=VALUE"}, {"create secret app --from-literal a=1 --from-literal a=2", "key a is given twice"},
 			{"create config app --from-file -", "standard input has no name: give KEY=-"}, {"create config app --from-file a=- --from-env-file -", "standard input can be read once"}, {"create config app --from-file /no/such", "no such file"},
-			{"create config app -o yaml", "give --dry-run too"}, {"create config app --dry-run -o wide", "want yaml, json"}, {"create config App --dry-run", "metadata.name"}, {"create configmap app", "did you mean `orchctl create config`?"},
+			{"create config app -o yaml", "give --dry-run too"}, {"create config app --dry-run -o wide", "want yaml, json"}, {"create config App --from-literal A=1 --dry-run", "metadata.name"}, {"create configmap app", "did you mean `orchctl create config`?"},
 			{"create configmap app --from-literal a=1", "did you mean `orchctl create config`?"}, {"create job app --image a", "use `orchctl run IMAGE`"}, {"create secret generic app --from-literal a=1", `leave out "generic", as in`},
 			{"create config app --dry-run=client -o yaml", "--dry-run takes no value"}, {"secret ls", "did you mean `orchctl get secrets`?"}, {"config ls", "did you mean `orchctl get configs`?"}, {"job ls", "did you mean `orchctl get jobs`"},
 			{"create config app --from-literal =x", "the key is missing"},
@@ -142,5 +145,38 @@ func TestSizes(t *testing.T) {
 	}
 	if text := fmt.Sprint(got); text != "[0 B 1023 B 1 KiB 1.5 KiB 3 MiB]" {
 		t.Error(text)
+	}
+}
+
+// TestMeant: who names a job or a service where something else is wanted is told what it is.
+func TestMeant(t *testing.T) {
+	in(t, newFake(job("fails", 1, 1, endsAs(api.JobFailed, "")), service("web", 2)), func(t *testing.T, r *rig) {
+		for _, c := range []struct {
+			words string
+			err   error
+			code  int
+			want  string
+		}{
+			{"logs fails", status.Error(codes.NotFound, "replica default/fails: not found"), 1, "replica default/fails: not found\norchctl: did you mean job/fails?\n"},
+			{"logs web", status.Error(codes.InvalidArgument, "replica \"web\" is ambiguous: it could be web-0, web-1"), 2, "it could be web-0, web-1\norchctl: did you mean service/web?\n"},
+			{"logs none", status.Error(codes.NotFound, "replica default/none: not found"), 1, "replica default/none: not found\n"},
+			{"rollout status fails", nil, 2, "orchctl: jobs have no rollouts: `orchctl describe job fails -n default` tells how it went\n"},
+			{"history fails", nil, 2, "orchctl: jobs have no rollouts: `orchctl describe job fails -n default` tells how it went\n"},
+			{"history none", nil, 1, "none is not there\n"},
+		} {
+			if c.err != nil {
+				r.fail["Logs"] = []error{c.err}
+			}
+			if got := r.run(strings.Fields(c.words)...); got.code != c.code || !strings.HasSuffix(got.err, c.want) {
+				t.Errorf("%s: %s\nwant %s", c.words, got, c.want)
+			}
+		}
+	})
+	s := &execSession{attach: true}
+	if got := string(s.plain([]byte("shim: attach: somebody is attached already\n"))); got != "somebody is attached already\n" {
+		t.Error(got)
+	}
+	if got := string(s.plain([]byte(attachRefused))); got != attachRefused { // the command's own words
+		t.Error(got)
 	}
 }

@@ -143,7 +143,12 @@ func (t *tool) logs(ctx context.Context, l logging, request *orchv1.LogsRequest,
 			return err
 		}
 	}
-	return p.run(ctx, client, request, doing)
+	if err := p.run(ctx, client, request, doing); err != nil && x.kind == api.KindReplica {
+		return t.orReplicas(ctx, client, x, err)
+	} else if err != nil {
+		return err
+	}
+	return nil
 }
 
 // run prints what a request asks for, over broken streams too.

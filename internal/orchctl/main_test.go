@@ -150,6 +150,11 @@ func TestEveryCommandHelps(t *testing.T) {
 		if cmd.Short == "" {
 			t.Errorf("%v has no sentence", path)
 		}
+		for line := range strings.Lines(cmd.Long) {
+			if len(line) > 100 {
+				t.Errorf("%v: this line is to be wrapped: %s", path, line)
+			}
+		}
 		ours := len(path) > 0 && path[0] != "lab" && path[0] != "completion" && path[0] != "help"
 		if ours && cmd.Example == "" {
 			t.Errorf("%v has no example", path)

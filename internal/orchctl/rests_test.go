@@ -93,7 +93,7 @@ func TestStatusTellsWhatStays(t *testing.T) {
 // TestApplyWaitsForAVerdict: it says for which, and since when, and ends when the
 // rollout is complete, whatever of the old revision could not be heard of since.
 func TestApplyWaitsForAVerdict(t *testing.T) {
-	const lost = "web-1@2 cannot be reached: n3 is suspect"
+	const lost = "web-1@2 cannot be reached: n3 is suspect; bound to n3 by its volume data: nothing stands in for it"
 	suspect := node("n3", api.VerdictSuspect, func(n *api.Node) { n.Status.VerdictSince = ago(10 * time.Second) })
 	in(t, newFake(append(oldWeb(), suspect)...), func(t *testing.T, r *rig) {
 		end := r.applyFourth(

@@ -1,6 +1,7 @@
 package orchctl
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -147,7 +148,7 @@ func (t *tool) rolloutStatus(ctx context.Context, x target, r rolling) error {
 	}
 	found, missing, err := t.fetch(ctx, client, listing{}, []target{x})
 	if err != nil || missing != nil {
-		return errors.Join(err, missing)
+		return cmp.Or(err, t.orJob(ctx, client, x, missing))
 	}
 	s, ok := found[0].value.(*api.Service)
 	if !ok {

@@ -36,8 +36,9 @@ func (t *tool) runCmd() *cobra.Command {
 		Short: "Run an image once, as a job, and show what it prints",
 		Long: `Run an image once, as a job with one index that is not tried again, wherever in the
 fleet there is room. What it prints goes where it was printed to, standard output or
-error; how far it is goes to standard error, and orchctl ends with the command's exit code; 128 and the signal's number where a
-signal ended it; 1 where it could not be run, with the reason.
+error; how far it is goes to standard error. orchctl ends with the command's exit code;
+128 and the signal's number where a signal ended it; 1 where it could not be run, with
+the reason.
 
 What stands behind -- takes the place of the image's arguments, with --command that of its
 entrypoint too. An interrupt stops the job and deletes it (exit code 130). Without --rm

@@ -34,7 +34,7 @@ func (t *tool) scaleCmd() *cobra.Command {
 			return bareNumber(words)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			x, err := t.oneService(args, "is scaled, one at a time")
+			x, err := t.oneService(args, aboutScale)
 			if err != nil {
 				return err
 			}

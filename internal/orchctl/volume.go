@@ -65,6 +65,9 @@ given up: the slot begins anew elsewhere, without what is in it.`,
 				if !ok {
 					name = a
 				}
+				if err := isVolumeName(name); err != nil {
+					return err
+				}
 				targets = append(targets, t.target(api.KindVolume, name))
 			}
 			return t.removeVolumes(cmd.Context(), targets, deleting{wait: wait, timeout: timeout})

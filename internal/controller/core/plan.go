@@ -431,7 +431,7 @@ func (c *Core) dryRun(s *service) []string {
 		c.fleet.Unbind(p.Key)
 	}
 	for _, r := range append(refused, c.pendingBound(s)...) {
-		out = append(out, fmt.Sprintf("%s would be pending: %s", r.Key.Name(), r.Reason))
+		out = append(out, pendingLine(r.Key.Name(), "would be pending", r.Reason))
 	}
 	return out
 }

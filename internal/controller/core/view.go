@@ -334,7 +334,7 @@ func (c *Core) reasons(s *service) []string {
 	}
 	out = append(out, s.budgeted...)
 	for _, slot := range slices.Sorted(maps.Keys(s.refused)) {
-		out = append(out, fmt.Sprintf("%s-%d pending: %s", s.key.Name, slot, s.refused[slot].reason))
+		out = append(out, pendingLine(fmt.Sprintf("%s-%d", s.key.Name, slot), "pending", s.refused[slot].reason))
 	}
 	for _, f := range s.fillings {
 		silent := s.seated() && c.unsure(f) // nothing stands in for it, and so nothing else tells of it
@@ -367,6 +367,15 @@ func (c *Core) reasons(s *service) []string {
 		}
 	}
 	return out
+}
+
+// pendingLine says why a slot is pending, with its name once: why a slot that is bound to
+// a node is pending begins with it.
+func pendingLine(name, pending, reason string) string {
+	if rest, ok := strings.CutPrefix(reason, name+" "); ok {
+		reason = strings.TrimPrefix(rest, "is ")
+	}
+	return fmt.Sprintf("%s %s: %s", name, pending, reason)
 }
 
 // silentWords say why nobody knows whether a replica runs.

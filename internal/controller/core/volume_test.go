@@ -153,7 +153,7 @@ func TestBoundSlotWaitsForItsNode(t *testing.T) {
 	}
 	f.dies(home)
 	words := fmt.Sprintf("web-0 is bound to %s by its volume data, and %s is Dead: wait for it, or say `orchctl volume rm data.web-0` to begin anew elsewhere without what is in it", home, home)
-	f.mustReasons("web-0 pending: " + words)
+	f.mustReasons("web-0 pending: " + strings.TrimPrefix(words, "web-0 is "))
 	r, _ := f.seen[ViewKey{api.KindReplica, "default", "web-0"}].(*api.Replica)
 	if r == nil || r.Status.Message != words {
 		t.Errorf("published as %+v", r)
@@ -165,7 +165,7 @@ func TestBoundSlotWaitsForItsNode(t *testing.T) {
 		}
 	}
 	f.pass(time.Second)
-	f.mustReasons("web-0 pending: " + words)
+	f.mustReasons("web-0 pending: " + strings.TrimPrefix(words, "web-0 is "))
 	f.node(home, "boot2")
 	f.pass(2 * time.Second)
 	if got := f.homes("web")["web-0"]; got != home {
@@ -290,7 +290,7 @@ func TestVolumeOfARemovedNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.pass(time.Second)
-	f.mustReasons(fmt.Sprintf("web-0 pending: web-0 is bound to %s by its volume data, and %s was removed: wait for it, or say `orchctl volume rm data.web-0` to begin anew elsewhere without what is in it", home, home))
+	f.mustReasons(fmt.Sprintf("web-0 pending: bound to %s by its volume data, and %s was removed: wait for it, or say `orchctl volume rm data.web-0` to begin anew elsewhere without what is in it", home, home))
 	if err := f.remove(api.KindVolume, "data.web-0"); err != nil {
 		t.Fatal(err)
 	}
@@ -321,7 +321,7 @@ func TestDrainWaitsForBoundSlots(t *testing.T) {
 	if got := f.homes("web")["web-0"]; got != "" {
 		t.Fatalf("the deadline has passed, and it is on %q", got)
 	}
-	f.mustReasons(fmt.Sprintf("web-0 pending: web-0 is bound to %s by its volume data, and %s is being drained by user root: wait for it, or say `orchctl volume rm data.web-0` to begin anew elsewhere without what is in it", home, home))
+	f.mustReasons(fmt.Sprintf("web-0 pending: bound to %s by its volume data, and %s is being drained by user root: wait for it, or say `orchctl volume rm data.web-0` to begin anew elsewhere without what is in it", home, home))
 	f.word(home, "uncordon")
 	f.pass(2 * time.Second)
 	if got := f.homes("web")["web-0"]; got != home {
