@@ -38,17 +38,18 @@ func (t *tool) applyCmd() *cobra.Command {
 		Long: `Create or change what manifests declare: all of it in one transaction, or nothing.
 
 apply waits until every service is ready and every job has ended, and shows how far it
-is: what each replica waits for, of a new revision and of the one that it replaces. Where a rollout fails,
-apply tells why, with what the container wrote last, and ends with the rollback; where
-it waits for ` + "`orchctl rollout resume`" + `, apply says so and ends. When it is interrupted or
-its time is over, what was applied stays, and orch goes on with it. A job that fails
-fails the apply. Other values of a config or secret make a new revision of each service
-that takes them, which apply follows too, also where its own manifest is in no file.
+is: what each replica waits for, of a new revision and of the one that it replaces.
+Where a rollout fails, apply tells why, with what the container wrote last, and ends with
+the rollback; where it waits for ` + "`orchctl rollout resume`" + `, apply says so and ends.
+When it is interrupted or its time is over, what was applied stays, and orch goes on with
+it. A job that fails fails the apply. Other values of a config or secret make a new
+revision of each service that takes them, which apply follows too, also where its own
+manifest is in no file.
 
 --prune also deletes what is in none of the files: services, jobs, configs and secrets
 that -l chooses, in the namespaces that the files name. It says which and asks first,
-and deletes them when all that was applied is ready (with --wait=false: when it was accepted); of an apply
-that fails it deletes nothing.`,
+and deletes them when all that was applied is ready (with --wait=false: when it was
+accepted); of an apply that fails it deletes nothing.`,
 		Example: `  orchctl apply -f web.yaml
   orchctl apply -f services/ -f extra.yaml     # a folder and a file, all or nothing
   orchctl apply -f - < web.yaml

@@ -42,8 +42,8 @@ cfg), secret (secrets), volume (volumes, vol), outcome (outcomes), endpoint
 with commas. A replica may be named by an unambiguous beginning, and by name and epoch
 (web-0@17). An outcome is how one index of a job ended; it is named by both
 (migrate@3). The values of a secret are shown nowhere. An endpoint is the address of a
-replica that gets traffic; endpoints are named by their service, or by their replica. A verdict is one change of what
-is held of a node; it is named by node and number (n2/17).`,
+replica that gets traffic; endpoints are named by their service, or by their replica. A
+verdict is one change of what is held of a node; it is named by node and number (n2/17).`,
 		Example: `  orchctl get services
   orchctl get service/web -o yaml > web.yaml    # apply -f reads it back
   orchctl get service/web --revision 3 -o yaml  # as its third revision had it

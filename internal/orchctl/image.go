@@ -26,7 +26,7 @@ func (t *tool) imageCmd() *cobra.Command {
 	load := &cobra.Command{
 		Use:     "load FILE",
 		Short:   "Bring the images of an OCI archive to every node",
-		Long:    "Bring the images of an OCI archive (a tar, as `docker save` and `skopeo copy` make it; gzip is unpacked) to every node. - reads standard input.",
+		Long:    "Bring the images of an OCI archive (a tar, as `docker save` and `skopeo copy`\nmake it; gzip is unpacked) to every node. - reads standard input.",
 		Example: "  orchctl image load web.tar\n  docker save web:1.0 | orchctl image load -",
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE:    func(cmd *cobra.Command, args []string) error { return t.loadImage(cmd.Context(), args[0]) },

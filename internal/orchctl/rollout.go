@@ -72,7 +72,7 @@ way), 1 it failed, was rolled back, or another took its place.`,
 
 // rolloutTexts are the sentences and examples of the words.
 var rolloutTexts = map[string]struct{ short, long, example string }{
-	"pause": {"Hold a rollout where it is", "Hold a rollout where it is: replicas that have the new revision keep it, and no further ones get it.\nWhat is lost meanwhile is replaced, the deadline of the rollout stands still, and a\nnewer revision stays paused, too.",
+	"pause": {"Hold a rollout where it is", "Hold a rollout where it is: replicas that have the new revision keep it, and no\nfurther ones get it. What is lost meanwhile is replaced, the deadline of the rollout stands\nstill, and a newer revision stays paused, too.",
 		"  orchctl rollout pause service/web"},
 	"resume": {"Let a paused rollout go on", "Let a rollout go on that was paused by hand, or that waits between two steps of its\ncanary; then follow it like apply does.",
 		"  orchctl rollout resume service/web\n  orchctl rollout resume service/web --wait=false"},
