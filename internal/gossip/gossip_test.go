@@ -78,6 +78,14 @@ func names(ms []gossip.Member) string {
 	return strings.Join(out, " ")
 }
 
+// until waits for what gossip brings, a minute at most: mostly it comes to everybody
+// within a second, and where chance has it otherwise with an exchange of whole states.
+func until(cond func() bool) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline) && !cond(); {
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
 // fleet starts n1 to n5, joined, inside a bubble.
 func fleet(t *testing.T, network *gossiptest.Network) []*member {
 	t.Helper()
@@ -91,7 +99,7 @@ func fleet(t *testing.T, network *gossiptest.Network) []*member {
 		}
 		ms = append(ms, m)
 	}
-	time.Sleep(2 * time.Second)
+	until(func() bool { return all(ms, func(m *member) bool { return len(m.heard()) == 4 }) })
 	for _, m := range ms {
 		if got := names(m.Members()); got != "n1 n2 n3 n4 n5" {
 			t.Fatalf("members: %s", got)
@@ -145,7 +153,7 @@ func TestPowerCut(t *testing.T) {
 		if _, err := ms[2].Join(t.Context(), []string{ms[0].transport.Addr()}); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(2 * time.Second)
+		until(func() bool { return all(others, func(m *member) bool { return m.heard()["n3"] }) })
 		for _, m := range others {
 			if !m.heard()["n3"] {
 				t.Error("n3 is not alive again")
