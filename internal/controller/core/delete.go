@@ -1,10 +1,12 @@
 package core
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/store"
@@ -142,4 +144,89 @@ func (c *Core) reseal(ev Reseal) {
 		c.write(x.versionOps(&next)...)
 	}
 	c.answer(ev.Ticket, nil, nil)
+}
+
+// delete takes all of what is named or nothing. Services and jobs go when nothing of
+// them runs any more, the others at once.
+func (c *Core) delete(ev Delete) {
+	c.confirm()
+	if c.repeated(ev.Ticket, ev.RequestID) {
+		return
+	}
+	record := &request{ID: ev.RequestID, IsDelete: true}
+	var ops []store.Op
+	var removals []removal
+	var used error
+	for _, ref := range ev.Refs {
+		key := ref.Key
+		if besides(ref.Kind) {
+			x, err := c.removalOf(ref, ev)
+			switch {
+			case err != nil:
+				used = err
+			case x == nil:
+				record.Missing = append(record.Missing, ref)
+			case !slices.Contains(record.Deleted, ref):
+				record.Deleted = append(record.Deleted, ref)
+				removals, ops = append(removals, *x), append(ops, x.ops...)
+			}
+			continue
+		}
+		s := c.services[key]
+		switch {
+		case s == nil || s.kind() != cmp.Or(ref.Kind, api.KindService):
+			record.Missing = append(record.Missing, ref)
+		case slices.Contains(record.Deleted, ref):
+		default:
+			record.Deleted = append(record.Deleted, ref)
+			if !s.deleting() {
+				ops = append(ops, s.deletedAt(c.now).record())
+			}
+		}
+	}
+	err := c.fits(fmt.Sprintf("delete %d objects at once", len(ev.Refs)), ops)
+	if used != nil {
+		err = used
+	}
+	if len(record.Missing) > 0 && !ev.IgnoreMissing {
+		err = fmt.Errorf("%s: %w; nothing was deleted", record.Missing[0], ErrNotFound)
+	}
+	if err != nil {
+		c.answer(ev.Ticket, nil, err)
+		return
+	}
+	if len(ops) > 0 { // first: nodes are told of what goes behind it
+		c.write(append(ops, c.remember(record)...)...)
+	}
+	for _, x := range removals {
+		x.do()
+	}
+	for _, ref := range record.Deleted {
+		if besides(ref.Kind) {
+			continue
+		}
+		key := ref.Key
+		if s := c.services[key]; !s.deleting() {
+			*s = *s.deletedAt(c.now)
+			c.event(key.Namespace, s.kind(), key.Name, api.EventNormal, "Deleting", "by "+orElse(ev.By, "unknown"))
+			c.markDirty(s)
+		}
+	}
+	c.answer(ev.Ticket, DeleteResult{Deleted: record.Deleted, Missing: record.Missing}, nil)
+}
+
+// deletedAt gives a copy that is being deleted.
+func (s *service) deletedAt(now time.Time) *service {
+	next := *s
+	if s.job != nil {
+		j := *s.job
+		j.obj.Metadata.DeletedAt = now
+		j.obj.Metadata.ResourceVersion++
+		next.job = &j
+		next.jobChanged()
+		return &next
+	}
+	next.obj.Metadata.DeletedAt = now
+	next.obj.Metadata.ResourceVersion++
+	return &next
 }

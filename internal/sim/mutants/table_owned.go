@@ -4,7 +4,7 @@ package main
 func owned() []mutation {
 	return []mutation{
 		// Versions, and who takes them.
-		{breaks: "pins", file: inCore + "apply.go", why: "a change of a Config makes no revisions of who takes it",
+		{breaks: "pins", file: inCore + "draft.go", why: "a change of a Config makes no revisions of who takes it",
 			old: "range c.followers(d.newer, named) {", new: "range c.followers(nil, named) {"},
 		{breaks: "pins", file: inCore + "rollout.go", why: "who goes back does not take the versions that he had",
 			old: "Images: to.Images, Configs: to.Configs, SameAs", new: "Images: to.Images, SameAs"},
@@ -14,7 +14,7 @@ func owned() []mutation {
 			old: "if n != x.Version && len(x.versions[n].users) == 0 {", new: "if n < 0 {"},
 		{breaks: "pins", file: inCore + "records.go", why: "a new leader does not know who takes which version",
 			old: "c.noteUser(s.key, r, true); err", new: "error(nil); err"},
-		{breaks: "pins", file: inCore + "config.go", why: "a Config may lose a key that somebody needs",
+		{breaks: "pins", file: inCore + "pins.go", why: "a Config may lose a key that somebody needs",
 			old: "if why := next.newest().unfit(u, id); why != \"\" {", new: "if why := next.newest().unfit(u, id); why != \"\" && next.Version == 1 {"},
 		{breaks: "pins", file: inCore + "delete.go", why: "what is used may be deleted",
 			old: "if users := c.usersOf(x, going); len(users) > 0 {", new: "if users := c.usersOf(x, going); len(users) > usersMax {"},
@@ -52,13 +52,13 @@ func owned() []mutation {
 		// Volumes.
 		{breaks: "volumes", file: inCore + "plan.go", why: "a placement does not write down where its volumes are",
 			old: "c.write(append(c.bind(s, f), store.Put(placementKey(f.key), f.record()))...)", new: "c.bind(s, f)\n\t\tc.write(store.Put(placementKey(f.key), f.record()))"},
-		{breaks: "volumes", file: inCore + "volume.go", why: "a dead node's volumes bind nobody any more",
+		{breaks: "volumes", file: inCore + "home.go", why: "a dead node's volumes bind nobody any more",
 			old: "\t\tif x == nil {\n\t\t\tcontinue\n\t\t}\n\t\th.bound", new: "\t\tif x == nil || c.nodes[x.Node] == nil || c.nodes[x.Node].verdict == api.VerdictDead {\n\t\t\tcontinue\n\t\t}\n\t\th.bound"},
 		{breaks: "volumes", file: inCore + "volume.go", why: "a new leader does not know where volumes are",
 			old: "\t\tc.volumes.of[x.key] = x\n\t}\n\treturn nil\n", new: "\t\t_ = x\n\t}\n\treturn nil\n"},
 		{breaks: "volumes", file: inCore + "volume.go", why: "a volume that is in use may be removed",
-			old: "if users := c.usingVolume(x); len(users) > 0 {", new: "if users := c.usingVolume(x); len(users) > 1 {"},
-		{breaks: "volumes", file: inCore + "volume.go", why: "a slot gets a volume anew where the old one is still being removed",
+			old: "if users := c.usingVolume(x); len(users) > 0 && suspect {", new: "if users := c.usingVolume(x)[:0]; len(users) > 0 && suspect {"},
+		{breaks: "volumes", file: inCore + "home.go", why: "a slot gets a volume anew where the old one is still being removed",
 			old: "\t\t\tif of[key] != nil {\n\t\t\t\th.Avoid = append(h.Avoid, node)\n\t\t\t}\n", new: "\t\t\t_, _ = node, of\n"},
 		{breaks: "volumes", file: inPlan + "volumes.go", why: "a volume is removed while something has it mounted",
 			old: "|| c.usesVolume(k):", new: "|| false:", test: "./agent/plan"},
