@@ -46,13 +46,14 @@ func attachMain(args []string) int {
 	return code
 }
 
-// attach gives hold the streams and waits for what it says.
+// attach gives hold the streams and waits for what it says. The connection is left open:
+// it ends with this process, whose code is settled then. Hold waits for that, as its own end
+// ends whoever is left in the container, and with SIGKILL's code.
 func attach(socket string) (string, error) {
 	conn, err := call(socket)
 	if err != nil {
 		return "", err
 	}
-	defer unix.Close(conn)
 	hello := sayStreams
 	if _, err := unix.IoctlGetTermios(0, unix.TCGETS); err == nil {
 		kind := os.Getenv("TERM")
