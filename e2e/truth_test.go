@@ -64,7 +64,8 @@ func TestReasonsAreTold(t *testing.T) {
 }
 
 // TestRollingUpdateUnderRequests: every node's port is asked all the while; a
-// port may be closed while its replica is replaced, but never two at once.
+// port may be closed while its replica is replaced, but no two at once for longer than
+// nodes take to hear of it.
 func TestRollingUpdateUnderRequests(t *testing.T) {
 	rollout := "  rollout: {maxSurge: 0, maxUnavailable: 1}"
 	first := service("web", 3, rollout, hostPort(8083))
