@@ -18,6 +18,10 @@ import (
 type Config struct {
 	TypeMeta `json:",inline"`
 	Metadata Metadata `json:"metadata"`
+	// Type of a Secret: empty for values of any meaning, or registry for a login to a
+	// registry of images, for pullSecrets. That one has the keys server (host or host:port),
+	// username and password, or the key config.json with a file as docker login writes it.
+	Type SecretType `json:"type,omitempty"`
 	// Data are the values as text, by key. A key has letters, digits, "-", "_" and
 	// ".", at most 253 of them, and is in one of Data and BinaryData.
 	Data map[string]string `json:"data,omitempty"`
@@ -25,6 +29,15 @@ type Config struct {
 	BinaryData map[string][]byte `json:"binaryData,omitempty"`
 	Status     ConfigStatus      `json:"status,omitzero"`
 }
+
+// SecretType says what a Secret's values mean.
+type SecretType string
+
+// The secret types.
+const (
+	SecretOpaque   SecretType = ""
+	SecretRegistry SecretType = "registry"
+)
 
 // ConfigStatus is what the leader knows of a Config or Secret.
 type ConfigStatus struct {

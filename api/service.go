@@ -76,6 +76,9 @@ type Template struct {
 	// kernel.sem, fs.mqueue.* and net.*; the last not with HostNetwork. Others would
 	// change the node and are refused.
 	Sysctls map[string]string `json:"sysctls,omitempty"`
+	// PullSecrets are Secrets of type registry, in the service's namespace: what the
+	// images' registries want to know. A node's own logins count where none of them fits.
+	PullSecrets []string `json:"pullSecrets,omitempty"`
 	// Containers share the replica's network namespace and address. At least one, and
 	// with InitContainers and Sidecars at most 20.
 	Containers []Container `json:"containers"`
@@ -115,6 +118,11 @@ type Container struct {
 	// is made, and holds for all its replicas. Pulled where a node does not have it;
 	// `orchctl image load` brings an OCI archive to every node.
 	Image string `json:"image"`
+	// PullPolicy says who is asked for the image: ifNotPresent takes what was loaded or a
+	// node has, and asks the registry for what is missing; always asks the registry what the
+	// tag means whenever a revision is made or restarted; never asks no registry. Empty
+	// means ifNotPresent.
+	PullPolicy PullPolicy `json:"pullPolicy,omitempty"`
 	// Command replaces the image's entrypoint, and the image's arguments too. Nil means
 	// the image's entrypoint.
 	Command []string `json:"command,omitempty"`
@@ -158,6 +166,16 @@ type Container struct {
 	// Mounts are laid over the image's files.
 	Mounts []Mount `json:"mounts,omitempty"`
 }
+
+// PullPolicy says who is asked for an image.
+type PullPolicy string
+
+// The pull policies.
+const (
+	PullIfNotPresent PullPolicy = "ifNotPresent"
+	PullAlways       PullPolicy = "always"
+	PullNever        PullPolicy = "never"
+)
 
 // Lifecycle has hooks beside the container's own process.
 type Lifecycle struct {

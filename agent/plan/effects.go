@@ -22,7 +22,14 @@ type (
 	EnsureImage struct {
 		ID  uint64
 		Ref string
-		Why string
+		// Never: no registry is asked.
+		Never bool
+		// Logins are Secrets of type registry that may be used; who carries it out has the
+		// values.
+		Logins []wire.ConfigKey
+		// Trace: see wire.Assignment.
+		Trace string
+		Why   string
 	}
 	// SetupNetwork wants a network for the replica, or with HostNetwork the node's
 	// own. One that is there already is given as it is.
@@ -54,6 +61,8 @@ type (
 		Configs map[api.ConfigRef]int64
 		// Lease is nil for a container that needs none.
 		Lease *Lease
+		// Trace: see wire.Assignment.
+		Trace string
 		Why   string
 	}
 	// Renew goes up the session, stamped with the time since boot at which it was

@@ -65,7 +65,7 @@ func (s AssignmentSet) ToPB() (*orchv1.AssignmentSet, error) {
 			cache[a.Template] = js
 		}
 		out.Put = append(out.Put, &orchv1.Assignment{Key: KeyToPB(a.Key), ServiceUid: a.ServiceUID, Revision: a.Revision, Template: js, Images: a.Images, Labels: a.Labels,
-			Stopping: a.Stopping, Spare: a.Spare, Job: a.Job, Configs: rekey[string](a.Configs)})
+			Stopping: a.Stopping, Spare: a.Spare, Job: a.Job, Configs: rekey[string](a.Configs), Logins: rekey[string](a.Logins), Trace: a.Trace})
 	}
 	return out, nil
 }
@@ -87,7 +87,8 @@ func AssignmentSetFromPB(m *orchv1.AssignmentSet) (AssignmentSet, error) {
 			cache[string(a.GetTemplate())] = t
 		}
 		s.Put = append(s.Put, Assignment{Key: key, ServiceUID: a.GetServiceUid(), Revision: a.GetRevision(), Template: t, Images: a.GetImages(), Labels: a.GetLabels(),
-			Stopping: a.GetStopping(), Spare: a.GetSpare(), Job: a.GetJob(), Configs: rekey[api.ConfigRef](a.GetConfigs())})
+			Stopping: a.GetStopping(), Spare: a.GetSpare(), Job: a.GetJob(), Configs: rekey[api.ConfigRef](a.GetConfigs()),
+			Logins: rekey[api.ConfigRef](a.GetLogins()), Trace: a.GetTrace()})
 	}
 	return s, nil
 }

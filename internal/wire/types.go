@@ -27,6 +27,12 @@ type Assignment struct {
 	// Job: it is a try of a job, which comes to its end by itself: its images' HEALTHCHECKs
 	// are not asked. omitempty: what agents keep of services is as it was.
 	Job bool `json:",omitempty"`
+	// Logins are the newest versions of the template's PullSecrets: their values come with
+	// the set's Configs. A new one changes no replica that runs.
+	Logins map[api.ConfigRef]int64 `json:",omitempty"`
+	// Trace is a W3C traceparent: what is done for the replica belongs to that trace. Empty:
+	// none. It is no part of what the replica is, and not kept.
+	Trace string `json:"-"`
 }
 
 // MessageMax is the largest message that an agent takes from a controller, in bytes: a

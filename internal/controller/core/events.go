@@ -25,6 +25,9 @@ type (
 		By        string
 		// Images are the digests that references meant just now; see api.Revision.
 		Images map[string]string
+		// Trace is a W3C traceparent, which goes with what follows from the change to the
+		// agents; empty: none. It is not kept.
+		Trace string
 	}
 	// Rollout is an operator's word on a service's rollout: "pause", "resume", "undo"
 	// or "restart". Answered with an ApplyResult of one service.

@@ -1327,6 +1327,7 @@ type ControllerMessage struct {
 	//	*ControllerMessage_BeatAnswer
 	//	*ControllerMessage_Grant
 	//	*ControllerMessage_Network
+	//	*ControllerMessage_Trust
 	Message       isControllerMessage_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1455,6 +1456,15 @@ func (x *ControllerMessage) GetNetwork() *NetworkSet {
 	return nil
 }
 
+func (x *ControllerMessage) GetTrust() *Trust {
+	if x != nil {
+		if x, ok := x.Message.(*ControllerMessage_Trust); ok {
+			return x.Trust
+		}
+	}
+	return nil
+}
+
 type isControllerMessage_Message interface {
 	isControllerMessage_Message()
 }
@@ -1492,6 +1502,10 @@ type ControllerMessage_Network struct {
 	Network *NetworkSet `protobuf:"bytes,10,opt,name=network,proto3,oneof"`
 }
 
+type ControllerMessage_Trust struct {
+	Trust *Trust `protobuf:"bytes,11,opt,name=trust,proto3,oneof"`
+}
+
 func (*ControllerMessage_Welcome) isControllerMessage_Message() {}
 
 func (*ControllerMessage_Assignments) isControllerMessage_Message() {}
@@ -1507,6 +1521,8 @@ func (*ControllerMessage_BeatAnswer) isControllerMessage_Message() {}
 func (*ControllerMessage_Grant) isControllerMessage_Message() {}
 
 func (*ControllerMessage_Network) isControllerMessage_Message() {}
+
+func (*ControllerMessage_Trust) isControllerMessage_Message() {}
 
 // NetworkSet tells where the node stands in the replicas' network.
 type NetworkSet struct {
@@ -1680,6 +1696,7 @@ type Welcome struct {
 	GossipKey     []byte   `protobuf:"bytes,2,opt,name=gossip_key,json=gossipKey,proto3" json:"gossip_key,omitempty"`
 	GossipPeers   []string `protobuf:"bytes,3,rep,name=gossip_peers,json=gossipPeers,proto3" json:"gossip_peers,omitempty"`
 	Leader        string   `protobuf:"bytes,4,opt,name=leader,proto3" json:"leader,omitempty"`
+	Trust         *Trust   `protobuf:"bytes,5,opt,name=trust,proto3" json:"trust,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1742,6 +1759,70 @@ func (x *Welcome) GetLeader() string {
 	return ""
 }
 
+func (x *Welcome) GetTrust() *Trust {
+	if x != nil {
+		return x.Trust
+	}
+	return nil
+}
+
+// Trust is what the cluster's members know each other by. It comes with the Welcome, and
+// whenever it changes.
+type Trust struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// ca has all CAs that are trusted, in PEM, the one that signs first. An agent whose
+	// certificate is signed by another renews it soon.
+	Ca []byte `protobuf:"bytes,1,opt,name=ca,proto3" json:"ca,omitempty"`
+	// gossip_keys are all that are understood, the one to encrypt with first.
+	GossipKeys    [][]byte `protobuf:"bytes,2,rep,name=gossip_keys,json=gossipKeys,proto3" json:"gossip_keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Trust) Reset() {
+	*x = Trust{}
+	mi := &file_orch_v1_agents_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Trust) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Trust) ProtoMessage() {}
+
+func (x *Trust) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_agents_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Trust.ProtoReflect.Descriptor instead.
+func (*Trust) Descriptor() ([]byte, []int) {
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Trust) GetCa() []byte {
+	if x != nil {
+		return x.Ca
+	}
+	return nil
+}
+
+func (x *Trust) GetGossipKeys() [][]byte {
+	if x != nil {
+		return x.GossipKeys
+	}
+	return nil
+}
+
 type AssignmentSet struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// complete: whatever the agent holds beside these is to go, by the rules of
@@ -1765,7 +1846,7 @@ type AssignmentSet struct {
 
 func (x *AssignmentSet) Reset() {
 	*x = AssignmentSet{}
-	mi := &file_orch_v1_agents_proto_msgTypes[19]
+	mi := &file_orch_v1_agents_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1777,7 +1858,7 @@ func (x *AssignmentSet) String() string {
 func (*AssignmentSet) ProtoMessage() {}
 
 func (x *AssignmentSet) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[19]
+	mi := &file_orch_v1_agents_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1790,7 +1871,7 @@ func (x *AssignmentSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignmentSet.ProtoReflect.Descriptor instead.
 func (*AssignmentSet) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{19}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *AssignmentSet) GetComplete() bool {
@@ -1856,7 +1937,7 @@ type ConfigVersion struct {
 
 func (x *ConfigVersion) Reset() {
 	*x = ConfigVersion{}
-	mi := &file_orch_v1_agents_proto_msgTypes[20]
+	mi := &file_orch_v1_agents_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1868,7 +1949,7 @@ func (x *ConfigVersion) String() string {
 func (*ConfigVersion) ProtoMessage() {}
 
 func (x *ConfigVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[20]
+	mi := &file_orch_v1_agents_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1881,7 +1962,7 @@ func (x *ConfigVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfigVersion.ProtoReflect.Descriptor instead.
 func (*ConfigVersion) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{20}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ConfigVersion) GetNamespace() string {
@@ -1924,7 +2005,7 @@ type VolumeKey struct {
 
 func (x *VolumeKey) Reset() {
 	*x = VolumeKey{}
-	mi := &file_orch_v1_agents_proto_msgTypes[21]
+	mi := &file_orch_v1_agents_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1936,7 +2017,7 @@ func (x *VolumeKey) String() string {
 func (*VolumeKey) ProtoMessage() {}
 
 func (x *VolumeKey) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[21]
+	mi := &file_orch_v1_agents_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1949,7 +2030,7 @@ func (x *VolumeKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeKey.ProtoReflect.Descriptor instead.
 func (*VolumeKey) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{21}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *VolumeKey) GetNamespace() string {
@@ -1997,14 +2078,19 @@ type Assignment struct {
 	// secret/NAME.
 	Configs map[string]int64 `protobuf:"bytes,9,rep,name=configs,proto3" json:"configs,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	// job: it is a try of a job, which comes to its end by itself.
-	Job           bool `protobuf:"varint,10,opt,name=job,proto3" json:"job,omitempty"`
+	Job bool `protobuf:"varint,10,opt,name=job,proto3" json:"job,omitempty"`
+	// trace is a W3C traceparent: what is done for it belongs to that trace. Empty: none.
+	Trace string `protobuf:"bytes,11,opt,name=trace,proto3" json:"trace,omitempty"`
+	// logins are the newest versions of the template's pullSecrets, by secret/NAME: their
+	// values come with the set's configs. A new one changes no replica that runs.
+	Logins        map[string]int64 `protobuf:"bytes,12,rep,name=logins,proto3" json:"logins,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_orch_v1_agents_proto_msgTypes[22]
+	mi := &file_orch_v1_agents_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2016,7 +2102,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[22]
+	mi := &file_orch_v1_agents_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2029,7 +2115,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{22}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Assignment) GetKey() *ReplicaKey {
@@ -2102,6 +2188,20 @@ func (x *Assignment) GetJob() bool {
 	return false
 }
 
+func (x *Assignment) GetTrace() string {
+	if x != nil {
+		return x.Trace
+	}
+	return ""
+}
+
+func (x *Assignment) GetLogins() map[string]int64 {
+	if x != nil {
+		return x.Logins
+	}
+	return nil
+}
+
 type EndpointSet struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Complete bool                   `protobuf:"varint,1,opt,name=complete,proto3" json:"complete,omitempty"`
@@ -2120,7 +2220,7 @@ type EndpointSet struct {
 
 func (x *EndpointSet) Reset() {
 	*x = EndpointSet{}
-	mi := &file_orch_v1_agents_proto_msgTypes[23]
+	mi := &file_orch_v1_agents_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2132,7 +2232,7 @@ func (x *EndpointSet) String() string {
 func (*EndpointSet) ProtoMessage() {}
 
 func (x *EndpointSet) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[23]
+	mi := &file_orch_v1_agents_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2145,7 +2245,7 @@ func (x *EndpointSet) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointSet.ProtoReflect.Descriptor instead.
 func (*EndpointSet) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{23}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *EndpointSet) GetComplete() bool {
@@ -2207,7 +2307,7 @@ type ServiceRef struct {
 
 func (x *ServiceRef) Reset() {
 	*x = ServiceRef{}
-	mi := &file_orch_v1_agents_proto_msgTypes[24]
+	mi := &file_orch_v1_agents_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2219,7 +2319,7 @@ func (x *ServiceRef) String() string {
 func (*ServiceRef) ProtoMessage() {}
 
 func (x *ServiceRef) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[24]
+	mi := &file_orch_v1_agents_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2232,7 +2332,7 @@ func (x *ServiceRef) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceRef.ProtoReflect.Descriptor instead.
 func (*ServiceRef) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{24}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ServiceRef) GetNamespace() string {
@@ -2264,7 +2364,7 @@ type ServiceTraffic struct {
 
 func (x *ServiceTraffic) Reset() {
 	*x = ServiceTraffic{}
-	mi := &file_orch_v1_agents_proto_msgTypes[25]
+	mi := &file_orch_v1_agents_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2276,7 +2376,7 @@ func (x *ServiceTraffic) String() string {
 func (*ServiceTraffic) ProtoMessage() {}
 
 func (x *ServiceTraffic) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[25]
+	mi := &file_orch_v1_agents_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2289,7 +2389,7 @@ func (x *ServiceTraffic) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceTraffic.ProtoReflect.Descriptor instead.
 func (*ServiceTraffic) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{25}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ServiceTraffic) GetKey() *ServiceRef {
@@ -2343,7 +2443,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_orch_v1_agents_proto_msgTypes[26]
+	mi := &file_orch_v1_agents_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2355,7 +2455,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[26]
+	mi := &file_orch_v1_agents_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2368,7 +2468,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{26}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Endpoint) GetReplica() *ReplicaKey {
@@ -2427,7 +2527,7 @@ type EndpointPort struct {
 
 func (x *EndpointPort) Reset() {
 	*x = EndpointPort{}
-	mi := &file_orch_v1_agents_proto_msgTypes[27]
+	mi := &file_orch_v1_agents_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2439,7 +2539,7 @@ func (x *EndpointPort) String() string {
 func (*EndpointPort) ProtoMessage() {}
 
 func (x *EndpointPort) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[27]
+	mi := &file_orch_v1_agents_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2452,7 +2552,7 @@ func (x *EndpointPort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointPort.ProtoReflect.Descriptor instead.
 func (*EndpointPort) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{27}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *EndpointPort) GetName() string {
@@ -2503,7 +2603,7 @@ type AskWitness struct {
 
 func (x *AskWitness) Reset() {
 	*x = AskWitness{}
-	mi := &file_orch_v1_agents_proto_msgTypes[28]
+	mi := &file_orch_v1_agents_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2515,7 +2615,7 @@ func (x *AskWitness) String() string {
 func (*AskWitness) ProtoMessage() {}
 
 func (x *AskWitness) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[28]
+	mi := &file_orch_v1_agents_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2528,7 +2628,7 @@ func (x *AskWitness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AskWitness.ProtoReflect.Descriptor instead.
 func (*AskWitness) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{28}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *AskWitness) GetAskId() uint64 {
@@ -2570,6 +2670,10 @@ type OpenRelay struct {
 	//	*OpenRelay_PortForward
 	//	*OpenRelay_NetCheck
 	//	*OpenRelay_Resolve
+	//	*OpenRelay_Images
+	//	*OpenRelay_ImageRemove
+	//	*OpenRelay_ImagePull
+	//	*OpenRelay_Usage
 	Request       isOpenRelay_Request `protobuf_oneof:"request"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2577,7 +2681,7 @@ type OpenRelay struct {
 
 func (x *OpenRelay) Reset() {
 	*x = OpenRelay{}
-	mi := &file_orch_v1_agents_proto_msgTypes[29]
+	mi := &file_orch_v1_agents_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2589,7 +2693,7 @@ func (x *OpenRelay) String() string {
 func (*OpenRelay) ProtoMessage() {}
 
 func (x *OpenRelay) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[29]
+	mi := &file_orch_v1_agents_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2602,7 +2706,7 @@ func (x *OpenRelay) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenRelay.ProtoReflect.Descriptor instead.
 func (*OpenRelay) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{29}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *OpenRelay) GetId() string {
@@ -2673,6 +2777,42 @@ func (x *OpenRelay) GetResolve() *ResolveOpen {
 	return nil
 }
 
+func (x *OpenRelay) GetImages() *ImagesOpen {
+	if x != nil {
+		if x, ok := x.Request.(*OpenRelay_Images); ok {
+			return x.Images
+		}
+	}
+	return nil
+}
+
+func (x *OpenRelay) GetImageRemove() *ImageRemoveOpen {
+	if x != nil {
+		if x, ok := x.Request.(*OpenRelay_ImageRemove); ok {
+			return x.ImageRemove
+		}
+	}
+	return nil
+}
+
+func (x *OpenRelay) GetImagePull() *ImagePullOpen {
+	if x != nil {
+		if x, ok := x.Request.(*OpenRelay_ImagePull); ok {
+			return x.ImagePull
+		}
+	}
+	return nil
+}
+
+func (x *OpenRelay) GetUsage() *UsageOpen {
+	if x != nil {
+		if x, ok := x.Request.(*OpenRelay_Usage); ok {
+			return x.Usage
+		}
+	}
+	return nil
+}
+
 type isOpenRelay_Request interface {
 	isOpenRelay_Request()
 }
@@ -2701,6 +2841,22 @@ type OpenRelay_Resolve struct {
 	Resolve *ResolveOpen `protobuf:"bytes,7,opt,name=resolve,proto3,oneof"`
 }
 
+type OpenRelay_Images struct {
+	Images *ImagesOpen `protobuf:"bytes,8,opt,name=images,proto3,oneof"`
+}
+
+type OpenRelay_ImageRemove struct {
+	ImageRemove *ImageRemoveOpen `protobuf:"bytes,9,opt,name=image_remove,json=imageRemove,proto3,oneof"`
+}
+
+type OpenRelay_ImagePull struct {
+	ImagePull *ImagePullOpen `protobuf:"bytes,10,opt,name=image_pull,json=imagePull,proto3,oneof"`
+}
+
+type OpenRelay_Usage struct {
+	Usage *UsageOpen `protobuf:"bytes,11,opt,name=usage,proto3,oneof"`
+}
+
 func (*OpenRelay_Logs) isOpenRelay_Request() {}
 
 func (*OpenRelay_Exec) isOpenRelay_Request() {}
@@ -2712,6 +2868,763 @@ func (*OpenRelay_PortForward) isOpenRelay_Request() {}
 func (*OpenRelay_NetCheck) isOpenRelay_Request() {}
 
 func (*OpenRelay_Resolve) isOpenRelay_Request() {}
+
+func (*OpenRelay_Images) isOpenRelay_Request() {}
+
+func (*OpenRelay_ImageRemove) isOpenRelay_Request() {}
+
+func (*OpenRelay_ImagePull) isOpenRelay_Request() {}
+
+func (*OpenRelay_Usage) isOpenRelay_Request() {}
+
+// ImagesOpen wants to know what images the node has: one frame with images, then End.
+type ImagesOpen struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImagesOpen) Reset() {
+	*x = ImagesOpen{}
+	mi := &file_orch_v1_agents_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImagesOpen) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImagesOpen) ProtoMessage() {}
+
+func (x *ImagesOpen) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_agents_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImagesOpen.ProtoReflect.Descriptor instead.
+func (*ImagesOpen) Descriptor() ([]byte, []int) {
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{31}
+}
+
+// ImageRemoveOpen: one frame with image_progress, then End.
+type ImageRemoveOpen struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Ref   string                 `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	// force: see RemoveImageRequest.
+	Force         bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImageRemoveOpen) Reset() {
+	*x = ImageRemoveOpen{}
+	mi := &file_orch_v1_agents_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImageRemoveOpen) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImageRemoveOpen) ProtoMessage() {}
+
+func (x *ImageRemoveOpen) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_agents_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImageRemoveOpen.ProtoReflect.Descriptor instead.
+func (*ImageRemoveOpen) Descriptor() ([]byte, []int) {
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ImageRemoveOpen) GetRef() string {
+	if x != nil {
+		return x.Ref
+	}
+	return ""
+}
+
+func (x *ImageRemoveOpen) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+// ImagePullOpen: frames with image_progress, the last one done or failed, then End.
+type ImagePullOpen struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ref           string                 `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	Logins        []*RegistryLogin       `protobuf:"bytes,2,rep,name=logins,proto3" json:"logins,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImagePullOpen) Reset() {
+	*x = ImagePullOpen{}
+	mi := &file_orch_v1_agents_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImagePullOpen) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImagePullOpen) ProtoMessage() {}
+
+func (x *ImagePullOpen) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_agents_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImagePullOpen.ProtoReflect.Descriptor instead.
+func (*ImagePullOpen) Descriptor() ([]byte, []int) {
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ImagePullOpen) GetRef() string {
+	if x != nil {
+		return x.Ref
+	}
+	return ""
+}
+
+func (x *ImagePullOpen) GetLogins() []*RegistryLogin {
+	if x != nil {
+		return x.Logins
+	}
+	return nil
+}
+
+// RegistryLogin is what one registry wants to know of us.
+type RegistryLogin struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// server is host or host:port.
+	Server        string `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
+	Username      string `protobuf:"bytes,2,opt,name=username,proto3" json:"username,omitempty"`
+	Password      string `protobuf:"bytes,3,opt,name=password,proto3" json:"password,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegistryLogin) Reset() {
+	*x = RegistryLogin{}
+	mi := &file_orch_v1_agents_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegistryLogin) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegistryLogin) ProtoMessage() {}
+
+func (x *RegistryLogin) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_agents_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegistryLogin.ProtoReflect.Descriptor instead.
+func (*RegistryLogin) Descriptor() ([]byte, []int) {
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *RegistryLogin) GetServer() string {
+	if x != nil {
+		return x.Server
+	}
+	return ""
+}
+
+func (x *RegistryLogin) GetUsername() string {
+	if x != nil {
+		return x.Username
+	}
+	return ""
+}
+
+func (x *RegistryLogin) GetPassword() string {
+	if x != nil {
+		return x.Password
+	}
+	return ""
+}
+
+// UsageOpen: one frame with usage, then End.
+type UsageOpen struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// namespace of the replicas to tell of; empty: all.
+	Namespace     string `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageOpen) Reset() {
+	*x = UsageOpen{}
+	mi := &file_orch_v1_agents_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageOpen) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageOpen) ProtoMessage() {}
+
+func (x *UsageOpen) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_agents_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageOpen.ProtoReflect.Descriptor instead.
+func (*UsageOpen) Descriptor() ([]byte, []int) {
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *UsageOpen) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+// NodeImages are the images of one node.
+type NodeImages struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Node   string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Images []*NodeImage           `protobuf:"bytes,2,rep,name=images,proto3" json:"images,omitempty"`
+	// error in words where the node cannot be asked; it has no images then.
+	Error string `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	// capacity and free space of the disk that images lie on, in bytes.
+	DiskBytes     int64 `protobuf:"varint,4,opt,name=disk_bytes,json=diskBytes,proto3" json:"disk_bytes,omitempty"`
+	DiskFreeBytes int64 `protobuf:"varint,5,opt,name=disk_free_bytes,json=diskFreeBytes,proto3" json:"disk_free_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeImages) Reset() {
+	*x = NodeImages{}
+	mi := &file_orch_v1_agents_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeImages) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeImages) ProtoMessage() {}
+
+func (x *NodeImages) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_agents_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeImages.ProtoReflect.Descriptor instead.
+func (*NodeImages) Descriptor() ([]byte, []int) {
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *NodeImages) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *NodeImages) GetImages() []*NodeImage {
+	if x != nil {
+		return x.Images
+	}
+	return nil
+}
+
+func (x *NodeImages) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *NodeImages) GetDiskBytes() int64 {
+	if x != nil {
+		return x.DiskBytes
+	}
+	return 0
+}
+
+func (x *NodeImages) GetDiskFreeBytes() int64 {
+	if x != nil {
+		return x.DiskFreeBytes
+	}
+	return 0
+}
+
+type NodeImage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// refs are all names of it on this node.
+	Refs   []string `protobuf:"bytes,1,rep,name=refs,proto3" json:"refs,omitempty"`
+	Digest string   `protobuf:"bytes,2,opt,name=digest,proto3" json:"digest,omitempty"`
+	// size in bytes of its layers as they were fetched.
+	Size    int64                  `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
+	Created *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=created,proto3" json:"created,omitempty"`
+	// used is when something last needed it; none: nothing has since it is there.
+	Used *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=used,proto3" json:"used,omitempty"`
+	// keep says in words why it is not cleaned away: "runs web-0", "previous revision of
+	// web", "loaded"; empty: it may be.
+	Keep          string `protobuf:"bytes,6,opt,name=keep,proto3" json:"keep,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeImage) Reset() {
+	*x = NodeImage{}
+	mi := &file_orch_v1_agents_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeImage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeImage) ProtoMessage() {}
+
+func (x *NodeImage) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_agents_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeImage.ProtoReflect.Descriptor instead.
+func (*NodeImage) Descriptor() ([]byte, []int) {
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *NodeImage) GetRefs() []string {
+	if x != nil {
+		return x.Refs
+	}
+	return nil
+}
+
+func (x *NodeImage) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *NodeImage) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *NodeImage) GetCreated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Created
+	}
+	return nil
+}
+
+func (x *NodeImage) GetUsed() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Used
+	}
+	return nil
+}
+
+func (x *NodeImage) GetKeep() string {
+	if x != nil {
+		return x.Keep
+	}
+	return ""
+}
+
+// ImageProgress is how far one node is.
+type ImageProgress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// state is waiting, pulling, done, kept or failed.
+	State string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
+	// message in words: bytes so far, or why it is kept or failed.
+	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	Digest  string `protobuf:"bytes,4,opt,name=digest,proto3" json:"digest,omitempty"`
+	// done and total of a pull in bytes; total 0: not known yet.
+	Done          int64 `protobuf:"varint,5,opt,name=done,proto3" json:"done,omitempty"`
+	Total         int64 `protobuf:"varint,6,opt,name=total,proto3" json:"total,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImageProgress) Reset() {
+	*x = ImageProgress{}
+	mi := &file_orch_v1_agents_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImageProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImageProgress) ProtoMessage() {}
+
+func (x *ImageProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_agents_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImageProgress.ProtoReflect.Descriptor instead.
+func (*ImageProgress) Descriptor() ([]byte, []int) {
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *ImageProgress) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *ImageProgress) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *ImageProgress) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *ImageProgress) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *ImageProgress) GetDone() int64 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *ImageProgress) GetTotal() int64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+// NodeUsage is what a node and its replicas use now.
+type NodeUsage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	// error in words where the node cannot be asked; the rest is empty then.
+	Error string `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	// cpu_milli is used now by the whole machine, in thousandths of a core, averaged over
+	// window; memory_bytes without what the kernel gives back at need.
+	CpuMilli      int64                `protobuf:"varint,3,opt,name=cpu_milli,json=cpuMilli,proto3" json:"cpu_milli,omitempty"`
+	MemoryBytes   int64                `protobuf:"varint,4,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	Window        *durationpb.Duration `protobuf:"bytes,5,opt,name=window,proto3" json:"window,omitempty"`
+	DiskBytes     int64                `protobuf:"varint,6,opt,name=disk_bytes,json=diskBytes,proto3" json:"disk_bytes,omitempty"`
+	DiskFreeBytes int64                `protobuf:"varint,7,opt,name=disk_free_bytes,json=diskFreeBytes,proto3" json:"disk_free_bytes,omitempty"`
+	Replicas      []*ReplicaUsage      `protobuf:"bytes,8,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeUsage) Reset() {
+	*x = NodeUsage{}
+	mi := &file_orch_v1_agents_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeUsage) ProtoMessage() {}
+
+func (x *NodeUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_agents_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeUsage.ProtoReflect.Descriptor instead.
+func (*NodeUsage) Descriptor() ([]byte, []int) {
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *NodeUsage) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *NodeUsage) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *NodeUsage) GetCpuMilli() int64 {
+	if x != nil {
+		return x.CpuMilli
+	}
+	return 0
+}
+
+func (x *NodeUsage) GetMemoryBytes() int64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *NodeUsage) GetWindow() *durationpb.Duration {
+	if x != nil {
+		return x.Window
+	}
+	return nil
+}
+
+func (x *NodeUsage) GetDiskBytes() int64 {
+	if x != nil {
+		return x.DiskBytes
+	}
+	return 0
+}
+
+func (x *NodeUsage) GetDiskFreeBytes() int64 {
+	if x != nil {
+		return x.DiskFreeBytes
+	}
+	return 0
+}
+
+func (x *NodeUsage) GetReplicas() []*ReplicaUsage {
+	if x != nil {
+		return x.Replicas
+	}
+	return nil
+}
+
+type ReplicaUsage struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           *ReplicaKey            `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Containers    []*ContainerUsage      `protobuf:"bytes,2,rep,name=containers,proto3" json:"containers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplicaUsage) Reset() {
+	*x = ReplicaUsage{}
+	mi := &file_orch_v1_agents_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplicaUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplicaUsage) ProtoMessage() {}
+
+func (x *ReplicaUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_agents_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplicaUsage.ProtoReflect.Descriptor instead.
+func (*ReplicaUsage) Descriptor() ([]byte, []int) {
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *ReplicaUsage) GetKey() *ReplicaKey {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *ReplicaUsage) GetContainers() []*ContainerUsage {
+	if x != nil {
+		return x.Containers
+	}
+	return nil
+}
+
+type ContainerUsage struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Name        string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	CpuMilli    int64                  `protobuf:"varint,2,opt,name=cpu_milli,json=cpuMilli,proto3" json:"cpu_milli,omitempty"`
+	MemoryBytes int64                  `protobuf:"varint,3,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	// memory_limit_bytes and cpu_limit_milli: 0 means none.
+	MemoryLimitBytes int64 `protobuf:"varint,4,opt,name=memory_limit_bytes,json=memoryLimitBytes,proto3" json:"memory_limit_bytes,omitempty"`
+	CpuLimitMilli    int64 `protobuf:"varint,5,opt,name=cpu_limit_milli,json=cpuLimitMilli,proto3" json:"cpu_limit_milli,omitempty"`
+	Pids             int64 `protobuf:"varint,6,opt,name=pids,proto3" json:"pids,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *ContainerUsage) Reset() {
+	*x = ContainerUsage{}
+	mi := &file_orch_v1_agents_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ContainerUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ContainerUsage) ProtoMessage() {}
+
+func (x *ContainerUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_agents_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ContainerUsage.ProtoReflect.Descriptor instead.
+func (*ContainerUsage) Descriptor() ([]byte, []int) {
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *ContainerUsage) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ContainerUsage) GetCpuMilli() int64 {
+	if x != nil {
+		return x.CpuMilli
+	}
+	return 0
+}
+
+func (x *ContainerUsage) GetMemoryBytes() int64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *ContainerUsage) GetMemoryLimitBytes() int64 {
+	if x != nil {
+		return x.MemoryLimitBytes
+	}
+	return 0
+}
+
+func (x *ContainerUsage) GetCpuLimitMilli() int64 {
+	if x != nil {
+		return x.CpuLimitMilli
+	}
+	return 0
+}
+
+func (x *ContainerUsage) GetPids() int64 {
+	if x != nil {
+		return x.Pids
+	}
+	return 0
+}
 
 // PortForwardOpen wants one TCP connection to a replica's port: data of the user
 // comes as stdin, data of the replica goes as stdout.
@@ -2725,7 +3638,7 @@ type PortForwardOpen struct {
 
 func (x *PortForwardOpen) Reset() {
 	*x = PortForwardOpen{}
-	mi := &file_orch_v1_agents_proto_msgTypes[30]
+	mi := &file_orch_v1_agents_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2737,7 +3650,7 @@ func (x *PortForwardOpen) String() string {
 func (*PortForwardOpen) ProtoMessage() {}
 
 func (x *PortForwardOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[30]
+	mi := &file_orch_v1_agents_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2750,7 +3663,7 @@ func (x *PortForwardOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardOpen.ProtoReflect.Descriptor instead.
 func (*PortForwardOpen) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{30}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *PortForwardOpen) GetReplica() *ReplicaKey {
@@ -2779,7 +3692,7 @@ type NetCheckOpen struct {
 
 func (x *NetCheckOpen) Reset() {
 	*x = NetCheckOpen{}
-	mi := &file_orch_v1_agents_proto_msgTypes[31]
+	mi := &file_orch_v1_agents_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2791,7 +3704,7 @@ func (x *NetCheckOpen) String() string {
 func (*NetCheckOpen) ProtoMessage() {}
 
 func (x *NetCheckOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[31]
+	mi := &file_orch_v1_agents_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2804,7 +3717,7 @@ func (x *NetCheckOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetCheckOpen.ProtoReflect.Descriptor instead.
 func (*NetCheckOpen) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{31}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *NetCheckOpen) GetTargets() []string {
@@ -2832,7 +3745,7 @@ type NetCheckResult struct {
 
 func (x *NetCheckResult) Reset() {
 	*x = NetCheckResult{}
-	mi := &file_orch_v1_agents_proto_msgTypes[32]
+	mi := &file_orch_v1_agents_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2844,7 +3757,7 @@ func (x *NetCheckResult) String() string {
 func (*NetCheckResult) ProtoMessage() {}
 
 func (x *NetCheckResult) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[32]
+	mi := &file_orch_v1_agents_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2857,7 +3770,7 @@ func (x *NetCheckResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetCheckResult.ProtoReflect.Descriptor instead.
 func (*NetCheckResult) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{32}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *NetCheckResult) GetNode() string {
@@ -2918,7 +3831,7 @@ type LogsOpen struct {
 
 func (x *LogsOpen) Reset() {
 	*x = LogsOpen{}
-	mi := &file_orch_v1_agents_proto_msgTypes[33]
+	mi := &file_orch_v1_agents_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2930,7 +3843,7 @@ func (x *LogsOpen) String() string {
 func (*LogsOpen) ProtoMessage() {}
 
 func (x *LogsOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[33]
+	mi := &file_orch_v1_agents_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2943,7 +3856,7 @@ func (x *LogsOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogsOpen.ProtoReflect.Descriptor instead.
 func (*LogsOpen) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{33}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *LogsOpen) GetReplica() *ReplicaKey {
@@ -3006,7 +3919,7 @@ type ExecOpen struct {
 
 func (x *ExecOpen) Reset() {
 	*x = ExecOpen{}
-	mi := &file_orch_v1_agents_proto_msgTypes[34]
+	mi := &file_orch_v1_agents_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3018,7 +3931,7 @@ func (x *ExecOpen) String() string {
 func (*ExecOpen) ProtoMessage() {}
 
 func (x *ExecOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[34]
+	mi := &file_orch_v1_agents_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3031,7 +3944,7 @@ func (x *ExecOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecOpen.ProtoReflect.Descriptor instead.
 func (*ExecOpen) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{34}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ExecOpen) GetReplica() *ReplicaKey {
@@ -3093,15 +4006,18 @@ func (x *ExecOpen) GetAttach() bool {
 // ResolveOpen wants to know which digests image references mean now: answered by
 // frames with one result each, then End.
 type ResolveOpen struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Refs          []string               `protobuf:"bytes,1,rep,name=refs,proto3" json:"refs,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Refs  []string               `protobuf:"bytes,1,rep,name=refs,proto3" json:"refs,omitempty"`
+	// registry: what the registry says counts, whatever the node has by that name.
+	Registry      bool             `protobuf:"varint,2,opt,name=registry,proto3" json:"registry,omitempty"`
+	Logins        []*RegistryLogin `protobuf:"bytes,3,rep,name=logins,proto3" json:"logins,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ResolveOpen) Reset() {
 	*x = ResolveOpen{}
-	mi := &file_orch_v1_agents_proto_msgTypes[35]
+	mi := &file_orch_v1_agents_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3113,7 +4029,7 @@ func (x *ResolveOpen) String() string {
 func (*ResolveOpen) ProtoMessage() {}
 
 func (x *ResolveOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[35]
+	mi := &file_orch_v1_agents_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3126,12 +4042,26 @@ func (x *ResolveOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolveOpen.ProtoReflect.Descriptor instead.
 func (*ResolveOpen) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{35}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ResolveOpen) GetRefs() []string {
 	if x != nil {
 		return x.Refs
+	}
+	return nil
+}
+
+func (x *ResolveOpen) GetRegistry() bool {
+	if x != nil {
+		return x.Registry
+	}
+	return false
+}
+
+func (x *ResolveOpen) GetLogins() []*RegistryLogin {
+	if x != nil {
+		return x.Logins
 	}
 	return nil
 }
@@ -3148,7 +4078,7 @@ type ResolvedImage struct {
 
 func (x *ResolvedImage) Reset() {
 	*x = ResolvedImage{}
-	mi := &file_orch_v1_agents_proto_msgTypes[36]
+	mi := &file_orch_v1_agents_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3160,7 +4090,7 @@ func (x *ResolvedImage) String() string {
 func (*ResolvedImage) ProtoMessage() {}
 
 func (x *ResolvedImage) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[36]
+	mi := &file_orch_v1_agents_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3173,7 +4103,7 @@ func (x *ResolvedImage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResolvedImage.ProtoReflect.Descriptor instead.
 func (*ResolvedImage) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{36}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ResolvedImage) GetRef() string {
@@ -3206,7 +4136,7 @@ type ImageOpen struct {
 
 func (x *ImageOpen) Reset() {
 	*x = ImageOpen{}
-	mi := &file_orch_v1_agents_proto_msgTypes[37]
+	mi := &file_orch_v1_agents_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3218,7 +4148,7 @@ func (x *ImageOpen) String() string {
 func (*ImageOpen) ProtoMessage() {}
 
 func (x *ImageOpen) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[37]
+	mi := &file_orch_v1_agents_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3231,7 +4161,7 @@ func (x *ImageOpen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageOpen.ProtoReflect.Descriptor instead.
 func (*ImageOpen) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{37}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ImageOpen) GetName() string {
@@ -3260,6 +4190,9 @@ type Frame struct {
 	//	*Frame_PortForward
 	//	*Frame_NetCheck
 	//	*Frame_Resolved
+	//	*Frame_Images
+	//	*Frame_ImageProgress
+	//	*Frame_Usage
 	Frame         isFrame_Frame `protobuf_oneof:"frame"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3267,7 +4200,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_orch_v1_agents_proto_msgTypes[38]
+	mi := &file_orch_v1_agents_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3279,7 +4212,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[38]
+	mi := &file_orch_v1_agents_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3292,7 +4225,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{38}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Frame) GetFrame() isFrame_Frame {
@@ -3428,6 +4361,33 @@ func (x *Frame) GetResolved() *ResolvedImage {
 	return nil
 }
 
+func (x *Frame) GetImages() *NodeImages {
+	if x != nil {
+		if x, ok := x.Frame.(*Frame_Images); ok {
+			return x.Images
+		}
+	}
+	return nil
+}
+
+func (x *Frame) GetImageProgress() *ImageProgress {
+	if x != nil {
+		if x, ok := x.Frame.(*Frame_ImageProgress); ok {
+			return x.ImageProgress
+		}
+	}
+	return nil
+}
+
+func (x *Frame) GetUsage() *NodeUsage {
+	if x != nil {
+		if x, ok := x.Frame.(*Frame_Usage); ok {
+			return x.Usage
+		}
+	}
+	return nil
+}
+
 type isFrame_Frame interface {
 	isFrame_Frame()
 }
@@ -3491,6 +4451,18 @@ type Frame_Resolved struct {
 	Resolved *ResolvedImage `protobuf:"bytes,14,opt,name=resolved,proto3,oneof"`
 }
 
+type Frame_Images struct {
+	Images *NodeImages `protobuf:"bytes,15,opt,name=images,proto3,oneof"`
+}
+
+type Frame_ImageProgress struct {
+	ImageProgress *ImageProgress `protobuf:"bytes,16,opt,name=image_progress,json=imageProgress,proto3,oneof"`
+}
+
+type Frame_Usage struct {
+	Usage *NodeUsage `protobuf:"bytes,17,opt,name=usage,proto3,oneof"`
+}
+
 func (*Frame_OpenId) isFrame_Frame() {}
 
 func (*Frame_Stdin) isFrame_Frame() {}
@@ -3519,6 +4491,12 @@ func (*Frame_NetCheck) isFrame_Frame() {}
 
 func (*Frame_Resolved) isFrame_Frame() {}
 
+func (*Frame_Images) isFrame_Frame() {}
+
+func (*Frame_ImageProgress) isFrame_Frame() {}
+
+func (*Frame_Usage) isFrame_Frame() {}
+
 // PortForwardRequest opens a user's port-forward, for one connection: first frame
 // of Orch.PortForward.
 type PortForwardRequest struct {
@@ -3536,7 +4514,7 @@ type PortForwardRequest struct {
 
 func (x *PortForwardRequest) Reset() {
 	*x = PortForwardRequest{}
-	mi := &file_orch_v1_agents_proto_msgTypes[39]
+	mi := &file_orch_v1_agents_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3548,7 +4526,7 @@ func (x *PortForwardRequest) String() string {
 func (*PortForwardRequest) ProtoMessage() {}
 
 func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[39]
+	mi := &file_orch_v1_agents_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3561,7 +4539,7 @@ func (x *PortForwardRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortForwardRequest.ProtoReflect.Descriptor instead.
 func (*PortForwardRequest) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{39}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *PortForwardRequest) GetNamespace() string {
@@ -3602,7 +4580,7 @@ type Resize struct {
 
 func (x *Resize) Reset() {
 	*x = Resize{}
-	mi := &file_orch_v1_agents_proto_msgTypes[40]
+	mi := &file_orch_v1_agents_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3614,7 +4592,7 @@ func (x *Resize) String() string {
 func (*Resize) ProtoMessage() {}
 
 func (x *Resize) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[40]
+	mi := &file_orch_v1_agents_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3627,7 +4605,7 @@ func (x *Resize) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resize.ProtoReflect.Descriptor instead.
 func (*Resize) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{40}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *Resize) GetWidth() uint32 {
@@ -3665,7 +4643,7 @@ type LogLine struct {
 
 func (x *LogLine) Reset() {
 	*x = LogLine{}
-	mi := &file_orch_v1_agents_proto_msgTypes[41]
+	mi := &file_orch_v1_agents_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3677,7 +4655,7 @@ func (x *LogLine) String() string {
 func (*LogLine) ProtoMessage() {}
 
 func (x *LogLine) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[41]
+	mi := &file_orch_v1_agents_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3690,7 +4668,7 @@ func (x *LogLine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogLine.ProtoReflect.Descriptor instead.
 func (*LogLine) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{41}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *LogLine) GetTime() *timestamppb.Timestamp {
@@ -3764,7 +4742,7 @@ type End struct {
 
 func (x *End) Reset() {
 	*x = End{}
-	mi := &file_orch_v1_agents_proto_msgTypes[42]
+	mi := &file_orch_v1_agents_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3776,7 +4754,7 @@ func (x *End) String() string {
 func (*End) ProtoMessage() {}
 
 func (x *End) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[42]
+	mi := &file_orch_v1_agents_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3789,7 +4767,7 @@ func (x *End) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use End.ProtoReflect.Descriptor instead.
 func (*End) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{42}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *End) GetExitCode() int32 {
@@ -3840,7 +4818,7 @@ type ExecRequest struct {
 
 func (x *ExecRequest) Reset() {
 	*x = ExecRequest{}
-	mi := &file_orch_v1_agents_proto_msgTypes[43]
+	mi := &file_orch_v1_agents_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3852,7 +4830,7 @@ func (x *ExecRequest) String() string {
 func (*ExecRequest) ProtoMessage() {}
 
 func (x *ExecRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_agents_proto_msgTypes[43]
+	mi := &file_orch_v1_agents_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3865,7 +4843,7 @@ func (x *ExecRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecRequest.ProtoReflect.Descriptor instead.
 func (*ExecRequest) Descriptor() ([]byte, []int) {
-	return file_orch_v1_agents_proto_rawDescGZIP(), []int{43}
+	return file_orch_v1_agents_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ExecRequest) GetNamespace() string {
@@ -4039,7 +5017,7 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\x03how\x18\x06 \x01(\tR\x03how\"a\n" +
 	"\x03Ack\x12/\n" +
 	"\x13assignment_sequence\x18\x01 \x01(\x04R\x12assignmentSequence\x12)\n" +
-	"\x10endpoint_version\x18\x02 \x01(\x04R\x0fendpointVersion\"\xec\x03\n" +
+	"\x10endpoint_version\x18\x02 \x01(\x04R\x0fendpointVersion\"\x94\x04\n" +
 	"\x11ControllerMessage\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\tR\vincarnation\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12,\n" +
@@ -4054,7 +5032,8 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"beatAnswer\x12&\n" +
 	"\x05grant\x18\t \x01(\v2\x0e.orch.v1.GrantH\x00R\x05grant\x12/\n" +
 	"\anetwork\x18\n" +
-	" \x01(\v2\x13.orch.v1.NetworkSetH\x00R\anetworkB\t\n" +
+	" \x01(\v2\x13.orch.v1.NetworkSetH\x00R\anetwork\x12&\n" +
+	"\x05trust\x18\v \x01(\v2\x0e.orch.v1.TrustH\x00R\x05trustB\t\n" +
 	"\amessage\"\xd5\x01\n" +
 	"\n" +
 	"NetworkSet\x12\x1a\n" +
@@ -4069,13 +5048,18 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\x04Peer\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x16\n" +
-	"\x06subnet\x18\x03 \x01(\tR\x06subnet\"\xa3\x01\n" +
+	"\x06subnet\x18\x03 \x01(\tR\x06subnet\"\xc9\x01\n" +
 	"\aWelcome\x12>\n" +
 	"\rbeat_interval\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\fbeatInterval\x12\x1d\n" +
 	"\n" +
 	"gossip_key\x18\x02 \x01(\fR\tgossipKey\x12!\n" +
 	"\fgossip_peers\x18\x03 \x03(\tR\vgossipPeers\x12\x16\n" +
-	"\x06leader\x18\x04 \x01(\tR\x06leader\"\xab\x02\n" +
+	"\x06leader\x18\x04 \x01(\tR\x06leader\x12$\n" +
+	"\x05trust\x18\x05 \x01(\v2\x0e.orch.v1.TrustR\x05trust\"8\n" +
+	"\x05Trust\x12\x0e\n" +
+	"\x02ca\x18\x01 \x01(\fR\x02ca\x12\x1f\n" +
+	"\vgossip_keys\x18\x02 \x03(\fR\n" +
+	"gossipKeys\"\xab\x02\n" +
 	"\rAssignmentSet\x12\x1a\n" +
 	"\bcomplete\x18\x01 \x01(\bR\bcomplete\x12%\n" +
 	"\x0estore_revision\x18\x02 \x01(\x03R\rstoreRevision\x12\x1a\n" +
@@ -4096,7 +5080,7 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x12\n" +
 	"\x04slot\x18\x03 \x01(\x05R\x04slot\x12\x16\n" +
-	"\x06volume\x18\x04 \x01(\tR\x06volume\"\xb0\x04\n" +
+	"\x06volume\x18\x04 \x01(\tR\x06volume\"\xba\x05\n" +
 	"\n" +
 	"Assignment\x12%\n" +
 	"\x03key\x18\x01 \x01(\v2\x13.orch.v1.ReplicaKeyR\x03key\x12\x1a\n" +
@@ -4110,7 +5094,9 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\x06labels\x18\b \x03(\v2\x1f.orch.v1.Assignment.LabelsEntryR\x06labels\x12:\n" +
 	"\aconfigs\x18\t \x03(\v2 .orch.v1.Assignment.ConfigsEntryR\aconfigs\x12\x10\n" +
 	"\x03job\x18\n" +
-	" \x01(\bR\x03job\x1a9\n" +
+	" \x01(\bR\x03job\x12\x14\n" +
+	"\x05trace\x18\v \x01(\tR\x05trace\x127\n" +
+	"\x06logins\x18\f \x03(\v2\x1f.orch.v1.Assignment.LoginsEntryR\x06logins\x1a9\n" +
 	"\vImagesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a9\n" +
@@ -4118,6 +5104,9 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a:\n" +
 	"\fConfigsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\x1a9\n" +
+	"\vLoginsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x03R\x05value:\x028\x01\"\xa9\x02\n" +
 	"\vEndpointSet\x12\x1a\n" +
@@ -4156,7 +5145,7 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\x06ask_id\x18\x01 \x01(\x04R\x05askId\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x14\n" +
-	"\x05ports\x18\x04 \x03(\tR\x05ports\"\xcb\x02\n" +
+	"\x05ports\x18\x04 \x03(\tR\x05ports\"\x9e\x04\n" +
 	"\tOpenRelay\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12'\n" +
 	"\x04logs\x18\x02 \x01(\v2\x11.orch.v1.LogsOpenH\x00R\x04logs\x12'\n" +
@@ -4164,8 +5153,72 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\x05image\x18\x04 \x01(\v2\x12.orch.v1.ImageOpenH\x00R\x05image\x12=\n" +
 	"\fport_forward\x18\x05 \x01(\v2\x18.orch.v1.PortForwardOpenH\x00R\vportForward\x124\n" +
 	"\tnet_check\x18\x06 \x01(\v2\x15.orch.v1.NetCheckOpenH\x00R\bnetCheck\x120\n" +
-	"\aresolve\x18\a \x01(\v2\x14.orch.v1.ResolveOpenH\x00R\aresolveB\t\n" +
-	"\arequest\"T\n" +
+	"\aresolve\x18\a \x01(\v2\x14.orch.v1.ResolveOpenH\x00R\aresolve\x12-\n" +
+	"\x06images\x18\b \x01(\v2\x13.orch.v1.ImagesOpenH\x00R\x06images\x12=\n" +
+	"\fimage_remove\x18\t \x01(\v2\x18.orch.v1.ImageRemoveOpenH\x00R\vimageRemove\x127\n" +
+	"\n" +
+	"image_pull\x18\n" +
+	" \x01(\v2\x16.orch.v1.ImagePullOpenH\x00R\timagePull\x12*\n" +
+	"\x05usage\x18\v \x01(\v2\x12.orch.v1.UsageOpenH\x00R\x05usageB\t\n" +
+	"\arequest\"\f\n" +
+	"\n" +
+	"ImagesOpen\"9\n" +
+	"\x0fImageRemoveOpen\x12\x10\n" +
+	"\x03ref\x18\x01 \x01(\tR\x03ref\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"Q\n" +
+	"\rImagePullOpen\x12\x10\n" +
+	"\x03ref\x18\x01 \x01(\tR\x03ref\x12.\n" +
+	"\x06logins\x18\x02 \x03(\v2\x16.orch.v1.RegistryLoginR\x06logins\"_\n" +
+	"\rRegistryLogin\x12\x16\n" +
+	"\x06server\x18\x01 \x01(\tR\x06server\x12\x1a\n" +
+	"\busername\x18\x02 \x01(\tR\busername\x12\x1a\n" +
+	"\bpassword\x18\x03 \x01(\tR\bpassword\")\n" +
+	"\tUsageOpen\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\"\xa9\x01\n" +
+	"\n" +
+	"NodeImages\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12*\n" +
+	"\x06images\x18\x02 \x03(\v2\x12.orch.v1.NodeImageR\x06images\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\x12\x1d\n" +
+	"\n" +
+	"disk_bytes\x18\x04 \x01(\x03R\tdiskBytes\x12&\n" +
+	"\x0fdisk_free_bytes\x18\x05 \x01(\x03R\rdiskFreeBytes\"\xc5\x01\n" +
+	"\tNodeImage\x12\x12\n" +
+	"\x04refs\x18\x01 \x03(\tR\x04refs\x12\x16\n" +
+	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x12\n" +
+	"\x04size\x18\x03 \x01(\x03R\x04size\x124\n" +
+	"\acreated\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12.\n" +
+	"\x04used\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x04used\x12\x12\n" +
+	"\x04keep\x18\x06 \x01(\tR\x04keep\"\x95\x01\n" +
+	"\rImageProgress\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x12\x16\n" +
+	"\x06digest\x18\x04 \x01(\tR\x06digest\x12\x12\n" +
+	"\x04done\x18\x05 \x01(\x03R\x04done\x12\x14\n" +
+	"\x05total\x18\x06 \x01(\x03R\x05total\"\xa2\x02\n" +
+	"\tNodeUsage\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05error\x18\x02 \x01(\tR\x05error\x12\x1b\n" +
+	"\tcpu_milli\x18\x03 \x01(\x03R\bcpuMilli\x12!\n" +
+	"\fmemory_bytes\x18\x04 \x01(\x03R\vmemoryBytes\x121\n" +
+	"\x06window\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x06window\x12\x1d\n" +
+	"\n" +
+	"disk_bytes\x18\x06 \x01(\x03R\tdiskBytes\x12&\n" +
+	"\x0fdisk_free_bytes\x18\a \x01(\x03R\rdiskFreeBytes\x121\n" +
+	"\breplicas\x18\b \x03(\v2\x15.orch.v1.ReplicaUsageR\breplicas\"n\n" +
+	"\fReplicaUsage\x12%\n" +
+	"\x03key\x18\x01 \x01(\v2\x13.orch.v1.ReplicaKeyR\x03key\x127\n" +
+	"\n" +
+	"containers\x18\x02 \x03(\v2\x17.orch.v1.ContainerUsageR\n" +
+	"containers\"\xce\x01\n" +
+	"\x0eContainerUsage\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1b\n" +
+	"\tcpu_milli\x18\x02 \x01(\x03R\bcpuMilli\x12!\n" +
+	"\fmemory_bytes\x18\x03 \x01(\x03R\vmemoryBytes\x12,\n" +
+	"\x12memory_limit_bytes\x18\x04 \x01(\x03R\x10memoryLimitBytes\x12&\n" +
+	"\x0fcpu_limit_milli\x18\x05 \x01(\x03R\rcpuLimitMilli\x12\x12\n" +
+	"\x04pids\x18\x06 \x01(\x03R\x04pids\"T\n" +
 	"\x0fPortForwardOpen\x12-\n" +
 	"\areplica\x18\x01 \x01(\v2\x13.orch.v1.ReplicaKeyR\areplica\x12\x12\n" +
 	"\x04port\x18\x02 \x01(\rR\x04port\"(\n" +
@@ -4193,15 +5246,17 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\x05stdin\x18\x05 \x01(\bR\x05stdin\x12\x14\n" +
 	"\x05width\x18\x06 \x01(\rR\x05width\x12\x16\n" +
 	"\x06height\x18\a \x01(\rR\x06height\x12\x16\n" +
-	"\x06attach\x18\b \x01(\bR\x06attach\"!\n" +
+	"\x06attach\x18\b \x01(\bR\x06attach\"m\n" +
 	"\vResolveOpen\x12\x12\n" +
-	"\x04refs\x18\x01 \x03(\tR\x04refs\"O\n" +
+	"\x04refs\x18\x01 \x03(\tR\x04refs\x12\x1a\n" +
+	"\bregistry\x18\x02 \x01(\bR\bregistry\x12.\n" +
+	"\x06logins\x18\x03 \x03(\v2\x16.orch.v1.RegistryLoginR\x06logins\"O\n" +
 	"\rResolvedImage\x12\x10\n" +
 	"\x03ref\x18\x01 \x01(\tR\x03ref\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x14\n" +
 	"\x05error\x18\x03 \x01(\tR\x05error\"\x1f\n" +
 	"\tImageOpen\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\"\x9e\x04\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\xba\x05\n" +
 	"\x05Frame\x12\x19\n" +
 	"\aopen_id\x18\x01 \x01(\tH\x00R\x06openId\x12\x16\n" +
 	"\x05stdin\x18\x02 \x01(\fH\x00R\x05stdin\x12\x18\n" +
@@ -4217,7 +5272,10 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\x04exec\x18\v \x01(\v2\x14.orch.v1.ExecRequestH\x00R\x04exec\x12@\n" +
 	"\fport_forward\x18\f \x01(\v2\x1b.orch.v1.PortForwardRequestH\x00R\vportForward\x126\n" +
 	"\tnet_check\x18\r \x01(\v2\x17.orch.v1.NetCheckResultH\x00R\bnetCheck\x124\n" +
-	"\bresolved\x18\x0e \x01(\v2\x16.orch.v1.ResolvedImageH\x00R\bresolvedB\a\n" +
+	"\bresolved\x18\x0e \x01(\v2\x16.orch.v1.ResolvedImageH\x00R\bresolved\x12-\n" +
+	"\x06images\x18\x0f \x01(\v2\x13.orch.v1.NodeImagesH\x00R\x06images\x12?\n" +
+	"\x0eimage_progress\x18\x10 \x01(\v2\x16.orch.v1.ImageProgressH\x00R\rimageProgress\x12*\n" +
+	"\x05usage\x18\x11 \x01(\v2\x12.orch.v1.NodeUsageH\x00R\x05usageB\a\n" +
 	"\x05frame\"z\n" +
 	"\x12PortForwardRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
@@ -4279,7 +5337,7 @@ func file_orch_v1_agents_proto_rawDescGZIP() []byte {
 }
 
 var file_orch_v1_agents_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_orch_v1_agents_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
+var file_orch_v1_agents_proto_msgTypes = make([]protoimpl.MessageInfo, 63)
 var file_orch_v1_agents_proto_goTypes = []any{
 	(Phase)(0),                    // 0: orch.v1.Phase
 	(*JoinRequest)(nil),           // 1: orch.v1.JoinRequest
@@ -4301,40 +5359,53 @@ var file_orch_v1_agents_proto_goTypes = []any{
 	(*NetworkSet)(nil),            // 17: orch.v1.NetworkSet
 	(*Peer)(nil),                  // 18: orch.v1.Peer
 	(*Welcome)(nil),               // 19: orch.v1.Welcome
-	(*AssignmentSet)(nil),         // 20: orch.v1.AssignmentSet
-	(*ConfigVersion)(nil),         // 21: orch.v1.ConfigVersion
-	(*VolumeKey)(nil),             // 22: orch.v1.VolumeKey
-	(*Assignment)(nil),            // 23: orch.v1.Assignment
-	(*EndpointSet)(nil),           // 24: orch.v1.EndpointSet
-	(*ServiceRef)(nil),            // 25: orch.v1.ServiceRef
-	(*ServiceTraffic)(nil),        // 26: orch.v1.ServiceTraffic
-	(*Endpoint)(nil),              // 27: orch.v1.Endpoint
-	(*EndpointPort)(nil),          // 28: orch.v1.EndpointPort
-	(*AskWitness)(nil),            // 29: orch.v1.AskWitness
-	(*OpenRelay)(nil),             // 30: orch.v1.OpenRelay
-	(*PortForwardOpen)(nil),       // 31: orch.v1.PortForwardOpen
-	(*NetCheckOpen)(nil),          // 32: orch.v1.NetCheckOpen
-	(*NetCheckResult)(nil),        // 33: orch.v1.NetCheckResult
-	(*LogsOpen)(nil),              // 34: orch.v1.LogsOpen
-	(*ExecOpen)(nil),              // 35: orch.v1.ExecOpen
-	(*ResolveOpen)(nil),           // 36: orch.v1.ResolveOpen
-	(*ResolvedImage)(nil),         // 37: orch.v1.ResolvedImage
-	(*ImageOpen)(nil),             // 38: orch.v1.ImageOpen
-	(*Frame)(nil),                 // 39: orch.v1.Frame
-	(*PortForwardRequest)(nil),    // 40: orch.v1.PortForwardRequest
-	(*Resize)(nil),                // 41: orch.v1.Resize
-	(*LogLine)(nil),               // 42: orch.v1.LogLine
-	(*End)(nil),                   // 43: orch.v1.End
-	(*ExecRequest)(nil),           // 44: orch.v1.ExecRequest
-	nil,                           // 45: orch.v1.Hello.LabelsEntry
-	nil,                           // 46: orch.v1.Hello.CapacityEntry
-	nil,                           // 47: orch.v1.ConfigVersion.ValuesEntry
-	nil,                           // 48: orch.v1.Assignment.ImagesEntry
-	nil,                           // 49: orch.v1.Assignment.LabelsEntry
-	nil,                           // 50: orch.v1.Assignment.ConfigsEntry
-	(*ReplicaKey)(nil),            // 51: orch.v1.ReplicaKey
-	(*timestamppb.Timestamp)(nil), // 52: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 53: google.protobuf.Duration
+	(*Trust)(nil),                 // 20: orch.v1.Trust
+	(*AssignmentSet)(nil),         // 21: orch.v1.AssignmentSet
+	(*ConfigVersion)(nil),         // 22: orch.v1.ConfigVersion
+	(*VolumeKey)(nil),             // 23: orch.v1.VolumeKey
+	(*Assignment)(nil),            // 24: orch.v1.Assignment
+	(*EndpointSet)(nil),           // 25: orch.v1.EndpointSet
+	(*ServiceRef)(nil),            // 26: orch.v1.ServiceRef
+	(*ServiceTraffic)(nil),        // 27: orch.v1.ServiceTraffic
+	(*Endpoint)(nil),              // 28: orch.v1.Endpoint
+	(*EndpointPort)(nil),          // 29: orch.v1.EndpointPort
+	(*AskWitness)(nil),            // 30: orch.v1.AskWitness
+	(*OpenRelay)(nil),             // 31: orch.v1.OpenRelay
+	(*ImagesOpen)(nil),            // 32: orch.v1.ImagesOpen
+	(*ImageRemoveOpen)(nil),       // 33: orch.v1.ImageRemoveOpen
+	(*ImagePullOpen)(nil),         // 34: orch.v1.ImagePullOpen
+	(*RegistryLogin)(nil),         // 35: orch.v1.RegistryLogin
+	(*UsageOpen)(nil),             // 36: orch.v1.UsageOpen
+	(*NodeImages)(nil),            // 37: orch.v1.NodeImages
+	(*NodeImage)(nil),             // 38: orch.v1.NodeImage
+	(*ImageProgress)(nil),         // 39: orch.v1.ImageProgress
+	(*NodeUsage)(nil),             // 40: orch.v1.NodeUsage
+	(*ReplicaUsage)(nil),          // 41: orch.v1.ReplicaUsage
+	(*ContainerUsage)(nil),        // 42: orch.v1.ContainerUsage
+	(*PortForwardOpen)(nil),       // 43: orch.v1.PortForwardOpen
+	(*NetCheckOpen)(nil),          // 44: orch.v1.NetCheckOpen
+	(*NetCheckResult)(nil),        // 45: orch.v1.NetCheckResult
+	(*LogsOpen)(nil),              // 46: orch.v1.LogsOpen
+	(*ExecOpen)(nil),              // 47: orch.v1.ExecOpen
+	(*ResolveOpen)(nil),           // 48: orch.v1.ResolveOpen
+	(*ResolvedImage)(nil),         // 49: orch.v1.ResolvedImage
+	(*ImageOpen)(nil),             // 50: orch.v1.ImageOpen
+	(*Frame)(nil),                 // 51: orch.v1.Frame
+	(*PortForwardRequest)(nil),    // 52: orch.v1.PortForwardRequest
+	(*Resize)(nil),                // 53: orch.v1.Resize
+	(*LogLine)(nil),               // 54: orch.v1.LogLine
+	(*End)(nil),                   // 55: orch.v1.End
+	(*ExecRequest)(nil),           // 56: orch.v1.ExecRequest
+	nil,                           // 57: orch.v1.Hello.LabelsEntry
+	nil,                           // 58: orch.v1.Hello.CapacityEntry
+	nil,                           // 59: orch.v1.ConfigVersion.ValuesEntry
+	nil,                           // 60: orch.v1.Assignment.ImagesEntry
+	nil,                           // 61: orch.v1.Assignment.LabelsEntry
+	nil,                           // 62: orch.v1.Assignment.ConfigsEntry
+	nil,                           // 63: orch.v1.Assignment.LoginsEntry
+	(*ReplicaKey)(nil),            // 64: orch.v1.ReplicaKey
+	(*timestamppb.Timestamp)(nil), // 65: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 66: google.protobuf.Duration
 }
 var file_orch_v1_agents_proto_depIdxs = []int32{
 	5,  // 0: orch.v1.AgentMessage.hello:type_name -> orch.v1.Hello
@@ -4343,84 +5414,103 @@ var file_orch_v1_agents_proto_depIdxs = []int32{
 	14, // 3: orch.v1.AgentMessage.witness:type_name -> orch.v1.WitnessAnswer
 	15, // 4: orch.v1.AgentMessage.ack:type_name -> orch.v1.Ack
 	11, // 5: orch.v1.AgentMessage.renewal:type_name -> orch.v1.Renewal
-	45, // 6: orch.v1.Hello.labels:type_name -> orch.v1.Hello.LabelsEntry
-	46, // 7: orch.v1.Hello.capacity:type_name -> orch.v1.Hello.CapacityEntry
+	57, // 6: orch.v1.Hello.labels:type_name -> orch.v1.Hello.LabelsEntry
+	58, // 7: orch.v1.Hello.capacity:type_name -> orch.v1.Hello.CapacityEntry
 	7,  // 8: orch.v1.StatusReport.replicas:type_name -> orch.v1.ReplicaStatus
-	51, // 9: orch.v1.StatusReport.gone:type_name -> orch.v1.ReplicaKey
-	22, // 10: orch.v1.StatusReport.volumes_gone:type_name -> orch.v1.VolumeKey
-	51, // 11: orch.v1.ReplicaStatus.key:type_name -> orch.v1.ReplicaKey
+	64, // 9: orch.v1.StatusReport.gone:type_name -> orch.v1.ReplicaKey
+	23, // 10: orch.v1.StatusReport.volumes_gone:type_name -> orch.v1.VolumeKey
+	64, // 11: orch.v1.ReplicaStatus.key:type_name -> orch.v1.ReplicaKey
 	0,  // 12: orch.v1.ReplicaStatus.phase:type_name -> orch.v1.Phase
-	52, // 13: orch.v1.ReplicaStatus.started_at:type_name -> google.protobuf.Timestamp
+	65, // 13: orch.v1.ReplicaStatus.started_at:type_name -> google.protobuf.Timestamp
 	8,  // 14: orch.v1.ReplicaStatus.containers:type_name -> orch.v1.ContainerStatus
-	52, // 15: orch.v1.ContainerStatus.started_at:type_name -> google.protobuf.Timestamp
+	65, // 15: orch.v1.ContainerStatus.started_at:type_name -> google.protobuf.Timestamp
 	9,  // 16: orch.v1.ContainerStatus.last_exit:type_name -> orch.v1.Exit
-	52, // 17: orch.v1.Exit.finished_at:type_name -> google.protobuf.Timestamp
-	53, // 18: orch.v1.Beat.self_check_age:type_name -> google.protobuf.Duration
-	51, // 19: orch.v1.Renewal.keys:type_name -> orch.v1.ReplicaKey
+	65, // 17: orch.v1.Exit.finished_at:type_name -> google.protobuf.Timestamp
+	66, // 18: orch.v1.Beat.self_check_age:type_name -> google.protobuf.Duration
+	64, // 19: orch.v1.Renewal.keys:type_name -> orch.v1.ReplicaKey
 	13, // 20: orch.v1.Grant.leases:type_name -> orch.v1.Lease
-	51, // 21: orch.v1.Lease.key:type_name -> orch.v1.ReplicaKey
-	53, // 22: orch.v1.Lease.for:type_name -> google.protobuf.Duration
+	64, // 21: orch.v1.Lease.key:type_name -> orch.v1.ReplicaKey
+	66, // 22: orch.v1.Lease.for:type_name -> google.protobuf.Duration
 	19, // 23: orch.v1.ControllerMessage.welcome:type_name -> orch.v1.Welcome
-	20, // 24: orch.v1.ControllerMessage.assignments:type_name -> orch.v1.AssignmentSet
-	24, // 25: orch.v1.ControllerMessage.endpoints:type_name -> orch.v1.EndpointSet
-	29, // 26: orch.v1.ControllerMessage.ask_witness:type_name -> orch.v1.AskWitness
-	30, // 27: orch.v1.ControllerMessage.open_relay:type_name -> orch.v1.OpenRelay
+	21, // 24: orch.v1.ControllerMessage.assignments:type_name -> orch.v1.AssignmentSet
+	25, // 25: orch.v1.ControllerMessage.endpoints:type_name -> orch.v1.EndpointSet
+	30, // 26: orch.v1.ControllerMessage.ask_witness:type_name -> orch.v1.AskWitness
+	31, // 27: orch.v1.ControllerMessage.open_relay:type_name -> orch.v1.OpenRelay
 	10, // 28: orch.v1.ControllerMessage.beat_answer:type_name -> orch.v1.Beat
 	12, // 29: orch.v1.ControllerMessage.grant:type_name -> orch.v1.Grant
 	17, // 30: orch.v1.ControllerMessage.network:type_name -> orch.v1.NetworkSet
-	18, // 31: orch.v1.NetworkSet.put:type_name -> orch.v1.Peer
-	53, // 32: orch.v1.Welcome.beat_interval:type_name -> google.protobuf.Duration
-	23, // 33: orch.v1.AssignmentSet.put:type_name -> orch.v1.Assignment
-	51, // 34: orch.v1.AssignmentSet.drop:type_name -> orch.v1.ReplicaKey
-	21, // 35: orch.v1.AssignmentSet.configs:type_name -> orch.v1.ConfigVersion
-	22, // 36: orch.v1.AssignmentSet.remove_volumes:type_name -> orch.v1.VolumeKey
-	47, // 37: orch.v1.ConfigVersion.values:type_name -> orch.v1.ConfigVersion.ValuesEntry
-	51, // 38: orch.v1.Assignment.key:type_name -> orch.v1.ReplicaKey
-	48, // 39: orch.v1.Assignment.images:type_name -> orch.v1.Assignment.ImagesEntry
-	49, // 40: orch.v1.Assignment.labels:type_name -> orch.v1.Assignment.LabelsEntry
-	50, // 41: orch.v1.Assignment.configs:type_name -> orch.v1.Assignment.ConfigsEntry
-	27, // 42: orch.v1.EndpointSet.put:type_name -> orch.v1.Endpoint
-	51, // 43: orch.v1.EndpointSet.drop:type_name -> orch.v1.ReplicaKey
-	51, // 44: orch.v1.EndpointSet.keep:type_name -> orch.v1.ReplicaKey
-	26, // 45: orch.v1.EndpointSet.services:type_name -> orch.v1.ServiceTraffic
-	25, // 46: orch.v1.EndpointSet.drop_services:type_name -> orch.v1.ServiceRef
-	25, // 47: orch.v1.ServiceTraffic.key:type_name -> orch.v1.ServiceRef
-	28, // 48: orch.v1.ServiceTraffic.ports:type_name -> orch.v1.EndpointPort
-	51, // 49: orch.v1.Endpoint.replica:type_name -> orch.v1.ReplicaKey
-	28, // 50: orch.v1.Endpoint.ports:type_name -> orch.v1.EndpointPort
-	34, // 51: orch.v1.OpenRelay.logs:type_name -> orch.v1.LogsOpen
-	35, // 52: orch.v1.OpenRelay.exec:type_name -> orch.v1.ExecOpen
-	38, // 53: orch.v1.OpenRelay.image:type_name -> orch.v1.ImageOpen
-	31, // 54: orch.v1.OpenRelay.port_forward:type_name -> orch.v1.PortForwardOpen
-	32, // 55: orch.v1.OpenRelay.net_check:type_name -> orch.v1.NetCheckOpen
-	36, // 56: orch.v1.OpenRelay.resolve:type_name -> orch.v1.ResolveOpen
-	51, // 57: orch.v1.PortForwardOpen.replica:type_name -> orch.v1.ReplicaKey
-	53, // 58: orch.v1.NetCheckResult.took:type_name -> google.protobuf.Duration
-	51, // 59: orch.v1.LogsOpen.replica:type_name -> orch.v1.ReplicaKey
-	52, // 60: orch.v1.LogsOpen.since:type_name -> google.protobuf.Timestamp
-	51, // 61: orch.v1.ExecOpen.replica:type_name -> orch.v1.ReplicaKey
-	41, // 62: orch.v1.Frame.resize:type_name -> orch.v1.Resize
-	42, // 63: orch.v1.Frame.log:type_name -> orch.v1.LogLine
-	43, // 64: orch.v1.Frame.end:type_name -> orch.v1.End
-	44, // 65: orch.v1.Frame.exec:type_name -> orch.v1.ExecRequest
-	40, // 66: orch.v1.Frame.port_forward:type_name -> orch.v1.PortForwardRequest
-	33, // 67: orch.v1.Frame.net_check:type_name -> orch.v1.NetCheckResult
-	37, // 68: orch.v1.Frame.resolved:type_name -> orch.v1.ResolvedImage
-	52, // 69: orch.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	51, // 70: orch.v1.LogLine.replica:type_name -> orch.v1.ReplicaKey
-	1,  // 71: orch.v1.Agents.Join:input_type -> orch.v1.JoinRequest
-	3,  // 72: orch.v1.Agents.Renew:input_type -> orch.v1.RenewRequest
-	4,  // 73: orch.v1.Agents.Session:input_type -> orch.v1.AgentMessage
-	39, // 74: orch.v1.Agents.Relay:input_type -> orch.v1.Frame
-	2,  // 75: orch.v1.Agents.Join:output_type -> orch.v1.JoinResponse
-	2,  // 76: orch.v1.Agents.Renew:output_type -> orch.v1.JoinResponse
-	16, // 77: orch.v1.Agents.Session:output_type -> orch.v1.ControllerMessage
-	39, // 78: orch.v1.Agents.Relay:output_type -> orch.v1.Frame
-	75, // [75:79] is the sub-list for method output_type
-	71, // [71:75] is the sub-list for method input_type
-	71, // [71:71] is the sub-list for extension type_name
-	71, // [71:71] is the sub-list for extension extendee
-	0,  // [0:71] is the sub-list for field type_name
+	20, // 31: orch.v1.ControllerMessage.trust:type_name -> orch.v1.Trust
+	18, // 32: orch.v1.NetworkSet.put:type_name -> orch.v1.Peer
+	66, // 33: orch.v1.Welcome.beat_interval:type_name -> google.protobuf.Duration
+	20, // 34: orch.v1.Welcome.trust:type_name -> orch.v1.Trust
+	24, // 35: orch.v1.AssignmentSet.put:type_name -> orch.v1.Assignment
+	64, // 36: orch.v1.AssignmentSet.drop:type_name -> orch.v1.ReplicaKey
+	22, // 37: orch.v1.AssignmentSet.configs:type_name -> orch.v1.ConfigVersion
+	23, // 38: orch.v1.AssignmentSet.remove_volumes:type_name -> orch.v1.VolumeKey
+	59, // 39: orch.v1.ConfigVersion.values:type_name -> orch.v1.ConfigVersion.ValuesEntry
+	64, // 40: orch.v1.Assignment.key:type_name -> orch.v1.ReplicaKey
+	60, // 41: orch.v1.Assignment.images:type_name -> orch.v1.Assignment.ImagesEntry
+	61, // 42: orch.v1.Assignment.labels:type_name -> orch.v1.Assignment.LabelsEntry
+	62, // 43: orch.v1.Assignment.configs:type_name -> orch.v1.Assignment.ConfigsEntry
+	63, // 44: orch.v1.Assignment.logins:type_name -> orch.v1.Assignment.LoginsEntry
+	28, // 45: orch.v1.EndpointSet.put:type_name -> orch.v1.Endpoint
+	64, // 46: orch.v1.EndpointSet.drop:type_name -> orch.v1.ReplicaKey
+	64, // 47: orch.v1.EndpointSet.keep:type_name -> orch.v1.ReplicaKey
+	27, // 48: orch.v1.EndpointSet.services:type_name -> orch.v1.ServiceTraffic
+	26, // 49: orch.v1.EndpointSet.drop_services:type_name -> orch.v1.ServiceRef
+	26, // 50: orch.v1.ServiceTraffic.key:type_name -> orch.v1.ServiceRef
+	29, // 51: orch.v1.ServiceTraffic.ports:type_name -> orch.v1.EndpointPort
+	64, // 52: orch.v1.Endpoint.replica:type_name -> orch.v1.ReplicaKey
+	29, // 53: orch.v1.Endpoint.ports:type_name -> orch.v1.EndpointPort
+	46, // 54: orch.v1.OpenRelay.logs:type_name -> orch.v1.LogsOpen
+	47, // 55: orch.v1.OpenRelay.exec:type_name -> orch.v1.ExecOpen
+	50, // 56: orch.v1.OpenRelay.image:type_name -> orch.v1.ImageOpen
+	43, // 57: orch.v1.OpenRelay.port_forward:type_name -> orch.v1.PortForwardOpen
+	44, // 58: orch.v1.OpenRelay.net_check:type_name -> orch.v1.NetCheckOpen
+	48, // 59: orch.v1.OpenRelay.resolve:type_name -> orch.v1.ResolveOpen
+	32, // 60: orch.v1.OpenRelay.images:type_name -> orch.v1.ImagesOpen
+	33, // 61: orch.v1.OpenRelay.image_remove:type_name -> orch.v1.ImageRemoveOpen
+	34, // 62: orch.v1.OpenRelay.image_pull:type_name -> orch.v1.ImagePullOpen
+	36, // 63: orch.v1.OpenRelay.usage:type_name -> orch.v1.UsageOpen
+	35, // 64: orch.v1.ImagePullOpen.logins:type_name -> orch.v1.RegistryLogin
+	38, // 65: orch.v1.NodeImages.images:type_name -> orch.v1.NodeImage
+	65, // 66: orch.v1.NodeImage.created:type_name -> google.protobuf.Timestamp
+	65, // 67: orch.v1.NodeImage.used:type_name -> google.protobuf.Timestamp
+	66, // 68: orch.v1.NodeUsage.window:type_name -> google.protobuf.Duration
+	41, // 69: orch.v1.NodeUsage.replicas:type_name -> orch.v1.ReplicaUsage
+	64, // 70: orch.v1.ReplicaUsage.key:type_name -> orch.v1.ReplicaKey
+	42, // 71: orch.v1.ReplicaUsage.containers:type_name -> orch.v1.ContainerUsage
+	64, // 72: orch.v1.PortForwardOpen.replica:type_name -> orch.v1.ReplicaKey
+	66, // 73: orch.v1.NetCheckResult.took:type_name -> google.protobuf.Duration
+	64, // 74: orch.v1.LogsOpen.replica:type_name -> orch.v1.ReplicaKey
+	65, // 75: orch.v1.LogsOpen.since:type_name -> google.protobuf.Timestamp
+	64, // 76: orch.v1.ExecOpen.replica:type_name -> orch.v1.ReplicaKey
+	35, // 77: orch.v1.ResolveOpen.logins:type_name -> orch.v1.RegistryLogin
+	53, // 78: orch.v1.Frame.resize:type_name -> orch.v1.Resize
+	54, // 79: orch.v1.Frame.log:type_name -> orch.v1.LogLine
+	55, // 80: orch.v1.Frame.end:type_name -> orch.v1.End
+	56, // 81: orch.v1.Frame.exec:type_name -> orch.v1.ExecRequest
+	52, // 82: orch.v1.Frame.port_forward:type_name -> orch.v1.PortForwardRequest
+	45, // 83: orch.v1.Frame.net_check:type_name -> orch.v1.NetCheckResult
+	49, // 84: orch.v1.Frame.resolved:type_name -> orch.v1.ResolvedImage
+	37, // 85: orch.v1.Frame.images:type_name -> orch.v1.NodeImages
+	39, // 86: orch.v1.Frame.image_progress:type_name -> orch.v1.ImageProgress
+	40, // 87: orch.v1.Frame.usage:type_name -> orch.v1.NodeUsage
+	65, // 88: orch.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	64, // 89: orch.v1.LogLine.replica:type_name -> orch.v1.ReplicaKey
+	1,  // 90: orch.v1.Agents.Join:input_type -> orch.v1.JoinRequest
+	3,  // 91: orch.v1.Agents.Renew:input_type -> orch.v1.RenewRequest
+	4,  // 92: orch.v1.Agents.Session:input_type -> orch.v1.AgentMessage
+	51, // 93: orch.v1.Agents.Relay:input_type -> orch.v1.Frame
+	2,  // 94: orch.v1.Agents.Join:output_type -> orch.v1.JoinResponse
+	2,  // 95: orch.v1.Agents.Renew:output_type -> orch.v1.JoinResponse
+	16, // 96: orch.v1.Agents.Session:output_type -> orch.v1.ControllerMessage
+	51, // 97: orch.v1.Agents.Relay:output_type -> orch.v1.Frame
+	94, // [94:98] is the sub-list for method output_type
+	90, // [90:94] is the sub-list for method input_type
+	90, // [90:90] is the sub-list for extension type_name
+	90, // [90:90] is the sub-list for extension extendee
+	0,  // [0:90] is the sub-list for field type_name
 }
 
 func init() { file_orch_v1_agents_proto_init() }
@@ -4446,16 +5536,21 @@ func file_orch_v1_agents_proto_init() {
 		(*ControllerMessage_BeatAnswer)(nil),
 		(*ControllerMessage_Grant)(nil),
 		(*ControllerMessage_Network)(nil),
+		(*ControllerMessage_Trust)(nil),
 	}
-	file_orch_v1_agents_proto_msgTypes[29].OneofWrappers = []any{
+	file_orch_v1_agents_proto_msgTypes[30].OneofWrappers = []any{
 		(*OpenRelay_Logs)(nil),
 		(*OpenRelay_Exec)(nil),
 		(*OpenRelay_Image)(nil),
 		(*OpenRelay_PortForward)(nil),
 		(*OpenRelay_NetCheck)(nil),
 		(*OpenRelay_Resolve)(nil),
+		(*OpenRelay_Images)(nil),
+		(*OpenRelay_ImageRemove)(nil),
+		(*OpenRelay_ImagePull)(nil),
+		(*OpenRelay_Usage)(nil),
 	}
-	file_orch_v1_agents_proto_msgTypes[38].OneofWrappers = []any{
+	file_orch_v1_agents_proto_msgTypes[50].OneofWrappers = []any{
 		(*Frame_OpenId)(nil),
 		(*Frame_Stdin)(nil),
 		(*Frame_Stdout)(nil),
@@ -4470,6 +5565,9 @@ func file_orch_v1_agents_proto_init() {
 		(*Frame_PortForward)(nil),
 		(*Frame_NetCheck)(nil),
 		(*Frame_Resolved)(nil),
+		(*Frame_Images)(nil),
+		(*Frame_ImageProgress)(nil),
+		(*Frame_Usage)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -4477,7 +5575,7 @@ func file_orch_v1_agents_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_orch_v1_agents_proto_rawDesc), len(file_orch_v1_agents_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   50,
+			NumMessages:   63,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1204,18 +1204,252 @@ func (x *LoadImageProgress) GetRefs() []string {
 	return nil
 }
 
+type ListImagesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// nodes to ask; none means all.
+	Nodes         []string `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListImagesRequest) Reset() {
+	*x = ListImagesRequest{}
+	mi := &file_orch_v1_orch_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListImagesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListImagesRequest) ProtoMessage() {}
+
+func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_orch_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListImagesRequest.ProtoReflect.Descriptor instead.
+func (*ListImagesRequest) Descriptor() ([]byte, []int) {
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ListImagesRequest) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+type RemoveImageRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Ref   string                 `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	// nodes to remove it from; none means all.
+	Nodes []string `protobuf:"bytes,2,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	// force: also what the previous revision of a service would need again. What a
+	// container runs from is never removed.
+	Force         bool `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveImageRequest) Reset() {
+	*x = RemoveImageRequest{}
+	mi := &file_orch_v1_orch_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveImageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveImageRequest) ProtoMessage() {}
+
+func (x *RemoveImageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_orch_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveImageRequest.ProtoReflect.Descriptor instead.
+func (*RemoveImageRequest) Descriptor() ([]byte, []int) {
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *RemoveImageRequest) GetRef() string {
+	if x != nil {
+		return x.Ref
+	}
+	return ""
+}
+
+func (x *RemoveImageRequest) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *RemoveImageRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+type PullImageRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Ref   string                 `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	// nodes to pull on; none means all.
+	Nodes []string `protobuf:"bytes,2,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	// pull_secrets are Secrets of type registry, of namespace.
+	Namespace     string   `protobuf:"bytes,3,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	PullSecrets   []string `protobuf:"bytes,4,rep,name=pull_secrets,json=pullSecrets,proto3" json:"pull_secrets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PullImageRequest) Reset() {
+	*x = PullImageRequest{}
+	mi := &file_orch_v1_orch_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PullImageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PullImageRequest) ProtoMessage() {}
+
+func (x *PullImageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_orch_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PullImageRequest.ProtoReflect.Descriptor instead.
+func (*PullImageRequest) Descriptor() ([]byte, []int) {
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *PullImageRequest) GetRef() string {
+	if x != nil {
+		return x.Ref
+	}
+	return ""
+}
+
+func (x *PullImageRequest) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *PullImageRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *PullImageRequest) GetPullSecrets() []string {
+	if x != nil {
+		return x.PullSecrets
+	}
+	return nil
+}
+
+type UsageRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// nodes to ask; none means all.
+	Nodes []string `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	// namespace of the replicas to tell of; empty: all.
+	Namespace     string `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageRequest) Reset() {
+	*x = UsageRequest{}
+	mi := &file_orch_v1_orch_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageRequest) ProtoMessage() {}
+
+func (x *UsageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_orch_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageRequest.ProtoReflect.Descriptor instead.
+func (*UsageRequest) Descriptor() ([]byte, []int) {
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *UsageRequest) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *UsageRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
 type CreateTokenRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// role is node or controller.
-	Role          string                 `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
-	Expires       *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expires,proto3" json:"expires,omitempty"`
+	Role    string                 `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
+	Expires *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expires,proto3" json:"expires,omitempty"`
+	// max_uses: how many may join with it; 0: any number.
+	MaxUses       int32 `protobuf:"varint,3,opt,name=max_uses,json=maxUses,proto3" json:"max_uses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_orch_v1_orch_proto_msgTypes[19]
+	mi := &file_orch_v1_orch_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1227,7 +1461,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_orch_proto_msgTypes[19]
+	mi := &file_orch_v1_orch_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1240,7 +1474,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_orch_v1_orch_proto_rawDescGZIP(), []int{19}
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CreateTokenRequest) GetRole() string {
@@ -1257,6 +1491,13 @@ func (x *CreateTokenRequest) GetExpires() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *CreateTokenRequest) GetMaxUses() int32 {
+	if x != nil {
+		return x.MaxUses
+	}
+	return 0
+}
+
 type CreateTokenResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Token         string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
@@ -1266,7 +1507,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_orch_v1_orch_proto_msgTypes[20]
+	mi := &file_orch_v1_orch_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1278,7 +1519,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_orch_proto_msgTypes[20]
+	mi := &file_orch_v1_orch_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1291,7 +1532,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_orch_v1_orch_proto_rawDescGZIP(), []int{20}
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CreateTokenResponse) GetToken() string {
@@ -1309,7 +1550,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_orch_v1_orch_proto_msgTypes[21]
+	mi := &file_orch_v1_orch_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1321,7 +1562,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_orch_proto_msgTypes[21]
+	mi := &file_orch_v1_orch_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1334,23 +1575,25 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_orch_v1_orch_proto_rawDescGZIP(), []int{21}
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{25}
 }
 
 type Token struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
-	Created       *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=created,proto3" json:"created,omitempty"`
-	Expires       *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expires,proto3" json:"expires,omitempty"`
-	Uses          int64                  `protobuf:"varint,5,opt,name=uses,proto3" json:"uses,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Id      string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Role    string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
+	Created *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=created,proto3" json:"created,omitempty"`
+	Expires *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expires,proto3" json:"expires,omitempty"`
+	Uses    int64                  `protobuf:"varint,5,opt,name=uses,proto3" json:"uses,omitempty"`
+	// max_uses: 0 means any number.
+	MaxUses       int64 `protobuf:"varint,6,opt,name=max_uses,json=maxUses,proto3" json:"max_uses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_orch_v1_orch_proto_msgTypes[22]
+	mi := &file_orch_v1_orch_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1362,7 +1605,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_orch_proto_msgTypes[22]
+	mi := &file_orch_v1_orch_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1375,7 +1618,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_orch_v1_orch_proto_rawDescGZIP(), []int{22}
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Token) GetId() string {
@@ -1413,6 +1656,13 @@ func (x *Token) GetUses() int64 {
 	return 0
 }
 
+func (x *Token) GetMaxUses() int64 {
+	if x != nil {
+		return x.MaxUses
+	}
+	return 0
+}
+
 type ListTokensResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Tokens        []*Token               `protobuf:"bytes,1,rep,name=tokens,proto3" json:"tokens,omitempty"`
@@ -1422,7 +1672,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_orch_v1_orch_proto_msgTypes[23]
+	mi := &file_orch_v1_orch_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1434,7 +1684,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_orch_proto_msgTypes[23]
+	mi := &file_orch_v1_orch_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1447,7 +1697,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_orch_v1_orch_proto_rawDescGZIP(), []int{23}
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListTokensResponse) GetTokens() []*Token {
@@ -1466,7 +1716,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_orch_v1_orch_proto_msgTypes[24]
+	mi := &file_orch_v1_orch_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1478,7 +1728,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_orch_proto_msgTypes[24]
+	mi := &file_orch_v1_orch_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1491,7 +1741,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_orch_v1_orch_proto_rawDescGZIP(), []int{24}
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RevokeTokenRequest) GetId() string {
@@ -1509,7 +1759,7 @@ type RevokeTokenResponse struct {
 
 func (x *RevokeTokenResponse) Reset() {
 	*x = RevokeTokenResponse{}
-	mi := &file_orch_v1_orch_proto_msgTypes[25]
+	mi := &file_orch_v1_orch_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1521,7 +1771,7 @@ func (x *RevokeTokenResponse) String() string {
 func (*RevokeTokenResponse) ProtoMessage() {}
 
 func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_orch_proto_msgTypes[25]
+	mi := &file_orch_v1_orch_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1534,7 +1784,796 @@ func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
-	return file_orch_v1_orch_proto_rawDescGZIP(), []int{25}
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{29}
+}
+
+type CreateUserRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// role is viewer, operator or admin.
+	Role string `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
+	// expires: none means a year from now.
+	Expires *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expires,proto3" json:"expires,omitempty"`
+	// csr in DER for that name and role, signed by the user's own key.
+	Csr []byte `protobuf:"bytes,4,opt,name=csr,proto3" json:"csr,omitempty"`
+	// replace: a user of that name gets this certificate, and the old ones are worthless.
+	Replace       bool `protobuf:"varint,5,opt,name=replace,proto3" json:"replace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateUserRequest) Reset() {
+	*x = CreateUserRequest{}
+	mi := &file_orch_v1_orch_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateUserRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateUserRequest) ProtoMessage() {}
+
+func (x *CreateUserRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_orch_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateUserRequest.ProtoReflect.Descriptor instead.
+func (*CreateUserRequest) Descriptor() ([]byte, []int) {
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *CreateUserRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CreateUserRequest) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *CreateUserRequest) GetExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expires
+	}
+	return nil
+}
+
+func (x *CreateUserRequest) GetCsr() []byte {
+	if x != nil {
+		return x.Csr
+	}
+	return nil
+}
+
+func (x *CreateUserRequest) GetReplace() bool {
+	if x != nil {
+		return x.Replace
+	}
+	return false
+}
+
+type CreateUserResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// certificate in PEM, and ca: all that is trusted, in PEM.
+	Certificate   []byte `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	Ca            []byte `protobuf:"bytes,2,opt,name=ca,proto3" json:"ca,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateUserResponse) Reset() {
+	*x = CreateUserResponse{}
+	mi := &file_orch_v1_orch_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateUserResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateUserResponse) ProtoMessage() {}
+
+func (x *CreateUserResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_orch_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateUserResponse.ProtoReflect.Descriptor instead.
+func (*CreateUserResponse) Descriptor() ([]byte, []int) {
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *CreateUserResponse) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *CreateUserResponse) GetCa() []byte {
+	if x != nil {
+		return x.Ca
+	}
+	return nil
+}
+
+type ListUsersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListUsersRequest) Reset() {
+	*x = ListUsersRequest{}
+	mi := &file_orch_v1_orch_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListUsersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListUsersRequest) ProtoMessage() {}
+
+func (x *ListUsersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_orch_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListUsersRequest.ProtoReflect.Descriptor instead.
+func (*ListUsersRequest) Descriptor() ([]byte, []int) {
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{32}
+}
+
+type User struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Name    string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Role    string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
+	Created *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=created,proto3" json:"created,omitempty"`
+	Expires *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=expires,proto3" json:"expires,omitempty"`
+	// by is who made it; empty: the first start.
+	By            string `protobuf:"bytes,5,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *User) Reset() {
+	*x = User{}
+	mi := &file_orch_v1_orch_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *User) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*User) ProtoMessage() {}
+
+func (x *User) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_orch_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use User.ProtoReflect.Descriptor instead.
+func (*User) Descriptor() ([]byte, []int) {
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *User) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *User) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *User) GetCreated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Created
+	}
+	return nil
+}
+
+func (x *User) GetExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expires
+	}
+	return nil
+}
+
+func (x *User) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+type ListUsersResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Users         []*User                `protobuf:"bytes,1,rep,name=users,proto3" json:"users,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListUsersResponse) Reset() {
+	*x = ListUsersResponse{}
+	mi := &file_orch_v1_orch_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListUsersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListUsersResponse) ProtoMessage() {}
+
+func (x *ListUsersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_orch_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListUsersResponse.ProtoReflect.Descriptor instead.
+func (*ListUsersResponse) Descriptor() ([]byte, []int) {
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ListUsersResponse) GetUsers() []*User {
+	if x != nil {
+		return x.Users
+	}
+	return nil
+}
+
+type RemoveUserRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveUserRequest) Reset() {
+	*x = RemoveUserRequest{}
+	mi := &file_orch_v1_orch_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveUserRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveUserRequest) ProtoMessage() {}
+
+func (x *RemoveUserRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_orch_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveUserRequest.ProtoReflect.Descriptor instead.
+func (*RemoveUserRequest) Descriptor() ([]byte, []int) {
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *RemoveUserRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type RemoveUserResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveUserResponse) Reset() {
+	*x = RemoveUserResponse{}
+	mi := &file_orch_v1_orch_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveUserResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveUserResponse) ProtoMessage() {}
+
+func (x *RemoveUserResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_orch_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveUserResponse.ProtoReflect.Descriptor instead.
+func (*RemoveUserResponse) Descriptor() ([]byte, []int) {
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{36}
+}
+
+type ListAuthoritiesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAuthoritiesRequest) Reset() {
+	*x = ListAuthoritiesRequest{}
+	mi := &file_orch_v1_orch_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAuthoritiesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAuthoritiesRequest) ProtoMessage() {}
+
+func (x *ListAuthoritiesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_orch_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAuthoritiesRequest.ProtoReflect.Descriptor instead.
+func (*ListAuthoritiesRequest) Descriptor() ([]byte, []int) {
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{37}
+}
+
+// Authority is one CA that the cluster trusts.
+type Authority struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// hash as join tokens carry it.
+	Hash    string                 `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"`
+	Created *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=created,proto3" json:"created,omitempty"`
+	Expires *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=expires,proto3" json:"expires,omitempty"`
+	// signing: new certificates are signed by it.
+	Signing bool `protobuf:"varint,4,opt,name=signing,proto3" json:"signing,omitempty"`
+	// nodes and users whose newest certificate is signed by it, by name.
+	Nodes         []string `protobuf:"bytes,5,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Users         []string `protobuf:"bytes,6,rep,name=users,proto3" json:"users,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Authority) Reset() {
+	*x = Authority{}
+	mi := &file_orch_v1_orch_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Authority) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Authority) ProtoMessage() {}
+
+func (x *Authority) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_orch_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Authority.ProtoReflect.Descriptor instead.
+func (*Authority) Descriptor() ([]byte, []int) {
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *Authority) GetHash() string {
+	if x != nil {
+		return x.Hash
+	}
+	return ""
+}
+
+func (x *Authority) GetCreated() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Created
+	}
+	return nil
+}
+
+func (x *Authority) GetExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expires
+	}
+	return nil
+}
+
+func (x *Authority) GetSigning() bool {
+	if x != nil {
+		return x.Signing
+	}
+	return false
+}
+
+func (x *Authority) GetNodes() []string {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *Authority) GetUsers() []string {
+	if x != nil {
+		return x.Users
+	}
+	return nil
+}
+
+type ListAuthoritiesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Authorities   []*Authority           `protobuf:"bytes,1,rep,name=authorities,proto3" json:"authorities,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAuthoritiesResponse) Reset() {
+	*x = ListAuthoritiesResponse{}
+	mi := &file_orch_v1_orch_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAuthoritiesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAuthoritiesResponse) ProtoMessage() {}
+
+func (x *ListAuthoritiesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_orch_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAuthoritiesResponse.ProtoReflect.Descriptor instead.
+func (*ListAuthoritiesResponse) Descriptor() ([]byte, []int) {
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *ListAuthoritiesResponse) GetAuthorities() []*Authority {
+	if x != nil {
+		return x.Authorities
+	}
+	return nil
+}
+
+type RotateAuthorityRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateAuthorityRequest) Reset() {
+	*x = RotateAuthorityRequest{}
+	mi := &file_orch_v1_orch_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateAuthorityRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateAuthorityRequest) ProtoMessage() {}
+
+func (x *RotateAuthorityRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_orch_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateAuthorityRequest.ProtoReflect.Descriptor instead.
+func (*RotateAuthorityRequest) Descriptor() ([]byte, []int) {
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{40}
+}
+
+type RotateAuthorityResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Authority     *Authority             `protobuf:"bytes,1,opt,name=authority,proto3" json:"authority,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateAuthorityResponse) Reset() {
+	*x = RotateAuthorityResponse{}
+	mi := &file_orch_v1_orch_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateAuthorityResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateAuthorityResponse) ProtoMessage() {}
+
+func (x *RotateAuthorityResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_orch_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateAuthorityResponse.ProtoReflect.Descriptor instead.
+func (*RotateAuthorityResponse) Descriptor() ([]byte, []int) {
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *RotateAuthorityResponse) GetAuthority() *Authority {
+	if x != nil {
+		return x.Authority
+	}
+	return nil
+}
+
+type RetireAuthorityRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// hash, or a beginning of it that names one.
+	Hash string `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"`
+	// force: although nodes or users still hold certificates of it.
+	Force         bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetireAuthorityRequest) Reset() {
+	*x = RetireAuthorityRequest{}
+	mi := &file_orch_v1_orch_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetireAuthorityRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetireAuthorityRequest) ProtoMessage() {}
+
+func (x *RetireAuthorityRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_orch_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetireAuthorityRequest.ProtoReflect.Descriptor instead.
+func (*RetireAuthorityRequest) Descriptor() ([]byte, []int) {
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *RetireAuthorityRequest) GetHash() string {
+	if x != nil {
+		return x.Hash
+	}
+	return ""
+}
+
+func (x *RetireAuthorityRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+type RetireAuthorityResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RetireAuthorityResponse) Reset() {
+	*x = RetireAuthorityResponse{}
+	mi := &file_orch_v1_orch_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RetireAuthorityResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RetireAuthorityResponse) ProtoMessage() {}
+
+func (x *RetireAuthorityResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_orch_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RetireAuthorityResponse.ProtoReflect.Descriptor instead.
+func (*RetireAuthorityResponse) Descriptor() ([]byte, []int) {
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{43}
+}
+
+type RotateGossipKeyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateGossipKeyRequest) Reset() {
+	*x = RotateGossipKeyRequest{}
+	mi := &file_orch_v1_orch_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateGossipKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateGossipKeyRequest) ProtoMessage() {}
+
+func (x *RotateGossipKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_orch_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateGossipKeyRequest.ProtoReflect.Descriptor instead.
+func (*RotateGossipKeyRequest) Descriptor() ([]byte, []int) {
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{44}
+}
+
+type RotateGossipKeyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// key by a hash of it.
+	Key           string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RotateGossipKeyResponse) Reset() {
+	*x = RotateGossipKeyResponse{}
+	mi := &file_orch_v1_orch_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RotateGossipKeyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RotateGossipKeyResponse) ProtoMessage() {}
+
+func (x *RotateGossipKeyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_orch_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RotateGossipKeyResponse.ProtoReflect.Descriptor instead.
+func (*RotateGossipKeyResponse) Descriptor() ([]byte, []int) {
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *RotateGossipKeyResponse) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
 }
 
 type NodeWordRequest struct {
@@ -1552,7 +2591,7 @@ type NodeWordRequest struct {
 
 func (x *NodeWordRequest) Reset() {
 	*x = NodeWordRequest{}
-	mi := &file_orch_v1_orch_proto_msgTypes[26]
+	mi := &file_orch_v1_orch_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1564,7 +2603,7 @@ func (x *NodeWordRequest) String() string {
 func (*NodeWordRequest) ProtoMessage() {}
 
 func (x *NodeWordRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_orch_proto_msgTypes[26]
+	mi := &file_orch_v1_orch_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1577,7 +2616,7 @@ func (x *NodeWordRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeWordRequest.ProtoReflect.Descriptor instead.
 func (*NodeWordRequest) Descriptor() ([]byte, []int) {
-	return file_orch_v1_orch_proto_rawDescGZIP(), []int{26}
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *NodeWordRequest) GetNode() string {
@@ -1616,7 +2655,7 @@ type NodeWordResponse struct {
 
 func (x *NodeWordResponse) Reset() {
 	*x = NodeWordResponse{}
-	mi := &file_orch_v1_orch_proto_msgTypes[27]
+	mi := &file_orch_v1_orch_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1628,7 +2667,7 @@ func (x *NodeWordResponse) String() string {
 func (*NodeWordResponse) ProtoMessage() {}
 
 func (x *NodeWordResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_orch_proto_msgTypes[27]
+	mi := &file_orch_v1_orch_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1641,7 +2680,7 @@ func (x *NodeWordResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeWordResponse.ProtoReflect.Descriptor instead.
 func (*NodeWordResponse) Descriptor() ([]byte, []int) {
-	return file_orch_v1_orch_proto_rawDescGZIP(), []int{27}
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{47}
 }
 
 type NetCheckRequest struct {
@@ -1654,7 +2693,7 @@ type NetCheckRequest struct {
 
 func (x *NetCheckRequest) Reset() {
 	*x = NetCheckRequest{}
-	mi := &file_orch_v1_orch_proto_msgTypes[28]
+	mi := &file_orch_v1_orch_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1666,7 +2705,7 @@ func (x *NetCheckRequest) String() string {
 func (*NetCheckRequest) ProtoMessage() {}
 
 func (x *NetCheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_orch_proto_msgTypes[28]
+	mi := &file_orch_v1_orch_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1679,7 +2718,7 @@ func (x *NetCheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetCheckRequest.ProtoReflect.Descriptor instead.
 func (*NetCheckRequest) Descriptor() ([]byte, []int) {
-	return file_orch_v1_orch_proto_rawDescGZIP(), []int{28}
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *NetCheckRequest) GetNodes() []string {
@@ -1699,7 +2738,7 @@ type RebalanceRequest struct {
 
 func (x *RebalanceRequest) Reset() {
 	*x = RebalanceRequest{}
-	mi := &file_orch_v1_orch_proto_msgTypes[29]
+	mi := &file_orch_v1_orch_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1711,7 +2750,7 @@ func (x *RebalanceRequest) String() string {
 func (*RebalanceRequest) ProtoMessage() {}
 
 func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_orch_proto_msgTypes[29]
+	mi := &file_orch_v1_orch_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1724,7 +2763,7 @@ func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebalanceRequest.ProtoReflect.Descriptor instead.
 func (*RebalanceRequest) Descriptor() ([]byte, []int) {
-	return file_orch_v1_orch_proto_rawDescGZIP(), []int{29}
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *RebalanceRequest) GetDryRun() bool {
@@ -1746,7 +2785,7 @@ type RebalanceResponse struct {
 
 func (x *RebalanceResponse) Reset() {
 	*x = RebalanceResponse{}
-	mi := &file_orch_v1_orch_proto_msgTypes[30]
+	mi := &file_orch_v1_orch_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1758,7 +2797,7 @@ func (x *RebalanceResponse) String() string {
 func (*RebalanceResponse) ProtoMessage() {}
 
 func (x *RebalanceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_orch_proto_msgTypes[30]
+	mi := &file_orch_v1_orch_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1771,7 +2810,7 @@ func (x *RebalanceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebalanceResponse.ProtoReflect.Descriptor instead.
 func (*RebalanceResponse) Descriptor() ([]byte, []int) {
-	return file_orch_v1_orch_proto_rawDescGZIP(), []int{30}
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *RebalanceResponse) GetMoves() []*Move {
@@ -1809,7 +2848,7 @@ type Move struct {
 
 func (x *Move) Reset() {
 	*x = Move{}
-	mi := &file_orch_v1_orch_proto_msgTypes[31]
+	mi := &file_orch_v1_orch_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1821,7 +2860,7 @@ func (x *Move) String() string {
 func (*Move) ProtoMessage() {}
 
 func (x *Move) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_orch_proto_msgTypes[31]
+	mi := &file_orch_v1_orch_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1834,7 +2873,7 @@ func (x *Move) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Move.ProtoReflect.Descriptor instead.
 func (*Move) Descriptor() ([]byte, []int) {
-	return file_orch_v1_orch_proto_rawDescGZIP(), []int{31}
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *Move) GetNamespace() string {
@@ -1888,7 +2927,7 @@ type RolloutRequest struct {
 
 func (x *RolloutRequest) Reset() {
 	*x = RolloutRequest{}
-	mi := &file_orch_v1_orch_proto_msgTypes[32]
+	mi := &file_orch_v1_orch_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1900,7 +2939,7 @@ func (x *RolloutRequest) String() string {
 func (*RolloutRequest) ProtoMessage() {}
 
 func (x *RolloutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_orch_proto_msgTypes[32]
+	mi := &file_orch_v1_orch_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1913,7 +2952,7 @@ func (x *RolloutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RolloutRequest.ProtoReflect.Descriptor instead.
 func (*RolloutRequest) Descriptor() ([]byte, []int) {
-	return file_orch_v1_orch_proto_rawDescGZIP(), []int{32}
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *RolloutRequest) GetNamespace() string {
@@ -1959,7 +2998,7 @@ type RotateSecretKeyRequest struct {
 
 func (x *RotateSecretKeyRequest) Reset() {
 	*x = RotateSecretKeyRequest{}
-	mi := &file_orch_v1_orch_proto_msgTypes[33]
+	mi := &file_orch_v1_orch_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1971,7 +3010,7 @@ func (x *RotateSecretKeyRequest) String() string {
 func (*RotateSecretKeyRequest) ProtoMessage() {}
 
 func (x *RotateSecretKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_orch_proto_msgTypes[33]
+	mi := &file_orch_v1_orch_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1984,7 +3023,7 @@ func (x *RotateSecretKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateSecretKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateSecretKeyRequest) Descriptor() ([]byte, []int) {
-	return file_orch_v1_orch_proto_rawDescGZIP(), []int{33}
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{53}
 }
 
 type RotateSecretKeyResponse struct {
@@ -1998,7 +3037,7 @@ type RotateSecretKeyResponse struct {
 
 func (x *RotateSecretKeyResponse) Reset() {
 	*x = RotateSecretKeyResponse{}
-	mi := &file_orch_v1_orch_proto_msgTypes[34]
+	mi := &file_orch_v1_orch_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2010,7 +3049,7 @@ func (x *RotateSecretKeyResponse) String() string {
 func (*RotateSecretKeyResponse) ProtoMessage() {}
 
 func (x *RotateSecretKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_orch_proto_msgTypes[34]
+	mi := &file_orch_v1_orch_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2023,7 +3062,7 @@ func (x *RotateSecretKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateSecretKeyResponse.ProtoReflect.Descriptor instead.
 func (*RotateSecretKeyResponse) Descriptor() ([]byte, []int) {
-	return file_orch_v1_orch_proto_rawDescGZIP(), []int{34}
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *RotateSecretKeyResponse) GetKey() string {
@@ -2048,7 +3087,7 @@ type VersionRequest struct {
 
 func (x *VersionRequest) Reset() {
 	*x = VersionRequest{}
-	mi := &file_orch_v1_orch_proto_msgTypes[35]
+	mi := &file_orch_v1_orch_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2060,7 +3099,7 @@ func (x *VersionRequest) String() string {
 func (*VersionRequest) ProtoMessage() {}
 
 func (x *VersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_orch_proto_msgTypes[35]
+	mi := &file_orch_v1_orch_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2073,7 +3112,7 @@ func (x *VersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionRequest.ProtoReflect.Descriptor instead.
 func (*VersionRequest) Descriptor() ([]byte, []int) {
-	return file_orch_v1_orch_proto_rawDescGZIP(), []int{35}
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{55}
 }
 
 type VersionResponse struct {
@@ -2089,7 +3128,7 @@ type VersionResponse struct {
 
 func (x *VersionResponse) Reset() {
 	*x = VersionResponse{}
-	mi := &file_orch_v1_orch_proto_msgTypes[36]
+	mi := &file_orch_v1_orch_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2101,7 +3140,7 @@ func (x *VersionResponse) String() string {
 func (*VersionResponse) ProtoMessage() {}
 
 func (x *VersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_orch_proto_msgTypes[36]
+	mi := &file_orch_v1_orch_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2114,7 +3153,7 @@ func (x *VersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionResponse.ProtoReflect.Descriptor instead.
 func (*VersionResponse) Descriptor() ([]byte, []int) {
-	return file_orch_v1_orch_proto_rawDescGZIP(), []int{36}
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *VersionResponse) GetVersion() string {
@@ -2240,24 +3279,81 @@ const file_orch_v1_orch_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x18\n" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12\x12\n" +
-	"\x04refs\x18\x04 \x03(\tR\x04refs\"^\n" +
+	"\x04refs\x18\x04 \x03(\tR\x04refs\")\n" +
+	"\x11ListImagesRequest\x12\x14\n" +
+	"\x05nodes\x18\x01 \x03(\tR\x05nodes\"R\n" +
+	"\x12RemoveImageRequest\x12\x10\n" +
+	"\x03ref\x18\x01 \x01(\tR\x03ref\x12\x14\n" +
+	"\x05nodes\x18\x02 \x03(\tR\x05nodes\x12\x14\n" +
+	"\x05force\x18\x03 \x01(\bR\x05force\"{\n" +
+	"\x10PullImageRequest\x12\x10\n" +
+	"\x03ref\x18\x01 \x01(\tR\x03ref\x12\x14\n" +
+	"\x05nodes\x18\x02 \x03(\tR\x05nodes\x12\x1c\n" +
+	"\tnamespace\x18\x03 \x01(\tR\tnamespace\x12!\n" +
+	"\fpull_secrets\x18\x04 \x03(\tR\vpullSecrets\"B\n" +
+	"\fUsageRequest\x12\x14\n" +
+	"\x05nodes\x18\x01 \x03(\tR\x05nodes\x12\x1c\n" +
+	"\tnamespace\x18\x02 \x01(\tR\tnamespace\"y\n" +
 	"\x12CreateTokenRequest\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x124\n" +
-	"\aexpires\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"+\n" +
+	"\aexpires\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x19\n" +
+	"\bmax_uses\x18\x03 \x01(\x05R\amaxUses\"+\n" +
 	"\x13CreateTokenResponse\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\"\x13\n" +
-	"\x11ListTokensRequest\"\xab\x01\n" +
+	"\x11ListTokensRequest\"\xc6\x01\n" +
 	"\x05Token\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x124\n" +
 	"\acreated\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x124\n" +
 	"\aexpires\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x12\n" +
-	"\x04uses\x18\x05 \x01(\x03R\x04uses\"<\n" +
+	"\x04uses\x18\x05 \x01(\x03R\x04uses\x12\x19\n" +
+	"\bmax_uses\x18\x06 \x01(\x03R\amaxUses\"<\n" +
 	"\x12ListTokensResponse\x12&\n" +
 	"\x06tokens\x18\x01 \x03(\v2\x0e.orch.v1.TokenR\x06tokens\"$\n" +
 	"\x12RevokeTokenRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x15\n" +
-	"\x13RevokeTokenResponse\"\x86\x01\n" +
+	"\x13RevokeTokenResponse\"\x9d\x01\n" +
+	"\x11CreateUserRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x124\n" +
+	"\aexpires\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x10\n" +
+	"\x03csr\x18\x04 \x01(\fR\x03csr\x12\x18\n" +
+	"\areplace\x18\x05 \x01(\bR\areplace\"F\n" +
+	"\x12CreateUserResponse\x12 \n" +
+	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12\x0e\n" +
+	"\x02ca\x18\x02 \x01(\fR\x02ca\"\x12\n" +
+	"\x10ListUsersRequest\"\xaa\x01\n" +
+	"\x04User\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x124\n" +
+	"\acreated\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x124\n" +
+	"\aexpires\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x0e\n" +
+	"\x02by\x18\x05 \x01(\tR\x02by\"8\n" +
+	"\x11ListUsersResponse\x12#\n" +
+	"\x05users\x18\x01 \x03(\v2\r.orch.v1.UserR\x05users\"'\n" +
+	"\x11RemoveUserRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x14\n" +
+	"\x12RemoveUserResponse\"\x18\n" +
+	"\x16ListAuthoritiesRequest\"\xd1\x01\n" +
+	"\tAuthority\x12\x12\n" +
+	"\x04hash\x18\x01 \x01(\tR\x04hash\x124\n" +
+	"\acreated\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x124\n" +
+	"\aexpires\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x18\n" +
+	"\asigning\x18\x04 \x01(\bR\asigning\x12\x14\n" +
+	"\x05nodes\x18\x05 \x03(\tR\x05nodes\x12\x14\n" +
+	"\x05users\x18\x06 \x03(\tR\x05users\"O\n" +
+	"\x17ListAuthoritiesResponse\x124\n" +
+	"\vauthorities\x18\x01 \x03(\v2\x12.orch.v1.AuthorityR\vauthorities\"\x18\n" +
+	"\x16RotateAuthorityRequest\"K\n" +
+	"\x17RotateAuthorityResponse\x120\n" +
+	"\tauthority\x18\x01 \x01(\v2\x12.orch.v1.AuthorityR\tauthority\"B\n" +
+	"\x16RetireAuthorityRequest\x12\x12\n" +
+	"\x04hash\x18\x01 \x01(\tR\x04hash\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"\x19\n" +
+	"\x17RetireAuthorityResponse\"\x18\n" +
+	"\x16RotateGossipKeyRequest\"+\n" +
+	"\x17RotateGossipKeyResponse\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\"\x86\x01\n" +
 	"\x0fNodeWordRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
 	"\x04word\x18\x02 \x01(\tR\x04word\x12\x14\n" +
@@ -2295,7 +3391,7 @@ const file_orch_v1_orch_proto_rawDesc = "" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x12\n" +
 	"\x04term\x18\x03 \x01(\x04R\x04term\x12 \n" +
 	"\vincarnation\x18\x04 \x01(\tR\vincarnation\x12\x14\n" +
-	"\x05nodes\x18\x05 \x01(\x05R\x05nodes2\xd2\t\n" +
+	"\x05nodes\x18\x05 \x01(\x05R\x05nodes2\xfb\x0f\n" +
 	"\x04Orch\x126\n" +
 	"\x05Apply\x12\x15.orch.v1.ApplyRequest\x1a\x16.orch.v1.ApplyResponse\x126\n" +
 	"\x05Scale\x12\x15.orch.v1.ScaleRequest\x1a\x16.orch.v1.ApplyResponse\x129\n" +
@@ -2306,11 +3402,25 @@ const file_orch_v1_orch_proto_rawDesc = "" +
 	"\aExplain\x12\x17.orch.v1.ExplainRequest\x1a\x18.orch.v1.ExplainResponse\x120\n" +
 	"\x04Logs\x12\x14.orch.v1.LogsRequest\x1a\x10.orch.v1.LogLine0\x01\x12*\n" +
 	"\x04Exec\x12\x0e.orch.v1.Frame\x1a\x0e.orch.v1.Frame(\x010\x01\x12F\n" +
-	"\tLoadImage\x12\x19.orch.v1.LoadImageRequest\x1a\x1a.orch.v1.LoadImageProgress(\x010\x01\x12H\n" +
+	"\tLoadImage\x12\x19.orch.v1.LoadImageRequest\x1a\x1a.orch.v1.LoadImageProgress(\x010\x01\x12?\n" +
+	"\n" +
+	"ListImages\x12\x1a.orch.v1.ListImagesRequest\x1a\x13.orch.v1.NodeImages0\x01\x12D\n" +
+	"\vRemoveImage\x12\x1b.orch.v1.RemoveImageRequest\x1a\x16.orch.v1.ImageProgress0\x01\x12@\n" +
+	"\tPullImage\x12\x19.orch.v1.PullImageRequest\x1a\x16.orch.v1.ImageProgress0\x01\x124\n" +
+	"\x05Usage\x12\x15.orch.v1.UsageRequest\x1a\x12.orch.v1.NodeUsage0\x01\x12H\n" +
 	"\vCreateToken\x12\x1b.orch.v1.CreateTokenRequest\x1a\x1c.orch.v1.CreateTokenResponse\x12E\n" +
 	"\n" +
 	"ListTokens\x12\x1a.orch.v1.ListTokensRequest\x1a\x1b.orch.v1.ListTokensResponse\x12H\n" +
-	"\vRevokeToken\x12\x1b.orch.v1.RevokeTokenRequest\x1a\x1c.orch.v1.RevokeTokenResponse\x12?\n" +
+	"\vRevokeToken\x12\x1b.orch.v1.RevokeTokenRequest\x1a\x1c.orch.v1.RevokeTokenResponse\x12E\n" +
+	"\n" +
+	"CreateUser\x12\x1a.orch.v1.CreateUserRequest\x1a\x1b.orch.v1.CreateUserResponse\x12B\n" +
+	"\tListUsers\x12\x19.orch.v1.ListUsersRequest\x1a\x1a.orch.v1.ListUsersResponse\x12E\n" +
+	"\n" +
+	"RemoveUser\x12\x1a.orch.v1.RemoveUserRequest\x1a\x1b.orch.v1.RemoveUserResponse\x12T\n" +
+	"\x0fListAuthorities\x12\x1f.orch.v1.ListAuthoritiesRequest\x1a .orch.v1.ListAuthoritiesResponse\x12T\n" +
+	"\x0fRotateAuthority\x12\x1f.orch.v1.RotateAuthorityRequest\x1a .orch.v1.RotateAuthorityResponse\x12T\n" +
+	"\x0fRetireAuthority\x12\x1f.orch.v1.RetireAuthorityRequest\x1a .orch.v1.RetireAuthorityResponse\x12T\n" +
+	"\x0fRotateGossipKey\x12\x1f.orch.v1.RotateGossipKeyRequest\x1a .orch.v1.RotateGossipKeyResponse\x12?\n" +
 	"\bNodeWord\x12\x18.orch.v1.NodeWordRequest\x1a\x19.orch.v1.NodeWordResponse\x121\n" +
 	"\vPortForward\x12\x0e.orch.v1.Frame\x1a\x0e.orch.v1.Frame(\x010\x01\x12?\n" +
 	"\bNetCheck\x12\x18.orch.v1.NetCheckRequest\x1a\x17.orch.v1.NetCheckResult0\x01\x12B\n" +
@@ -2332,7 +3442,7 @@ func file_orch_v1_orch_proto_rawDescGZIP() []byte {
 }
 
 var file_orch_v1_orch_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_orch_v1_orch_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_orch_v1_orch_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
 var file_orch_v1_orch_proto_goTypes = []any{
 	(WatchEvent_Type)(0),            // 0: orch.v1.WatchEvent.Type
 	(*Object)(nil),                  // 1: orch.v1.Object
@@ -2354,29 +3464,52 @@ var file_orch_v1_orch_proto_goTypes = []any{
 	(*LogsRequest)(nil),             // 17: orch.v1.LogsRequest
 	(*LoadImageRequest)(nil),        // 18: orch.v1.LoadImageRequest
 	(*LoadImageProgress)(nil),       // 19: orch.v1.LoadImageProgress
-	(*CreateTokenRequest)(nil),      // 20: orch.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),     // 21: orch.v1.CreateTokenResponse
-	(*ListTokensRequest)(nil),       // 22: orch.v1.ListTokensRequest
-	(*Token)(nil),                   // 23: orch.v1.Token
-	(*ListTokensResponse)(nil),      // 24: orch.v1.ListTokensResponse
-	(*RevokeTokenRequest)(nil),      // 25: orch.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),     // 26: orch.v1.RevokeTokenResponse
-	(*NodeWordRequest)(nil),         // 27: orch.v1.NodeWordRequest
-	(*NodeWordResponse)(nil),        // 28: orch.v1.NodeWordResponse
-	(*NetCheckRequest)(nil),         // 29: orch.v1.NetCheckRequest
-	(*RebalanceRequest)(nil),        // 30: orch.v1.RebalanceRequest
-	(*RebalanceResponse)(nil),       // 31: orch.v1.RebalanceResponse
-	(*Move)(nil),                    // 32: orch.v1.Move
-	(*RolloutRequest)(nil),          // 33: orch.v1.RolloutRequest
-	(*RotateSecretKeyRequest)(nil),  // 34: orch.v1.RotateSecretKeyRequest
-	(*RotateSecretKeyResponse)(nil), // 35: orch.v1.RotateSecretKeyResponse
-	(*VersionRequest)(nil),          // 36: orch.v1.VersionRequest
-	(*VersionResponse)(nil),         // 37: orch.v1.VersionResponse
-	(*timestamppb.Timestamp)(nil),   // 38: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 39: google.protobuf.Duration
-	(*Frame)(nil),                   // 40: orch.v1.Frame
-	(*LogLine)(nil),                 // 41: orch.v1.LogLine
-	(*NetCheckResult)(nil),          // 42: orch.v1.NetCheckResult
+	(*ListImagesRequest)(nil),       // 20: orch.v1.ListImagesRequest
+	(*RemoveImageRequest)(nil),      // 21: orch.v1.RemoveImageRequest
+	(*PullImageRequest)(nil),        // 22: orch.v1.PullImageRequest
+	(*UsageRequest)(nil),            // 23: orch.v1.UsageRequest
+	(*CreateTokenRequest)(nil),      // 24: orch.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),     // 25: orch.v1.CreateTokenResponse
+	(*ListTokensRequest)(nil),       // 26: orch.v1.ListTokensRequest
+	(*Token)(nil),                   // 27: orch.v1.Token
+	(*ListTokensResponse)(nil),      // 28: orch.v1.ListTokensResponse
+	(*RevokeTokenRequest)(nil),      // 29: orch.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),     // 30: orch.v1.RevokeTokenResponse
+	(*CreateUserRequest)(nil),       // 31: orch.v1.CreateUserRequest
+	(*CreateUserResponse)(nil),      // 32: orch.v1.CreateUserResponse
+	(*ListUsersRequest)(nil),        // 33: orch.v1.ListUsersRequest
+	(*User)(nil),                    // 34: orch.v1.User
+	(*ListUsersResponse)(nil),       // 35: orch.v1.ListUsersResponse
+	(*RemoveUserRequest)(nil),       // 36: orch.v1.RemoveUserRequest
+	(*RemoveUserResponse)(nil),      // 37: orch.v1.RemoveUserResponse
+	(*ListAuthoritiesRequest)(nil),  // 38: orch.v1.ListAuthoritiesRequest
+	(*Authority)(nil),               // 39: orch.v1.Authority
+	(*ListAuthoritiesResponse)(nil), // 40: orch.v1.ListAuthoritiesResponse
+	(*RotateAuthorityRequest)(nil),  // 41: orch.v1.RotateAuthorityRequest
+	(*RotateAuthorityResponse)(nil), // 42: orch.v1.RotateAuthorityResponse
+	(*RetireAuthorityRequest)(nil),  // 43: orch.v1.RetireAuthorityRequest
+	(*RetireAuthorityResponse)(nil), // 44: orch.v1.RetireAuthorityResponse
+	(*RotateGossipKeyRequest)(nil),  // 45: orch.v1.RotateGossipKeyRequest
+	(*RotateGossipKeyResponse)(nil), // 46: orch.v1.RotateGossipKeyResponse
+	(*NodeWordRequest)(nil),         // 47: orch.v1.NodeWordRequest
+	(*NodeWordResponse)(nil),        // 48: orch.v1.NodeWordResponse
+	(*NetCheckRequest)(nil),         // 49: orch.v1.NetCheckRequest
+	(*RebalanceRequest)(nil),        // 50: orch.v1.RebalanceRequest
+	(*RebalanceResponse)(nil),       // 51: orch.v1.RebalanceResponse
+	(*Move)(nil),                    // 52: orch.v1.Move
+	(*RolloutRequest)(nil),          // 53: orch.v1.RolloutRequest
+	(*RotateSecretKeyRequest)(nil),  // 54: orch.v1.RotateSecretKeyRequest
+	(*RotateSecretKeyResponse)(nil), // 55: orch.v1.RotateSecretKeyResponse
+	(*VersionRequest)(nil),          // 56: orch.v1.VersionRequest
+	(*VersionResponse)(nil),         // 57: orch.v1.VersionResponse
+	(*timestamppb.Timestamp)(nil),   // 58: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 59: google.protobuf.Duration
+	(*Frame)(nil),                   // 60: orch.v1.Frame
+	(*LogLine)(nil),                 // 61: orch.v1.LogLine
+	(*NodeImages)(nil),              // 62: orch.v1.NodeImages
+	(*ImageProgress)(nil),           // 63: orch.v1.ImageProgress
+	(*NodeUsage)(nil),               // 64: orch.v1.NodeUsage
+	(*NetCheckResult)(nil),          // 65: orch.v1.NetCheckResult
 }
 var file_orch_v1_orch_proto_depIdxs = []int32{
 	1,  // 0: orch.v1.ApplyRequest.objects:type_name -> orch.v1.Object
@@ -2388,63 +3521,93 @@ var file_orch_v1_orch_proto_depIdxs = []int32{
 	6,  // 6: orch.v1.GetRequest.ref:type_name -> orch.v1.Ref
 	6,  // 7: orch.v1.ListRequest.about:type_name -> orch.v1.Ref
 	1,  // 8: orch.v1.ListResponse.objects:type_name -> orch.v1.Object
-	38, // 9: orch.v1.ListResponse.stale_since:type_name -> google.protobuf.Timestamp
+	58, // 9: orch.v1.ListResponse.stale_since:type_name -> google.protobuf.Timestamp
 	10, // 10: orch.v1.WatchRequest.list:type_name -> orch.v1.ListRequest
 	0,  // 11: orch.v1.WatchEvent.type:type_name -> orch.v1.WatchEvent.Type
 	1,  // 12: orch.v1.WatchEvent.object:type_name -> orch.v1.Object
 	16, // 13: orch.v1.ExplainResponse.nodes:type_name -> orch.v1.NodeFit
-	38, // 14: orch.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	38, // 15: orch.v1.CreateTokenRequest.expires:type_name -> google.protobuf.Timestamp
-	38, // 16: orch.v1.Token.created:type_name -> google.protobuf.Timestamp
-	38, // 17: orch.v1.Token.expires:type_name -> google.protobuf.Timestamp
-	23, // 18: orch.v1.ListTokensResponse.tokens:type_name -> orch.v1.Token
-	39, // 19: orch.v1.NodeWordRequest.deadline:type_name -> google.protobuf.Duration
-	32, // 20: orch.v1.RebalanceResponse.moves:type_name -> orch.v1.Move
-	2,  // 21: orch.v1.Orch.Apply:input_type -> orch.v1.ApplyRequest
-	5,  // 22: orch.v1.Orch.Scale:input_type -> orch.v1.ScaleRequest
-	7,  // 23: orch.v1.Orch.Delete:input_type -> orch.v1.DeleteRequest
-	9,  // 24: orch.v1.Orch.Get:input_type -> orch.v1.GetRequest
-	10, // 25: orch.v1.Orch.List:input_type -> orch.v1.ListRequest
-	12, // 26: orch.v1.Orch.Watch:input_type -> orch.v1.WatchRequest
-	14, // 27: orch.v1.Orch.Explain:input_type -> orch.v1.ExplainRequest
-	17, // 28: orch.v1.Orch.Logs:input_type -> orch.v1.LogsRequest
-	40, // 29: orch.v1.Orch.Exec:input_type -> orch.v1.Frame
-	18, // 30: orch.v1.Orch.LoadImage:input_type -> orch.v1.LoadImageRequest
-	20, // 31: orch.v1.Orch.CreateToken:input_type -> orch.v1.CreateTokenRequest
-	22, // 32: orch.v1.Orch.ListTokens:input_type -> orch.v1.ListTokensRequest
-	25, // 33: orch.v1.Orch.RevokeToken:input_type -> orch.v1.RevokeTokenRequest
-	27, // 34: orch.v1.Orch.NodeWord:input_type -> orch.v1.NodeWordRequest
-	40, // 35: orch.v1.Orch.PortForward:input_type -> orch.v1.Frame
-	29, // 36: orch.v1.Orch.NetCheck:input_type -> orch.v1.NetCheckRequest
-	30, // 37: orch.v1.Orch.Rebalance:input_type -> orch.v1.RebalanceRequest
-	33, // 38: orch.v1.Orch.Rollout:input_type -> orch.v1.RolloutRequest
-	34, // 39: orch.v1.Orch.RotateSecretKey:input_type -> orch.v1.RotateSecretKeyRequest
-	36, // 40: orch.v1.Orch.Version:input_type -> orch.v1.VersionRequest
-	3,  // 41: orch.v1.Orch.Apply:output_type -> orch.v1.ApplyResponse
-	3,  // 42: orch.v1.Orch.Scale:output_type -> orch.v1.ApplyResponse
-	8,  // 43: orch.v1.Orch.Delete:output_type -> orch.v1.DeleteResponse
-	1,  // 44: orch.v1.Orch.Get:output_type -> orch.v1.Object
-	11, // 45: orch.v1.Orch.List:output_type -> orch.v1.ListResponse
-	13, // 46: orch.v1.Orch.Watch:output_type -> orch.v1.WatchEvent
-	15, // 47: orch.v1.Orch.Explain:output_type -> orch.v1.ExplainResponse
-	41, // 48: orch.v1.Orch.Logs:output_type -> orch.v1.LogLine
-	40, // 49: orch.v1.Orch.Exec:output_type -> orch.v1.Frame
-	19, // 50: orch.v1.Orch.LoadImage:output_type -> orch.v1.LoadImageProgress
-	21, // 51: orch.v1.Orch.CreateToken:output_type -> orch.v1.CreateTokenResponse
-	24, // 52: orch.v1.Orch.ListTokens:output_type -> orch.v1.ListTokensResponse
-	26, // 53: orch.v1.Orch.RevokeToken:output_type -> orch.v1.RevokeTokenResponse
-	28, // 54: orch.v1.Orch.NodeWord:output_type -> orch.v1.NodeWordResponse
-	40, // 55: orch.v1.Orch.PortForward:output_type -> orch.v1.Frame
-	42, // 56: orch.v1.Orch.NetCheck:output_type -> orch.v1.NetCheckResult
-	31, // 57: orch.v1.Orch.Rebalance:output_type -> orch.v1.RebalanceResponse
-	3,  // 58: orch.v1.Orch.Rollout:output_type -> orch.v1.ApplyResponse
-	35, // 59: orch.v1.Orch.RotateSecretKey:output_type -> orch.v1.RotateSecretKeyResponse
-	37, // 60: orch.v1.Orch.Version:output_type -> orch.v1.VersionResponse
-	41, // [41:61] is the sub-list for method output_type
-	21, // [21:41] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	58, // 14: orch.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	58, // 15: orch.v1.CreateTokenRequest.expires:type_name -> google.protobuf.Timestamp
+	58, // 16: orch.v1.Token.created:type_name -> google.protobuf.Timestamp
+	58, // 17: orch.v1.Token.expires:type_name -> google.protobuf.Timestamp
+	27, // 18: orch.v1.ListTokensResponse.tokens:type_name -> orch.v1.Token
+	58, // 19: orch.v1.CreateUserRequest.expires:type_name -> google.protobuf.Timestamp
+	58, // 20: orch.v1.User.created:type_name -> google.protobuf.Timestamp
+	58, // 21: orch.v1.User.expires:type_name -> google.protobuf.Timestamp
+	34, // 22: orch.v1.ListUsersResponse.users:type_name -> orch.v1.User
+	58, // 23: orch.v1.Authority.created:type_name -> google.protobuf.Timestamp
+	58, // 24: orch.v1.Authority.expires:type_name -> google.protobuf.Timestamp
+	39, // 25: orch.v1.ListAuthoritiesResponse.authorities:type_name -> orch.v1.Authority
+	39, // 26: orch.v1.RotateAuthorityResponse.authority:type_name -> orch.v1.Authority
+	59, // 27: orch.v1.NodeWordRequest.deadline:type_name -> google.protobuf.Duration
+	52, // 28: orch.v1.RebalanceResponse.moves:type_name -> orch.v1.Move
+	2,  // 29: orch.v1.Orch.Apply:input_type -> orch.v1.ApplyRequest
+	5,  // 30: orch.v1.Orch.Scale:input_type -> orch.v1.ScaleRequest
+	7,  // 31: orch.v1.Orch.Delete:input_type -> orch.v1.DeleteRequest
+	9,  // 32: orch.v1.Orch.Get:input_type -> orch.v1.GetRequest
+	10, // 33: orch.v1.Orch.List:input_type -> orch.v1.ListRequest
+	12, // 34: orch.v1.Orch.Watch:input_type -> orch.v1.WatchRequest
+	14, // 35: orch.v1.Orch.Explain:input_type -> orch.v1.ExplainRequest
+	17, // 36: orch.v1.Orch.Logs:input_type -> orch.v1.LogsRequest
+	60, // 37: orch.v1.Orch.Exec:input_type -> orch.v1.Frame
+	18, // 38: orch.v1.Orch.LoadImage:input_type -> orch.v1.LoadImageRequest
+	20, // 39: orch.v1.Orch.ListImages:input_type -> orch.v1.ListImagesRequest
+	21, // 40: orch.v1.Orch.RemoveImage:input_type -> orch.v1.RemoveImageRequest
+	22, // 41: orch.v1.Orch.PullImage:input_type -> orch.v1.PullImageRequest
+	23, // 42: orch.v1.Orch.Usage:input_type -> orch.v1.UsageRequest
+	24, // 43: orch.v1.Orch.CreateToken:input_type -> orch.v1.CreateTokenRequest
+	26, // 44: orch.v1.Orch.ListTokens:input_type -> orch.v1.ListTokensRequest
+	29, // 45: orch.v1.Orch.RevokeToken:input_type -> orch.v1.RevokeTokenRequest
+	31, // 46: orch.v1.Orch.CreateUser:input_type -> orch.v1.CreateUserRequest
+	33, // 47: orch.v1.Orch.ListUsers:input_type -> orch.v1.ListUsersRequest
+	36, // 48: orch.v1.Orch.RemoveUser:input_type -> orch.v1.RemoveUserRequest
+	38, // 49: orch.v1.Orch.ListAuthorities:input_type -> orch.v1.ListAuthoritiesRequest
+	41, // 50: orch.v1.Orch.RotateAuthority:input_type -> orch.v1.RotateAuthorityRequest
+	43, // 51: orch.v1.Orch.RetireAuthority:input_type -> orch.v1.RetireAuthorityRequest
+	45, // 52: orch.v1.Orch.RotateGossipKey:input_type -> orch.v1.RotateGossipKeyRequest
+	47, // 53: orch.v1.Orch.NodeWord:input_type -> orch.v1.NodeWordRequest
+	60, // 54: orch.v1.Orch.PortForward:input_type -> orch.v1.Frame
+	49, // 55: orch.v1.Orch.NetCheck:input_type -> orch.v1.NetCheckRequest
+	50, // 56: orch.v1.Orch.Rebalance:input_type -> orch.v1.RebalanceRequest
+	53, // 57: orch.v1.Orch.Rollout:input_type -> orch.v1.RolloutRequest
+	54, // 58: orch.v1.Orch.RotateSecretKey:input_type -> orch.v1.RotateSecretKeyRequest
+	56, // 59: orch.v1.Orch.Version:input_type -> orch.v1.VersionRequest
+	3,  // 60: orch.v1.Orch.Apply:output_type -> orch.v1.ApplyResponse
+	3,  // 61: orch.v1.Orch.Scale:output_type -> orch.v1.ApplyResponse
+	8,  // 62: orch.v1.Orch.Delete:output_type -> orch.v1.DeleteResponse
+	1,  // 63: orch.v1.Orch.Get:output_type -> orch.v1.Object
+	11, // 64: orch.v1.Orch.List:output_type -> orch.v1.ListResponse
+	13, // 65: orch.v1.Orch.Watch:output_type -> orch.v1.WatchEvent
+	15, // 66: orch.v1.Orch.Explain:output_type -> orch.v1.ExplainResponse
+	61, // 67: orch.v1.Orch.Logs:output_type -> orch.v1.LogLine
+	60, // 68: orch.v1.Orch.Exec:output_type -> orch.v1.Frame
+	19, // 69: orch.v1.Orch.LoadImage:output_type -> orch.v1.LoadImageProgress
+	62, // 70: orch.v1.Orch.ListImages:output_type -> orch.v1.NodeImages
+	63, // 71: orch.v1.Orch.RemoveImage:output_type -> orch.v1.ImageProgress
+	63, // 72: orch.v1.Orch.PullImage:output_type -> orch.v1.ImageProgress
+	64, // 73: orch.v1.Orch.Usage:output_type -> orch.v1.NodeUsage
+	25, // 74: orch.v1.Orch.CreateToken:output_type -> orch.v1.CreateTokenResponse
+	28, // 75: orch.v1.Orch.ListTokens:output_type -> orch.v1.ListTokensResponse
+	30, // 76: orch.v1.Orch.RevokeToken:output_type -> orch.v1.RevokeTokenResponse
+	32, // 77: orch.v1.Orch.CreateUser:output_type -> orch.v1.CreateUserResponse
+	35, // 78: orch.v1.Orch.ListUsers:output_type -> orch.v1.ListUsersResponse
+	37, // 79: orch.v1.Orch.RemoveUser:output_type -> orch.v1.RemoveUserResponse
+	40, // 80: orch.v1.Orch.ListAuthorities:output_type -> orch.v1.ListAuthoritiesResponse
+	42, // 81: orch.v1.Orch.RotateAuthority:output_type -> orch.v1.RotateAuthorityResponse
+	44, // 82: orch.v1.Orch.RetireAuthority:output_type -> orch.v1.RetireAuthorityResponse
+	46, // 83: orch.v1.Orch.RotateGossipKey:output_type -> orch.v1.RotateGossipKeyResponse
+	48, // 84: orch.v1.Orch.NodeWord:output_type -> orch.v1.NodeWordResponse
+	60, // 85: orch.v1.Orch.PortForward:output_type -> orch.v1.Frame
+	65, // 86: orch.v1.Orch.NetCheck:output_type -> orch.v1.NetCheckResult
+	51, // 87: orch.v1.Orch.Rebalance:output_type -> orch.v1.RebalanceResponse
+	3,  // 88: orch.v1.Orch.Rollout:output_type -> orch.v1.ApplyResponse
+	55, // 89: orch.v1.Orch.RotateSecretKey:output_type -> orch.v1.RotateSecretKeyResponse
+	57, // 90: orch.v1.Orch.Version:output_type -> orch.v1.VersionResponse
+	60, // [60:91] is the sub-list for method output_type
+	29, // [29:60] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_orch_v1_orch_proto_init() }
@@ -2459,7 +3622,7 @@ func file_orch_v1_orch_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_orch_v1_orch_proto_rawDesc), len(file_orch_v1_orch_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   37,
+			NumMessages:   57,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -31,9 +31,20 @@ const (
 	Orch_Logs_FullMethodName            = "/orch.v1.Orch/Logs"
 	Orch_Exec_FullMethodName            = "/orch.v1.Orch/Exec"
 	Orch_LoadImage_FullMethodName       = "/orch.v1.Orch/LoadImage"
+	Orch_ListImages_FullMethodName      = "/orch.v1.Orch/ListImages"
+	Orch_RemoveImage_FullMethodName     = "/orch.v1.Orch/RemoveImage"
+	Orch_PullImage_FullMethodName       = "/orch.v1.Orch/PullImage"
+	Orch_Usage_FullMethodName           = "/orch.v1.Orch/Usage"
 	Orch_CreateToken_FullMethodName     = "/orch.v1.Orch/CreateToken"
 	Orch_ListTokens_FullMethodName      = "/orch.v1.Orch/ListTokens"
 	Orch_RevokeToken_FullMethodName     = "/orch.v1.Orch/RevokeToken"
+	Orch_CreateUser_FullMethodName      = "/orch.v1.Orch/CreateUser"
+	Orch_ListUsers_FullMethodName       = "/orch.v1.Orch/ListUsers"
+	Orch_RemoveUser_FullMethodName      = "/orch.v1.Orch/RemoveUser"
+	Orch_ListAuthorities_FullMethodName = "/orch.v1.Orch/ListAuthorities"
+	Orch_RotateAuthority_FullMethodName = "/orch.v1.Orch/RotateAuthority"
+	Orch_RetireAuthority_FullMethodName = "/orch.v1.Orch/RetireAuthority"
+	Orch_RotateGossipKey_FullMethodName = "/orch.v1.Orch/RotateGossipKey"
 	Orch_NodeWord_FullMethodName        = "/orch.v1.Orch/NodeWord"
 	Orch_PortForward_FullMethodName     = "/orch.v1.Orch/PortForward"
 	Orch_NetCheck_FullMethodName        = "/orch.v1.Orch/NetCheck"
@@ -66,9 +77,27 @@ type OrchClient interface {
 	Exec(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Frame, Frame], error)
 	// LoadImage brings an OCI archive to every node.
 	LoadImage(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[LoadImageRequest, LoadImageProgress], error)
+	// ListImages asks nodes what images they have: one message of each node.
+	ListImages(ctx context.Context, in *ListImagesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[NodeImages], error)
+	RemoveImage(ctx context.Context, in *RemoveImageRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ImageProgress], error)
+	// PullImage has nodes fetch an image before anything needs it.
+	PullImage(ctx context.Context, in *PullImageRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ImageProgress], error)
+	// Usage asks nodes what they and their replicas use now: one message of each node.
+	Usage(ctx context.Context, in *UsageRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[NodeUsage], error)
 	CreateToken(ctx context.Context, in *CreateTokenRequest, opts ...grpc.CallOption) (*CreateTokenResponse, error)
 	ListTokens(ctx context.Context, in *ListTokensRequest, opts ...grpc.CallOption) (*ListTokensResponse, error)
 	RevokeToken(ctx context.Context, in *RevokeTokenRequest, opts ...grpc.CallOption) (*RevokeTokenResponse, error)
+	// CreateUser signs a certificate for a person; the key stays with the caller.
+	CreateUser(ctx context.Context, in *CreateUserRequest, opts ...grpc.CallOption) (*CreateUserResponse, error)
+	ListUsers(ctx context.Context, in *ListUsersRequest, opts ...grpc.CallOption) (*ListUsersResponse, error)
+	// RemoveUser makes a user's certificates worthless at once.
+	RemoveUser(ctx context.Context, in *RemoveUserRequest, opts ...grpc.CallOption) (*RemoveUserResponse, error)
+	ListAuthorities(ctx context.Context, in *ListAuthoritiesRequest, opts ...grpc.CallOption) (*ListAuthoritiesResponse, error)
+	// RotateAuthority makes a new CA, signed by the old one too, which signs from then on.
+	RotateAuthority(ctx context.Context, in *RotateAuthorityRequest, opts ...grpc.CallOption) (*RotateAuthorityResponse, error)
+	// RetireAuthority ends the trust in a CA that signs no more.
+	RetireAuthority(ctx context.Context, in *RetireAuthorityRequest, opts ...grpc.CallOption) (*RetireAuthorityResponse, error)
+	RotateGossipKey(ctx context.Context, in *RotateGossipKeyRequest, opts ...grpc.CallOption) (*RotateGossipKeyResponse, error)
 	// NodeWord is the operator's word on a node.
 	NodeWord(ctx context.Context, in *NodeWordRequest, opts ...grpc.CallOption) (*NodeWordResponse, error)
 	// PortForward carries one TCP connection: the first frame is a
@@ -217,6 +246,82 @@ func (c *orchClient) LoadImage(ctx context.Context, opts ...grpc.CallOption) (gr
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Orch_LoadImageClient = grpc.BidiStreamingClient[LoadImageRequest, LoadImageProgress]
 
+func (c *orchClient) ListImages(ctx context.Context, in *ListImagesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[NodeImages], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Orch_ServiceDesc.Streams[4], Orch_ListImages_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ListImagesRequest, NodeImages]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Orch_ListImagesClient = grpc.ServerStreamingClient[NodeImages]
+
+func (c *orchClient) RemoveImage(ctx context.Context, in *RemoveImageRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ImageProgress], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Orch_ServiceDesc.Streams[5], Orch_RemoveImage_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[RemoveImageRequest, ImageProgress]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Orch_RemoveImageClient = grpc.ServerStreamingClient[ImageProgress]
+
+func (c *orchClient) PullImage(ctx context.Context, in *PullImageRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ImageProgress], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Orch_ServiceDesc.Streams[6], Orch_PullImage_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[PullImageRequest, ImageProgress]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Orch_PullImageClient = grpc.ServerStreamingClient[ImageProgress]
+
+func (c *orchClient) Usage(ctx context.Context, in *UsageRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[NodeUsage], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Orch_ServiceDesc.Streams[7], Orch_Usage_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[UsageRequest, NodeUsage]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Orch_UsageClient = grpc.ServerStreamingClient[NodeUsage]
+
 func (c *orchClient) CreateToken(ctx context.Context, in *CreateTokenRequest, opts ...grpc.CallOption) (*CreateTokenResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CreateTokenResponse)
@@ -247,6 +352,76 @@ func (c *orchClient) RevokeToken(ctx context.Context, in *RevokeTokenRequest, op
 	return out, nil
 }
 
+func (c *orchClient) CreateUser(ctx context.Context, in *CreateUserRequest, opts ...grpc.CallOption) (*CreateUserResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CreateUserResponse)
+	err := c.cc.Invoke(ctx, Orch_CreateUser_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *orchClient) ListUsers(ctx context.Context, in *ListUsersRequest, opts ...grpc.CallOption) (*ListUsersResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListUsersResponse)
+	err := c.cc.Invoke(ctx, Orch_ListUsers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *orchClient) RemoveUser(ctx context.Context, in *RemoveUserRequest, opts ...grpc.CallOption) (*RemoveUserResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveUserResponse)
+	err := c.cc.Invoke(ctx, Orch_RemoveUser_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *orchClient) ListAuthorities(ctx context.Context, in *ListAuthoritiesRequest, opts ...grpc.CallOption) (*ListAuthoritiesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListAuthoritiesResponse)
+	err := c.cc.Invoke(ctx, Orch_ListAuthorities_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *orchClient) RotateAuthority(ctx context.Context, in *RotateAuthorityRequest, opts ...grpc.CallOption) (*RotateAuthorityResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RotateAuthorityResponse)
+	err := c.cc.Invoke(ctx, Orch_RotateAuthority_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *orchClient) RetireAuthority(ctx context.Context, in *RetireAuthorityRequest, opts ...grpc.CallOption) (*RetireAuthorityResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RetireAuthorityResponse)
+	err := c.cc.Invoke(ctx, Orch_RetireAuthority_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *orchClient) RotateGossipKey(ctx context.Context, in *RotateGossipKeyRequest, opts ...grpc.CallOption) (*RotateGossipKeyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RotateGossipKeyResponse)
+	err := c.cc.Invoke(ctx, Orch_RotateGossipKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *orchClient) NodeWord(ctx context.Context, in *NodeWordRequest, opts ...grpc.CallOption) (*NodeWordResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(NodeWordResponse)
@@ -259,7 +434,7 @@ func (c *orchClient) NodeWord(ctx context.Context, in *NodeWordRequest, opts ...
 
 func (c *orchClient) PortForward(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[Frame, Frame], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Orch_ServiceDesc.Streams[4], Orch_PortForward_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Orch_ServiceDesc.Streams[8], Orch_PortForward_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -272,7 +447,7 @@ type Orch_PortForwardClient = grpc.BidiStreamingClient[Frame, Frame]
 
 func (c *orchClient) NetCheck(ctx context.Context, in *NetCheckRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[NetCheckResult], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &Orch_ServiceDesc.Streams[5], Orch_NetCheck_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &Orch_ServiceDesc.Streams[9], Orch_NetCheck_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -352,9 +527,27 @@ type OrchServer interface {
 	Exec(grpc.BidiStreamingServer[Frame, Frame]) error
 	// LoadImage brings an OCI archive to every node.
 	LoadImage(grpc.BidiStreamingServer[LoadImageRequest, LoadImageProgress]) error
+	// ListImages asks nodes what images they have: one message of each node.
+	ListImages(*ListImagesRequest, grpc.ServerStreamingServer[NodeImages]) error
+	RemoveImage(*RemoveImageRequest, grpc.ServerStreamingServer[ImageProgress]) error
+	// PullImage has nodes fetch an image before anything needs it.
+	PullImage(*PullImageRequest, grpc.ServerStreamingServer[ImageProgress]) error
+	// Usage asks nodes what they and their replicas use now: one message of each node.
+	Usage(*UsageRequest, grpc.ServerStreamingServer[NodeUsage]) error
 	CreateToken(context.Context, *CreateTokenRequest) (*CreateTokenResponse, error)
 	ListTokens(context.Context, *ListTokensRequest) (*ListTokensResponse, error)
 	RevokeToken(context.Context, *RevokeTokenRequest) (*RevokeTokenResponse, error)
+	// CreateUser signs a certificate for a person; the key stays with the caller.
+	CreateUser(context.Context, *CreateUserRequest) (*CreateUserResponse, error)
+	ListUsers(context.Context, *ListUsersRequest) (*ListUsersResponse, error)
+	// RemoveUser makes a user's certificates worthless at once.
+	RemoveUser(context.Context, *RemoveUserRequest) (*RemoveUserResponse, error)
+	ListAuthorities(context.Context, *ListAuthoritiesRequest) (*ListAuthoritiesResponse, error)
+	// RotateAuthority makes a new CA, signed by the old one too, which signs from then on.
+	RotateAuthority(context.Context, *RotateAuthorityRequest) (*RotateAuthorityResponse, error)
+	// RetireAuthority ends the trust in a CA that signs no more.
+	RetireAuthority(context.Context, *RetireAuthorityRequest) (*RetireAuthorityResponse, error)
+	RotateGossipKey(context.Context, *RotateGossipKeyRequest) (*RotateGossipKeyResponse, error)
 	// NodeWord is the operator's word on a node.
 	NodeWord(context.Context, *NodeWordRequest) (*NodeWordResponse, error)
 	// PortForward carries one TCP connection: the first frame is a
@@ -409,6 +602,18 @@ func (UnimplementedOrchServer) Exec(grpc.BidiStreamingServer[Frame, Frame]) erro
 func (UnimplementedOrchServer) LoadImage(grpc.BidiStreamingServer[LoadImageRequest, LoadImageProgress]) error {
 	return status.Error(codes.Unimplemented, "method LoadImage not implemented")
 }
+func (UnimplementedOrchServer) ListImages(*ListImagesRequest, grpc.ServerStreamingServer[NodeImages]) error {
+	return status.Error(codes.Unimplemented, "method ListImages not implemented")
+}
+func (UnimplementedOrchServer) RemoveImage(*RemoveImageRequest, grpc.ServerStreamingServer[ImageProgress]) error {
+	return status.Error(codes.Unimplemented, "method RemoveImage not implemented")
+}
+func (UnimplementedOrchServer) PullImage(*PullImageRequest, grpc.ServerStreamingServer[ImageProgress]) error {
+	return status.Error(codes.Unimplemented, "method PullImage not implemented")
+}
+func (UnimplementedOrchServer) Usage(*UsageRequest, grpc.ServerStreamingServer[NodeUsage]) error {
+	return status.Error(codes.Unimplemented, "method Usage not implemented")
+}
 func (UnimplementedOrchServer) CreateToken(context.Context, *CreateTokenRequest) (*CreateTokenResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateToken not implemented")
 }
@@ -417,6 +622,27 @@ func (UnimplementedOrchServer) ListTokens(context.Context, *ListTokensRequest) (
 }
 func (UnimplementedOrchServer) RevokeToken(context.Context, *RevokeTokenRequest) (*RevokeTokenResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RevokeToken not implemented")
+}
+func (UnimplementedOrchServer) CreateUser(context.Context, *CreateUserRequest) (*CreateUserResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateUser not implemented")
+}
+func (UnimplementedOrchServer) ListUsers(context.Context, *ListUsersRequest) (*ListUsersResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListUsers not implemented")
+}
+func (UnimplementedOrchServer) RemoveUser(context.Context, *RemoveUserRequest) (*RemoveUserResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveUser not implemented")
+}
+func (UnimplementedOrchServer) ListAuthorities(context.Context, *ListAuthoritiesRequest) (*ListAuthoritiesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListAuthorities not implemented")
+}
+func (UnimplementedOrchServer) RotateAuthority(context.Context, *RotateAuthorityRequest) (*RotateAuthorityResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RotateAuthority not implemented")
+}
+func (UnimplementedOrchServer) RetireAuthority(context.Context, *RetireAuthorityRequest) (*RetireAuthorityResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RetireAuthority not implemented")
+}
+func (UnimplementedOrchServer) RotateGossipKey(context.Context, *RotateGossipKeyRequest) (*RotateGossipKeyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RotateGossipKey not implemented")
 }
 func (UnimplementedOrchServer) NodeWord(context.Context, *NodeWordRequest) (*NodeWordResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method NodeWord not implemented")
@@ -604,6 +830,50 @@ func _Orch_LoadImage_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Orch_LoadImageServer = grpc.BidiStreamingServer[LoadImageRequest, LoadImageProgress]
 
+func _Orch_ListImages_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ListImagesRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(OrchServer).ListImages(m, &grpc.GenericServerStream[ListImagesRequest, NodeImages]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Orch_ListImagesServer = grpc.ServerStreamingServer[NodeImages]
+
+func _Orch_RemoveImage_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(RemoveImageRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(OrchServer).RemoveImage(m, &grpc.GenericServerStream[RemoveImageRequest, ImageProgress]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Orch_RemoveImageServer = grpc.ServerStreamingServer[ImageProgress]
+
+func _Orch_PullImage_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(PullImageRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(OrchServer).PullImage(m, &grpc.GenericServerStream[PullImageRequest, ImageProgress]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Orch_PullImageServer = grpc.ServerStreamingServer[ImageProgress]
+
+func _Orch_Usage_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(UsageRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(OrchServer).Usage(m, &grpc.GenericServerStream[UsageRequest, NodeUsage]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Orch_UsageServer = grpc.ServerStreamingServer[NodeUsage]
+
 func _Orch_CreateToken_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CreateTokenRequest)
 	if err := dec(in); err != nil {
@@ -654,6 +924,132 @@ func _Orch_RevokeToken_Handler(srv interface{}, ctx context.Context, dec func(in
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(OrchServer).RevokeToken(ctx, req.(*RevokeTokenRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Orch_CreateUser_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateUserRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OrchServer).CreateUser(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Orch_CreateUser_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OrchServer).CreateUser(ctx, req.(*CreateUserRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Orch_ListUsers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListUsersRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OrchServer).ListUsers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Orch_ListUsers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OrchServer).ListUsers(ctx, req.(*ListUsersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Orch_RemoveUser_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveUserRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OrchServer).RemoveUser(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Orch_RemoveUser_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OrchServer).RemoveUser(ctx, req.(*RemoveUserRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Orch_ListAuthorities_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListAuthoritiesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OrchServer).ListAuthorities(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Orch_ListAuthorities_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OrchServer).ListAuthorities(ctx, req.(*ListAuthoritiesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Orch_RotateAuthority_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RotateAuthorityRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OrchServer).RotateAuthority(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Orch_RotateAuthority_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OrchServer).RotateAuthority(ctx, req.(*RotateAuthorityRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Orch_RetireAuthority_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RetireAuthorityRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OrchServer).RetireAuthority(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Orch_RetireAuthority_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OrchServer).RetireAuthority(ctx, req.(*RetireAuthorityRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Orch_RotateGossipKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RotateGossipKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(OrchServer).RotateGossipKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Orch_RotateGossipKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(OrchServer).RotateGossipKey(ctx, req.(*RotateGossipKeyRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -810,6 +1206,34 @@ var Orch_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Orch_RevokeToken_Handler,
 		},
 		{
+			MethodName: "CreateUser",
+			Handler:    _Orch_CreateUser_Handler,
+		},
+		{
+			MethodName: "ListUsers",
+			Handler:    _Orch_ListUsers_Handler,
+		},
+		{
+			MethodName: "RemoveUser",
+			Handler:    _Orch_RemoveUser_Handler,
+		},
+		{
+			MethodName: "ListAuthorities",
+			Handler:    _Orch_ListAuthorities_Handler,
+		},
+		{
+			MethodName: "RotateAuthority",
+			Handler:    _Orch_RotateAuthority_Handler,
+		},
+		{
+			MethodName: "RetireAuthority",
+			Handler:    _Orch_RetireAuthority_Handler,
+		},
+		{
+			MethodName: "RotateGossipKey",
+			Handler:    _Orch_RotateGossipKey_Handler,
+		},
+		{
 			MethodName: "NodeWord",
 			Handler:    _Orch_NodeWord_Handler,
 		},
@@ -852,6 +1276,26 @@ var Orch_ServiceDesc = grpc.ServiceDesc{
 			Handler:       _Orch_LoadImage_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
+		},
+		{
+			StreamName:    "ListImages",
+			Handler:       _Orch_ListImages_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "RemoveImage",
+			Handler:       _Orch_RemoveImage_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "PullImage",
+			Handler:       _Orch_PullImage_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Usage",
+			Handler:       _Orch_Usage_Handler,
+			ServerStreams: true,
 		},
 		{
 			StreamName:    "PortForward",
