@@ -93,13 +93,19 @@ type ConfigUse struct {
 	// Variables: the keys become names of variables, with Prefix before each.
 	Variables bool
 	Prefix    string
+	// Pull: it is a login to a registry, whose newest version counts; no revision pins it.
+	Pull bool
 	// Where in words: "container main, env DB_PASSWORD".
 	Where string
 }
 
-// ConfigUses gives every place of the template that takes values, in its order.
+// ConfigUses gives every place of the template that takes values, in its order, and
+// what it pulls its images with.
 func (t *Template) ConfigUses() []ConfigUse {
 	var out []ConfigUse
+	for _, ref := range t.PullRefs() {
+		out = append(out, ConfigUse{Ref: ref, Pull: true, Where: "pullSecrets"})
+	}
 	for _, c := range t.AllContainers() {
 		for _, e := range c.EnvFrom {
 			ref := RefTo(KindConfig, e.Config)
@@ -135,13 +141,24 @@ func (t *Template) ConfigUses() []ConfigUse {
 func IsVariable(name string) bool { return envName.MatchString(name) }
 
 // ConfigRefs gives the Configs and Secrets that the template takes values of, sorted,
-// each once.
+// each once: those that its revisions pin, without PullRefs.
 func (t *Template) ConfigRefs() []ConfigRef {
 	of := map[ConfigRef]bool{}
 	for _, u := range t.ConfigUses() {
-		of[u.Ref] = true
+		if !u.Pull {
+			of[u.Ref] = true
+		}
 	}
 	return slices.Sorted(maps.Keys(of))
+}
+
+// PullRefs gives the template's pull secrets, in its order.
+func (t *Template) PullRefs() []ConfigRef {
+	var out []ConfigRef
+	for _, name := range t.PullSecrets {
+		out = append(out, RefTo(KindSecret, name))
+	}
+	return out
 }
 
 // Volumes gives the names of the volumes that the template mounts, sorted, each once.

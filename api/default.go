@@ -65,6 +65,7 @@ func (s *ServiceSpec) fillRollout() {
 func (t *Template) Default() {
 	setDefault(&t.TerminationGracePeriod, Duration(DefaultGrace))
 	noneIfEmpty(&t.NodeSelector)
+	nilIfEmpty(&t.PullSecrets)
 	nilIfEmpty(&t.Constraints)
 	for i := range t.Constraints {
 		nilIfEmpty(&t.Constraints[i].Values)
@@ -121,6 +122,9 @@ func (p *RestartPolicy) fill() {
 }
 
 func (c *Container) fill() {
+	if c.PullPolicy == PullIfNotPresent {
+		c.PullPolicy = "" // written out, the usual choice must not make a new revision
+	}
 	nilIfEmpty(&c.Args)
 	nilIfEmpty(&c.EnvFrom)
 	nilIfEmpty(&c.Env)

@@ -31,6 +31,9 @@ const (
 	maxConfigJSON = 1_000_000
 	// MaxConfigName in characters, and of a key: a DNS label, and a file's name.
 	MaxConfigName, MaxConfigKey = 63, 253
+	// MaxPullSecrets of one template: more registries than its containers can come from
+	// is a slip, and each travels with every replica.
+	MaxPullSecrets = 10
 	// MaxVolumeName in characters: as for services.
 	MaxVolumeName = 40
 	// MaxCompletions of a job: each has an outcome in the store. MaxParallelism of it.

@@ -106,6 +106,7 @@ func (c *checker) priority(n int) {
 // template checks what holds for the replicas of services and jobs alike.
 func (c *checker) template(t *Template) {
 	c.containers(t)
+	c.pullSecrets("spec.pullSecrets", t.PullSecrets)
 	c.sysctls(t)
 	c.labels("spec.nodeSelector", t.NodeSelector)
 	for i, x := range t.Constraints {

@@ -30,6 +30,7 @@ func (x *Config) check(c *checker) {
 		size += len(x.BinaryData[key])
 	}
 	c.configSize(x, size)
+	c.secretType(x)
 }
 
 func (c *checker) configSize(x *Config, size int) {

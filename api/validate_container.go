@@ -75,6 +75,7 @@ func beside(t *Template) string {
 // container checks what all kinds of containers have.
 func (c *checker) container(path string, x *Container) {
 	c.report(path+".image", imageProblem(x.Image))
+	c.pullPolicy(path+".pullPolicy", x.PullPolicy)
 	if x.Command != nil {
 		c.command(path+".command", x.Command, "leave it out to use the image's entrypoint")
 	}

@@ -22,18 +22,17 @@ var laterFields = map[reflect.Type]map[string]string{
 		"virtualIP": ": the leader chooses it", "dns": "", "dnsConfig": "", "dnsPolicy": "", "hostAliases": "",
 		"sessionAffinityConfig": ": a client is remembered for 3h", "publishNotReadyAddresses": "", "externalIPs": "", "loadBalancerIP": "",
 		"ipFamilies": ": addresses are IPv4", "ipFamilyPolicy": ": addresses are IPv4",
-		"imagePullSecrets": "", "maintenance": "", "spread": laterSpread, "topologySpreadConstraints": laterSpread,
+		"maintenance": "", "spread": laterSpread, "topologySpreadConstraints": laterSpread,
 		"tolerations": ": use nodeSelector or constraints", "affinity": ": use constraints",
 		"autoscale": "", "schedule": "", "hostPID": "", "hostIPC": "", "shareProcessNamespace": "",
 	},
 	reflect.TypeFor[api.JobSpec](): {
-		"dns": "", "dnsConfig": "", "dnsPolicy": "", "hostAliases": "", "imagePullSecrets": "", "suspend": ": delete the job, or set parallelism lower",
+		"dns": "", "dnsConfig": "", "dnsPolicy": "", "hostAliases": "", "suspend": ": delete the job, or set parallelism lower",
 		"schedule": ": apply the job from a timer of your own", "podFailurePolicy": "", "backoffLimitPerIndex": ": backoffLimit counts over all indexes",
 		"maxFailedIndexes": "", "successPolicy": "", "tolerations": ": use nodeSelector or constraints", "affinity": ": use constraints",
 		"hostPID": "", "hostIPC": "", "shareProcessNamespace": "",
 	},
 	reflect.TypeFor[api.Container](): {
-		"imagePullPolicy": laterPull, "pullPolicy": laterPull, "pull_policy": laterPull,
 		"devices": ": a privileged container has all", "volumeDevices": "", "tty": ": orchctl run -t and orchctl exec -t bring a terminal with them",
 		"restartPolicy": ": it stands in spec, for all containers", "restart": ": restartPolicy stands in spec, for all containers",
 	},
@@ -58,7 +57,6 @@ const (
 	laterOptional = ": what a container takes has to be there; an empty Config will do"
 	laterSubPath  = ": of a Config or Secret take one value with key; of a volume all is mounted"
 	laterSpread   = ": replicas are spread over nodes by themselves"
-	laterPull     = ": an image is pulled where it is missing, by the digest that its tag had when the revision was made"
 )
 
 // otherNames are fields as other systems call them, with ours.
@@ -68,9 +66,12 @@ var otherNames = map[reflect.Type]map[string]string{
 		"values":     `use "data"`,
 		"spec":       "data stands at the document's top level",
 		"immutable":  "every version is, and a change is a new one: remove it",
-		"type":       "a Secret is not of any type here: remove it",
 	},
 	reflect.TypeFor[api.JobSpec](): {
+		"imagePullSecrets":              pullSecretNames,
+		"pull_secrets":                  pullSecretNames,
+		"imagePullPolicy":               pullPolicyPlace,
+		"pullPolicy":                    pullPolicyPlace,
 		"template":                      "here containers stand directly in spec",
 		"image":                         "it stands in spec.containers[]",
 		"command":                       "it stands in spec.containers[]",
@@ -104,6 +105,10 @@ var otherNames = map[reflect.Type]map[string]string{
 		"name":         "the name stands directly behind config or secret",
 	},
 	reflect.TypeFor[api.ServiceSpec](): {
+		"imagePullSecrets":              pullSecretNames,
+		"pull_secrets":                  pullSecretNames,
+		"imagePullPolicy":               pullPolicyPlace,
+		"pullPolicy":                    pullPolicyPlace,
 		"volumes":                       inMounts,
 		"volumeClaimTemplates":          "write volume: NAME in a container's mounts: each slot has its own: remove it",
 		"configs":                       inMounts,
@@ -155,6 +160,10 @@ var otherNames = map[reflect.Type]map[string]string{
 		"duration":  `use "pause"`,
 	},
 	reflect.TypeFor[api.Container](): {
+		"imagePullPolicy":        `use "pullPolicy", which is ifNotPresent, always or never`,
+		"pull_policy":            `use "pullPolicy", which is ifNotPresent (missing), always or never`,
+		"imagePullSecrets":       "it is pullSecrets in spec, for all containers",
+		"pullSecrets":            "it stands in spec, for all containers",
 		"environment":            `use "env"`,
 		"env_file":               `use "envFrom" with a config`,
 		"volumes":                `use "mounts", with path and volume, or with bind for a path of the node`,
@@ -257,6 +266,9 @@ const (
 	inMounts     = "a container's mounts name what they take, as {path: /data, volume: data}: remove it"
 	onlyJobs     = "it is for jobs: write kind: Job, or remove it"
 	onlyServices = "it is for services: remove it"
+
+	pullSecretNames = `use "pullSecrets" with the names alone, as [registry-login], of Secrets of type registry`
+	pullPolicyPlace = "it is pullPolicy of each of spec.containers[]"
 )
 
 // otherKinds are kinds as other systems call them, with what they are here.

@@ -157,7 +157,7 @@ func (r *reader) hidden(path string) bool {
 
 func (r *reader) list(n *yaml.Node, t reflect.Type, at place, path string) *yaml.Node {
 	if n.Kind != yaml.SequenceNode {
-		return r.wrong(n, wanted(t)+r.asWritten(t), at, path)
+		return r.wrong(n, wanted(t)+r.asWritten(t, path), at, path)
 	}
 	out := &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq"}
 	for i, item := range n.Content {
@@ -212,7 +212,7 @@ func (r *reader) table(n *yaml.Node, t reflect.Type, at place, path string) *yam
 // object reads a mapping whose keys are the fields of t.
 func (r *reader) object(n *yaml.Node, t reflect.Type, at place, path string) *yaml.Node {
 	if n.Kind != yaml.MappingNode {
-		return r.wrong(n, wanted(t)+r.asWritten(t), at, path)
+		return r.wrong(n, wanted(t)+r.asWritten(t, path), at, path)
 	}
 	fields := fieldsOf(t)
 	out := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}

@@ -79,7 +79,7 @@ func (r *reader) leaf(n *yaml.Node, l leaf, at place, path string) *yaml.Node {
 func (r *reader) scalar(n *yaml.Node, t reflect.Type, at place, path string) *yaml.Node {
 	tag := n.ShortTag()
 	if n.Kind != yaml.ScalarNode {
-		return r.wrong(n, wanted(t), at, path)
+		return r.wrong(n, wanted(t)+plainName(path), at, path)
 	}
 	switch t.Kind() {
 	case reflect.String:

@@ -2,6 +2,7 @@ package manifests
 
 import (
 	"reflect"
+	"strings"
 
 	"github.com/orchctl/orch/api"
 )
@@ -9,12 +10,23 @@ import (
 // asWritten gives an example where people often write another shape: that of another
 // system, or a short form that would have to be guessed at. It is put behind what is
 // wanted.
-func (r *reader) asWritten(t reflect.Type) string {
+func (r *reader) asWritten(t reflect.Type, path string) string {
+	if path == "spec.pullSecrets" {
+		return ", as [registry-login]"
+	}
 	if r.root == reflect.TypeFor[api.Job]() && t == reflect.TypeFor[api.RestartPolicy]() {
 		return ", as {backOff: 5s} (there is no condition: a try that failed is made anew, as backoffLimit allows)"
 	}
 	if example, ok := shapes[t]; ok {
 		return ", as " + example
+	}
+	return ""
+}
+
+// plainName is for lists of names, which others write as mappings with a name in each.
+func plainName(path string) string {
+	if strings.HasPrefix(path, "spec.pullSecrets[") {
+		return ", the secret's name alone"
 	}
 	return ""
 }
