@@ -50,6 +50,10 @@ type Runtime struct {
 	mu sync.Mutex
 	// metas remembers what images hold; digests never change their meaning.
 	metas map[string]imageMeta
+	// owners are whose the containers are that Usage found last, by id.
+	owners map[string]Observed
+	// snapshots is the snapshotter's folder; empty: not asked for yet.
+	snapshots string
 }
 
 // Dial connects to containerd and waits until it answers. From then on the

@@ -16,6 +16,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// What a step took stays taken.
+var (
+	held  [][]byte
+	burnt int
+)
+
 func main() {
 	for _, step := range os.Args[1:] {
 		verb, arg, _ := strings.Cut(step, "=")
@@ -98,6 +104,15 @@ func main() {
 				hold = append(hold, b)
 			}
 			fmt.Println("ate", len(hold))
+			held = append(held, hold...)
+		case "burn": // cpu time, for as long as arg says
+			d, _ := time.ParseDuration(arg)
+			for end := time.Now().Add(d); time.Now().Before(end); {
+				for i := range 1 << 16 {
+					burnt += i
+				}
+			}
+			fmt.Println("burnt")
 		case "tty":
 			ws, err := unix.IoctlGetWinsize(0, unix.TIOCGWINSZ)
 			if err != nil {
