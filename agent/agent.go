@@ -23,6 +23,7 @@ import (
 	"github.com/orchctl/orch/agent/netdev"
 	"github.com/orchctl/orch/agent/plan"
 	"github.com/orchctl/orch/agent/session"
+	"github.com/orchctl/orch/agent/usage"
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/boottime"
 	"github.com/orchctl/orch/internal/evidence"
@@ -90,6 +91,11 @@ type Prober interface {
 	Probe(ctx context.Context, t evidence.Target, timeout time.Duration) evidence.Result
 }
 
+// Usage measures what the node and its containers use.
+type Usage interface {
+	Now(ctx context.Context) (usage.Usage, error)
+}
+
 // Config is a node's agent. All fields but Gossip and those for tests are required.
 type Config struct {
 	Name string
@@ -105,6 +111,7 @@ type Config struct {
 	Runtime     Runtime
 	Network     Network
 	Traffic     Traffic
+	Usage       Usage
 	Host        Host
 	Labels      map[string]string
 	// Capacity is what replicas may use of the node.

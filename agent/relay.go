@@ -20,7 +20,7 @@ import (
 const resizesMax = 4
 
 // Relay implements session.Handler: it serves logs, exec, images, what their names mean,
-// port-forwards and checks of the network.
+// port-forwards, checks of the network and what is used.
 func (d *driver) Relay(ctx context.Context, open *orchv1.OpenRelay, r session.Relay) {
 	var end *orchv1.End
 	switch req := open.GetRequest().(type) {
@@ -36,6 +36,8 @@ func (d *driver) Relay(ctx context.Context, open *orchv1.OpenRelay, r session.Re
 		end = d.relayNetCheck(ctx, req.NetCheck, r)
 	case *orchv1.OpenRelay_Resolve:
 		end = d.relayResolve(ctx, req.Resolve, r)
+	case *orchv1.OpenRelay_Usage:
+		end = d.relayUsage(ctx, req.Usage, r)
 	default:
 		end = &orchv1.End{ExitCode: -1, Error: "this node's agent does not know what was asked: it may be older than the controller"}
 	}

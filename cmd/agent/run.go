@@ -19,6 +19,7 @@ import (
 	"github.com/orchctl/orch/agent/netdev/netfilter"
 	"github.com/orchctl/orch/agent/session"
 	"github.com/orchctl/orch/agent/traffic"
+	"github.com/orchctl/orch/agent/usage"
 	"github.com/orchctl/orch/internal/daemon"
 	"github.com/orchctl/orch/internal/version"
 )
@@ -74,6 +75,7 @@ func run(ctx context.Context, f flags) error {
 		return err
 	}
 	cfg.Runtime = runtime
+	cfg.Usage = usage.New(runtime)
 	network, err := netdev.New(netdev.Config{CNIBin: s.cniBin, StateDir: filepath.Join(s.data, "net"), NetNSDir: netnsDir, Address: s.addr, Logger: logger})
 	if err != nil {
 		return err

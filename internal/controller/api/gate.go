@@ -43,6 +43,7 @@ var rules = map[string]rule{
 	orchv1.Orch_Version_FullMethodName: role(pki.Viewer),
 	// It reads only; the packets that it makes nodes send are few and their own.
 	orchv1.Orch_NetCheck_FullMethodName: role(pki.Viewer),
+	orchv1.Orch_Usage_FullMethodName:    role(pki.Viewer),
 
 	orchv1.Orch_Apply_FullMethodName:       role(pki.Operator),
 	orchv1.Orch_Scale_FullMethodName:       role(pki.Operator),
