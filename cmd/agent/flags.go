@@ -21,7 +21,7 @@ import (
 )
 
 // flags are the command line; each may also come from the environment, as
-// ORCH_ and the name in capitals.
+// ORCH_ and the name in capitals, and from the file that --config names.
 type flags struct {
 	name, data, containerd, token, tokenFile, address string
 	shim, cniBin                                      string
@@ -84,6 +84,9 @@ func newCommand() *cobra.Command {
 			panic(err) // it was defined above
 		}
 	}
+	daemon.Pairs(p, "label", "capacity", "resource")
+	daemon.Secret(p, "token")
+	daemon.ConfigFile(cmd, "/etc/orch/agent.yaml")
 	return cmd
 }
 

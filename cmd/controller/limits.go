@@ -47,6 +47,7 @@ func (l *limits) all() []settings.Setting {
 // addTo makes it a flag.
 func (l *limits) addTo(f *pflag.FlagSet) {
 	f.Var(l, "limit", "set a limit, as `name=value`; may be repeated; \"controller limits\" lists them")
+	daemon.Pairs(f, "limit")
 }
 
 // String, Set and Type implement pflag.Value.
@@ -80,15 +81,13 @@ func (l *limits) set(name, value string) error {
 	return fmt.Errorf("there is no limit %q: %s`controller limits` lists them", name, hint)
 }
 
-// near gives the names that were likely meant; cobra knows how to tell for its
-// own commands.
+// near gives the names that were likely meant.
 func (l *limits) near(name string) []string {
-	const lettersWrong = 3
-	names := &cobra.Command{SuggestionsMinimumDistance: lettersWrong}
+	var names []string
 	for _, s := range l.all() {
-		names.AddCommand(&cobra.Command{Use: s.Name, Run: func(*cobra.Command, []string) {}})
+		names = append(names, s.Name)
 	}
-	return names.SuggestionsFor(name)
+	return daemon.Near(name, names)
 }
 
 // check tells whether all limits make sense together.

@@ -33,7 +33,7 @@ func command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "controller",
 		Short:   "Run orch's control plane",
-		Long:    "Run orch's control plane. Every flag can also be given as an environment variable: --node-token-file is " + daemon.EnvPrefix + "NODE_TOKEN_FILE.",
+		Long:    "Run orch's control plane. Every flag can also be given as an environment variable (--node-token-file is " + daemon.EnvPrefix + "NODE_TOKEN_FILE) or as a key of the file that --config names (node-token-file: ...).",
 		Version: version.String(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			level := slog.LevelInfo
@@ -72,6 +72,7 @@ func command() *cobra.Command {
 	f.StringVar(&c.pprofAddr, "pprof-addr", "", "serve profiles at this loopback `address`")
 	c.limits.addTo(f)
 	c.network.addTo(f)
+	daemon.ConfigFile(cmd, "/etc/orch/controller.yaml")
 	return cmd
 }
 

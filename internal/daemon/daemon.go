@@ -1,6 +1,3 @@
-// Package daemon is what the command lines of the agent and the controller
-// share: flags that are environment variables too, mistakes that end with code
-// 2, signals that end the program in order.
 package daemon
 
 import (
@@ -26,7 +23,7 @@ type UsageError struct{ error }
 func Usagef(format string, args ...any) error { return UsageError{fmt.Errorf(format, args...)} }
 
 // Prepare gives a daemon's command what all have: only flags, each from the
-// environment too, and errors that Main prints.
+// environment and the daemon's ConfigFile too, and errors that Main prints.
 func Prepare(cmd *cobra.Command, lookup func(string) (string, bool)) {
 	cmd.Args = func(_ *cobra.Command, words []string) error {
 		if len(words) > 0 {
@@ -36,7 +33,12 @@ func Prepare(cmd *cobra.Command, lookup func(string) (string, bool)) {
 	}
 	cmd.SilenceUsage, cmd.SilenceErrors = true, true
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return UsageError{err} })
-	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error { return fromEnvironment(cmd.Flags(), lookup) }
+	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
+		if err := fromEnvironment(cmd.Flags(), lookup); err != nil {
+			return err
+		}
+		return fromFile(cmd)
+	}
 }
 
 // fromEnvironment sets flags that the command line leaves out.
@@ -44,7 +46,7 @@ func fromEnvironment(flags *pflag.FlagSet, lookup func(string) (string, bool)) (
 	flags.VisitAll(func(f *pflag.Flag) {
 		name := EnvPrefix + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
 		value, ok := lookup(name)
-		if f.Changed || !ok || err != nil || f.Name == "help" || f.Name == "version" {
+		if f.Changed || !ok || err != nil || !IsKey(f) {
 			return
 		}
 		if serr := flags.Set(f.Name, value); serr != nil {

@@ -1,0 +1,11 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/orchctl/orch/internal/daemon/daemontest"
+)
+
+func TestExampleOfTheConfigFile(t *testing.T) {
+	daemontest.CheckExample(t, newCommand(), "../../deploy/agent.yaml", "name")
+}
