@@ -21,7 +21,7 @@ func (s *Server) changes(configs []*api.Config) ([]core.ConfigChange, error) {
 		if err != nil {
 			return nil, invalid("apply %s: %v", refTo(c), err)
 		}
-		x := core.ConfigChange{Kind: c.ObjectKind(), Metadata: c.Metadata, Keys: keys, Payload: plain}
+		x := core.ConfigChange{Kind: c.ObjectKind(), Metadata: c.Metadata, Type: c.Type, Keys: keys, Payload: plain}
 		if !isSecret(c) {
 			x.Digest = secrets.DigestPlain(plain)
 			out = append(out, x)

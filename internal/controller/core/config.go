@@ -52,8 +52,9 @@ type config struct {
 // configRecord is the object as the store has it. Version is the newest; 0: the object
 // was deleted, and what is kept are versions that revisions pin.
 type configRecord struct {
-	Metadata api.Metadata `json:"metadata"`
-	Version  int64        `json:"version"`
+	Metadata api.Metadata   `json:"metadata"`
+	Type     api.SecretType `json:"type,omitempty"`
+	Version  int64          `json:"version"`
 }
 
 // configVersion is one version. Its payload lies beside its record, for as JSON it would
@@ -178,7 +179,11 @@ func (c *Core) prepareConfig(want ConfigChange, ev Apply) (next *config, outcome
 	m := next.Metadata
 	m.Name, m.Namespace, m.Labels, m.Annotations = want.Metadata.Name, want.Metadata.Namespace, want.Metadata.Labels, want.Metadata.Annotations
 	newVersion = meta == nil || next.newest().Digest != want.Digest
-	if !newVersion && sameJSON(m, *meta) {
+	retyped := meta != nil && have.Type != want.Type
+	if users := c.usersOf(have, nil); retyped && len(users) > 0 {
+		return nil, "", false, say(ErrInvalid, "%s is %s and is used by %s, so that its type cannot change: give the other one another name", id, typeWords(have.Type), strings.Join(users, ", "))
+	}
+	if !newVersion && !retyped && sameJSON(m, *meta) {
 		return have, "unchanged", false, nil
 	}
 	m.ResourceVersion++
@@ -188,8 +193,15 @@ func (c *Core) prepareConfig(want ConfigChange, ev Apply) (next *config, outcome
 		next.versions[next.Version] = &configVersion{Number: next.Version, CreatedAt: c.now, By: ev.By, Keys: want.Keys, SealedBy: want.SealedBy,
 			Digest: want.Digest, payload: want.Payload, users: map[revisionOf]bool{}}
 	}
-	next.Metadata = m
+	next.Metadata, next.Type = m, want.Type
 	return next, outcome, newVersion, nil
+}
+
+func typeWords(t api.SecretType) string {
+	if t == api.SecretOpaque {
+		return "of no type"
+	}
+	return "of type " + string(t)
 }
 
 // last is the highest number of any version that is kept.
@@ -238,6 +250,9 @@ func (c *Core) acceptConfig(x *config, outcome, by string, newVersion bool) {
 		words = fmt.Sprintf("its labels or annotations, by %s", orElse(by, "unknown"))
 	}
 	c.configEvent(x.id, map[string]string{"created": "Created", "configured": "Changed"}[outcome], words)
+	if newVersion {
+		c.sendLogins(x.id)
+	}
 }
 
 func (c *Core) configEvent(id configID, reason, message string) {
@@ -253,11 +268,13 @@ func (c *Core) configsFor(of []wire.Assignment) []wire.ConfigVersion {
 		if a.Stopping {
 			continue
 		}
-		for ref, n := range a.Configs {
-			id := configID{a.Key.Namespace, ref}
-			if k := id.version(n); !seen[k] {
-				seen[k] = true
-				out = append(out, wire.ConfigVersion{ConfigKey: k, Payload: c.configs[id].versions[n].payload})
+		for _, of := range []map[api.ConfigRef]int64{a.Configs, a.Logins} {
+			for ref, n := range of {
+				id := configID{a.Key.Namespace, ref}
+				if k := id.version(n); !seen[k] {
+					seen[k] = true
+					out = append(out, wire.ConfigVersion{ConfigKey: k, Payload: c.configs[id].versions[n].payload})
+				}
 			}
 		}
 	}
@@ -278,7 +295,7 @@ func configViewKey(id configID) ViewKey {
 func (c *Core) publishConfigs() {
 	for _, id := range slices.SortedFunc(maps.Keys(c.view.configs), compareConfigs) {
 		if x := c.configs[id]; x.there() {
-			c.view.put(configViewKey(id), x.public())
+			c.view.put(configViewKey(id), x.public(c.pullers[id]))
 		} else {
 			c.view.gone(configViewKey(id))
 		}
@@ -286,10 +303,11 @@ func (c *Core) publishConfigs() {
 	clear(c.view.configs)
 }
 
-// public is the object as it is shown: a Secret has no values here.
-func (x *config) public() *api.Config {
+// public is the object as it is shown: a Secret has no values here. Those that pull with
+// it use the newest version.
+func (x *config) public(pullers map[revisionOf]bool) *api.Config {
 	v := x.newest()
-	out := &api.Config{TypeMeta: api.TypeMeta{APIVersion: api.Version, Kind: x.id.ref.Kind()}, Metadata: x.Metadata,
+	out := &api.Config{TypeMeta: api.TypeMeta{APIVersion: api.Version, Kind: x.id.ref.Kind()}, Metadata: x.Metadata, Type: x.Type,
 		Status: api.ConfigStatus{Version: x.Version, Keys: v.Keys, ChangedAt: v.CreatedAt, ChangedBy: v.By}}
 	if x.id.ref.Kind() == api.KindConfig {
 		if v.values == nil {
@@ -300,8 +318,12 @@ func (x *config) public() *api.Config {
 	}
 	for _, n := range slices.Sorted(maps.Keys(x.versions)) {
 		v := x.versions[n]
-		shown := api.ConfigVersion{Number: n, CreatedAt: v.CreatedAt, By: v.By}
-		for _, u := range slices.SortedFunc(maps.Keys(v.users), compareRevisions) {
+		shown, users := api.ConfigVersion{Number: n, CreatedAt: v.CreatedAt, By: v.By}, v.users
+		if n == x.Version && len(pullers) > 0 {
+			users = maps.Clone(users)
+			maps.Copy(users, pullers)
+		}
+		for _, u := range slices.SortedFunc(maps.Keys(users), compareRevisions) {
 			shown.Users = append(shown.Users, fmt.Sprintf("%s@%d", u.Name, u.revision))
 		}
 		out.Status.Versions = append(out.Status.Versions, shown)

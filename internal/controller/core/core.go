@@ -60,6 +60,7 @@ type Core struct {
 	byName   []*node // see sortedNodes; empty: to be made
 	fillings map[api.ReplicaKey]*filling
 	configs  map[configID]*config
+	pullers  map[configID]map[revisionOf]bool // kept revisions whose templates pull with a Secret, there or not
 	volumes  volumes
 	listed   map[wire.ConfigKey]*configVersion // to be sealed anew; see reseal
 	fleet    *scheduler.Fleet
@@ -117,7 +118,7 @@ func New(cfg Config) *Core {
 		cfg.Limits = store.EmbeddedLimits
 	}
 	return &Core{
-		cfg: cfg, services: map[api.Key]*service{}, nodes: map[string]*node{}, fillings: map[api.ReplicaKey]*filling{}, configs: map[configID]*config{}, volumes: newVolumes(), listed: map[wire.ConfigKey]*configVersion{},
+		cfg: cfg, services: map[api.Key]*service{}, nodes: map[string]*node{}, fillings: map[api.ReplicaKey]*filling{}, configs: map[configID]*config{}, pullers: map[configID]map[revisionOf]bool{}, volumes: newVolumes(), listed: map[wire.ConfigKey]*configVersion{},
 		fleet: scheduler.NewFleet(), live: liveness.New(cfg.Liveness), history: newHistory(cfg.EventHistory), words: newLastWords(),
 		dirty: map[api.Key]bool{}, blocked: map[api.Key]bool{}, wakes: map[api.Key]time.Time{}, globals: map[api.Key]bool{},
 		back: map[string]bool{}, fresh: map[string]bool{}, ends: newEndpoints(), view: newView(),

@@ -63,7 +63,11 @@ const usersMax = 10
 // usersOf says in words who needs a Config or Secret: newest revisions, and what runs.
 // What is being deleted, or goes together with it, does not: it has its version.
 func (c *Core) usersOf(x *config, going map[api.Key]bool) []string {
+	if x == nil {
+		return nil
+	}
 	of := map[revisionOf]bool{}
+	maps.Copy(of, c.pullers[x.id])
 	for _, v := range x.versions {
 		maps.Copy(of, v.users)
 	}

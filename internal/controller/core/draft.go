@@ -165,7 +165,7 @@ func (c *Core) resultOf(d *draft, dryRun bool) ApplyResult {
 		a.Outcome = x.outcome
 		switch {
 		case x.config != nil:
-			a.Config = x.config.public()
+			a.Config = x.config.public(c.pullers[x.config.id])
 		default:
 			c.answerWith(a, x.service)
 		}

@@ -300,6 +300,8 @@ type Entry struct {
 type ConfigChange struct {
 	Kind     string
 	Metadata api.Metadata
+	// Type of a Secret.
+	Type api.SecretType
 	// Keys with the size of each value in bytes.
 	Keys map[string]int
 	// Payload is what is stored and sent to sessions: the canonical JSON of an api.Config

@@ -33,6 +33,7 @@ type fleet struct {
 	seen    map[ViewKey]any
 	asks    []AskWitness
 	log     []string // effects in words, since the last drain
+	sets    []SendAssignments
 	conf    Config
 	began   time.Time // the term did
 	// says is what agents report of a replica instead of that it is well; nil, or nil of
@@ -199,6 +200,7 @@ func (f *fleet) node(name, boot string) *agent {
 
 func (f *fleet) assign(e SendAssignments) {
 	f.t.Helper()
+	f.sets = append(f.sets, e)
 	a := f.agents[e.Node]
 	if a == nil || a.session != e.Session || a.cut {
 		return

@@ -22,6 +22,12 @@ func (c *Core) pins(who api.Ref, t *api.Template, changed map[configID]*config) 
 		if !x.there() {
 			return nil, say(ErrInvalid, "%s (%s) takes %s, which is not there: apply it first, or together with it", who, u.Where, id)
 		}
+		if u.Pull {
+			if x.Type != api.SecretRegistry {
+				return nil, say(ErrInvalid, "%s (%s) names %s, which is %s: a login has type: %s (see manifests/examples/registry.yaml)", who, u.Where, id, typeWords(x.Type), api.SecretRegistry)
+			}
+			continue // whatever is newest counts
+		}
 		if why := x.newest().unfit(u, id); why != "" {
 			return nil, say(ErrInvalid, "%s (%s) %s", who, u.Where, why)
 		}
@@ -52,8 +58,10 @@ func (v *configVersion) unfit(u api.ConfigUse, id configID) string {
 	return ""
 }
 
-// noteUser has the versions that a revision pins know of it, or forget it.
+// noteUser has the versions that a revision pins know of it, or forget it, and what it
+// pulls with.
 func (c *Core) noteUser(key api.Key, r *revision, uses bool) error {
+	c.notePuller(key, r, uses)
 	for ref, n := range r.Configs {
 		id := configID{key.Namespace, ref}
 		x := c.configs[id]
@@ -121,7 +129,7 @@ func (c *Core) newerPins(s *service, d *draft) (map[api.ConfigRef]int64, error) 
 	pins := maps.Clone(newest.Configs)
 	for _, u := range newest.Template.ConfigUses() {
 		id := configID{s.key.Namespace, u.Ref}
-		if !d.newer[id] {
+		if !d.newer[id] || u.Pull {
 			continue
 		}
 		next := d.configs[id]

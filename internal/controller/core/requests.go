@@ -80,7 +80,7 @@ func (c *Core) repeated(ticket uint64, id string) bool {
 		switch x.Kind {
 		case api.KindConfig, api.KindSecret:
 			if y := c.configs[idOfConfig(x.Kind, x.Key)]; y.there() {
-				one.Config = y.public()
+				one.Config = y.public(c.pullers[y.id])
 			}
 		default:
 			if s := c.services[x.Key]; s != nil {
