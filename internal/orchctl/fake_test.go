@@ -54,6 +54,7 @@ type fake struct {
 	// onForward gets a connection's frames, the request first.
 	onForward   func(orchv1.Orch_PortForwardServer) error
 	onNetCheck  func(*orchv1.NetCheckRequest) []*orchv1.NetCheckResult
+	onUsage     func(*orchv1.UsageRequest) []*orchv1.NodeUsage
 	onRebalance func(*orchv1.RebalanceRequest) *orchv1.RebalanceResponse
 	deletes     []*orchv1.DeleteRequest
 	onDelete    func() // after each; nil changes nothing
@@ -393,6 +394,18 @@ func (f *fake) NetCheck(r *orchv1.NetCheckRequest, s grpc.ServerStreamingServer[
 		}
 	}
 	return f.call("NetCheck's end")
+}
+
+func (f *fake) Usage(r *orchv1.UsageRequest, s grpc.ServerStreamingServer[orchv1.NodeUsage]) error {
+	if err := f.call("Usage"); err != nil {
+		return err
+	}
+	for _, x := range f.onUsage(r) {
+		if err := s.Send(x); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (f *fake) Rebalance(_ context.Context, r *orchv1.RebalanceRequest) (*orchv1.RebalanceResponse, error) {

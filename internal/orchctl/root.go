@@ -97,7 +97,7 @@ the command.`,
 		}
 	}
 	add("use", t.applyCmd(), t.createCmd(), t.deleteCmd(), t.getCmd(), t.describeCmd(), t.runCmd(), t.logsCmd(), t.execCmd(), t.attachCmd(), t.portForwardCmd(), t.waitCmd(), t.scaleCmd(), t.eventsCmd(), t.rolloutCmd(), t.historyCmd(), t.diffCmd(), t.volumeCmd(), t.secretCmd())
-	add("fleet", t.wordCmd("", "cordon"), t.drainCmd(), t.wordCmd("", "uncordon"), t.rebalanceCmd(), t.netCmd(), t.nodeCmd(), t.fleetCmd(), t.imageCmd(), t.tokenCmd(), labcmd.New(), drill.Command())
+	add("fleet", t.wordCmd("", "cordon"), t.drainCmd(), t.wordCmd("", "uncordon"), t.rebalanceCmd(), t.topCmd(), t.netCmd(), t.nodeCmd(), t.fleetCmd(), t.imageCmd(), t.tokenCmd(), labcmd.New(), drill.Command())
 	add("other", t.configCmd(), t.versionCmd())
 	root.SetHelpCommandGroupID("other")
 	root.SetCompletionCommandGroupID("other")
@@ -149,6 +149,14 @@ var foreignCommands = map[string]string{
 	"configmap":       "did you mean `orchctl create config`?",
 	"cm":              "did you mean `orchctl create config`?",
 	"job":             "did you mean `orchctl get jobs`, or `orchctl run`?",
+	"stats":           "did you mean `orchctl top replicas`?",
+	"top pods":        "did you mean `orchctl top replicas`?",
+	"top pod":         "did you mean `orchctl top replicas`?",
+	"top services":    "use `orchctl top replicas NAME`: what a service uses is what its replicas use",
+	"top service":     "use `orchctl top replicas NAME`: what a service uses is what its replicas use",
+	"top jobs":        "use `orchctl top replicas NAME`: what a job uses is what its tries use",
+	"top job":         "use `orchctl top replicas NAME`: what a job uses is what its tries use",
+	"top containers":  "did you mean `orchctl top replicas --containers`?",
 	"current-context": "did you mean `orchctl config get-contexts`?",
 }
 
