@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/orchctl/orch/internal/audit"
 	"github.com/orchctl/orch/internal/daemon"
 	"github.com/orchctl/orch/internal/version"
 )
@@ -24,6 +25,8 @@ type config struct {
 	gossipAddr, pprofAddr, logLevel                string
 	etcdEndpoints                                  []string
 	etcdCert, etcdKey, etcdCA                      string
+	auditLog                                       string
+	auditRequired                                  bool
 	limits                                         limits
 	network                                        networkFlags
 }
@@ -68,6 +71,8 @@ func command() *cobra.Command {
 	f.StringVar(&c.etcdCert, "etcd-cert", "", "client certificate `file` for the external etcd")
 	f.StringVar(&c.etcdKey, "etcd-key", "", "client key `file` for the external etcd")
 	f.StringVar(&c.etcdCA, "etcd-ca", "", "CA `file` of the external etcd")
+	f.StringVar(&c.auditLog, "audit-log", "", "`file` for a line of JSON of every change and every refused attempt; \"-\" is standard output, \"off\" none (default <data>/audit.log)")
+	f.BoolVar(&c.auditRequired, "audit-required", false, "refuse changes that cannot be written to the audit log")
 	f.StringVar(&c.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&c.pprofAddr, "pprof-addr", "", "serve profiles at this loopback `address`")
 	c.limits.addTo(f)
@@ -94,6 +99,14 @@ func (c *config) complete() (err error) {
 	}
 	if c.secretsKey == "" {
 		c.secretsKey = filepath.Join(c.data, "secrets.key")
+	}
+	switch c.auditLog {
+	case "":
+		c.auditLog = filepath.Join(c.data, "audit.log")
+	case audit.Off:
+		if c.auditRequired {
+			return errors.New("--audit-required and --audit-log off exclude each other")
+		}
 	}
 	if len(c.etcdEndpoints) == 0 && c.etcdCert+c.etcdKey+c.etcdCA != "" {
 		return errors.New("--etcd-cert, --etcd-key and --etcd-ca are for an external etcd: give --etcd-endpoints too")

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
+	"github.com/orchctl/orch/internal/audit"
 	"github.com/orchctl/orch/internal/boottime"
 	"github.com/orchctl/orch/internal/controller"
 	"github.com/orchctl/orch/internal/controller/api"
@@ -122,7 +123,12 @@ func run(ctx context.Context, c *config, out io.Writer, log *slog.Logger) error 
 	if err != nil {
 		return err
 	}
-	server := newServer(serving, authority.CA().Pool())
+	book, err := audit.Open(audit.Config{Path: c.auditLog, Required: c.auditRequired, Logger: log})
+	if err != nil {
+		return err
+	}
+	defer book.Close()
+	server := newServer(serving, authority.CA().Pool(), book)
 	orchv1.RegisterAgentsServer(server, ctl.Sessions())
 	orchv1.RegisterOrchServer(server, api.New(api.Config{Leader: ctl, View: ctl.View(), Tokens: authority, Nodes: ctl.Sessions(), Images: sender, Secrets: ring, Log: log}))
 
@@ -176,11 +182,13 @@ func (c *config) listenAll() ([]net.Listener, error) {
 	return list, nil
 }
 
-func newServer(serving pki.CertSource, ca *x509.CertPool) *grpc.Server {
+func newServer(serving pki.CertSource, ca *x509.CertPool, book *audit.Log) *grpc.Server {
 	gate := &api.Gate{}
 	return grpc.NewServer(
 		grpc.Creds(credentials.NewTLS(pki.ServerTLS(serving, ca, nil))),
-		grpc.InTapHandle(gate.Admit),
+		grpc.InTapHandle(book.Tap(gate.Admit)),
+		grpc.ChainUnaryInterceptor(book.Unary),
+		grpc.ChainStreamInterceptor(book.Stream),
 		grpc.MaxRecvMsgSize(api.MessageMax),
 		grpc.MaxConcurrentStreams(streamsMax),
 		grpc.MaxHeaderListSize(headerMax),

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/audit"
 	"github.com/orchctl/orch/internal/controller/core"
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
 )
@@ -86,6 +87,11 @@ func (s *Server) Scale(ctx context.Context, r *orchv1.ScaleRequest) (*orchv1.App
 	}
 	if err := checkRequestID(r.GetRequestId()); err != nil {
 		return nil, err
+	}
+	if snap := s.cfg.View.Snapshot(); snap != nil {
+		if x, ok := snap.Get(core.ViewKey{Kind: api.KindService, Namespace: keyOf(r.GetNamespace(), r.GetName()).Namespace, Name: r.GetName()}); ok {
+			audit.Note(ctx, "from %d", x.(*api.Service).Spec.Want())
+		}
 	}
 	by := callerName(ctx)
 	result, rev, err := ask[core.ApplyResult](ctx, s, func(ticket uint64) core.Event {
