@@ -321,7 +321,11 @@ func TestAdoption(t *testing.T) {
 		}
 		return nil
 	})
-	if e := ended(t, gone.ID()); e.Code != 7 || e.Reason != api.ExitError {
+	code := 7
+	if env.forgets {
+		code = lostCode
+	}
+	if e := ended(t, gone.ID()); e.Code != code || e.Reason != api.ExitError {
 		t.Errorf("the one that ended meanwhile: %+v", e)
 	}
 	if err := r.Stop(t.Context(), o.ID, 0, ""); err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	tasks "github.com/containerd/containerd/api/services/tasks/v1"
@@ -105,8 +106,8 @@ func (r *Runtime) judge(c containers.Container, t *tasktypes.Process, taskErr er
 	case taskErr != nil || (t != nil && t.Status == tasktypes.Status_UNKNOWN):
 		o.Running, o.Uncertain = true, true
 	case t == nil && !o.StartedAt.IsZero():
-		// Its shim is gone: killed, or the node was off.
-		o.Exit = &api.Exit{Code: lostCode, Reason: api.ExitError, Message: "lost with its supervisor (containerd's shim killed, or the node was off)", FinishedAt: c.UpdatedAt.UTC()}
+		e := r.lostExit(c.ID, c.Labels, c.UpdatedAt)
+		o.Exit = &e
 	case t == nil || t.Status == tasktypes.Status_CREATED:
 		// Half-made: neither running nor ended.
 		if t != nil {
@@ -139,6 +140,18 @@ func (r *Runtime) exitOf(id string, labels map[string]string, status uint32, at 
 		why = endedByWatchdog
 	}
 	return judgeExit(status, at, mem, why)
+}
+
+// lostExit is the end of a container whose shim is gone: killed, or the node was off.
+// containerd 2 also removes the shim of a container that ended while containerd itself
+// was being restarted, and its exit code with it. Why it was stopped is still known.
+func (r *Runtime) lostExit(id string, labels map[string]string, at time.Time) api.Exit {
+	e := r.exitOf(id, labels, lostCode, at)
+	if e.Reason == api.ExitError {
+		e.Message = "lost with its supervisor (containerd's shim killed, the node was off, or it ended while containerd was restarted)"
+	}
+	e.Message = strings.Replace(e.Message, fmt.Sprintf("exit code %d", lostCode), "its exit code is lost with containerd's shim", 1)
+	return e
 }
 
 // endedByWatchdog is why a container was stopped that nobody renewed the lease of.
