@@ -21,8 +21,13 @@ import (
 )
 
 // startFailedCode is the exit code of a container whose command could not be
-// run, as shells and other runtimes have it.
-const startFailedCode = 128
+// started, as docker has it: notFoundCode and noExecCode where the command is to blame,
+// which shells use too.
+const (
+	startFailedCode = 128
+	notFoundCode    = 127
+	noExecCode      = 126
+)
 
 // Start creates and starts the container, unless it exists: one that runs is
 // returned as it is (adoption), and so is one that ran and ended, for a run
@@ -222,9 +227,23 @@ func classifyStart(ctx context.Context, id string, err error) error {
 }
 
 func startError(id string, err error) *StartError {
+	words := plainWords(err.Error())
 	return &StartError{ID: id, err: err, Exit: api.Exit{
-		Code: startFailedCode, Reason: api.ExitStartFailed, Message: plainWords(err.Error()), FinishedAt: time.Now().UTC(),
+		Code: startCode(words), Reason: api.ExitStartFailed, Message: words, FinishedAt: time.Now().UTC(),
 	}}
+}
+
+// startCode tells from runc's words, which begin with what it could not do, why there is
+// no process: `exec: "x": executable file not found in $PATH`, `exec: "/etc": permission
+// denied`.
+func startCode(words string) int {
+	switch command := strings.HasPrefix(words, "exec: "); {
+	case command && (strings.Contains(words, "executable file not found") || strings.Contains(words, "no such file or directory")):
+		return notFoundCode
+	case command && (strings.Contains(words, "permission denied") || strings.Contains(words, "exec format error") || strings.Contains(words, "is a directory")):
+		return noExecCode
+	}
+	return startFailedCode
 }
 
 // plainWords cuts the wrappings off runc's words: what is left begins with

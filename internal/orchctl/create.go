@@ -105,7 +105,7 @@ func (t *tool) create(ctx context.Context, c creating, name string) error {
 	if err != nil {
 		return err
 	}
-	_, missing, err := t.fetch(ctx, client, listing{}, []target{x})
+	_, missing, err := t.fetch(ctx, client, listing{}, []target{x}) // an older controller knows no MustNotExist
 	if err != nil {
 		return err
 	}
@@ -116,7 +116,7 @@ func (t *tool) create(ctx context.Context, c creating, name string) error {
 	if err != nil {
 		return err
 	}
-	request := &orchv1.ApplyRequest{Objects: []*orchv1.Object{sent}, DryRun: c.dryRun, RequestId: t.RequestID()}
+	request := &orchv1.ApplyRequest{Objects: []*orchv1.Object{sent}, DryRun: c.dryRun, MustNotExist: true, RequestId: t.RequestID()}
 	return t.applyAtOnce(ctx, applying{dryRun: c.dryRun}, func() (*orchv1.ApplyResponse, error) {
 		return change(ctx, t, "create "+x.String(), operator, func(ctx context.Context) (*orchv1.ApplyResponse, error) { return client.Apply(ctx, request) })
 	})

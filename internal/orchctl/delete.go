@@ -19,26 +19,31 @@ type deleting struct {
 	ignoreMissing bool
 	wait          bool
 	timeout       time.Duration
+	all           bool // of the kinds that are named, in the namespace
+	yes           bool // nobody is asked
+	dryRun        bool
 }
 
 func (t *tool) deleteCmd() *cobra.Command {
 	var d deleting
 	cmd := &cobra.Command{
-		Use:     "delete TYPE NAME... | TYPE/NAME... | -f FILE",
+		Use:     "delete TYPE NAME... | TYPE/NAME... | TYPE --all | -f FILE",
 		Aliases: []string{"rm"},
 		Short:   "Delete services, jobs, configs, secrets and volumes, and wait until nothing of them is left",
 		Long: `Delete services, jobs, configs, secrets and volumes, and wait until nothing of them
 is left: all of them or, where one is missing or still used by what stays, none.
 
 A service's volumes outlive it: a service of that name has them again. Deleting a
-volume deletes what is in it, for good.`,
+volume deletes what is in it, for good: on a terminal it asks first, as --all does.`,
 		Example: `  orchctl delete service web
   orchctl delete service/web job/migrate config/web
   orchctl delete volume data.db-0
+  orchctl delete jobs --all            # all in the namespace
+  orchctl delete config app --dry-run  # would it go, or what uses it?
   orchctl delete -f web.yaml --ignore-not-found`,
 		ValidArgsFunction: beginning(t.completeTargets(deletableKinds...)),
 		Args: func(cmd *cobra.Command, words []string) error {
-			if len(words) > 0 == (len(d.files) > 0) {
+			if len(words) > 0 == (len(d.files) > 0) || d.all && len(words) == 0 {
 				return usagef("say what to delete: either TYPE/NAME, or a manifest with -f\nusage: %s", cmd.UseLine())
 			}
 			return nil
@@ -48,6 +53,9 @@ volume deletes what is in it, for good.`,
 	f := cmd.Flags()
 	f.StringArrayVarP(&d.files, "filename", "f", nil, "delete what this manifest declares: a file, a folder, or -; repeatable")
 	f.BoolVar(&d.ignoreMissing, "ignore-not-found", false, "what is not there is no failure")
+	f.BoolVar(&d.all, "all", false, "all of that type in the namespace")
+	f.BoolVarP(&d.yes, "yes", "y", false, "do not ask")
+	f.BoolVar(&d.dryRun, "dry-run", false, "say what would be deleted or why not, and delete nothing")
 	f.BoolVar(&d.wait, "wait", true, "wait until nothing is left")
 	f.DurationVar(&d.timeout, "timeout", waitTimeout, "how long to wait; 0 for no limit")
 	return cmd
@@ -83,8 +91,11 @@ func (t *tool) deletable(d deleting, args []string) ([]target, error) {
 			return nil, usagef("an outcome goes with its job: delete that")
 		case !slices.Contains(deletableKinds, x.kind):
 			return nil, usagef("%s are not deleted: only services, jobs, configs, secrets and volumes are", words(x.kind))
+		case d.all && x.name != "":
+			return nil, usagef("--all is of a type, as in `orchctl delete %s --all`: leave out %q", words(x.kind), x.name)
+		case d.all:
 		case x.name == "":
-			return nil, usagef("name the %s to delete, such as %s/web", words(x.kind), word(x.kind))
+			return nil, usagef("name the %s to delete, such as %s/web, or give --all", words(x.kind), word(x.kind))
 		case x.kind == api.KindVolume:
 			if err := isVolumeName(x.name); err != nil {
 				return nil, err
@@ -103,7 +114,87 @@ func (t *tool) delete(ctx context.Context, d deleting, args []string) error {
 	if err != nil {
 		return err
 	}
+	if d.all {
+		if targets, err = t.everyOne(ctx, client, targets); err != nil || len(targets) == 0 {
+			return err
+		}
+	}
 	return t.deleteTargets(ctx, client, targets, d)
+}
+
+// everyOne names all objects of the targets' kinds in their namespaces.
+func (t *tool) everyOne(ctx context.Context, client orchv1.OrchClient, kinds []target) ([]target, error) {
+	var out []target
+	for _, k := range kinds {
+		found, _, err := t.fetch(ctx, client, listing{}, []target{k})
+		if err != nil {
+			return nil, err
+		}
+		if len(found) == 0 {
+			t.none(k.kind, listing{}, k.namespace)
+		}
+		for _, o := range found {
+			out = append(out, target{k.kind, o.namespace(), o.name()})
+		}
+	}
+	return out, nil
+}
+
+// sure asks on a terminal before what cannot be undone is lost, or all of a type. Where
+// nobody can be asked, --all wants --yes; a volume that is named goes.
+func (t *tool) sure(ctx context.Context, targets, volumes []target, lost string, d deleting) error {
+	if d.yes || d.dryRun || !d.all && len(volumes) == 0 {
+		return nil
+	}
+	var text strings.Builder
+	for _, x := range targets {
+		fmt.Fprintf(&text, "  %s\n", cleanText(t.named(x.kind, x.namespace, x.name)))
+	}
+	if lost != "" {
+		fmt.Fprintf(&text, "what is in %s will be lost\n", lost)
+	}
+	if !t.Asks() {
+		if !d.all {
+			return nil
+		}
+		return usagef("--all needs --yes where nobody can be asked; nothing was deleted\n%s", strings.TrimSuffix(text.String(), "\n"))
+	}
+	what := "it"
+	if len(targets) > 1 {
+		what = fmt.Sprintf("these %d", len(targets))
+	}
+	return t.yes(ctx, fmt.Sprintf("%sdelete %s? [y/N] ", text.String(), what), "nothing was deleted")
+}
+
+// wouldDelete asks the controller whether all of it may go, and tells so.
+func (t *tool) wouldDelete(ctx context.Context, client orchv1.OrchClient, targets []target, d deleting) error {
+	request := &orchv1.DeleteRequest{IgnoreMissing: d.ignoreMissing, DryRun: true}
+	if slices.ContainsFunc(targets, func(x target) bool { return x.kind != api.KindVolume }) {
+		targets = slices.DeleteFunc(slices.Clone(targets), func(x target) bool {
+			if x.kind == api.KindVolume { // they are deleted when that is done, which may be what uses them
+				t.warnf("%s would be deleted afterwards, if nothing uses it then", t.named(x.kind, x.namespace, x.name))
+			}
+			return x.kind == api.KindVolume
+		})
+	}
+	for _, x := range targets {
+		request.Refs = append(request.Refs, x.ref())
+	}
+	answer, err := read(ctx, t, "delete", operator, func(ctx context.Context) (*orchv1.DeleteResponse, error) { return client.Delete(ctx, request) })
+	if err != nil {
+		return err
+	}
+	for _, r := range answer.GetDeleted() {
+		if err := t.printf("%s would be deleted\n", t.named(r.GetKind(), r.GetNamespace(), r.GetName())); err != nil {
+			return err
+		}
+	}
+	for _, r := range answer.GetMissing() {
+		if err := t.printf("%s is not there\n", t.named(r.GetKind(), r.GetNamespace(), r.GetName())); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // deleteTargets deletes all at once, but volumes after services and jobs: they are refused
@@ -128,6 +219,12 @@ func (t *tool) deleteTargets(ctx context.Context, client orchv1.OrchClient, targ
 			return errors.New("nothing was deleted")
 		}
 		lost = lostWith(found)
+	}
+	if d.dryRun {
+		return t.wouldDelete(ctx, client, targets, d)
+	}
+	if err := t.sure(ctx, targets, volumes, lost, d); err != nil {
+		return err
 	}
 	kept := t.keeping(volumes)
 	for _, wave := range [][]target{first, volumes} {

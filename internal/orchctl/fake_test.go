@@ -152,7 +152,7 @@ func matches(l *orchv1.ListRequest, o object) bool {
 	if e, ok := o.value.(*api.Endpoint); ok && l.GetAbout() != nil {
 		return e.Metadata.Namespace == l.About.Namespace && (l.About.Kind == api.KindService && e.Status.Service == l.About.Name || l.About.Kind == api.KindReplica && (e.Status.Replica == l.About.Name || e.Metadata.Name == l.About.Name))
 	}
-	if x, ok := o.value.(*api.Outcome); ok {
+	if x, ok := o.value.(*api.Outcome); ok && l.GetAbout() != nil {
 		return l.GetAbout().GetKind() == api.KindJob && x.Job == l.About.Name && x.Metadata.Namespace == l.About.Namespace
 	}
 	var labels map[string]string
@@ -325,7 +325,7 @@ func (f *fake) Delete(_ context.Context, r *orchv1.DeleteRequest) (*orchv1.Delet
 	if err := f.call("Delete"); err != nil {
 		return nil, err
 	}
-	if f.onDelete != nil {
+	if f.onDelete != nil && !r.DryRun {
 		defer f.onDelete()
 	}
 	f.mu.Lock()

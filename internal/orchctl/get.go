@@ -51,7 +51,7 @@ verdict is one change of what is held of a node; it is named by node and number 
   orchctl get replicas -l app=web -A
   orchctl get endpoints web                     # who gets the service's traffic
   orchctl get jobs -w
-  orchctl get outcomes --job migrate            # how each index ended
+  orchctl get outcomes --job migrate            # how each index ended; of all jobs without --job
   orchctl get configs,secrets,volumes
   orchctl get nodes -o wide
   orchctl get verdicts --node n2                # what was held of it, why, by whose word
@@ -128,9 +128,6 @@ func (l listing) check(targets []target) error {
 		}
 		if l.job != "" && (x.kind != api.KindOutcome || x.name != "") {
 			return usagef("--job is for the outcomes of a job, such as `orchctl get outcomes --job %s`", l.job)
-		}
-		if x.kind == api.KindOutcome && x.name == "" && l.job == "" {
-			return usagef("outcomes are those of one job: say which with --job, as in `orchctl get outcomes --job migrate`")
 		}
 		if x.kind == api.KindOutcome && x.name != "" && !strings.Contains(x.name, "@") {
 			return usagef("outcomes are named JOB@INDEX, such as %s@0; all of that job: `orchctl get outcomes --job %s`", x.name, x.name)

@@ -190,11 +190,19 @@ func revisionRows(some, all []*api.Revision, wide bool, now time.Time) (titles [
 }
 
 // tookText is how long a rollout took; of one that goes on nothing is known yet.
+// instantly is less than any container needs to start: a revision that took no longer,
+// as one that is gone back to while its replicas still run, had nothing to wait for.
+const instantly = 50 * time.Millisecond
+
 func tookText(r api.RolloutStatus) string {
-	if d := tookOf(r); d > 0 {
+	switch d := tookOf(r); {
+	case d <= 0:
+		return "-"
+	case d < instantly:
+		return "no time"
+	default:
 		return short(d)
 	}
-	return "-"
 }
 
 func tookOf(r api.RolloutStatus) time.Duration {

@@ -57,7 +57,7 @@ func TestKindsTables(t *testing.T) {
 		var b strings.Builder
 		for _, line := range []string{
 			"get configs", "get secrets", "get cfg -o wide", "get secret/db -o wide", "get jobs", "get jobs -o wide", "get job migrate -o name", "get outcomes --job migrate", "get outcomes --job job/migrate -o wide",
-			"get outcome import@0", "get outcomes --job later", "get outcomes --job nothing", "get volumes", "get vol data.web-0 -o name", "volume ls", "volume ls -A", "get configs,secrets,volumes -n empty", "get jobs -l app=migrate",
+			"get outcome import@0", "get outcomes --job later", "get outcomes --job nothing", "get outcomes -n shop", "get outcomes -o name", "get volumes", "get vol data.web-0 -o name", "volume ls", "volume ls -A", "get configs,secrets,volumes -n empty", "get jobs -l app=migrate",
 			"history service/web",
 		} {
 			b.WriteString("$ orchctl " + line + "\n" + r.run(strings.Fields(line)...).String() + "\n")
@@ -83,9 +83,9 @@ func TestKindsDescribed(t *testing.T) {
 func TestKindsUsage(t *testing.T) {
 	in(t, newFake(), func(t *testing.T, r *rig) {
 		for _, c := range []struct{ line, want string }{
-			{"get outcomes", "say which with --job"}, {"get outcome migrate", "outcomes are named JOB@INDEX, such as migrate@0"}, {"get jobs --job migrate", "--job is for the outcomes of a job"},
+			{"get outcome migrate", "outcomes are named JOB@INDEX, such as migrate@0"}, {"get jobs --job migrate", "--job is for the outcomes of a job"},
 			{"get cm", `did you mean "config"?`}, {"get pvc", `did you mean "volume"?`}, {"get volumes -l a=b", "-l: volumes have no labels"},
-			{"delete outcome migrate@0", "an outcome goes with its job"}, {"delete job", "name the jobs to delete, such as job/web"}, {"delete fleet x", "only services, jobs, configs, secrets and volumes are"},
+			{"delete outcome migrate@0", "an outcome goes with its job"}, {"delete job", "name the jobs to delete, such as job/web, or give --all"}, {"delete job/migrate --all", "--all is of a type, as in `orchctl delete jobs --all`"}, {"delete --all", "say what to delete"}, {"delete replicas --all", "a replica belongs to its service"}, {"delete fleet x", "only services, jobs, configs, secrets and volumes are"},
 			{"scale job/migrate --replicas 3", "only a service is scaled"}, {"rollout undo job/migrate", "jobs have no rollouts: `orchctl describe job migrate -n default`"}, {"history job/migrate", "jobs have no rollouts"}, {"rollout status job shop/migrate", "`orchctl describe job migrate -n shop`"}, {"get all", "did you mean `orchctl get services,jobs,replicas,configs,secrets,volumes`?"}, {"delete volume db-0", "they are named VOLUME.SERVICE-SLOT"}, {"volume rm db-0", `"db-0" is no volume: they are named VOLUME.SERVICE-SLOT`}, {"create secret x", "it would have no values: give --from-literal, --from-file or --from-env-file"}, {"create config x --dry-run", "it would have no values"},
 			{"logs config/app", "want a replica, service/NAME or job/NAME"}, {"events --for outcome/migrate@0", "want a service, job, replica, config, secret, volume or node"},
 			{"run", "name an image"}, {"run -- echo", "name an image"}, {"run busybox echo hi", "put -- before the command's own words, as in `orchctl run busybox -- echo hi`"},

@@ -138,7 +138,12 @@ func (t *tool) confirm(ctx context.Context, a applying, list []object) error {
 	if !t.Asks() || slices.Contains(a.files, manifests.Stdin) { // the manifests come from where the answer would
 		return usagef("--prune needs --yes where nobody can be asked; nothing was applied\n%s", strings.TrimSuffix(text, "\n"))
 	}
-	fmt.Fprintf(t.Err, "%sapply, and delete %s? [y/N] ", text, theseMany(list))
+	return t.yes(ctx, fmt.Sprintf("%sapply, and delete %s? [y/N] ", text, theseMany(list)), "nothing was applied, and nothing deleted")
+}
+
+// yes asks; no answer but yes is none, which leaves it as undone says.
+func (t *tool) yes(ctx context.Context, question, undone string) error {
+	fmt.Fprint(t.Err, question)
 	answer := make(chan string, 1)
 	go func() { // a read of a terminal cannot be ended; it ends with the process
 		line, _ := bufio.NewReader(t.In).ReadString('\n') // an end without an answer is a no
@@ -149,10 +154,10 @@ func (t *tool) confirm(ctx context.Context, a applying, list []object) error {
 		if said == "y" || said == "yes" {
 			return nil
 		}
-		return errors.New("not confirmed: nothing was applied, and nothing deleted")
+		return errors.New("not confirmed: " + undone)
 	case <-ctx.Done():
 		fmt.Fprintln(t.Err)
-		return errors.New("interrupted: nothing was applied, and nothing deleted")
+		return errors.New("interrupted: " + undone)
 	}
 }
 

@@ -72,7 +72,7 @@ func (t *tool) run(ctx context.Context, r launching) error {
 	feed := t.feed(watching, client, listsOf([]string{j.Metadata.Namespace}, api.KindJob, api.KindReplica))
 	defer feed.wait()
 	defer stop()
-	request := &orchv1.ApplyRequest{Objects: []*orchv1.Object{sent}, RequestId: t.RequestID()}
+	request := &orchv1.ApplyRequest{Objects: []*orchv1.Object{sent}, MustNotExist: true, RequestId: t.RequestID()}
 	answer, err := change(ctx, t, "run", operator, func(ctx context.Context) (*orchv1.ApplyResponse, error) { return client.Apply(ctx, request) })
 	if err != nil && ctx.Err() != nil {
 		return x.interrupted(ctx)
@@ -165,11 +165,14 @@ func (x *runOnce) follow(ctx context.Context, f *feed) error {
 			x.track.see(s, x.t.Now())
 			x.progress()
 		case <-tick.C:
-			for _, reason := range x.track.standing.news(x.track.job.Status.Reasons, x.t.Now()) {
-				x.say("%s", reason)
-			}
-			if why := x.cannotStart(x.t.Now()); why != "" {
+			why := x.cannotStart(x.t.Now())
+			if why != "" {
 				return x.giveUp(ctx, why)
+			}
+			for _, reason := range x.track.standing.news(x.track.job.Status.Reasons, x.t.Now()) {
+				if x.stuck.IsZero() || !aboutReplica.MatchString(reason) { // what it is given up for is told then
+					x.say("%s", reason)
+				}
 			}
 		case <-ctx.Done():
 			return ctx.Err()

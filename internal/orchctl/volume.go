@@ -3,7 +3,6 @@ package orchctl
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -42,15 +41,15 @@ func (t *tool) volumeListCmd() *cobra.Command {
 }
 
 func (t *tool) volumeRemoveCmd() *cobra.Command {
-	var wait bool
-	var timeout time.Duration
+	var d deleting
 	cmd := &cobra.Command{
 		Use:     "rm NAME...",
 		Aliases: []string{"remove", "delete"},
 		Short:   "Remove volumes and what is in them, for good",
-		Long: `Remove volumes and what is in them, for good. One that is in use is refused: delete its
-service, or scale it down below the volume's slot. That of a slot whose node is dead is
-given up: the slot begins anew elsewhere, without what is in it.`,
+		Long: `Remove volumes and what is in them, for good; on a terminal it asks first. One that is
+in use is refused: delete its service, or scale it down below the volume's slot. That of
+a slot whose node is dead is given up: the slot begins anew elsewhere, without what is in
+it.`,
 		Example: `  orchctl volume rm data.db-0
   orchctl volume rm data.db-0 data.db-1 --wait=false`,
 		Args:              usageArgs(cobra.MinimumNArgs(1)),
@@ -70,11 +69,14 @@ given up: the slot begins anew elsewhere, without what is in it.`,
 				}
 				targets = append(targets, t.target(api.KindVolume, name))
 			}
-			return t.removeVolumes(cmd.Context(), targets, deleting{wait: wait, timeout: timeout})
+			return t.removeVolumes(cmd.Context(), targets, d)
 		},
 	}
-	cmd.Flags().BoolVar(&wait, "wait", true, "wait until they are gone from their nodes")
-	cmd.Flags().DurationVar(&timeout, "timeout", waitTimeout, "how long to wait; 0 for no limit")
+	f := cmd.Flags()
+	f.BoolVarP(&d.yes, "yes", "y", false, "do not ask on a terminal")
+	f.BoolVar(&d.dryRun, "dry-run", false, "say whether they would be removed, and remove nothing")
+	f.BoolVar(&d.wait, "wait", true, "wait until they are gone from their nodes")
+	f.DurationVar(&d.timeout, "timeout", waitTimeout, "how long to wait; 0 for no limit")
 	return cmd
 }
 

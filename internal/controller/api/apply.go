@@ -23,7 +23,7 @@ func (s *Server) Apply(ctx context.Context, r *orchv1.ApplyRequest) (*orchv1.App
 	if err := mayApply(ctx, objects); err != nil {
 		return nil, err
 	}
-	ev := core.Apply{DryRun: r.GetDryRun(), RequestID: r.GetRequestId(), By: callerName(ctx),
+	ev := core.Apply{DryRun: r.GetDryRun(), MustNotExist: r.GetMustNotExist(), RequestID: r.GetRequestId(), By: callerName(ctx),
 		Services: ofType[*api.Service](objects), Jobs: ofType[*api.Job](objects)}
 	configs := ofType[*api.Config](objects)
 	if err := s.mayChange(ctx, objects); err != nil {

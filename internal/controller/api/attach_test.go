@@ -108,7 +108,7 @@ func TestReadKinds(t *testing.T) {
 	}{
 		{&orchv1.ListRequest{Kind: api.KindOutcome, About: ref(api.KindJob, "migrate")}, "migrate@1 migrate@2 migrate@3 migrate@10"},
 		{&orchv1.ListRequest{Kind: api.KindOutcome, About: ref(api.KindJob, "migr")}, ""},
-		{&orchv1.ListRequest{Kind: api.KindOutcome}, "!outcomes are listed about one job: name it"},
+		{&orchv1.ListRequest{Kind: api.KindOutcome}, "migrate@1 migrate@2 migrate@3 migrate@10"},
 		{&orchv1.ListRequest{Kind: api.KindOutcome, About: ref(api.KindService, "web")}, "!outcomes are a job's, not of Service"},
 		{&orchv1.ListRequest{Kind: api.KindOutcome, Selector: "a=b", About: ref(api.KindJob, "migrate")}, "!no labels"},
 		{&orchv1.ListRequest{Kind: api.KindJob}, "migrate"},

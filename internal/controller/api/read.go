@@ -101,11 +101,8 @@ func filterOf(r *orchv1.ListRequest) (filter, error) {
 		return f, invalid("objects of kind %s have no labels to select by", f.kind)
 	}
 	if f.about == nil {
-		switch f.kind {
-		case api.KindRevision:
+		if f.kind == api.KindRevision {
 			return f, invalid("revisions are listed about one service: name it")
-		case api.KindOutcome:
-			return f, invalid("outcomes are listed about one job: name it")
 		}
 		return f, nil
 	}
@@ -145,7 +142,7 @@ func (f filter) all(snap *view.Snapshot, visit func(core.Entry) bool) {
 	switch {
 	case f.kind == api.KindVerdict && f.about != nil:
 		snap.Within(f.kind, f.namespace, f.about.GetName()+"/", visit)
-	case f.kind == api.KindRevision, f.kind == api.KindOutcome:
+	case f.kind == api.KindRevision, f.kind == api.KindOutcome && f.about != nil:
 		snap.Within(f.kind, f.namespace, f.about.GetName()+"@", visit)
 	default:
 		snap.All(f.kind, f.namespace, visit)

@@ -145,7 +145,7 @@ func (s *Server) Delete(ctx context.Context, r *orchv1.DeleteRequest) (*orchv1.D
 	}
 	by := callerName(ctx)
 	result, _, err := ask[core.DeleteResult](ctx, s, func(ticket uint64) core.Event {
-		return core.Delete{Ticket: ticket, Refs: of, IgnoreMissing: r.GetIgnoreMissing(), RequestID: r.GetRequestId(), By: by}
+		return core.Delete{Ticket: ticket, Refs: of, IgnoreMissing: r.GetIgnoreMissing(), DryRun: r.GetDryRun(), RequestID: r.GetRequestId(), By: by}
 	})
 	if err != nil {
 		return nil, err

@@ -153,7 +153,9 @@ func (c *Core) reseal(ev Reseal) {
 // delete takes all of what is named or nothing. Services and jobs go when nothing of
 // them runs any more, the others at once.
 func (c *Core) delete(ev Delete) {
-	c.confirm()
+	if !ev.DryRun {
+		c.confirm()
+	}
 	if c.repeated(ev.Ticket, ev.RequestID) {
 		return
 	}
@@ -197,6 +199,10 @@ func (c *Core) delete(ev Delete) {
 	}
 	if err != nil {
 		c.answer(ev.Ticket, nil, err)
+		return
+	}
+	if ev.DryRun {
+		c.answer(ev.Ticket, DeleteResult{Deleted: record.Deleted, Missing: record.Missing}, nil)
 		return
 	}
 	if len(ops) > 0 { // first: nodes are told of what goes behind it

@@ -29,6 +29,11 @@ type drafted struct {
 // prepareAll prepares what is named: Configs first, for the others take what they are
 // after it.
 func (c *Core) prepareAll(d *draft, ev Apply) error {
+	if ev.MustNotExist {
+		if err := c.noneExists(ev); err != nil {
+			return err
+		}
+	}
 	for _, want := range ev.Configs {
 		if err := d.once(want.Kind, want.Metadata.Key()); err != nil {
 			return err
@@ -191,4 +196,27 @@ func (c *Core) answerWith(a *Applied, s *service) {
 	} else {
 		a.Service = c.publicService(s)
 	}
+}
+
+// noneExists refuses an apply that is to make everything anew, where something is there.
+func (c *Core) noneExists(ev Apply) error {
+	there := func(ref api.Ref) error {
+		return say(ErrChanged, "%s exists already: change it with an apply, or delete it first", ref)
+	}
+	for _, x := range ev.Configs {
+		if id := idOfConfig(x.Kind, x.Metadata.Key()); c.configs[id].there() {
+			return there(api.Ref{Kind: x.Kind, Key: x.Metadata.Key()})
+		}
+	}
+	for _, x := range ev.Services {
+		if c.services[x.Metadata.Key()] != nil {
+			return there(api.Ref{Kind: api.KindService, Key: x.Metadata.Key()})
+		}
+	}
+	for _, x := range ev.Jobs {
+		if c.services[x.Metadata.Key()] != nil {
+			return there(api.Ref{Kind: api.KindJob, Key: x.Metadata.Key()})
+		}
+	}
+	return nil
 }

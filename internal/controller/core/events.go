@@ -16,13 +16,15 @@ type (
 	// jobs of the same apply find them. Answered by a Reply with an ApplyResult, in the
 	// order Configs, Services, Jobs.
 	Apply struct {
-		Ticket    uint64
-		Configs   []ConfigChange
-		Services  []*api.Service
-		Jobs      []*api.Job
-		DryRun    bool
-		RequestID string
-		By        string
+		Ticket   uint64
+		Configs  []ConfigChange
+		Services []*api.Service
+		Jobs     []*api.Job
+		DryRun   bool
+		// MustNotExist refuses it if one of them exists.
+		MustNotExist bool
+		RequestID    string
+		By           string
 		// Images are the digests that references meant just now; see api.Revision.
 		Images map[string]string
 		// Trace is a W3C traceparent, which goes with what follows from the change to the
@@ -59,8 +61,10 @@ type (
 		Ticket        uint64
 		Refs          []api.Ref
 		IgnoreMissing bool
-		RequestID     string
-		By            string
+		// DryRun changes nothing, and answers the same.
+		DryRun    bool
+		RequestID string
+		By        string
 	}
 	// NodeWord is an operator's word: "dead", "cordon", "uncordon", "drain" or
 	// "remove". "uncordon" ends a drain, too.

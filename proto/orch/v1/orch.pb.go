@@ -136,7 +136,9 @@ type ApplyRequest struct {
 	// dry_run: validate and say what would change, change nothing.
 	DryRun bool `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	// request_id: a retry with the same id is done once. Empty: none.
-	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// must_not_exist: the apply is refused if one of the objects exists.
+	MustNotExist  bool `protobuf:"varint,4,opt,name=must_not_exist,json=mustNotExist,proto3" json:"must_not_exist,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -190,6 +192,13 @@ func (x *ApplyRequest) GetRequestId() string {
 		return x.RequestId
 	}
 	return ""
+}
+
+func (x *ApplyRequest) GetMustNotExist() bool {
+	if x != nil {
+		return x.MustNotExist
+	}
+	return false
 }
 
 type ApplyResponse struct {
@@ -450,6 +459,8 @@ type DeleteRequest struct {
 	RequestId string                 `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	// ignore_missing: what is not there is no error.
 	IgnoreMissing bool `protobuf:"varint,3,opt,name=ignore_missing,json=ignoreMissing,proto3" json:"ignore_missing,omitempty"`
+	// dry_run: say what would be deleted or why not, change nothing.
+	DryRun        bool `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -501,6 +512,13 @@ func (x *DeleteRequest) GetRequestId() string {
 func (x *DeleteRequest) GetIgnoreMissing() bool {
 	if x != nil {
 		return x.IgnoreMissing
+	}
+	return false
+}
+
+func (x *DeleteRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
 	}
 	return false
 }
@@ -3198,12 +3216,13 @@ const file_orch_v1_orch_proto_rawDesc = "" +
 	"\x12orch/v1/orch.proto\x12\aorch.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14orch/v1/agents.proto\"0\n" +
 	"\x06Object\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
-	"\x04json\x18\x02 \x01(\fR\x04json\"q\n" +
+	"\x04json\x18\x02 \x01(\fR\x04json\"\x97\x01\n" +
 	"\fApplyRequest\x12)\n" +
 	"\aobjects\x18\x01 \x03(\v2\x0f.orch.v1.ObjectR\aobjects\x12\x17\n" +
 	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x03 \x01(\tR\trequestId\"b\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x12$\n" +
+	"\x0emust_not_exist\x18\x04 \x01(\bR\fmustNotExist\"b\n" +
 	"\rApplyResponse\x12*\n" +
 	"\aapplied\x18\x01 \x03(\v2\x10.orch.v1.AppliedR\aapplied\x12%\n" +
 	"\x0estore_revision\x18\x02 \x01(\x03R\rstoreRevision\"`\n" +
@@ -3221,12 +3240,13 @@ const file_orch_v1_orch_proto_rawDesc = "" +
 	"\x03Ref\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x12\n" +
-	"\x04name\x18\x03 \x01(\tR\x04name\"w\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\"\x90\x01\n" +
 	"\rDeleteRequest\x12 \n" +
 	"\x04refs\x18\x01 \x03(\v2\f.orch.v1.RefR\x04refs\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x02 \x01(\tR\trequestId\x12%\n" +
-	"\x0eignore_missing\x18\x03 \x01(\bR\rignoreMissing\"`\n" +
+	"\x0eignore_missing\x18\x03 \x01(\bR\rignoreMissing\x12\x17\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"`\n" +
 	"\x0eDeleteResponse\x12&\n" +
 	"\adeleted\x18\x01 \x03(\v2\f.orch.v1.RefR\adeleted\x12&\n" +
 	"\amissing\x18\x02 \x03(\v2\f.orch.v1.RefR\amissing\",\n" +
