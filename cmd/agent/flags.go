@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/orchctl/orch/agent"
 	"github.com/orchctl/orch/api"
@@ -52,12 +53,18 @@ func newCommand() *cobra.Command {
 	cmd.SetVersionTemplate("agent {{.Version}}\n")
 	daemon.Prepare(cmd, os.LookupEnv)
 	cmd.CompletionOptions.DisableDefaultCmd = true
-	cmd.AddCommand(purgeCommand())
+	cmd.AddCommand(purgeCommand(), checkCommand())
+	f.addTo(cmd.Flags())
+	daemon.ConfigFile(cmd, "/etc/orch/agent.yaml")
+	return cmd
+}
+
+// addTo defines the flags.
+func (f *flags) addTo(p *pflag.FlagSet) {
 	hostname, err := os.Hostname()
 	if err != nil {
 		hostname = ""
 	}
-	p := cmd.Flags()
 	p.StringVar(&f.name, "name", strings.ToLower(strings.SplitN(hostname, ".", 2)[0]), "the node's name")
 	p.StringVar(&f.data, "data", defaultData, "folder of the agent's own")
 	p.StringVar(&f.containerd, "containerd", defaultContainerd, "containerd's socket")
@@ -86,8 +93,6 @@ func newCommand() *cobra.Command {
 	}
 	daemon.Pairs(p, "label", "capacity", "resource")
 	daemon.Secret(p, "token")
-	daemon.ConfigFile(cmd, "/etc/orch/agent.yaml")
-	return cmd
 }
 
 // settings are the flags, read and checked.

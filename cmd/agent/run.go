@@ -21,6 +21,7 @@ import (
 	"github.com/orchctl/orch/agent/traffic"
 	"github.com/orchctl/orch/agent/usage"
 	"github.com/orchctl/orch/internal/daemon"
+	"github.com/orchctl/orch/internal/preflight"
 	"github.com/orchctl/orch/internal/version"
 )
 
@@ -45,6 +46,9 @@ func run(ctx context.Context, f flags) error {
 	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: s.level}))
 	if err := agent.Prioritize(); err != nil {
 		logger.Warn("replicas may starve the agent of cpu or memory: it cannot raise its own priority", "err", err)
+	}
+	if err := preflight.Agent(f.preflight(true), preflight.Look(ctx, preflight.Ask{Node: true, CNIBin: s.cniBin, Data: s.data, Quick: true})).Err(); err != nil {
+		return err
 	}
 	bootID, err := daemon.BootID(s.bootIDFile)
 	if err != nil {
@@ -72,6 +76,9 @@ func run(ctx context.Context, f flags) error {
 	}
 	defer runtime.Close()
 	if cfg.RuntimeVersion, err = runtime.Version(ctx); err != nil {
+		return err
+	}
+	if err := preflight.Containerd(cfg.RuntimeVersion).Err(); err != nil {
 		return err
 	}
 	cfg.Runtime = runtime

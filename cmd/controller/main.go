@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/orchctl/orch/internal/audit"
 	"github.com/orchctl/orch/internal/daemon"
@@ -53,9 +54,15 @@ func command() *cobra.Command {
 	cmd.SetVersionTemplate("controller {{.Version}}\n")
 	daemon.Prepare(cmd, os.LookupEnv)
 	cmd.CompletionOptions.DisableDefaultCmd = true
-	cmd.AddCommand(limitsCommand())
+	cmd.AddCommand(limitsCommand(), checkCommand())
+	c.addTo(cmd.Flags())
+	daemon.ConfigFile(cmd, "/etc/orch/controller.yaml")
+	return cmd
+}
+
+// addTo defines the flags.
+func (c *config) addTo(f *pflag.FlagSet) {
 	hostname, _ := os.Hostname()
-	f := cmd.Flags()
 	f.StringVar(&c.data, "data", "/var/lib/orch/controller", "`folder` of etcd's data, keys and images")
 	f.StringVar(&c.listen, "listen", ":7070", "`address` to serve users and agents at")
 	f.StringVar(&c.socket, "socket", "", "also serve at this unix socket `file`")
@@ -77,8 +84,6 @@ func command() *cobra.Command {
 	f.StringVar(&c.pprofAddr, "pprof-addr", "", "serve profiles at this loopback `address`")
 	c.limits.addTo(f)
 	c.network.addTo(f)
-	daemon.ConfigFile(cmd, "/etc/orch/controller.yaml")
-	return cmd
 }
 
 // complete checks what flags say together and fills in what they leave out.

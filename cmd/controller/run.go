@@ -34,6 +34,7 @@ import (
 	"github.com/orchctl/orch/internal/evidence"
 	"github.com/orchctl/orch/internal/gossip"
 	"github.com/orchctl/orch/internal/pki"
+	"github.com/orchctl/orch/internal/preflight"
 	"github.com/orchctl/orch/internal/secrets"
 	"github.com/orchctl/orch/internal/store"
 	"github.com/orchctl/orch/internal/store/etcd"
@@ -69,6 +70,15 @@ func run(ctx context.Context, c *config, out io.Writer, log *slog.Logger) error 
 	}
 	if changed := c.limits.changed(); len(changed) > 0 {
 		log.Info("limits are not the defaults", "limits", strings.Join(changed, " "))
+	}
+	found := preflight.Controller(c.preflight(), preflight.Look(ctx, preflight.Ask{Data: c.data, Quick: true}))
+	if err := found.Err(); err != nil {
+		return err
+	}
+	for _, f := range found {
+		if f.Level == preflight.Warn {
+			log.Warn(f.What, "check", f.Check, "remedy", f.Remedy)
+		}
 	}
 	// Listening comes first: what is wrong there is known at once, and agents that
 	// dial during a restart wait instead of being refused.

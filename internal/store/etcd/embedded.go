@@ -28,9 +28,9 @@ import (
 )
 
 const (
-	// quotaDefault is the size that the data may reach, in bytes: a million
+	// QuotaDefault is the size that the data may reach, in bytes: a million
 	// placements and their history fit several times.
-	quotaDefault = 4 << 30
+	QuotaDefault = 4 << 30
 	// keepHistoryDefault is how long old revisions stay for watches to resume.
 	keepHistoryDefault = 5 * time.Minute
 	// maxRequestBytes leaves room for the encoding above EmbeddedLimits.MaxBytes,
@@ -200,7 +200,7 @@ func (c EmbeddedConfig) embedConfig() (*embed.Config, error) {
 	}
 	conf.QuotaBackendBytes = c.QuotaBytes
 	if conf.QuotaBackendBytes == 0 {
-		conf.QuotaBackendBytes = quotaDefault
+		conf.QuotaBackendBytes = QuotaDefault
 	}
 	keep := c.KeepHistory
 	if keep == 0 {

@@ -115,7 +115,7 @@ func TestSoleMemberListensNowhere(t *testing.T) {
 		t.Errorf("data folder has mode %v (%v), want 0700", info.Mode(), err)
 	}
 	used, quota := e.Usage()
-	if used <= 0 || quota != quotaDefault {
+	if used <= 0 || quota != QuotaDefault {
 		t.Errorf("usage %d of %d", used, quota)
 	}
 }
