@@ -63,7 +63,7 @@ func newAuthority(t *testing.T, cluster string) *authority {
 	a.c.OnJoin = func(r *orchv1.JoinRequest) (*orchv1.JoinResponse, error) {
 		return a.sign(r.GetCsr(), pki.ServingValidity)
 	}
-	a.c.Serve(credentials.NewTLS(pki.ServerTLS(&src, ca.Pool(), nil)))
+	a.c.Serve(credentials.NewTLS(pki.ServerTLS(&src, ca.Pool, nil)))
 	t.Cleanup(a.c.Stop)
 	return a
 }
@@ -81,7 +81,7 @@ func (a *authority) sign(csr []byte, validity time.Duration) (*orchv1.JoinRespon
 }
 
 func (a *authority) token() string {
-	text, _, err := pki.NewToken(a.ca, pki.JoinNode, time.Now(), time.Now().Add(time.Hour), rand.Reader)
+	text, _, err := pki.NewToken(a.ca, pki.JoinNode, time.Now(), time.Now().Add(time.Hour), 0, rand.Reader)
 	if err != nil {
 		a.t.Fatal(err)
 	}

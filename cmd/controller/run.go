@@ -138,9 +138,9 @@ func run(ctx context.Context, c *config, out io.Writer, log *slog.Logger) error 
 		return err
 	}
 	defer book.Close()
-	server := newServer(serving, authority.CA().Pool(), book)
+	server := newServer(serving, authority, book)
 	orchv1.RegisterAgentsServer(server, ctl.Sessions())
-	orchv1.RegisterOrchServer(server, api.New(api.Config{Leader: ctl, View: ctl.View(), Tokens: authority, Nodes: ctl.Sessions(), Images: sender, Secrets: ring, Log: log}))
+	orchv1.RegisterOrchServer(server, api.New(api.Config{Leader: ctl, View: ctl.View(), Access: authority, Nodes: ctl.Sessions(), Images: sender, Secrets: ring, Log: log}))
 
 	g, ctx := errgroup.WithContext(ctx)
 	for _, l := range listeners {
@@ -154,6 +154,7 @@ func run(ctx context.Context, c *config, out io.Writer, log *slog.Logger) error 
 	})
 	g.Go(func() error { return ctl.Run(ctx) })
 	g.Go(func() error { return serving.Run(ctx) })
+	g.Go(func() error { return authority.Run(ctx) })
 	g.Go(func() error { return st.watch(ctx) })
 	if talk != nil {
 		g.Go(func() error { return talk.Run(ctx) })
@@ -192,13 +193,13 @@ func (c *config) listenAll() ([]net.Listener, error) {
 	return list, nil
 }
 
-func newServer(serving pki.CertSource, ca *x509.CertPool, book *audit.Log) *grpc.Server {
-	gate := &api.Gate{}
+func newServer(serving pki.CertSource, authority *identity.Authority, book *audit.Log) *grpc.Server {
+	gate := &api.Gate{Users: authority}
 	return grpc.NewServer(
-		grpc.Creds(credentials.NewTLS(pki.ServerTLS(serving, ca, nil))),
+		grpc.Creds(credentials.NewTLS(pki.ServerTLS(serving, authority.Pool, nil))),
 		grpc.InTapHandle(book.Tap(gate.Admit)),
 		grpc.ChainUnaryInterceptor(book.Unary),
-		grpc.ChainStreamInterceptor(book.Stream),
+		grpc.ChainStreamInterceptor(gate.Stream, book.Stream),
 		grpc.MaxRecvMsgSize(api.MessageMax),
 		grpc.MaxConcurrentStreams(streamsMax),
 		grpc.MaxHeaderListSize(headerMax),
@@ -267,7 +268,7 @@ func peers(g *gossip.Gossip) []string {
 
 // writeFiles gives the admin and the first nodes what they need to come in.
 func (c *config) writeFiles(ctx context.Context, a *identity.Authority) error {
-	if err := a.WriteAdminContext(c.adminContext, cmp.Or(c.contextName, a.CA().Cluster), c.controllers()); err != nil {
+	if err := a.WriteAdminContext(ctx, c.adminContext, cmp.Or(c.contextName, a.CA().Cluster), c.controllers()); err != nil {
 		return err
 	}
 	if err := a.WriteToken(ctx, filepath.Join(c.data, "controller-token"), pki.JoinController); err != nil {
@@ -295,18 +296,21 @@ func (c *config) firstFiles(ctx context.Context, ctl *controller.Controller, a *
 	}
 }
 
-// upkeep renews what lies in files before it ends.
+// upkeep renews what lies in files before it ends, and when the cluster's CAs change.
 func (c *config) upkeep(ctx context.Context, a *identity.Authority, log *slog.Logger) error {
 	t := time.NewTicker(upkeepEvery)
 	defer t.Stop()
+	_, changed := a.Trust()
 	for {
 		select {
 		case <-t.C:
-			if err := c.writeFiles(ctx, a); err != nil && ctx.Err() == nil {
-				log.Warn("renew files", "error", err, "retry_in", upkeepEvery)
-			}
+		case <-changed:
+			_, changed = a.Trust()
 		case <-ctx.Done():
 			return ctx.Err()
+		}
+		if err := c.writeFiles(ctx, a); err != nil && !errors.Is(err, identity.ErrNotLeading) && ctx.Err() == nil {
+			log.Warn("renew files", "error", err, "retry_in", upkeepEvery)
 		}
 	}
 }

@@ -80,7 +80,7 @@ func server(t *testing.T, ca *pki.CA, l net.Listener, id pki.Identity) {
 		t.Fatal(err)
 	}
 	source.Set(cert)
-	s := grpc.NewServer(grpc.Creds(credentials.NewTLS(pki.ServerTLS(source, ca.Pool(), nil))))
+	s := grpc.NewServer(grpc.Creds(credentials.NewTLS(pki.ServerTLS(source, ca.Pool, nil))))
 	orchv1.RegisterOrchServer(s, versionServer{})
 	go s.Serve(l)
 	t.Cleanup(s.Stop)

@@ -134,7 +134,7 @@ func TestJoins(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = r.join(ctl.Token, "c2", newKey(t))
-	want(t, err, codes.Unimplemented, "not yet supported")
+	want(t, err, codes.PermissionDenied, "is for a controller, and this is a node", "orchctl token create --role node")
 	_, err = r.admin.CreateToken(r.ctx, &orchv1.CreateTokenRequest{Role: "king"})
 	want(t, err, codes.InvalidArgument)
 	_, err = r.join("orch1.nonsense", "n3", newKey(t))

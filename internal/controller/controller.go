@@ -104,7 +104,7 @@ type Controller struct {
 func New(cfg Config) *Controller {
 	c := &Controller{cfg: cfg, view: view.New(), changed: make(chan struct{})}
 	c.sessions = session.New(session.Config{
-		Leadership: leadership{c}, Identities: cfg.Authority, CA: cfg.Authority.CA().CertPEM,
+		Leadership: leadership{c}, Identities: cfg.Authority, Bundle: cfg.Authority.Bundle,
 		Welcome: c.welcome, BeatInterval: c.beatInterval, Opened: cfg.SessionOpened, OpenConfig: c.openConfig, Log: cfg.Log,
 	})
 	return c
@@ -129,6 +129,9 @@ func (c *Controller) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		return election.Run(ctx, election.Config{Store: c.cfg.Store, ID: c.cfg.Name, Eligible: c.cfg.Eligible, Backoff: backoff, Log: c.cfg.Log}, c.lead)
+	})
+	g.Go(func() error {
+		return c.cfg.Authority.Follow(ctx, func(identity.Trust) { c.sessions.Trust(c.trust()) })
 	})
 	if c.cfg.Gossip != nil {
 		g.Go(func() error { return c.hear(ctx) })
@@ -254,11 +257,20 @@ func (c *Controller) Status() Status {
 }
 
 func (c *Controller) welcome() *orchv1.Welcome {
-	w := &orchv1.Welcome{Leader: c.cfg.Name}
+	w := &orchv1.Welcome{Leader: c.cfg.Name, Trust: c.trust()}
 	if c.cfg.Gossip != nil {
 		w.GossipKey, w.GossipPeers = c.cfg.Authority.GossipKey(), c.cfg.GossipPeers()
 	}
 	return w
+}
+
+func (c *Controller) trust() *orchv1.Trust {
+	t, _ := c.cfg.Authority.Trust()
+	pb := &orchv1.Trust{Ca: t.CA}
+	if c.cfg.Gossip != nil {
+		pb.GossipKeys = t.GossipKeys
+	}
+	return pb
 }
 
 func (c *Controller) beatInterval() time.Duration {

@@ -50,6 +50,10 @@ func (c *Controller) lead(ctx context.Context, lease election.Lease) error {
 	g.Go(func() error { return commits.Run(gctx) })
 	g.Go(func() error { return l.run(gctx) })
 	g.Go(func() error {
+		c.cfg.Authority.Tend(gctx)
+		return nil
+	})
+	g.Go(func() error {
 		c.warnOfKeys(gctx, t)
 		return nil
 	})

@@ -17,13 +17,18 @@ import (
 func TestRetireWithAFullInbox(t *testing.T) {
 	ctx := context.Background()
 	log := slog.New(slog.DiscardHandler)
-	authority, err := identity.Open(ctx, identity.Config{Store: mem.New(), Dir: t.TempDir(), Log: log})
+	st := mem.New()
+	authority, err := identity.Open(ctx, identity.Config{Store: st, Dir: t.TempDir(), Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := New(Config{Name: "c1", Authority: authority, Log: log})
 	x := newTerm("inc", election.Lease{Term: 1}, func(error) {})
-	if err := authority.Begin(nil, x); err != nil {
+	kvs, _, err := st.Range(ctx, identity.Prefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := authority.Begin(kvs, x); err != nil {
 		t.Fatal(err)
 	}
 	c.setTerm(x)
@@ -34,7 +39,7 @@ func TestRetireWithAFullInbox(t *testing.T) {
 	}
 	made := make(chan error, 1)
 	go func() {
-		_, err := authority.CreateToken(ctx, pki.JoinNode, time.Time{})
+		_, err := authority.CreateToken(ctx, pki.JoinNode, time.Time{}, 0)
 		made <- err
 	}()
 	deadline := time.Now().Add(20 * time.Second)

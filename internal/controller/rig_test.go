@@ -84,6 +84,7 @@ type rig struct {
 	keyFile   string
 	log       *record
 	admin     orchv1.OrchClient
+	users     map[pki.Identity]*tls.Config
 	stop      func() // ends the controller; it may be called again
 }
 
@@ -96,7 +97,7 @@ func newRig(t *testing.T) *rig {
 func rigOn(t *testing.T, st *mem.Store, dir, keyFile string) *rig {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &rig{t: t, ctx: ctx, store: st, dir: dir, keyFile: keyFile, listener: bufconn.Listen(1 << 16)}
+	r := &rig{t: t, ctx: ctx, store: st, dir: dir, keyFile: keyFile, listener: bufconn.Listen(1 << 16), users: map[pki.Identity]*tls.Config{}}
 	r.log = &record{more: t.Output()}
 	log := slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	var err error
@@ -118,11 +119,11 @@ func rigOn(t *testing.T, st *mem.Store, dir, keyFile string) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	gate := &api.Gate{}
-	server := grpc.NewServer(grpc.Creds(credentials.NewTLS(pki.ServerTLS(serving, r.authority.CA().Pool(), nil))),
-		grpc.InTapHandle(gate.Admit), grpc.MaxRecvMsgSize(api.MessageMax))
+	gate := &api.Gate{Users: r.authority}
+	server := grpc.NewServer(grpc.Creds(credentials.NewTLS(pki.ServerTLS(serving, r.authority.Pool, nil))),
+		grpc.InTapHandle(gate.Admit), grpc.ChainStreamInterceptor(gate.Stream), grpc.MaxRecvMsgSize(api.MessageMax))
 	orchv1.RegisterAgentsServer(server, r.ctl.Sessions())
-	orchv1.RegisterOrchServer(server, api.New(api.Config{Leader: r.ctl, View: r.ctl.View(), Tokens: r.authority, Nodes: r.ctl.Sessions(), Images: sender, Secrets: r.secrets, Log: log}))
+	orchv1.RegisterOrchServer(server, api.New(api.Config{Leader: r.ctl, View: r.ctl.View(), Access: r.authority, Nodes: r.ctl.Sessions(), Images: sender, Secrets: r.secrets, Log: log}))
 	var running sync.WaitGroup
 	running.Go(func() { server.Serve(r.listener) })
 	running.Go(func() { r.ctl.Run(ctx) })
@@ -163,6 +164,17 @@ func (r *rig) credentials(ca *pki.CA, id pki.Identity, life time.Duration) *tls.
 	csr, err := pki.CSR(key, id)
 	if err != nil {
 		r.t.Fatal(err)
+	}
+	if id.Kind == pki.User && life > 0 && ca == r.authority.CA() {
+		if known, ok := r.users[id]; ok {
+			return known
+		}
+		cert, err := r.authority.CreateUser(r.ctx, identity.NewUser{Name: id.Name, Role: id.Role, CSR: csr, Expires: time.Now().Add(life), Replace: true})
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		r.users[id] = r.tls(ca, cert, key)
+		return r.users[id]
 	}
 	now := time.Now()
 	if life < 0 {
@@ -208,7 +220,7 @@ func (r *rig) dial(conf *tls.Config) *grpc.ClientConn {
 
 func (r *rig) token() string {
 	r.t.Helper()
-	tok, err := r.authority.CreateToken(r.ctx, pki.JoinNode, time.Time{})
+	tok, err := r.authority.CreateToken(r.ctx, pki.JoinNode, time.Time{}, 0)
 	if err != nil {
 		r.t.Fatal(err)
 	}

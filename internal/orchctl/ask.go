@@ -34,6 +34,7 @@ func (t *tool) connect(ctx context.Context, doing string, change bool) (orchv1.O
 	if err != nil {
 		return nil, err
 	}
+	t.warnOfExpiry(c)
 	patience := time.Duration(0)
 	if change {
 		patience = t.timeout

@@ -2,6 +2,7 @@ package orchctl
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/orchctl/orch/internal/clientconfig"
+	"github.com/orchctl/orch/internal/pki"
 )
 
 // Env is what a command line stands in: everything that differs in a test.
@@ -39,6 +41,8 @@ type Cluster struct {
 	Addresses []string
 	// Namespace is meant where none is named; empty means "default".
 	Namespace string
+	// Certificate is who the user is there; nil where that is not known.
+	Certificate *x509.Certificate
 	// Dial connects; the second result closes the connection.
 	Dial func(context.Context) (grpc.ClientConnInterface, func() error, error)
 }
@@ -66,7 +70,11 @@ func fromFile(config, name string) (Cluster, error) {
 	if err != nil {
 		return Cluster{}, fmt.Errorf("%w: choose one with --context or `orchctl config use-context`", err)
 	}
-	return Cluster{Name: c.Name, Addresses: c.Controllers, Namespace: c.Namespace,
+	cert, err := pki.ParseCert([]byte(c.Certificate))
+	if err != nil {
+		cert = nil // the connection will say what is wrong with it
+	}
+	return Cluster{Name: c.Name, Addresses: c.Controllers, Namespace: c.Namespace, Certificate: cert,
 		Dial: func(ctx context.Context) (grpc.ClientConnInterface, func() error, error) {
 			conn, err := c.Dial(ctx)
 			if err != nil {

@@ -305,12 +305,13 @@ func TestNodesAndTokens(t *testing.T) {
 			t.Error(got)
 		}
 		f.tokens = []*orchv1.Token{{Id: "5f3a", Role: "node", Created: timestamppb.New(time.Now().Add(-time.Hour)), Expires: timestamppb.New(time.Now().Add(23 * time.Hour)), Uses: 2},
-			{Id: "77aa", Role: "controller", Created: timestamppb.New(time.Now().Add(-time.Hour)), Expires: timestamppb.New(time.Now().Add(-time.Minute))}}
-		want := "ID     ROLE         AGE   EXPIRES   USES\n5f3a   node         60m   in 23h    2\n77aa   controller   60m   expired   0\n"
+			{Id: "77aa", Role: "controller", Created: timestamppb.New(time.Now().Add(-time.Hour)), Expires: timestamppb.New(time.Now().Add(-time.Minute))},
+			{Id: "88bb", Role: "node", Created: timestamppb.New(time.Now().Add(-time.Hour)), Expires: timestamppb.New(time.Now().Add(23 * time.Hour)), Uses: 3, MaxUses: 3}}
+		want := "ID     ROLE         AGE   EXPIRES   USES     STATE\n5f3a   node         60m   in 23h    2        good\n77aa   controller   60m   expired   0        expired\n88bb   node         60m   in 23h    3 of 3   used up\n"
 		if got := r.run("token", "list"); got.out != want {
 			t.Error(got)
 		}
-		if got := r.run("token", "revoke", "5f3a"); got.out != "token 5f3a revoked\n" || len(f.tokens) != 1 {
+		if got := r.run("token", "revoke", "5f3a"); got.out != "token 5f3a revoked\n" || len(f.tokens) != 2 {
 			t.Error(got)
 		}
 		if got := r.run("token", "revoke", "5f3a"); got.code != 1 {

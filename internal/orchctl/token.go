@@ -2,6 +2,7 @@ package orchctl
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -25,15 +26,19 @@ func (t *tool) tokenCmd() *cobra.Command {
 func (t *tool) tokenCreate() *cobra.Command {
 	var role string
 	var life time.Duration
+	var uses int32
 	cmd := &cobra.Command{
 		Use:   "create",
 		Short: "Make a token; whoever has it can join until it expires",
 		Example: `  orchctl token create                          # for nodes, a day long
-  orchctl token create --role controller --expires 1h`,
+  orchctl token create --uses 3 --expires 1h    # for three of them`,
 		Args: usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if role != "node" && role != "controller" {
 				return usagef("--role %s: want node or controller", role)
+			}
+			if uses < 0 {
+				return usagef("--uses %d: want how many may join with it, or 0 for any number", uses)
 			}
 			if life <= 0 {
 				return usagef("--expires %s: want a time from now, such as 24h", life)
@@ -44,7 +49,7 @@ func (t *tool) tokenCreate() *cobra.Command {
 			}
 			// Not repeated like other changes: each try would make a token.
 			answer, err := ask(cmd.Context(), t, "create token", admin, 0, func(ctx context.Context) (*orchv1.CreateTokenResponse, error) {
-				return client.CreateToken(ctx, &orchv1.CreateTokenRequest{Role: role, Expires: timestamppb.New(t.Now().Add(life))})
+				return client.CreateToken(ctx, &orchv1.CreateTokenRequest{Role: role, Expires: timestamppb.New(t.Now().Add(life)), MaxUses: uses})
 			})
 			if err != nil {
 				return err
@@ -54,6 +59,7 @@ func (t *tool) tokenCreate() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&role, "role", "node", "what joins with it: node or controller")
 	cmd.Flags().DurationVar(&life, "expires", tokenLife, "how long it lasts")
+	cmd.Flags().Int32Var(&uses, "uses", 0, "how many may join with it; 0: any number")
 	t.complete(cmd, "role", cobra.FixedCompletions([]string{"node", "controller"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
@@ -72,9 +78,9 @@ func (t *tool) tokenList() *cobra.Command {
 			}
 			var rows [][]string
 			for _, k := range list {
-				rows = append(rows, []string{k.GetId(), k.GetRole(), age(t.Now(), k.GetCreated().AsTime()), t.until(k.GetExpires()), strconv.FormatInt(k.GetUses(), 10)})
+				rows = append(rows, []string{k.GetId(), k.GetRole(), age(t.Now(), k.GetCreated().AsTime()), t.until(k.GetExpires()), usesOf(k), t.stateOf(k)})
 			}
-			return newTable("ID", "ROLE", "AGE", "EXPIRES", "USES").print(t.Out, "", rows...)
+			return newTable("ID", "ROLE", "AGE", "EXPIRES", "USES", "STATE").print(t.Out, "", rows...)
 		},
 	}
 }
@@ -113,6 +119,25 @@ func (t *tool) tokenRevoke() *cobra.Command {
 			return nil
 		},
 	}
+}
+
+// usesOf tells how often a token was used, of how often it may be.
+func usesOf(k *orchv1.Token) string {
+	if k.GetMaxUses() == 0 {
+		return strconv.FormatInt(k.GetUses(), 10)
+	}
+	return fmt.Sprintf("%d of %d", k.GetUses(), k.GetMaxUses())
+}
+
+// stateOf tells whether anybody can join with a token.
+func (t *tool) stateOf(k *orchv1.Token) string {
+	switch {
+	case k.GetExpires() != nil && !t.Now().Before(k.GetExpires().AsTime()):
+		return "expired"
+	case k.GetMaxUses() > 0 && k.GetUses() >= k.GetMaxUses():
+		return "used up"
+	}
+	return "good"
 }
 
 func (t *tool) tokens(ctx context.Context) ([]*orchv1.Token, error) {

@@ -60,16 +60,22 @@ func NewCA(clusterName string, now time.Time, rnd io.Reader) (*CA, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make CA of %s: %w", clusterName, err)
 	}
+	public, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		return nil, fmt.Errorf("make CA of %s: %w", clusterName, err)
+	}
 	tmpl := &x509.Certificate{
-		SerialNumber:          serial,
-		Subject:               pkix.Name{Organization: []string{clusterName}, CommonName: commonName("orch CA " + clusterName)},
+		SerialNumber: serial,
+		// The key's hash tells the CAs of one cluster apart, for programs that go by names.
+		Subject: pkix.Name{Organization: []string{clusterName}, CommonName: commonName("orch CA " + clusterName),
+			SerialNumber: spkiHash(public)[:16]},
 		URIs:                  []*url.URL{caURI(clusterName)},
 		NotBefore:             now.Add(-skew),
 		NotAfter:              now.AddDate(CAYears, 0, 0),
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		BasicConstraintsValid: true,
 		IsCA:                  true,
-		MaxPathLenZero:        true, // what it signs signs nothing
+		MaxPathLen:            1, // what it signs signs nothing, but for the CA before it; see Vouch
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
 	if err != nil {
@@ -109,13 +115,40 @@ func parseCACert(certPEM []byte) (*x509.Certificate, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
+	cluster, err := clusterOf(cert)
+	return cert, cluster, err
+}
+
+// parseCAs reads all CAs of a PEM text; they are of one cluster.
+func parseCAs(caPEM []byte) ([]*x509.Certificate, error) {
+	certs, err := parseCerts(caPEM)
+	if err != nil {
+		return nil, err
+	}
+	first := ""
+	for i, c := range certs {
+		cluster, err := clusterOf(c)
+		if err != nil {
+			return nil, err
+		}
+		if i == 0 {
+			first = cluster
+		} else if cluster != first {
+			return nil, fmt.Errorf("there are CAs of the clusters %s and %s", first, cluster)
+		}
+	}
+	return certs, nil
+}
+
+// clusterOf checks that a certificate is a self-signed CA of ours.
+func clusterOf(cert *x509.Certificate) (string, error) {
 	if err := selfSigned(cert); err != nil {
-		return nil, "", err
+		return "", err
 	}
 	if len(cert.URIs) != 1 || cert.URIs[0].String() != caURI(cert.URIs[0].Host).String() || clusterFault(cert.URIs[0].Host) != "" {
-		return nil, "", fmt.Errorf("the certificate does not name its cluster as %s://<cluster>/ca", scheme)
+		return "", fmt.Errorf("the certificate does not name its cluster as %s://<cluster>/ca", scheme)
 	}
-	return cert, cert.URIs[0].Host, nil
+	return cert.URIs[0].Host, nil
 }
 
 // selfSigned refuses what is not a CA that vouches for itself. Without the
@@ -131,6 +164,43 @@ func selfSigned(cert *x509.Certificate) error {
 }
 
 func caURI(cluster string) *url.URL { return &url.URL{Scheme: scheme, Host: cluster, Path: "/ca"} }
+
+// Vouch signs the key of an older CA of the cluster, in PEM: who trusts only this CA then
+// believes what that one signed. The life is the shorter one of the two.
+func (ca *CA) Vouch(older *CA, now time.Time) ([]byte, error) {
+	fail := func(err error) ([]byte, error) {
+		return nil, fmt.Errorf("vouch for the CA %s: %w", older.Hash(), err)
+	}
+	if ca.Cluster != older.Cluster {
+		return fail(fmt.Errorf("it is of the cluster %s, not of %s", older.Cluster, ca.Cluster))
+	}
+	serial, err := newSerial(rand.Reader)
+	if err != nil {
+		return fail(err)
+	}
+	tmpl := &x509.Certificate{
+		SerialNumber:          serial,
+		Subject:               older.cert.Subject,
+		RawSubject:            older.cert.RawSubject,
+		SubjectKeyId:          older.cert.SubjectKeyId,
+		URIs:                  older.cert.URIs,
+		NotBefore:             latest(now.Add(-skew), latest(ca.cert.NotBefore, older.cert.NotBefore)),
+		NotAfter:              earliest(ca.cert.NotAfter, older.cert.NotAfter),
+		KeyUsage:              x509.KeyUsageCertSign,
+		BasicConstraintsValid: true,
+		IsCA:                  true,
+		MaxPathLenZero:        true, // what it signs signs nothing
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, ca.cert, older.cert.PublicKey, ca.key)
+	if err != nil {
+		return fail(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return fail(err)
+	}
+	return EncodeCert(cert), nil
+}
 
 // Hash is the hex SHA-256 of the CA's SubjectPublicKeyInfo: the pin in join tokens.
 func (ca *CA) Hash() string { return PublicKeyHash(ca.cert) }

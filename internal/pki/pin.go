@@ -44,9 +44,12 @@ func verifyPinned(sent []*x509.Certificate, caHash string, now time.Time) error 
 	if err != nil {
 		return err
 	}
-	leaf, roots := sent[0], x509.NewCertPool()
+	leaf, roots, between := sent[0], x509.NewCertPool(), x509.NewCertPool()
 	roots.AddCert(ca)
-	opts := x509.VerifyOptions{Roots: roots, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}
+	for _, c := range sent[1:] { // a CA of the cluster may vouch for the one that signed
+		between.AddCert(c)
+	}
+	opts := x509.VerifyOptions{Roots: roots, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}
 	if _, err := leaf.Verify(opts); err != nil {
 		return err
 	}
@@ -67,23 +70,30 @@ func pinnedCA(sent []*x509.Certificate, caHash string) (*x509.Certificate, error
 	if len(sent) == 0 {
 		return nil, fmt.Errorf("%w: it sent none", ErrPin)
 	}
+	var err error
 	for _, c := range sent {
-		if PublicKeyHash(c) == caHash {
-			return c, selfSigned(c)
+		if PublicKeyHash(c) != caHash {
+			continue
+		}
+		if err = selfSigned(c); err == nil {
+			return c, nil
 		}
 	}
-	return nil, fmt.Errorf("%w: its hash is %s, the token's is %s: another cluster, or somebody in between",
+	if err != nil {
+		return nil, err
+	}
+	return nil, fmt.Errorf("%w: its hash is %s, the token's is %s: another cluster, a token older than the cluster's CA, or somebody in between",
 		ErrPin, PublicKeyHash(sent[len(sent)-1]), caHash)
 }
 
-// CheckPin refuses a CA in PEM, as a join's answer brings it, that is not the
-// token's. Errors wrap ErrPin where the hash differs.
+// CheckPin refuses CAs in PEM, as a join's answer brings them, of which none is the
+// token's. Errors wrap ErrPin where the hashes differ.
 func CheckPin(caPEM []byte, caHash string) error {
-	cert, _, err := parseCACert(caPEM)
+	certs, err := parseCAs(caPEM)
 	if err != nil {
 		return fmt.Errorf("check CA: %w", err)
 	}
-	if _, err := pinnedCA([]*x509.Certificate{cert}, caHash); err != nil {
+	if _, err := pinnedCA(certs, caHash); err != nil {
 		return fmt.Errorf("check CA: %w", err)
 	}
 	return nil

@@ -31,17 +31,20 @@ func (s *Source) Set(cert *tls.Certificate) { s.cert.Store(cert) }
 // Get is the certificate last set, or nil.
 func (s *Source) Get() *tls.Certificate { return s.cert.Load() }
 
-// ServerTLS is a controller's side: TLS 1.3, the certificate read from src at
-// every handshake. A client without a certificate gets in, so that it can join
-// (IdentityFromState then says ErrNoCertificate); one with a certificate that ca
-// did not sign, that is not valid now or that names nobody is refused. clock nil
+// nextProtos is what gRPC speaks over TLS.
+var nextProtos = []string{"h2"}
+
+// ServerTLS is a controller's side: TLS 1.3, the certificate read from src and the CAs
+// from trusted at every handshake. A client without a certificate gets in, so that it can
+// join (IdentityFromState then says ErrNoCertificate); one with a certificate that none of
+// the CAs signed, that is not valid now or that names nobody is refused. clock nil
 // is the system's.
-func ServerTLS(src CertSource, ca *x509.CertPool, clock func() time.Time) *tls.Config {
-	return &tls.Config{
+func ServerTLS(src CertSource, trusted func() *x509.CertPool, clock func() time.Time) *tls.Config {
+	conf := &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		Time:       clock,
+		NextProtos: nextProtos,
 		ClientAuth: tls.VerifyClientCertIfGiven,
-		ClientCAs:  ca,
 		// A resumed session would skip the look at the certificate.
 		SessionTicketsDisabled: true,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
@@ -58,6 +61,13 @@ func ServerTLS(src CertSource, ca *x509.CertPool, clock func() time.Time) *tls.C
 			return err
 		},
 	}
+	outer := conf.Clone()
+	outer.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		now := conf.Clone()
+		now.ClientCAs = trusted()
+		return now, nil
+	}
+	return outer
 }
 
 // ClientTLS is the side of an agent, a user or another controller: TLS 1.3, the
@@ -109,6 +119,28 @@ func IdentityFromState(cs tls.ConnectionState) (Identity, error) {
 		return Identity{}, ErrNotVerified
 	}
 	return IdentityOf(cs.VerifiedChains[0][0])
+}
+
+// CAs reads the CAs of a PEM text, all of one cluster.
+func CAs(caPEM []byte) ([]*x509.Certificate, error) {
+	certs, err := parseCAs(caPEM)
+	if err != nil {
+		return nil, fmt.Errorf("read CA: %w", err)
+	}
+	return certs, nil
+}
+
+// IssuerHash is the hash of that CA of a PEM text which signed the certificate.
+func IssuerHash(caPEM []byte, cert *x509.Certificate) (string, error) {
+	cas, err := CAs(caPEM)
+	if err != nil {
+		return "", err
+	}
+	ca, err := issuer(cert, cas)
+	if err != nil {
+		return "", err
+	}
+	return PublicKeyHash(ca), nil
 }
 
 // Pool trusts the CA certificates of a PEM text and nothing else.

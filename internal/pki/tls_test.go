@@ -25,7 +25,7 @@ func present(cert *tls.Certificate, extra ...*x509.Certificate) *Source {
 func TestMutualTLS(t *testing.T) {
 	ca := newCA(t, "prod")
 	foreign := newCA(t, "prod")
-	server := ServerTLS(source(t, bundle(t, ca, controller("c1"), t0)), ca.Pool(), at(t0))
+	server := ServerTLS(source(t, bundle(t, ca, controller("c1"), t0)), ca.Pool, at(t0))
 	nameless := forge(t, ca, func(c *x509.Certificate) { c.URIs = nil })
 	noClient := forge(t, ca, func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} })
 	for _, c := range []struct {
@@ -76,7 +76,7 @@ func TestServerRefusesWrongTime(t *testing.T) {
 		{"not yet valid", "current time 2026-03-01T11:54:59Z is before 2026-03-01T11:55:00Z", t0.Add(-skew - time.Second)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			server := ServerTLS(source(t, bundle(t, ca, controller("c1"), t0)), ca.Pool(), at(c.now))
+			server := ServerTLS(source(t, bundle(t, ca, controller("c1"), t0)), ca.Pool, at(c.now))
 			_, serverErr, clientErr := shake(t, server, client)
 			wantErr(t, serverErr, c.want)
 			if (clientErr == nil) != (c.want == "") {
@@ -107,7 +107,7 @@ func TestClientRefusesServer(t *testing.T) {
 		{"no certificate", &Source{}, t0, "internal error"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			server := ServerTLS(c.src, ca.Pool(), at(t0))
+			server := ServerTLS(c.src, ca.Pool, at(t0))
 			_, serverErr, err := shake(t, server, ClientTLS(nil, ca.Pool(), "", at(c.now)))
 			wantErr(t, err, c.want)
 			if (serverErr == nil) != (c.want == "") {
@@ -116,7 +116,7 @@ func TestClientRefusesServer(t *testing.T) {
 		})
 	}
 	t.Run("no pool trusts nobody", func(t *testing.T) {
-		server := ServerTLS(source(t, bundle(t, ca, controller("c1"), t0)), ca.Pool(), at(t0))
+		server := ServerTLS(source(t, bundle(t, ca, controller("c1"), t0)), ca.Pool, at(t0))
 		client := ClientTLS(nil, nil, "", at(t0))
 		if client.RootCAs == nil { // which is how crypto/tls spells the system's roots
 			t.Error("without a pool the system's roots are trusted")
@@ -125,7 +125,7 @@ func TestClientRefusesServer(t *testing.T) {
 		wantErr(t, err, "signed by unknown authority")
 	})
 	t.Run("by address", func(t *testing.T) {
-		server := ServerTLS(source(t, bundle(t, ca, controller("c1"), t0, "10.0.0.7")), ca.Pool(), at(t0))
+		server := ServerTLS(source(t, bundle(t, ca, controller("c1"), t0, "10.0.0.7")), ca.Pool, at(t0))
 		_, _, err := shake(t, server, ClientTLS(nil, ca.Pool(), "10.0.0.7", at(t0)))
 		wantErr(t, err, "")
 		_, _, err = shake(t, server, ClientTLS(nil, ca.Pool(), "10.0.0.8", at(t0)))
@@ -134,7 +134,7 @@ func TestClientRefusesServer(t *testing.T) {
 	t.Run("TLS 1.2", func(t *testing.T) {
 		old := ClientTLS(nil, ca.Pool(), "", at(t0))
 		old.MinVersion, old.MaxVersion = tls.VersionTLS12, tls.VersionTLS12
-		_, _, err := shake(t, ServerTLS(source(t, bundle(t, ca, controller("c1"), t0)), ca.Pool(), at(t0)), old)
+		_, _, err := shake(t, ServerTLS(source(t, bundle(t, ca, controller("c1"), t0)), ca.Pool, at(t0)), old)
 		wantErr(t, err, "protocol version not supported")
 	})
 }
@@ -146,7 +146,7 @@ func TestRotation(t *testing.T) {
 	now := t0
 	clock := func() time.Time { return now }
 	serverSrc, clientSrc := source(t, bundle(t, ca, controller("c1"), t0)), source(t, bundle(t, ca, node("n1"), t0))
-	server, client := ServerTLS(serverSrc, ca.Pool(), clock), ClientTLS(clientSrc, ca.Pool(), "", clock)
+	server, client := ServerTLS(serverSrc, ca.Pool, clock), ClientTLS(clientSrc, ca.Pool(), "", clock)
 	_, _, err := shake(t, server, client)
 	wantErr(t, err, "")
 	now = later
@@ -190,7 +190,7 @@ func TestPinnedJoin(t *testing.T) {
 	}{
 		{"genuine", present(genuine, ca.cert), t0, ""},
 		{"as a bundle presents it", source(t, bundle(t, ca, controller("c2"), t0)), t0, ""},
-		{"man in the middle, own CA", present(evil, mitm.cert), t0, "its hash is " + mitm.Hash() + ", the token's is " + ca.Hash() + ": another cluster, or somebody in between"},
+		{"man in the middle, own CA", present(evil, mitm.cert), t0, "its hash is " + mitm.Hash() + ", the token's is " + ca.Hash() + ": another cluster, a token older than the cluster's CA, or somebody in between"},
 		{"man in the middle shows the true CA", present(evil, ca.cert), t0, "signed by unknown authority"},
 		{"man in the middle shows both", present(evil, mitm.cert, ca.cert), t0, "signed by unknown authority"},
 		{"no CA sent", present(genuine), t0, "verify server by join token: the server's CA is not the join token's: it sent none"},
@@ -205,7 +205,7 @@ func TestPinnedJoin(t *testing.T) {
 		{"not yet valid", present(genuine, ca.cert), t0.Add(-time.Hour), "is before 2026-03-01T11:55:00Z"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			server := ServerTLS(c.src, ca.Pool(), at(t0))
+			server := ServerTLS(c.src, ca.Pool, at(t0))
 			seen, serverErr, err := shake(t, server, PinnedJoinTLS(ca.Hash(), at(c.now)))
 			wantErr(t, err, c.want)
 			if (serverErr == nil) != (c.want == "") {
@@ -225,7 +225,7 @@ func TestPinnedJoin(t *testing.T) {
 func TestPinIsOfTheRoot(t *testing.T) {
 	ca := newCA(t, "prod")
 	cert := ok(bundle(t, ca, controller("c1"), t0).Certificate())(t)
-	_, _, err := shake(t, ServerTLS(present(cert, cert.Leaf), ca.Pool(), at(t0)), PinnedJoinTLS(PublicKeyHash(cert.Leaf), at(t0)))
+	_, _, err := shake(t, ServerTLS(present(cert, cert.Leaf), ca.Pool, at(t0)), PinnedJoinTLS(PublicKeyHash(cert.Leaf), at(t0)))
 	wantErr(t, err, "the certificate is not a CA")
 }
 

@@ -86,11 +86,14 @@ type TokenRecord struct {
 	Revoked    time.Time `json:"revoked,omitzero"`  // zero: not revoked
 }
 
-// NewToken makes a token for role, valid from now until expires, without a limit
-// of uses. The string is all that ever holds the secret: print it, store the record.
-func NewToken(ca *CA, role JoinRole, now, expires time.Time, rnd io.Reader) (string, TokenRecord, error) {
+// NewToken makes a token for role, valid from now until expires, for so many uses; 0 is
+// any number. The string is all that ever holds the secret: print it, store the record.
+func NewToken(ca *CA, role JoinRole, now, expires time.Time, maxUses int, rnd io.Reader) (string, TokenRecord, error) {
 	if _, err := role.Identity("any"); err != nil {
 		return "", TokenRecord{}, fmt.Errorf("make join token: %w", err)
+	}
+	if maxUses < 0 {
+		return "", TokenRecord{}, fmt.Errorf("make join token for %s: %d uses: want 1 or more, or 0 for any number", role, maxUses)
 	}
 	if !expires.After(now) {
 		return "", TokenRecord{}, fmt.Errorf("make join token for %s: it would expire at %s, before it is made", role, stamp(expires))
@@ -101,7 +104,7 @@ func NewToken(ca *CA, role JoinRole, now, expires time.Time, rnd io.Reader) (str
 	}
 	tok := Token{CAHash: ca.Hash(), ID: tokenCoding.EncodeToString(buf[:tokenIDBytes]), secret: buf[tokenIDBytes:]}
 	return tok.reveal(), TokenRecord{
-		ID: tok.ID, SecretHash: hex.EncodeToString(tok.hash(tok.ID)), Role: role, Created: now.UTC(), Expires: expires.UTC(),
+		ID: tok.ID, SecretHash: hex.EncodeToString(tok.hash(tok.ID)), Role: role, Created: now.UTC(), Expires: expires.UTC(), MaxUses: maxUses,
 	}, nil
 }
 

@@ -14,7 +14,7 @@ import (
 
 func newToken(t testing.TB, role JoinRole) (string, TokenRecord) {
 	t.Helper()
-	s, r, err := NewToken(newCA(t, "prod"), role, t0, t0.Add(time.Hour), rand.Reader)
+	s, r, err := NewToken(newCA(t, "prod"), role, t0, t0.Add(time.Hour), 0, rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,7 +24,7 @@ func newToken(t testing.TB, role JoinRole) (string, TokenRecord) {
 func TestTokenRoundTrip(t *testing.T) {
 	ca := newCA(t, "prod")
 	for _, role := range JoinRoles() {
-		s, rec, err := NewToken(ca, role, t0, t0.Add(time.Hour), rand.Reader)
+		s, rec, err := NewToken(ca, role, t0, t0.Add(time.Hour), 0, rand.Reader)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -110,11 +110,11 @@ func TestTokenCheck(t *testing.T) {
 
 func TestNewTokenRefuses(t *testing.T) {
 	ca := newCA(t, "prod")
-	_, _, err := NewToken(ca, "king", t0, t0.Add(time.Hour), rand.Reader)
+	_, _, err := NewToken(ca, "king", t0, t0.Add(time.Hour), 0, rand.Reader)
 	wantErr(t, err, `make join token: unknown join role "king"`)
-	_, _, err = NewToken(ca, JoinNode, t0, t0, rand.Reader)
+	_, _, err = NewToken(ca, JoinNode, t0, t0, 0, rand.Reader)
 	wantErr(t, err, "make join token for node: it would expire at 2026-03-01T12:00:00Z, before it is made")
-	_, _, err = NewToken(ca, JoinNode, t0, t0.Add(1), bytes.NewReader(make([]byte, 3)))
+	_, _, err = NewToken(ca, JoinNode, t0, t0.Add(1), 0, bytes.NewReader(make([]byte, 3)))
 	wantErr(t, err, "make join token for node: unexpected EOF")
 }
 

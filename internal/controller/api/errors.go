@@ -29,6 +29,8 @@ var reasons = []struct {
 	{core.ErrBusy, codes.FailedPrecondition, "BUSY"},
 	{core.ErrInvalid, codes.InvalidArgument, "INVALID"},
 	{identity.ErrNotLeading, codes.Unavailable, "NO_LEADER"},
+	{identity.ErrExists, codes.AlreadyExists, "EXISTS"},
+	{identity.ErrUnknown, codes.NotFound, "NOT_FOUND"},
 	{identity.ErrInvalid, codes.InvalidArgument, "INVALID"},
 	{identity.ErrRefused, codes.FailedPrecondition, "REFUSED"},
 	{session.ErrAway, codes.Unavailable, "NODE_AWAY"},

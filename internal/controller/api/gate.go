@@ -2,11 +2,13 @@ package api
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/tap"
@@ -59,6 +61,13 @@ var rules = map[string]rule{
 	orchv1.Orch_ListTokens_FullMethodName:  role(pki.Admin),
 	orchv1.Orch_RevokeToken_FullMethodName: role(pki.Admin),
 
+	orchv1.Orch_CreateUser_FullMethodName:      role(pki.Admin),
+	orchv1.Orch_ListUsers_FullMethodName:       role(pki.Admin),
+	orchv1.Orch_RemoveUser_FullMethodName:      role(pki.Admin),
+	orchv1.Orch_ListAuthorities_FullMethodName: role(pki.Admin),
+	orchv1.Orch_RotateAuthority_FullMethodName: role(pki.Admin),
+	orchv1.Orch_RetireAuthority_FullMethodName: role(pki.Admin),
+	orchv1.Orch_RotateGossipKey_FullMethodName: role(pki.Admin),
 	orchv1.Orch_RotateSecretKey_FullMethodName: role(pki.Admin),
 
 	orchv1.Agents_Join_FullMethodName:    {anyone: true}, // the token is the proof
@@ -67,9 +76,21 @@ var rules = map[string]rule{
 	orchv1.Agents_Relay_FullMethodName:   {node: true},
 }
 
+// Users judges users; see identity.Authority.
+type Users interface {
+	Admit(id pki.Identity, cert *x509.Certificate) error
+	Hold(id pki.Identity, cert *x509.Certificate, end func(error)) (release func())
+}
+
 // Gate decides on every call before anything of its body is read, so that a
-// stranger cannot make the controller hold much.
-type Gate struct{ strangers atomic.Int64 }
+// stranger cannot make the controller hold much. A user's call ends with the user, and
+// with the certificate. A node's does not: its name is bound to its key, which it proved
+// when it connected, and a session that lives is not cut because a certificate ended
+// that the node may renew.
+type Gate struct {
+	Users     Users
+	strangers atomic.Int64
+}
 
 // Admit is a tap.ServerInHandle.
 func (g *Gate) Admit(ctx context.Context, info *tap.Info) (context.Context, error) {
@@ -79,6 +100,9 @@ func (g *Gate) Admit(ctx context.Context, info *tap.Info) (context.Context, erro
 	}
 	if err := check(info.FullMethodName, caller.Identity); err != nil {
 		return ctx, err
+	}
+	if caller.Kind == pki.User {
+		return g.hold(ctx, caller)
 	}
 	if caller.Kind != "" {
 		return ctx, nil
@@ -93,6 +117,40 @@ func (g *Gate) Admit(ctx context.Context, info *tap.Info) (context.Context, erro
 		g.strangers.Add(-1)
 	})
 	return ctx, nil
+}
+
+// hold lets a user's call in for as long as the user may come in.
+func (g *Gate) hold(ctx context.Context, c identity.Caller) (context.Context, error) {
+	over := status.Error(codes.Unauthenticated, fmt.Sprintf("%s: the certificate has expired while the call was under way: get a new one from an admin", c.Identity))
+	held, done := context.WithDeadlineCause(ctx, c.Certificate.NotAfter, over)
+	held, end := context.WithCancelCause(held)
+	release := g.Users.Hold(c.Identity, c.Certificate, func(err error) { end(userError(err)) })
+	context.AfterFunc(held, func() {
+		release()
+		done()
+	})
+	if err := g.Users.Admit(c.Identity, c.Certificate); err != nil { // after Hold: nobody slips through in between
+		end(err)
+		return ctx, userError(err)
+	}
+	return held, nil
+}
+
+// userError gives the code by which orchctl knows that the certificate is to blame.
+func userError(err error) error {
+	if errors.Is(err, identity.ErrRefused) {
+		return status.Error(codes.Unauthenticated, err.Error())
+	}
+	return statusOf(err)
+}
+
+// Stream is a grpc.StreamServerInterceptor: a stream that the gate ended says why.
+func (g *Gate) Stream(srv any, st grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+	err := handle(srv, st)
+	if why, ok := status.FromError(context.Cause(st.Context())); ok && why.Code() == codes.Unauthenticated {
+		return why.Err()
+	}
+	return err
 }
 
 // check applies the method's rule; the zero identity is somebody without a

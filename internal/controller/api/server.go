@@ -56,19 +56,29 @@ type Leader interface {
 	Status() controller.Status
 }
 
-// Tokens are the join tokens; see identity.Authority.
-type Tokens interface {
-	CreateToken(ctx context.Context, role pki.JoinRole, expires time.Time) (string, error)
+// Access is who may come in; see identity.Authority.
+type Access interface {
+	CreateToken(ctx context.Context, role pki.JoinRole, expires time.Time, maxUses int) (string, error)
 	Tokens() ([]pki.TokenRecord, error)
 	RevokeToken(ctx context.Context, id string) (known bool, err error)
 	Forget(ctx context.Context, node string) (known bool, err error)
+
+	CreateUser(ctx context.Context, u identity.NewUser) (certPEM []byte, err error)
+	Users() ([]identity.User, error)
+	RemoveUser(ctx context.Context, name, by string) (known bool, err error)
+
+	Authorities() ([]identity.AuthorityInfo, error)
+	RotateAuthority(ctx context.Context) (identity.AuthorityInfo, error)
+	RetireAuthority(ctx context.Context, hash string, force bool) error
+	RotateGossipKey(ctx context.Context) (key string, err error)
+	Bundle() []byte
 }
 
 // Config is what a Server needs; all of it is required.
 type Config struct {
 	Leader Leader
 	View   *view.View
-	Tokens Tokens
+	Access Access
 	Nodes  *session.Server
 	Images *images.Sender
 	// Secrets encrypts what is applied of them.
@@ -216,7 +226,7 @@ func (s *Server) NodeWord(ctx context.Context, r *orchv1.NodeWordRequest) (*orch
 	}
 	// The name is freed after the node is gone; if that was cut short, or the node
 	// never opened a session, saying it again frees it.
-	known, ferr := s.cfg.Tokens.Forget(ctx, r.GetNode())
+	known, ferr := s.cfg.Access.Forget(ctx, r.GetNode())
 	if ferr != nil {
 		return nil, statusOf(ferr)
 	}

@@ -16,7 +16,7 @@ func (s *Server) CreateToken(ctx context.Context, r *orchv1.CreateTokenRequest) 
 	if r.GetExpires() != nil {
 		expires = r.GetExpires().AsTime()
 	}
-	text, err := s.cfg.Tokens.CreateToken(ctx, pki.JoinRole(r.GetRole()), expires)
+	text, err := s.cfg.Access.CreateToken(ctx, pki.JoinRole(r.GetRole()), expires, int(r.GetMaxUses()))
 	if err != nil {
 		return nil, statusOf(err)
 	}
@@ -26,21 +26,21 @@ func (s *Server) CreateToken(ctx context.Context, r *orchv1.CreateTokenRequest) 
 
 // ListTokens implements orch.v1.Orch.
 func (s *Server) ListTokens(context.Context, *orchv1.ListTokensRequest) (*orchv1.ListTokensResponse, error) {
-	list, err := s.cfg.Tokens.Tokens()
+	list, err := s.cfg.Access.Tokens()
 	if err != nil {
 		return nil, statusOf(err)
 	}
 	out := &orchv1.ListTokensResponse{}
 	for _, t := range list {
 		out.Tokens = append(out.Tokens, &orchv1.Token{Id: t.ID, Role: string(t.Role), Created: timestamppb.New(t.Created),
-			Expires: timestamppb.New(t.Expires), Uses: int64(t.Uses)})
+			Expires: timestamppb.New(t.Expires), Uses: int64(t.Uses), MaxUses: int64(t.MaxUses)})
 	}
 	return out, nil
 }
 
 // RevokeToken implements orch.v1.Orch.
 func (s *Server) RevokeToken(ctx context.Context, r *orchv1.RevokeTokenRequest) (*orchv1.RevokeTokenResponse, error) {
-	known, err := s.cfg.Tokens.RevokeToken(ctx, r.GetId())
+	known, err := s.cfg.Access.RevokeToken(ctx, r.GetId())
 	if err != nil {
 		return nil, statusOf(err)
 	}

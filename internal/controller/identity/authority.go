@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/orchctl/orch/internal/pki"
@@ -22,6 +24,7 @@ const (
 	caKey       = Prefix + "ca"
 	tokenPrefix = Prefix + "tokens/" // <id>
 	namePrefix  = Prefix + "names/"  // <node>
+	userPrefix  = Prefix + "users/"  // <user>
 )
 
 const (
@@ -47,23 +50,21 @@ type Config struct {
 	Log *slog.Logger
 }
 
-// Authority is the cluster's CA with its book of tokens and names. Safe for
+// Authority is the cluster's CA with its book of tokens, names and users. Safe for
 // concurrent use.
 type Authority struct {
-	cfg    Config
-	ca     *pki.CA
-	gossip []byte
+	cfg  Config
+	seal pki.SealKey
+	// standing is what holds now; people are the users, as far as this controller knows.
+	standing atomic.Pointer[standing]
+	people   atomic.Pointer[people]
+	holds    holds
+	// turning is held while the CA or gossip's key is changed, until that is committed.
+	turning sync.Mutex
 
-	mu   sync.Mutex
-	book *book // nil while this controller does not lead
-}
-
-// caRecord is the value of caKey.
-type caRecord struct {
-	Certificate  string    `json:"certificate"`
-	SealedKey    []byte    `json:"sealedKey"`
-	SealedGossip []byte    `json:"sealedGossip"`
-	Created      time.Time `json:"created"`
+	mu      sync.Mutex
+	book    *book         // nil while this controller does not lead
+	changed chan struct{} // closed and replaced when standing changes
 }
 
 // Open reads the cluster's CA, or makes it: the first controller of all wins.
@@ -75,23 +76,21 @@ func Open(ctx context.Context, cfg Config) (*Authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Authority{cfg: cfg}
+	a := &Authority{cfg: cfg, seal: seal, changed: make(chan struct{})}
+	a.people.Store(&people{})
 	for {
-		kvs, _, err := cfg.Store.Range(ctx, caKey)
-		if err != nil {
-			return nil, fmt.Errorf("read the cluster's CA: %w", err)
+		known, err := a.reread(ctx)
+		if err != nil || known {
+			return a, err
 		}
-		if len(kvs) > 0 {
-			return a, a.read(kvs[0].Value, seal)
-		}
-		if err := a.claim(ctx, seal); err != nil && !errors.Is(err, store.ErrConflict) {
+		if err := a.claim(ctx); err != nil && !errors.Is(err, store.ErrConflict) {
 			return nil, fmt.Errorf("make the cluster's CA: %w", err)
 		}
 		// Won or lost: what the store holds is the truth.
 	}
 }
 
-func (a *Authority) claim(ctx context.Context, seal pki.SealKey) error {
+func (a *Authority) claim(ctx context.Context) error {
 	now := a.cfg.Now()
 	ca, err := pki.NewCA(cmp.Or(a.cfg.Cluster, DefaultCluster), now, rand.Reader)
 	if err != nil {
@@ -100,40 +99,15 @@ func (a *Authority) claim(ctx context.Context, seal pki.SealKey) error {
 	gossip := make([]byte, gossipKeyBytes)
 	rand.Read(gossip)
 	r := caRecord{Certificate: string(ca.CertPEM), Created: now.UTC()}
-	if r.SealedKey, err = pki.Seal(seal, purposeCA, ca.KeyPEM, rand.Reader); err != nil {
+	if r.SealedKey, err = pki.Seal(a.seal, purposeCA, ca.KeyPEM, rand.Reader); err != nil {
 		return err
 	}
-	if r.SealedGossip, err = pki.Seal(seal, purposeGossip, gossip, rand.Reader); err != nil {
+	if r.SealedGossip, err = pki.Seal(a.seal, purposeGossip, gossip, rand.Reader); err != nil {
 		return err
 	}
 	_, err = a.cfg.Store.Txn(ctx, store.Txn{If: []store.Compare{store.Absent(caKey)}, Then: []store.Op{store.Put(caKey, encode(r))}})
 	return err
 }
-
-func (a *Authority) read(value []byte, seal pki.SealKey) error {
-	var r caRecord
-	if err := json.Unmarshal(value, &r); err != nil {
-		return fmt.Errorf("read the cluster's CA: %w", err)
-	}
-	fail := func(err error) error {
-		return fmt.Errorf("read the cluster's CA: %w; it was sealed by another controller's %s: copy that file to %s", err, sealKeyFile, a.cfg.Dir)
-	}
-	key, err := pki.Open(seal, purposeCA, r.SealedKey)
-	if err != nil {
-		return fail(err)
-	}
-	if a.gossip, err = pki.Open(seal, purposeGossip, r.SealedGossip); err != nil {
-		return fail(err)
-	}
-	a.ca, err = pki.ParseCA([]byte(r.Certificate), key)
-	return err
-}
-
-// CA is the cluster's certificate authority.
-func (a *Authority) CA() *pki.CA { return a.ca }
-
-// GossipKey encrypts gossip; 32 bytes.
-func (a *Authority) GossipKey() []byte { return a.gossip }
 
 // Writer hands writes to the leader, in the order of its calls; wait returns
 // once they are committed, or with why that cannot be known.
@@ -148,9 +122,16 @@ func (a *Authority) Begin(kvs []store.KV, w Writer) error {
 	if err != nil {
 		return err
 	}
+	s, err := a.read(b.ca)
+	if err != nil {
+		return err
+	}
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	a.book = b
+	a.people.Store(&people{leading: true, of: maps.Clone(b.users)})
+	a.mu.Unlock()
+	a.install(s)
+	a.holds.endStrangers(a.Admit)
 	return nil
 }
 
@@ -159,6 +140,7 @@ func (a *Authority) End() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.book = nil
+	a.people.Store(&people{of: a.people.Load().of})
 }
 
 func encode(v any) []byte {

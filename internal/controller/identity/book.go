@@ -11,11 +11,13 @@ import (
 	"github.com/orchctl/orch/internal/store"
 )
 
-// book is what a term knows of tokens and names. It runs ahead of the store by
+// book is what a term knows of the CA, tokens, names and users. It runs ahead of the store by
 // what was handed to the writer: if that fails, the term ends and the book with it.
 type book struct {
+	ca     caRecord
 	tokens map[string]pki.TokenRecord
 	names  map[string]nameRecord
+	users  map[string]userRecord
 	writer Writer
 }
 
@@ -26,10 +28,12 @@ type nameRecord struct {
 	Joined  time.Time `json:"joined"`
 	// Expires is when its newest certificate ends; see Renew.
 	Expires time.Time `json:"expires"`
+	// CA is the hash of the CA that signed it; empty: the cluster's first.
+	CA string `json:"ca,omitempty"`
 }
 
 func readBook(kvs []store.KV, w Writer) (*book, error) {
-	b := &book{tokens: map[string]pki.TokenRecord{}, names: map[string]nameRecord{}, writer: w}
+	b := &book{tokens: map[string]pki.TokenRecord{}, names: map[string]nameRecord{}, users: map[string]userRecord{}, writer: w}
 	for _, kv := range kvs {
 		var err error
 		if id, ok := strings.CutPrefix(kv.Key, tokenPrefix); ok {
@@ -40,6 +44,12 @@ func readBook(kvs []store.KV, w Writer) (*book, error) {
 			var r nameRecord
 			err = json.Unmarshal(kv.Value, &r)
 			b.names[name] = r
+		} else if name, ok := strings.CutPrefix(kv.Key, userPrefix); ok {
+			var r userRecord
+			err = json.Unmarshal(kv.Value, &r)
+			b.users[name] = r
+		} else if kv.Key == caKey {
+			err = json.Unmarshal(kv.Value, &b.ca)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("read %s from the store: %w", kv.Key, err)
@@ -51,6 +61,8 @@ func readBook(kvs []store.KV, w Writer) (*book, error) {
 func tokenOp(r pki.TokenRecord) store.Op { return store.Put(tokenPrefix+r.ID, encode(r)) }
 
 func nameOp(name string, r nameRecord) store.Op { return store.Put(namePrefix+name, encode(r)) }
+
+func userOp(name string, r userRecord) store.Op { return store.Put(userPrefix+name, encode(r)) }
 
 // change runs f on the book of this term and waits until what it wants written
 // is committed. The lock is held only until the writes are queued: their order

@@ -85,7 +85,7 @@ func request(t *testing.T, k *ecdsa.PrivateKey, kind pki.Kind, name string) []by
 
 func (w *world) token(role pki.JoinRole, life time.Duration) string {
 	w.t.Helper()
-	text, err := w.CreateToken(context.Background(), role, w.now.Add(life))
+	text, err := w.CreateToken(context.Background(), role, w.now.Add(life), 0)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -144,7 +144,7 @@ func TestJoinErrors(t *testing.T) {
 		{"as a controller", good, "n1", request(t, k, pki.Controller, "n1"), ErrInvalid},
 		{"reserved", good, "leader", request(t, k, pki.Node, "leader"), ErrInvalid},
 		{"no name", good, "", request(t, k, pki.Node, "n1"), ErrInvalid},
-		{"controllers later", w.token(pki.JoinController, time.Hour), "c2", request(t, k, pki.Controller, "c2"), ErrLater},
+		{"a controller's token", w.token(pki.JoinController, time.Hour), "c2", request(t, k, pki.Controller, "c2"), ErrRefused},
 	} {
 		cert, err := w.Join(ctx, c.token, c.node, c.csr)
 		if err == nil || cert != nil || c.want != nil && !errors.Is(err, c.want) {
@@ -203,7 +203,7 @@ func TestFiles(t *testing.T) {
 	token, admin := filepath.Join(t.TempDir(), "deep", "token"), filepath.Join(t.TempDir(), "config.yaml")
 	write := func() (string, clientconfig.Context) {
 		t.Helper()
-		if err := errors.Join(w.WriteToken(ctx, token, pki.JoinNode), w.WriteAdminContext(admin, "orch", []string{"unix:///x", "a:1"})); err != nil {
+		if err := errors.Join(w.WriteToken(ctx, token, pki.JoinNode), w.WriteAdminContext(context.Background(), admin, "orch", []string{"unix:///x", "a:1"})); err != nil {
 			t.Fatal(err)
 		}
 		text, err := os.ReadFile(token)
@@ -243,7 +243,7 @@ func TestFiles(t *testing.T) {
 	}
 	// Another cluster in its place: the context is this one's again.
 	w2 := newWorld(t)
-	if err := w2.WriteAdminContext(admin, "orch", []string{"b:1"}); err != nil {
+	if err := w2.WriteAdminContext(context.Background(), admin, "orch", []string{"b:1"}); err != nil {
 		t.Fatal(err)
 	}
 	c, _ := clientconfig.Load(admin)

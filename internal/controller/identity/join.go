@@ -19,11 +19,16 @@ var (
 	ErrRefused = errors.New("refused")
 	// ErrInvalid: what was asked can never work as it stands.
 	ErrInvalid = errors.New("invalid")
+	// ErrUnknown: there is nothing of that name.
+	ErrUnknown = errors.New("there is no such thing")
 	// ErrNameTaken: the name is bound to another key.
 	ErrNameTaken = errors.New("the name belongs to another key")
-	// ErrLater: not built yet.
-	ErrLater = errors.New("not yet supported")
 )
+
+// makeToken is the remedy for a token that does not do.
+const makeToken = "make another with \"orchctl token create --role node\""
+
+func isRefusal(err error) bool { return errors.Is(err, ErrRefused) }
 
 // Join exchanges a token for a node's certificate. A retry with the same key is
 // answered again, even where the token has been used up since.
@@ -32,8 +37,8 @@ func (a *Authority) Join(ctx context.Context, token, name string, csr []byte) (c
 	if err != nil {
 		return nil, fmt.Errorf("join: %w: %w", ErrInvalid, err)
 	}
-	if tok.CAHash != a.ca.Hash() {
-		return nil, fmt.Errorf("join: %w: the token is of another cluster", ErrRefused)
+	if !a.standing.Load().trusts(tok.CAHash) {
+		return nil, fmt.Errorf("join: %w: the token is of another cluster, or of a CA of this one that was retired: "+makeToken, ErrRefused)
 	}
 	req, err := pki.ParseCSR(csr)
 	if err != nil {
@@ -47,18 +52,18 @@ func (a *Authority) Join(ctx context.Context, token, name string, csr []byte) (c
 		return nil, fmt.Errorf("join: %w: %q means the leader itself: give the node another name", ErrInvalid, name)
 	}
 	err = a.change(ctx, func(b *book) ([]store.Op, error) {
-		now := a.cfg.Now()
+		now, ca := a.cfg.Now(), a.CA()
 		r, known := b.tokens[tok.ID]
 		if !known {
-			return nil, fmt.Errorf("join: %w: join token %s is not known: make another with \"orchctl token create --role node\"", ErrRefused, tok.ID)
+			return nil, fmt.Errorf("join: %w: join token %s is not known: "+makeToken, ErrRefused, tok.ID)
 		}
 		have, bound := b.names[name]
 		again := bound && have.KeyHash == req.KeyHash
 		if err := r.Check(tok, now); err != nil && !(again && errors.Is(err, pki.ErrTokenUsedUp)) {
-			return nil, fmt.Errorf("join: %w: %w: make another with \"orchctl token create --role node\"", ErrRefused, err)
+			return nil, fmt.Errorf("join: %w: %w: "+makeToken, ErrRefused, err)
 		}
 		if r.Role != pki.JoinNode {
-			return nil, fmt.Errorf("join: join token %s is for a %s: joining as one is %w", r.ID, r.Role, ErrLater)
+			return nil, fmt.Errorf("join: %w: join token %s is for a %s, and this is a node: "+makeToken, ErrRefused, r.ID, r.Role)
 		}
 		if req.Identity != id {
 			return nil, fmt.Errorf("join: %w: the request asks for %s, the call for %s", ErrInvalid, req.Identity, id)
@@ -66,10 +71,10 @@ func (a *Authority) Join(ctx context.Context, token, name string, csr []byte) (c
 		if bound && !again {
 			return nil, fmt.Errorf("join as node %s: %w: if that machine was made anew, say \"orchctl node remove %s\" first; else choose another name", name, ErrNameTaken, name)
 		}
-		if certPEM, err = a.ca.Sign(csr, id, pki.ServingValidity, now); err != nil {
+		if certPEM, err = ca.Sign(csr, id, pki.ServingValidity, now); err != nil {
 			return nil, err
 		}
-		next := nameRecord{KeyHash: req.KeyHash, Token: r.ID, Joined: now.UTC(), Expires: now.Add(pki.ServingValidity).UTC()}
+		next := nameRecord{KeyHash: req.KeyHash, Token: r.ID, Joined: now.UTC(), Expires: now.Add(pki.ServingValidity).UTC(), CA: ca.Hash()}
 		if again {
 			next.Joined, next.Token = have.Joined, have.Token
 		} else {
@@ -98,7 +103,7 @@ func (a *Authority) Renew(ctx context.Context, csr []byte) (certPEM []byte, err 
 		return nil, fmt.Errorf("renew certificate: %w: the request is for %s, only nodes renew here", ErrRefused, id)
 	}
 	err = a.change(ctx, func(b *book) ([]store.Op, error) {
-		now := a.cfg.Now()
+		now, ca := a.cfg.Now(), a.CA()
 		have, bound := b.names[id.Name]
 		switch {
 		case !bound || have.KeyHash != req.KeyHash:
@@ -106,10 +111,10 @@ func (a *Authority) Renew(ctx context.Context, csr []byte) (certPEM []byte, err 
 		case now.After(have.Expires.Add(pki.RenewGrace)):
 			return nil, fmt.Errorf("renew certificate of %s: %w: it expired at %s, more than %s ago: join again", id, ErrRefused, have.Expires.Format(time.RFC3339), pki.RenewGrace)
 		}
-		if certPEM, err = a.ca.Sign(csr, id, pki.ServingValidity, now); err != nil {
+		if certPEM, err = ca.Sign(csr, id, pki.ServingValidity, now); err != nil {
 			return nil, err
 		}
-		have.Expires = now.Add(pki.ServingValidity).UTC()
+		have.Expires, have.CA = now.Add(pki.ServingValidity).UTC(), ca.Hash()
 		b.names[id.Name] = have
 		return []store.Op{nameOp(id.Name, have)}, nil
 	})

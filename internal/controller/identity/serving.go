@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -21,6 +22,7 @@ type Serving struct {
 	authority *Authority
 	name      string
 	hosts     []string
+	with      []byte // the CAs that it was made under
 }
 
 // Serve makes the certificate of the controller called name. Clients verify
@@ -37,7 +39,8 @@ func (a *Authority) Serve(name string, hosts []string) (*Serving, error) {
 }
 
 func (s *Serving) renew() error {
-	b, err := s.authority.issue(pki.Identity{Kind: pki.Controller, Name: s.name}, pki.ServingValidity, s.hosts...)
+	stands, now := s.authority.standing.Load(), s.authority.cfg.Now()
+	b, err := issue(stands.serving(now), pki.Identity{Kind: pki.Controller, Name: s.name}, now, s.hosts...)
 	if err != nil {
 		return fmt.Errorf("make the certificate of controller %s: %w", s.name, err)
 	}
@@ -45,17 +48,27 @@ func (s *Serving) renew() error {
 	if err != nil {
 		return fmt.Errorf("make the certificate of controller %s: %w", s.name, err)
 	}
+	cert.Certificate = append([][]byte{cert.Leaf.Raw}, stands.chain()...)
 	s.Set(cert)
+	s.with = stands.bundle
 	return nil
 }
 
-// Run renews the certificate long before it ends, until ctx ends.
+// Run renews the certificate long before it ends, and when the cluster's CAs change,
+// until ctx ends.
 func (s *Serving) Run(ctx context.Context) error {
 	for {
-		wait := pki.RenewAt(s.Get().Leaf).Sub(s.authority.cfg.Now())
-		t := time.NewTimer(max(wait, time.Second))
+		trust, changed := s.authority.Trust()
+		wait := time.Duration(0)
+		if bytes.Equal(trust.CA, s.with) {
+			wait = max(pki.RenewAt(s.Get().Leaf).Sub(s.authority.cfg.Now()), time.Second)
+		}
+		t := time.NewTimer(wait)
 		select {
 		case <-t.C:
+		case <-changed:
+			t.Stop()
+			continue
 		case <-ctx.Done():
 			t.Stop()
 			return ctx.Err()

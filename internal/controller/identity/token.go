@@ -23,9 +23,10 @@ const (
 	tokensMax = 10_000
 )
 
-// CreateToken makes a join token; expires zero is TokenLife from now. The text
+// CreateToken makes a join token for so many joins, 0 for any number; expires zero is
+// TokenLife from now. The text
 // is all that ever holds the secret.
-func (a *Authority) CreateToken(ctx context.Context, role pki.JoinRole, expires time.Time) (string, error) {
+func (a *Authority) CreateToken(ctx context.Context, role pki.JoinRole, expires time.Time, maxUses int) (string, error) {
 	now := a.cfg.Now()
 	if expires.IsZero() {
 		expires = now.Add(TokenLife)
@@ -33,7 +34,7 @@ func (a *Authority) CreateToken(ctx context.Context, role pki.JoinRole, expires 
 	if expires.After(now.Add(tokenLifeMax)) {
 		return "", fmt.Errorf("make join token for %s: %w: it would last until %s, at most a year is allowed", role, ErrInvalid, expires.UTC().Format(time.RFC3339))
 	}
-	text, r, err := pki.NewToken(a.ca, role, now, expires, rand.Reader)
+	text, r, err := pki.NewToken(a.CA(), role, now, expires, maxUses, rand.Reader)
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
@@ -89,7 +90,7 @@ func (a *Authority) RevokeToken(ctx context.Context, id string) (known bool, err
 // for some time yet.
 func (a *Authority) usable(text string, role pki.JoinRole, atLeast time.Duration) bool {
 	tok, err := pki.ParseToken(text)
-	if err != nil || tok.CAHash != a.ca.Hash() {
+	if err != nil || !a.standing.Load().trusts(tok.CAHash) {
 		return false
 	}
 	a.mu.Lock()

@@ -70,8 +70,8 @@ type Identities interface {
 type Config struct {
 	Leadership Leadership
 	Identities Identities
-	// CA in PEM goes with every certificate.
-	CA []byte
+	// Bundle gives all CAs in PEM, which go with every certificate.
+	Bundle func() []byte
 	// Welcome gives what a new session is told, but for the beat interval.
 	Welcome func() *orchv1.Welcome
 	// BeatInterval for a fleet as large as it is now.
@@ -119,7 +119,7 @@ func (s *Server) Join(ctx context.Context, r *orchv1.JoinRequest) (*orchv1.JoinR
 		s.cfg.Log.Info("join refused", "name", clip(r.GetName()), "why", err)
 		return nil, identityError(err)
 	}
-	return &orchv1.JoinResponse{Certificate: cert, Ca: s.cfg.CA}, nil
+	return &orchv1.JoinResponse{Certificate: cert, Ca: s.cfg.Bundle()}, nil
 }
 
 // Renew implements orch.v1.Agents.
@@ -131,7 +131,7 @@ func (s *Server) Renew(ctx context.Context, r *orchv1.RenewRequest) (*orchv1.Joi
 	if err != nil {
 		return nil, identityError(err)
 	}
-	return &orchv1.JoinResponse{Certificate: cert, Ca: s.cfg.CA}, nil
+	return &orchv1.JoinResponse{Certificate: cert, Ca: s.cfg.Bundle()}, nil
 }
 
 // clipBytes is enough of a stranger's text for a log line.
@@ -151,8 +151,6 @@ func identityError(err error) error {
 		code = codes.AlreadyExists
 	case errors.Is(err, identity.ErrRefused):
 		code = codes.PermissionDenied
-	case errors.Is(err, identity.ErrLater):
-		code = codes.Unimplemented
 	default:
 		if st, ok := status.FromError(err); ok {
 			return st.Err()
@@ -221,6 +219,17 @@ func (s *Server) welcome() (*orchv1.ControllerMessage, error) {
 	w := s.cfg.Welcome()
 	w.BeatInterval = durationpb.New(s.cfg.BeatInterval())
 	return &orchv1.ControllerMessage{Message: &orchv1.ControllerMessage_Welcome{Welcome: w}}, nil
+}
+
+// Trust tells every session what the cluster's members know each other by now.
+func (s *Server) Trust(t *orchv1.Trust) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, x := range s.sessions {
+		x.enqueue(func() (*orchv1.ControllerMessage, error) {
+			return &orchv1.ControllerMessage{Message: &orchv1.ControllerMessage_Trust{Trust: t}}, nil
+		})
+	}
 }
 
 // Close ends a session.

@@ -204,10 +204,10 @@ func (w *world) join(ctx context.Context) error {
 			}
 			w.ca = l.authority.CA()
 			var err error
-			if w.token, err = l.authority.CreateToken(ctx, pki.JoinNode, time.Now().Add(300*24*time.Hour)); err != nil {
+			if w.token, err = l.authority.CreateToken(ctx, pki.JoinNode, time.Now().Add(300*24*time.Hour), 0); err != nil {
 				return err
 			}
-			return w.newAdmins()
+			return w.newAdmins(ctx, l.authority)
 		}
 		if !sleep(ctx, 10*time.Millisecond) {
 			return ctx.Err()

@@ -164,10 +164,11 @@ func (c *ctlMachine) run(ctx context.Context, l *ctlLife) error {
 	if err != nil {
 		return err
 	}
-	gate := &api.Gate{}
+	gate := &api.Gate{Users: authority}
 	server := grpc.NewServer(
-		grpc.Creds(credentials.NewTLS(pki.ServerTLS(serving, authority.CA().Pool(), nil))),
+		grpc.Creds(credentials.NewTLS(pki.ServerTLS(serving, authority.Pool, nil))),
 		grpc.InTapHandle(gate.Admit),
+		grpc.ChainStreamInterceptor(gate.Stream),
 		grpc.MaxRecvMsgSize(api.MessageMax),
 		grpc.ConnectionTimeout(5*time.Second),
 		// As cmd/controller has them: they end connections whose other end is gone.
@@ -175,7 +176,7 @@ func (c *ctlMachine) run(ctx context.Context, l *ctlLife) error {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
 	)
 	orchv1.RegisterAgentsServer(server, ctl.Sessions())
-	orchv1.RegisterOrchServer(server, api.New(api.Config{Leader: ctl, View: ctl.View(), Tokens: authority, Nodes: ctl.Sessions(), Images: sender, Secrets: ring, Log: log}))
+	orchv1.RegisterOrchServer(server, api.New(api.Config{Leader: ctl, View: ctl.View(), Access: authority, Nodes: ctl.Sessions(), Images: sender, Secrets: ring, Log: log}))
 	l.mu.Lock()
 	l.authority, l.ctl = authority, ctl
 	l.mu.Unlock()

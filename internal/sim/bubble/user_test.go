@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/controller/identity"
 	"github.com/orchctl/orch/internal/pki"
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
 )
@@ -293,7 +294,7 @@ func (u *user) manifest(x want) *api.Service {
 
 // newAdmins dials every controller as a user of the cluster, from a machine that
 // no fault touches.
-func (w *world) newAdmins() error {
+func (w *world) newAdmins(ctx context.Context, authority *identity.Authority) error {
 	m := w.net.machine("user", netip.AddrFrom4([4]byte{10, 0, 2, 1}))
 	p := m.proc()
 	id := pki.Identity{Kind: pki.User, Name: "admin", Role: pki.Admin}
@@ -305,7 +306,7 @@ func (w *world) newAdmins() error {
 	if err != nil {
 		return err
 	}
-	cert, err := w.ca.Sign(csr, id, pki.UserValidity, time.Now())
+	cert, err := authority.CreateUser(ctx, identity.NewUser{Name: id.Name, Role: id.Role, CSR: csr})
 	if err != nil {
 		return err
 	}
