@@ -199,7 +199,7 @@ func newServer(serving pki.CertSource, authority *identity.Authority, book *audi
 		grpc.Creds(credentials.NewTLS(pki.ServerTLS(serving, authority.Pool, nil))),
 		grpc.InTapHandle(book.Tap(gate.Admit)),
 		grpc.ChainUnaryInterceptor(book.Unary),
-		grpc.ChainStreamInterceptor(gate.Stream, book.Stream),
+		grpc.ChainStreamInterceptor(book.Stream, gate.Stream),
 		grpc.MaxRecvMsgSize(api.MessageMax),
 		grpc.MaxConcurrentStreams(streamsMax),
 		grpc.MaxHeaderListSize(headerMax),

@@ -182,7 +182,7 @@ func secretObject() *orchv1.Object {
 
 func token(t *testing.T) (text, id string) {
 	t.Helper()
-	text, record, err := pki.NewToken(testCA, pki.JoinNode, noon, noon.Add(time.Hour), rand.Reader)
+	text, record, err := pki.NewToken(testCA, pki.JoinNode, noon, noon.Add(time.Hour), 0, rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
