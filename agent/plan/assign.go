@@ -81,6 +81,8 @@ func (c *Core) put(a wire.Assignment) {
 		if a.Revision != r.revision { // no leader does so; if one did, all of it is made anew
 			r.next = &a
 			c.leave(r, fmt.Sprintf("it is assigned as revision %d, no longer %d", a.Revision, r.revision))
+		} else {
+			c.repin(r, a.Images)
 		}
 	}
 	c.mark(r)

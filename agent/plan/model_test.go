@@ -239,6 +239,9 @@ func (m *model) result(e Effect, failing bool) Event {
 		if failing || m.missing[e.Ref] {
 			return Done{ID: e.ID, Failure: &Failure{Reason: api.ReasonImageMissing, Message: e.Ref + " is not on this node"}}
 		}
+		if _, digest, pinned := strings.Cut(e.Ref, "@"); pinned {
+			return Done{ID: e.ID, ImageID: digest}
+		}
 		return Done{ID: e.ID, ImageID: "sha256:" + e.Ref}
 	case SetupNetwork:
 		if failing {

@@ -178,7 +178,7 @@ func (c *Core) place(o Container) {
 	}
 	c.mark(r)
 	x := r.find(o.Name)
-	wanted := x != nil && o.Revision == r.revision && o.Hash == x.hash
+	wanted := x != nil && o.Revision == r.revision && x.is(o)
 	fits := wanted && (o.Running || o.Exit != nil)
 	switch {
 	case wanted && x.state == starting:

@@ -131,7 +131,7 @@ func (r *replica) told() wire.Report {
 	if r.going && s.Reason == "" {
 		s.Message = r.why
 	}
-	return wire.Report{Key: r.key, Revision: r.revision, Status: s}
+	return wire.Report{Key: r.key, Revision: r.revision, Status: s, Images: r.found()}
 }
 
 func (x *run) told() api.ContainerStatus {

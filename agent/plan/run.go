@@ -16,6 +16,8 @@ type run struct {
 	r    *replica
 	spec api.Container // its image pinned
 	hash string
+	ref  string // its image as the template has it
+	bare string // the hash that it had without the pin; empty: it has none
 
 	kind    kind
 	stage   int
@@ -191,7 +193,7 @@ func (c *Core) startDone(x *run, ev Done) {
 		x.failing.soon(f, c.now)
 		return
 	}
-	x.doubtful = ev.Failure != nil || ev.Container.Hash != x.hash
+	x.doubtful = ev.Failure != nil || !x.is(ev.Container)
 	got := ev.Container
 	switch f := ev.Failure; {
 	case f != nil && f.Exit != nil:
@@ -206,7 +208,7 @@ func (c *Core) startDone(x *run, ev Done) {
 			x.imageID = ""
 		}
 		x.failing.failed(f, c.now)
-	case got.Hash != x.hash:
+	case !x.is(got):
 		x.failing.failed(&Failure{Reason: api.ReasonCreateError, Message: fmt.Sprintf("container %s exists with another specification", got.ID)}, c.now)
 	default:
 		x.failing.ok()

@@ -42,6 +42,7 @@ import (
 //	grant [i] | refuse [i]        the leader answers the ith renewal that waits, from 0
 //	watchdog [unseen]             watchdogs whose time has come act
 //	untold | told                 leases do not reach the watchdogs, or do again
+//	forget                        what the agent keeps on disk is lost
 //	full | room                   assignments cannot be saved, or again
 //	unguarded web-0@1/main#0      its watchdog dies
 //	suspend 20s [unnoticed]       the machine sleeps
@@ -81,6 +82,8 @@ func runCommand(t *testing.T, m *model, f []string, out *bytes.Buffer) {
 	switch f[0] {
 	case "agent":
 		m.start()
+	case "forget":
+		m.saved = nil
 	case "reboot":
 		m.reboot()
 	case "connect":
@@ -308,6 +311,9 @@ func assignmentOf(t *testing.T, f []string) wire.Assignment {
 			a.Labels = map[string]string{"zone": v}
 		case "digest":
 			a.Images = map[string]string{"web:1": "sha256:aa", "init:1": "sha256:bb"}
+			if v == "found" { // what the model finds by the tag
+				a.Images = map[string]string{"web:1": "sha256:web:1", "init:1": "sha256:init:1"}
+			}
 		case "revision":
 			a.Revision = 2
 		case "containers":

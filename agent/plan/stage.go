@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 
 	"github.com/orchctl/orch/api"
@@ -28,8 +29,9 @@ func runsOf(r *replica, images map[string]string) []*run {
 	stage := 0
 	add := func(k kind, specs []api.Container) {
 		for i, spec := range specs {
-			spec.Image = pinned(spec.Image, images)
-			runs = append(runs, &run{r: r, spec: spec, hash: hashOf(spec), kind: k, stage: stage, nth: i + 1, of: len(specs)})
+			x := &run{r: r, spec: spec, ref: spec.Image, hash: hashOf(spec), kind: k, stage: stage, nth: i + 1, of: len(specs)}
+			x.pin(images)
+			runs = append(runs, x)
 			if k != mainRun {
 				stage++
 			}
@@ -50,6 +52,63 @@ func pinned(ref string, images map[string]string) string {
 		return ref
 	}
 	return ref + "@" + digest
+}
+
+// pin has the run take the image that the leader has a digest of.
+func (x *run) pin(images map[string]string) {
+	if image := pinned(x.ref, images); image != x.spec.Image {
+		x.bare, x.spec.Image = x.hash, image
+		x.hash = hashOf(x.spec)
+	}
+}
+
+// is tells whether a container is what the run is to be. One that was made before the
+// leader knew what its image's tag means is, if it has that image.
+func (x *run) is(o Container) bool {
+	return o.Hash == x.hash || x.bare != "" && o.Hash == x.bare && o.ImageID == x.r.images[x.ref]
+}
+
+// repin takes over what the leader has learnt of the replica's images since it was
+// placed. Where what is here of one is another, that stays until the replica is made
+// anew: a digest restarts nothing.
+func (c *Core) repin(r *replica, images map[string]string) {
+	next := maps.Clone(r.images)
+	for ref, digest := range images {
+		other := func(x *run) bool {
+			return x.ref == ref && x.imageID != digest && (x.imageID != "" || x.state != absent)
+		}
+		if r.images[ref] == "" && !r.anyRun(other) {
+			if next == nil {
+				next = map[string]string{}
+			}
+			next[ref] = digest
+		}
+	}
+	if len(next) == len(r.images) {
+		return
+	}
+	r.images = next
+	for _, x := range r.runs {
+		if pinned(x.ref, next) != x.spec.Image {
+			c.leaveImage(x) // it waited for the tag
+			x.pin(next)
+		}
+	}
+}
+
+// found are the digests of references that the assignment has none for.
+func (r *replica) found() map[string]string {
+	var out map[string]string
+	for _, x := range r.runs {
+		if x.imageID == "" || x.spec.Image != x.ref || strings.Contains(x.ref, "@") {
+			continue
+		}
+		if out == nil {
+			out = map[string]string{}
+		}
+		out[x.ref] = x.imageID
+	}
+	return out
 }
 
 // reach takes the replica to a stage, if it is not further: what is before it is over.

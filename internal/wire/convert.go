@@ -224,7 +224,7 @@ func (r StatusReport) ToPB() *orchv1.StatusReport {
 	return &orchv1.StatusReport{Complete: r.Complete, Taken: r.Taken, Gone: convert(r.Gone, KeyToPB), Orphans: r.Orphans, VolumesGone: convert(r.VolumesGone, volumeToPB),
 		Replicas: convert(r.Replicas, func(x Report) *orchv1.ReplicaStatus {
 			s := x.Status
-			return &orchv1.ReplicaStatus{Key: KeyToPB(x.Key), Revision: x.Revision, Phase: phases[s.Phase], Ready: s.Ready, Reason: s.Reason,
+			return &orchv1.ReplicaStatus{Images: x.Images, Key: KeyToPB(x.Key), Revision: x.Revision, Phase: phases[s.Phase], Ready: s.Ready, Reason: s.Reason,
 				Message: s.Message, Ip: s.IP, StartedAt: TimeToPB(s.StartedAt), Containers: convert(s.Containers, containerToPB)}
 		})}
 }
@@ -238,7 +238,7 @@ func StatusReportFromPB(m *orchv1.StatusReport) StatusReport {
 			for _, c := range s.Containers {
 				s.Restarts += c.Restarts
 			}
-			return Report{Key: KeyFromPB(x.GetKey()), Revision: x.GetRevision(), Status: s}
+			return Report{Key: KeyFromPB(x.GetKey()), Revision: x.GetRevision(), Status: s, Images: x.GetImages()}
 		})}
 }
 

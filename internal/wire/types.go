@@ -166,6 +166,9 @@ type Report struct {
 	Key      api.ReplicaKey
 	Revision int64
 	Status   api.ReplicaStatus
+	// Images are the digests that the node found for references which the assignment has
+	// none for.
+	Images map[string]string
 }
 
 // StatusReport is what an agent says of its node: all of it, or what changed.

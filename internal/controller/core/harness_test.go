@@ -1,6 +1,7 @@
 package core
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
@@ -34,8 +35,11 @@ type fleet struct {
 	asks    []AskWitness
 	log     []string // effects in words, since the last drain
 	sets    []SendAssignments
-	conf    Config
-	began   time.Time // the term did
+	// finds are the digests that agents find of an assignment's references; nil: none.
+	finds  func(a *agent, x wire.Assignment) map[string]string
+	untold bool // nobody tells what images mean when they are applied
+	conf   Config
+	began  time.Time // the term did
 	// says is what agents report of a replica instead of that it is well; nil, or nil of
 	// one: nothing else.
 	says func(a *agent, x wire.Assignment) *api.ReplicaStatus
@@ -99,6 +103,10 @@ func (f *fleet) elect() {
 
 func (f *fleet) step(ev Event) {
 	f.t.Helper()
+	if a, ok := ev.(Apply); ok && a.Images == nil && !f.untold {
+		a.Images = told(a.Services, a.Jobs)
+		ev = a
+	}
 	f.do(f.core.Step(ev, f.now))
 }
 
@@ -264,6 +272,11 @@ func (f *fleet) reports(a *agent) []wire.Report {
 			continue
 		}
 		out = append(out, wire.Report{Key: k, Revision: a.holds[k].Revision, Status: api.ReplicaStatus{Phase: api.PhaseRunning, Ready: !a.unready[k.Name()], IP: "10.64.0.9"}})
+	}
+	for i := range out {
+		if f.finds != nil {
+			out[i].Images = f.finds(a, a.holds[out[i].Key])
+		}
 	}
 	return out
 }
@@ -452,3 +465,21 @@ func (f *fleet) count(published any) {
 		}
 	}
 }
+
+// told are digests of all references, as somebody tells them who is asked.
+func told(services []*api.Service, jobs []*api.Job) map[string]string {
+	out := map[string]string{}
+	for _, s := range services {
+		for _, ct := range s.Spec.Template.AllContainers() {
+			out[ct.Image] = digestOf(ct.Image)
+		}
+	}
+	for _, j := range jobs {
+		for _, ct := range j.Spec.Template.AllContainers() {
+			out[ct.Image] = digestOf(ct.Image)
+		}
+	}
+	return out
+}
+
+func digestOf(text string) string { return fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(text))) }

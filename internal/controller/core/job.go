@@ -169,6 +169,9 @@ func (c *Core) jobView(s *service) reconciler.JobView {
 		BackOff: spec.RestartPolicy.BackOff.Or(api.DefaultBackOff), MaxBackOff: spec.RestartPolicy.MaxBackOff.Or(api.DefaultMaxBackOff),
 		Done: j.done, Failures: j.failures}
 	v.MaxBackOff = max(v.BackOff, v.MaxBackOff)
+	if s.beginsAlone() {
+		v.Parallelism = min(v.Parallelism, 1)
+	}
 	if spec.Deadline != nil {
 		v.Deadline = j.obj.Metadata.CreatedAt.Add(spec.Deadline.Or(0))
 	}
@@ -233,9 +236,13 @@ func endedWell(x *api.Exit) bool {
 // planJob carries out what of a job needs no node, and gives what does. It is planned
 // again by wake, if that is not zero.
 func (c *Core) planJob(s *service, wake time.Time) []reconciler.Action {
+	c.pinLate(s)
 	c.settleReliefs(s)
 	plan := reconciler.PlanJob(c.jobView(s), c.now)
 	s.waiting, s.budgeted, s.held = plan.Waiting, nil, map[string]int{}
+	if s.beginsAlone() && s.job.obj.Spec.AtOnce() > 1 {
+		s.waiting = append([]string{s.pinWords()}, s.waiting...)
+	}
 	s.refusedBefore, s.refused = s.refused, map[int]refusal{}
 	delete(c.blocked, s.key)
 	delete(c.spending.short, s.key)

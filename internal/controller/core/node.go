@@ -255,6 +255,7 @@ func (c *Core) status(ev Status) {
 	for _, r := range ev.Report.Replicas {
 		said[r.Key] = true
 		if f := n.fillings[r.Key]; f != nil && !f.void {
+			f.found = r.Images
 			c.report(f, r.Status)
 		}
 	}

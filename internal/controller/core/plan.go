@@ -74,9 +74,13 @@ func (c *Core) planService(s *service, wake time.Time) []reconciler.Action {
 	if s.job != nil {
 		return c.planJob(s, wake)
 	}
+	c.pinLate(s)
 	c.settleReliefs(s)
 	plan := c.planRollout(s)
 	s.waiting, s.budgeted, s.held = plan.Waiting, nil, map[string]int{}
+	if s.beginsAlone() && s.want() > 1 {
+		s.waiting = append([]string{s.pinWords()}, s.waiting...)
+	}
 	s.refusedBefore, s.refused = s.refused, map[int]refusal{}
 	delete(c.blocked, s.key)
 	delete(c.spending.short, s.key)
@@ -95,8 +99,11 @@ func (c *Core) planService(s *service, wake time.Time) []reconciler.Action {
 		}
 	}
 	var creates []reconciler.Action
+	begun := map[int]bool{} // slots that the newest revision comes to by this plan
 	for _, a := range plan.Actions {
 		switch {
+		case a.Op == reconciler.Create && s.waitsForPin(a.Key.Slot, a.Revision, begun):
+			c.blocked[s.key] = true // the one that is there may have found it on a node that was not well
 		case unheard && !c.harmless(s, a):
 			held = true
 		case a.Op == reconciler.Create && s.global() && slices.Contains(leaves, a.On):
@@ -112,6 +119,9 @@ func (c *Core) planService(s *service, wake time.Time) []reconciler.Action {
 			wake = earliest(wake, c.freeAt(s, a.Key.Slot))
 		case a.Op == reconciler.Create:
 			creates = append(creates, s.avoiding(a))
+			if a.Revision == s.obj.Status.Revision {
+				begun[a.Key.Slot] = true
+			}
 		default:
 			c.carryOut(s, c.fillings[a.Key], a)
 		}
@@ -414,6 +424,9 @@ func (c *Core) harmless(s *service, a reconciler.Action) bool {
 func (c *Core) dryRun(s *service) []string {
 	var out []string
 	var actions, creates []reconciler.Action
+	if s.fresh {
+		s.newest().assumed = true // all of what comes is to be told, not how it begins
+	}
 	if s.job != nil {
 		actions = reconciler.PlanJob(c.jobView(s), c.now).Actions
 	} else {

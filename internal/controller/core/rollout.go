@@ -58,6 +58,9 @@ func (c *Core) bound(s *service, v *reconciler.View) {
 	if n, ok := s.canary(v.Replicas); ok && (!v.Held || n < v.AtMost) {
 		v.Held, v.AtMost = true, n
 	}
+	if s.beginsAlone() && (!v.Held || v.AtMost > 1) {
+		v.Held, v.AtMost = true, 1
+	}
 }
 
 // reached counts the slots that have the newest revision, or will.

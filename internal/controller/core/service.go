@@ -48,6 +48,10 @@ type revision struct {
 	volumes []string
 	// requested by all containers.
 	requested amounts
+	// See pinlate.go. settled: nothing is found out any more of what these references mean,
+	// as this leader knows. assumed: of a dry run, nobody is asked.
+	settled map[string]bool
+	assumed bool
 }
 
 // final tells whether a container that is to run as long as the replica has ended for
@@ -113,7 +117,8 @@ type filling struct {
 	loaded     bool   // from the store, and not heard of since
 	reported   bool   // in this session of its node
 	status     api.ReplicaStatus
-	readySince time.Time // zero: not ready
+	found      map[string]string // digests of references that its revision has none for
+	readySince time.Time         // zero: not ready
 
 	// See failing.go. wasReady: ever, as this leader saw; counted: for as long as it
 	// takes. endsBefore are how often its containers had ended before it saw.

@@ -27,6 +27,9 @@ const (
 	containersMax = 64
 	// volumesMax is how many removed volumes one report may tell of; a node has fewer.
 	volumesMax = 10_000
+	// imagesMax is how many digests are kept of what a replica found; one has fewer
+	// containers.
+	imagesMax = 64
 	// renewalMax is how many leases one renewal may ask for; a node holds fewer
 	// replicas.
 	renewalMax = 10_000
@@ -59,6 +62,12 @@ func checkReport(r *wire.StatusReport) error {
 		s.Containers = s.Containers[:min(len(s.Containers), containersMax)]
 		for j := range s.Containers {
 			boundContainer(&s.Containers[j])
+		}
+		if len(x.Images) > imagesMax {
+			return fmt.Errorf("%d images of replica %s: at most %d are told", len(x.Images), clip(x.Key.String()), imagesMax)
+		}
+		for ref, digest := range x.Images {
+			x.Images[ref] = cut(digest, wordBytes)
 		}
 	}
 	return nil

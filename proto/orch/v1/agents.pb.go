@@ -617,16 +617,19 @@ func (x *StatusReport) GetTaken() uint64 {
 }
 
 type ReplicaStatus struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Key           *ReplicaKey            `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
-	Revision      int64                  `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
-	Phase         Phase                  `protobuf:"varint,3,opt,name=phase,proto3,enum=orch.v1.Phase" json:"phase,omitempty"`
-	Ready         bool                   `protobuf:"varint,4,opt,name=ready,proto3" json:"ready,omitempty"`
-	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
-	Message       string                 `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
-	Ip            string                 `protobuf:"bytes,7,opt,name=ip,proto3" json:"ip,omitempty"`
-	StartedAt     *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
-	Containers    []*ContainerStatus     `protobuf:"bytes,9,rep,name=containers,proto3" json:"containers,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Key        *ReplicaKey            `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Revision   int64                  `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	Phase      Phase                  `protobuf:"varint,3,opt,name=phase,proto3,enum=orch.v1.Phase" json:"phase,omitempty"`
+	Ready      bool                   `protobuf:"varint,4,opt,name=ready,proto3" json:"ready,omitempty"`
+	Reason     string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	Message    string                 `protobuf:"bytes,6,opt,name=message,proto3" json:"message,omitempty"`
+	Ip         string                 `protobuf:"bytes,7,opt,name=ip,proto3" json:"ip,omitempty"`
+	StartedAt  *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	Containers []*ContainerStatus     `protobuf:"bytes,9,rep,name=containers,proto3" json:"containers,omitempty"`
+	// images are the digests that references mean on this node which the assignment has no
+	// digest for.
+	Images        map[string]string `protobuf:"bytes,10,rep,name=images,proto3" json:"images,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -720,6 +723,13 @@ func (x *ReplicaStatus) GetStartedAt() *timestamppb.Timestamp {
 func (x *ReplicaStatus) GetContainers() []*ContainerStatus {
 	if x != nil {
 		return x.Containers
+	}
+	return nil
+}
+
+func (x *ReplicaStatus) GetImages() map[string]string {
+	if x != nil {
+		return x.Images
 	}
 	return nil
 }
@@ -4955,7 +4965,7 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\x04gone\x18\x03 \x03(\v2\x13.orch.v1.ReplicaKeyR\x04gone\x125\n" +
 	"\fvolumes_gone\x18\x06 \x03(\v2\x12.orch.v1.VolumeKeyR\vvolumesGone\x12\x18\n" +
 	"\aorphans\x18\x04 \x03(\tR\aorphans\x12\x14\n" +
-	"\x05taken\x18\x05 \x01(\x04R\x05taken\"\xc5\x02\n" +
+	"\x05taken\x18\x05 \x01(\x04R\x05taken\"\xbc\x03\n" +
 	"\rReplicaStatus\x12%\n" +
 	"\x03key\x18\x01 \x01(\v2\x13.orch.v1.ReplicaKeyR\x03key\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\x12$\n" +
@@ -4968,7 +4978,12 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"started_at\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x128\n" +
 	"\n" +
 	"containers\x18\t \x03(\v2\x18.orch.v1.ContainerStatusR\n" +
-	"containers\"\xb1\x02\n" +
+	"containers\x12:\n" +
+	"\x06images\x18\n" +
+	" \x03(\v2\".orch.v1.ReplicaStatus.ImagesEntryR\x06images\x1a9\n" +
+	"\vImagesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb1\x02\n" +
 	"\x0fContainerStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12\x14\n" +
@@ -5337,7 +5352,7 @@ func file_orch_v1_agents_proto_rawDescGZIP() []byte {
 }
 
 var file_orch_v1_agents_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_orch_v1_agents_proto_msgTypes = make([]protoimpl.MessageInfo, 63)
+var file_orch_v1_agents_proto_msgTypes = make([]protoimpl.MessageInfo, 64)
 var file_orch_v1_agents_proto_goTypes = []any{
 	(Phase)(0),                    // 0: orch.v1.Phase
 	(*JoinRequest)(nil),           // 1: orch.v1.JoinRequest
@@ -5398,14 +5413,15 @@ var file_orch_v1_agents_proto_goTypes = []any{
 	(*ExecRequest)(nil),           // 56: orch.v1.ExecRequest
 	nil,                           // 57: orch.v1.Hello.LabelsEntry
 	nil,                           // 58: orch.v1.Hello.CapacityEntry
-	nil,                           // 59: orch.v1.ConfigVersion.ValuesEntry
-	nil,                           // 60: orch.v1.Assignment.ImagesEntry
-	nil,                           // 61: orch.v1.Assignment.LabelsEntry
-	nil,                           // 62: orch.v1.Assignment.ConfigsEntry
-	nil,                           // 63: orch.v1.Assignment.LoginsEntry
-	(*ReplicaKey)(nil),            // 64: orch.v1.ReplicaKey
-	(*timestamppb.Timestamp)(nil), // 65: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 66: google.protobuf.Duration
+	nil,                           // 59: orch.v1.ReplicaStatus.ImagesEntry
+	nil,                           // 60: orch.v1.ConfigVersion.ValuesEntry
+	nil,                           // 61: orch.v1.Assignment.ImagesEntry
+	nil,                           // 62: orch.v1.Assignment.LabelsEntry
+	nil,                           // 63: orch.v1.Assignment.ConfigsEntry
+	nil,                           // 64: orch.v1.Assignment.LoginsEntry
+	(*ReplicaKey)(nil),            // 65: orch.v1.ReplicaKey
+	(*timestamppb.Timestamp)(nil), // 66: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 67: google.protobuf.Duration
 }
 var file_orch_v1_agents_proto_depIdxs = []int32{
 	5,  // 0: orch.v1.AgentMessage.hello:type_name -> orch.v1.Hello
@@ -5417,100 +5433,101 @@ var file_orch_v1_agents_proto_depIdxs = []int32{
 	57, // 6: orch.v1.Hello.labels:type_name -> orch.v1.Hello.LabelsEntry
 	58, // 7: orch.v1.Hello.capacity:type_name -> orch.v1.Hello.CapacityEntry
 	7,  // 8: orch.v1.StatusReport.replicas:type_name -> orch.v1.ReplicaStatus
-	64, // 9: orch.v1.StatusReport.gone:type_name -> orch.v1.ReplicaKey
+	65, // 9: orch.v1.StatusReport.gone:type_name -> orch.v1.ReplicaKey
 	23, // 10: orch.v1.StatusReport.volumes_gone:type_name -> orch.v1.VolumeKey
-	64, // 11: orch.v1.ReplicaStatus.key:type_name -> orch.v1.ReplicaKey
+	65, // 11: orch.v1.ReplicaStatus.key:type_name -> orch.v1.ReplicaKey
 	0,  // 12: orch.v1.ReplicaStatus.phase:type_name -> orch.v1.Phase
-	65, // 13: orch.v1.ReplicaStatus.started_at:type_name -> google.protobuf.Timestamp
+	66, // 13: orch.v1.ReplicaStatus.started_at:type_name -> google.protobuf.Timestamp
 	8,  // 14: orch.v1.ReplicaStatus.containers:type_name -> orch.v1.ContainerStatus
-	65, // 15: orch.v1.ContainerStatus.started_at:type_name -> google.protobuf.Timestamp
-	9,  // 16: orch.v1.ContainerStatus.last_exit:type_name -> orch.v1.Exit
-	65, // 17: orch.v1.Exit.finished_at:type_name -> google.protobuf.Timestamp
-	66, // 18: orch.v1.Beat.self_check_age:type_name -> google.protobuf.Duration
-	64, // 19: orch.v1.Renewal.keys:type_name -> orch.v1.ReplicaKey
-	13, // 20: orch.v1.Grant.leases:type_name -> orch.v1.Lease
-	64, // 21: orch.v1.Lease.key:type_name -> orch.v1.ReplicaKey
-	66, // 22: orch.v1.Lease.for:type_name -> google.protobuf.Duration
-	19, // 23: orch.v1.ControllerMessage.welcome:type_name -> orch.v1.Welcome
-	21, // 24: orch.v1.ControllerMessage.assignments:type_name -> orch.v1.AssignmentSet
-	25, // 25: orch.v1.ControllerMessage.endpoints:type_name -> orch.v1.EndpointSet
-	30, // 26: orch.v1.ControllerMessage.ask_witness:type_name -> orch.v1.AskWitness
-	31, // 27: orch.v1.ControllerMessage.open_relay:type_name -> orch.v1.OpenRelay
-	10, // 28: orch.v1.ControllerMessage.beat_answer:type_name -> orch.v1.Beat
-	12, // 29: orch.v1.ControllerMessage.grant:type_name -> orch.v1.Grant
-	17, // 30: orch.v1.ControllerMessage.network:type_name -> orch.v1.NetworkSet
-	20, // 31: orch.v1.ControllerMessage.trust:type_name -> orch.v1.Trust
-	18, // 32: orch.v1.NetworkSet.put:type_name -> orch.v1.Peer
-	66, // 33: orch.v1.Welcome.beat_interval:type_name -> google.protobuf.Duration
-	20, // 34: orch.v1.Welcome.trust:type_name -> orch.v1.Trust
-	24, // 35: orch.v1.AssignmentSet.put:type_name -> orch.v1.Assignment
-	64, // 36: orch.v1.AssignmentSet.drop:type_name -> orch.v1.ReplicaKey
-	22, // 37: orch.v1.AssignmentSet.configs:type_name -> orch.v1.ConfigVersion
-	23, // 38: orch.v1.AssignmentSet.remove_volumes:type_name -> orch.v1.VolumeKey
-	59, // 39: orch.v1.ConfigVersion.values:type_name -> orch.v1.ConfigVersion.ValuesEntry
-	64, // 40: orch.v1.Assignment.key:type_name -> orch.v1.ReplicaKey
-	60, // 41: orch.v1.Assignment.images:type_name -> orch.v1.Assignment.ImagesEntry
-	61, // 42: orch.v1.Assignment.labels:type_name -> orch.v1.Assignment.LabelsEntry
-	62, // 43: orch.v1.Assignment.configs:type_name -> orch.v1.Assignment.ConfigsEntry
-	63, // 44: orch.v1.Assignment.logins:type_name -> orch.v1.Assignment.LoginsEntry
-	28, // 45: orch.v1.EndpointSet.put:type_name -> orch.v1.Endpoint
-	64, // 46: orch.v1.EndpointSet.drop:type_name -> orch.v1.ReplicaKey
-	64, // 47: orch.v1.EndpointSet.keep:type_name -> orch.v1.ReplicaKey
-	27, // 48: orch.v1.EndpointSet.services:type_name -> orch.v1.ServiceTraffic
-	26, // 49: orch.v1.EndpointSet.drop_services:type_name -> orch.v1.ServiceRef
-	26, // 50: orch.v1.ServiceTraffic.key:type_name -> orch.v1.ServiceRef
-	29, // 51: orch.v1.ServiceTraffic.ports:type_name -> orch.v1.EndpointPort
-	64, // 52: orch.v1.Endpoint.replica:type_name -> orch.v1.ReplicaKey
-	29, // 53: orch.v1.Endpoint.ports:type_name -> orch.v1.EndpointPort
-	46, // 54: orch.v1.OpenRelay.logs:type_name -> orch.v1.LogsOpen
-	47, // 55: orch.v1.OpenRelay.exec:type_name -> orch.v1.ExecOpen
-	50, // 56: orch.v1.OpenRelay.image:type_name -> orch.v1.ImageOpen
-	43, // 57: orch.v1.OpenRelay.port_forward:type_name -> orch.v1.PortForwardOpen
-	44, // 58: orch.v1.OpenRelay.net_check:type_name -> orch.v1.NetCheckOpen
-	48, // 59: orch.v1.OpenRelay.resolve:type_name -> orch.v1.ResolveOpen
-	32, // 60: orch.v1.OpenRelay.images:type_name -> orch.v1.ImagesOpen
-	33, // 61: orch.v1.OpenRelay.image_remove:type_name -> orch.v1.ImageRemoveOpen
-	34, // 62: orch.v1.OpenRelay.image_pull:type_name -> orch.v1.ImagePullOpen
-	36, // 63: orch.v1.OpenRelay.usage:type_name -> orch.v1.UsageOpen
-	35, // 64: orch.v1.ImagePullOpen.logins:type_name -> orch.v1.RegistryLogin
-	38, // 65: orch.v1.NodeImages.images:type_name -> orch.v1.NodeImage
-	65, // 66: orch.v1.NodeImage.created:type_name -> google.protobuf.Timestamp
-	65, // 67: orch.v1.NodeImage.used:type_name -> google.protobuf.Timestamp
-	66, // 68: orch.v1.NodeUsage.window:type_name -> google.protobuf.Duration
-	41, // 69: orch.v1.NodeUsage.replicas:type_name -> orch.v1.ReplicaUsage
-	64, // 70: orch.v1.ReplicaUsage.key:type_name -> orch.v1.ReplicaKey
-	42, // 71: orch.v1.ReplicaUsage.containers:type_name -> orch.v1.ContainerUsage
-	64, // 72: orch.v1.PortForwardOpen.replica:type_name -> orch.v1.ReplicaKey
-	66, // 73: orch.v1.NetCheckResult.took:type_name -> google.protobuf.Duration
-	64, // 74: orch.v1.LogsOpen.replica:type_name -> orch.v1.ReplicaKey
-	65, // 75: orch.v1.LogsOpen.since:type_name -> google.protobuf.Timestamp
-	64, // 76: orch.v1.ExecOpen.replica:type_name -> orch.v1.ReplicaKey
-	35, // 77: orch.v1.ResolveOpen.logins:type_name -> orch.v1.RegistryLogin
-	53, // 78: orch.v1.Frame.resize:type_name -> orch.v1.Resize
-	54, // 79: orch.v1.Frame.log:type_name -> orch.v1.LogLine
-	55, // 80: orch.v1.Frame.end:type_name -> orch.v1.End
-	56, // 81: orch.v1.Frame.exec:type_name -> orch.v1.ExecRequest
-	52, // 82: orch.v1.Frame.port_forward:type_name -> orch.v1.PortForwardRequest
-	45, // 83: orch.v1.Frame.net_check:type_name -> orch.v1.NetCheckResult
-	49, // 84: orch.v1.Frame.resolved:type_name -> orch.v1.ResolvedImage
-	37, // 85: orch.v1.Frame.images:type_name -> orch.v1.NodeImages
-	39, // 86: orch.v1.Frame.image_progress:type_name -> orch.v1.ImageProgress
-	40, // 87: orch.v1.Frame.usage:type_name -> orch.v1.NodeUsage
-	65, // 88: orch.v1.LogLine.time:type_name -> google.protobuf.Timestamp
-	64, // 89: orch.v1.LogLine.replica:type_name -> orch.v1.ReplicaKey
-	1,  // 90: orch.v1.Agents.Join:input_type -> orch.v1.JoinRequest
-	3,  // 91: orch.v1.Agents.Renew:input_type -> orch.v1.RenewRequest
-	4,  // 92: orch.v1.Agents.Session:input_type -> orch.v1.AgentMessage
-	51, // 93: orch.v1.Agents.Relay:input_type -> orch.v1.Frame
-	2,  // 94: orch.v1.Agents.Join:output_type -> orch.v1.JoinResponse
-	2,  // 95: orch.v1.Agents.Renew:output_type -> orch.v1.JoinResponse
-	16, // 96: orch.v1.Agents.Session:output_type -> orch.v1.ControllerMessage
-	51, // 97: orch.v1.Agents.Relay:output_type -> orch.v1.Frame
-	94, // [94:98] is the sub-list for method output_type
-	90, // [90:94] is the sub-list for method input_type
-	90, // [90:90] is the sub-list for extension type_name
-	90, // [90:90] is the sub-list for extension extendee
-	0,  // [0:90] is the sub-list for field type_name
+	59, // 15: orch.v1.ReplicaStatus.images:type_name -> orch.v1.ReplicaStatus.ImagesEntry
+	66, // 16: orch.v1.ContainerStatus.started_at:type_name -> google.protobuf.Timestamp
+	9,  // 17: orch.v1.ContainerStatus.last_exit:type_name -> orch.v1.Exit
+	66, // 18: orch.v1.Exit.finished_at:type_name -> google.protobuf.Timestamp
+	67, // 19: orch.v1.Beat.self_check_age:type_name -> google.protobuf.Duration
+	65, // 20: orch.v1.Renewal.keys:type_name -> orch.v1.ReplicaKey
+	13, // 21: orch.v1.Grant.leases:type_name -> orch.v1.Lease
+	65, // 22: orch.v1.Lease.key:type_name -> orch.v1.ReplicaKey
+	67, // 23: orch.v1.Lease.for:type_name -> google.protobuf.Duration
+	19, // 24: orch.v1.ControllerMessage.welcome:type_name -> orch.v1.Welcome
+	21, // 25: orch.v1.ControllerMessage.assignments:type_name -> orch.v1.AssignmentSet
+	25, // 26: orch.v1.ControllerMessage.endpoints:type_name -> orch.v1.EndpointSet
+	30, // 27: orch.v1.ControllerMessage.ask_witness:type_name -> orch.v1.AskWitness
+	31, // 28: orch.v1.ControllerMessage.open_relay:type_name -> orch.v1.OpenRelay
+	10, // 29: orch.v1.ControllerMessage.beat_answer:type_name -> orch.v1.Beat
+	12, // 30: orch.v1.ControllerMessage.grant:type_name -> orch.v1.Grant
+	17, // 31: orch.v1.ControllerMessage.network:type_name -> orch.v1.NetworkSet
+	20, // 32: orch.v1.ControllerMessage.trust:type_name -> orch.v1.Trust
+	18, // 33: orch.v1.NetworkSet.put:type_name -> orch.v1.Peer
+	67, // 34: orch.v1.Welcome.beat_interval:type_name -> google.protobuf.Duration
+	20, // 35: orch.v1.Welcome.trust:type_name -> orch.v1.Trust
+	24, // 36: orch.v1.AssignmentSet.put:type_name -> orch.v1.Assignment
+	65, // 37: orch.v1.AssignmentSet.drop:type_name -> orch.v1.ReplicaKey
+	22, // 38: orch.v1.AssignmentSet.configs:type_name -> orch.v1.ConfigVersion
+	23, // 39: orch.v1.AssignmentSet.remove_volumes:type_name -> orch.v1.VolumeKey
+	60, // 40: orch.v1.ConfigVersion.values:type_name -> orch.v1.ConfigVersion.ValuesEntry
+	65, // 41: orch.v1.Assignment.key:type_name -> orch.v1.ReplicaKey
+	61, // 42: orch.v1.Assignment.images:type_name -> orch.v1.Assignment.ImagesEntry
+	62, // 43: orch.v1.Assignment.labels:type_name -> orch.v1.Assignment.LabelsEntry
+	63, // 44: orch.v1.Assignment.configs:type_name -> orch.v1.Assignment.ConfigsEntry
+	64, // 45: orch.v1.Assignment.logins:type_name -> orch.v1.Assignment.LoginsEntry
+	28, // 46: orch.v1.EndpointSet.put:type_name -> orch.v1.Endpoint
+	65, // 47: orch.v1.EndpointSet.drop:type_name -> orch.v1.ReplicaKey
+	65, // 48: orch.v1.EndpointSet.keep:type_name -> orch.v1.ReplicaKey
+	27, // 49: orch.v1.EndpointSet.services:type_name -> orch.v1.ServiceTraffic
+	26, // 50: orch.v1.EndpointSet.drop_services:type_name -> orch.v1.ServiceRef
+	26, // 51: orch.v1.ServiceTraffic.key:type_name -> orch.v1.ServiceRef
+	29, // 52: orch.v1.ServiceTraffic.ports:type_name -> orch.v1.EndpointPort
+	65, // 53: orch.v1.Endpoint.replica:type_name -> orch.v1.ReplicaKey
+	29, // 54: orch.v1.Endpoint.ports:type_name -> orch.v1.EndpointPort
+	46, // 55: orch.v1.OpenRelay.logs:type_name -> orch.v1.LogsOpen
+	47, // 56: orch.v1.OpenRelay.exec:type_name -> orch.v1.ExecOpen
+	50, // 57: orch.v1.OpenRelay.image:type_name -> orch.v1.ImageOpen
+	43, // 58: orch.v1.OpenRelay.port_forward:type_name -> orch.v1.PortForwardOpen
+	44, // 59: orch.v1.OpenRelay.net_check:type_name -> orch.v1.NetCheckOpen
+	48, // 60: orch.v1.OpenRelay.resolve:type_name -> orch.v1.ResolveOpen
+	32, // 61: orch.v1.OpenRelay.images:type_name -> orch.v1.ImagesOpen
+	33, // 62: orch.v1.OpenRelay.image_remove:type_name -> orch.v1.ImageRemoveOpen
+	34, // 63: orch.v1.OpenRelay.image_pull:type_name -> orch.v1.ImagePullOpen
+	36, // 64: orch.v1.OpenRelay.usage:type_name -> orch.v1.UsageOpen
+	35, // 65: orch.v1.ImagePullOpen.logins:type_name -> orch.v1.RegistryLogin
+	38, // 66: orch.v1.NodeImages.images:type_name -> orch.v1.NodeImage
+	66, // 67: orch.v1.NodeImage.created:type_name -> google.protobuf.Timestamp
+	66, // 68: orch.v1.NodeImage.used:type_name -> google.protobuf.Timestamp
+	67, // 69: orch.v1.NodeUsage.window:type_name -> google.protobuf.Duration
+	41, // 70: orch.v1.NodeUsage.replicas:type_name -> orch.v1.ReplicaUsage
+	65, // 71: orch.v1.ReplicaUsage.key:type_name -> orch.v1.ReplicaKey
+	42, // 72: orch.v1.ReplicaUsage.containers:type_name -> orch.v1.ContainerUsage
+	65, // 73: orch.v1.PortForwardOpen.replica:type_name -> orch.v1.ReplicaKey
+	67, // 74: orch.v1.NetCheckResult.took:type_name -> google.protobuf.Duration
+	65, // 75: orch.v1.LogsOpen.replica:type_name -> orch.v1.ReplicaKey
+	66, // 76: orch.v1.LogsOpen.since:type_name -> google.protobuf.Timestamp
+	65, // 77: orch.v1.ExecOpen.replica:type_name -> orch.v1.ReplicaKey
+	35, // 78: orch.v1.ResolveOpen.logins:type_name -> orch.v1.RegistryLogin
+	53, // 79: orch.v1.Frame.resize:type_name -> orch.v1.Resize
+	54, // 80: orch.v1.Frame.log:type_name -> orch.v1.LogLine
+	55, // 81: orch.v1.Frame.end:type_name -> orch.v1.End
+	56, // 82: orch.v1.Frame.exec:type_name -> orch.v1.ExecRequest
+	52, // 83: orch.v1.Frame.port_forward:type_name -> orch.v1.PortForwardRequest
+	45, // 84: orch.v1.Frame.net_check:type_name -> orch.v1.NetCheckResult
+	49, // 85: orch.v1.Frame.resolved:type_name -> orch.v1.ResolvedImage
+	37, // 86: orch.v1.Frame.images:type_name -> orch.v1.NodeImages
+	39, // 87: orch.v1.Frame.image_progress:type_name -> orch.v1.ImageProgress
+	40, // 88: orch.v1.Frame.usage:type_name -> orch.v1.NodeUsage
+	66, // 89: orch.v1.LogLine.time:type_name -> google.protobuf.Timestamp
+	65, // 90: orch.v1.LogLine.replica:type_name -> orch.v1.ReplicaKey
+	1,  // 91: orch.v1.Agents.Join:input_type -> orch.v1.JoinRequest
+	3,  // 92: orch.v1.Agents.Renew:input_type -> orch.v1.RenewRequest
+	4,  // 93: orch.v1.Agents.Session:input_type -> orch.v1.AgentMessage
+	51, // 94: orch.v1.Agents.Relay:input_type -> orch.v1.Frame
+	2,  // 95: orch.v1.Agents.Join:output_type -> orch.v1.JoinResponse
+	2,  // 96: orch.v1.Agents.Renew:output_type -> orch.v1.JoinResponse
+	16, // 97: orch.v1.Agents.Session:output_type -> orch.v1.ControllerMessage
+	51, // 98: orch.v1.Agents.Relay:output_type -> orch.v1.Frame
+	95, // [95:99] is the sub-list for method output_type
+	91, // [91:95] is the sub-list for method input_type
+	91, // [91:91] is the sub-list for extension type_name
+	91, // [91:91] is the sub-list for extension extendee
+	0,  // [0:91] is the sub-list for field type_name
 }
 
 func init() { file_orch_v1_agents_proto_init() }
@@ -5575,7 +5592,7 @@ func file_orch_v1_agents_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_orch_v1_agents_proto_rawDesc), len(file_orch_v1_agents_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   63,
+			NumMessages:   64,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

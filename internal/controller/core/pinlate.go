@@ -1,0 +1,162 @@
+package core
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/store"
+)
+
+// What a revision's references mean is asked when it is made. Where nobody could tell, one
+// replica begins alone: what its node finds holds for all others, which wait until then.
+// So a tag never means two things within a revision.
+
+// lacks gives the references of the revision that have no digest and may get one.
+func (r *revision) lacks() []string {
+	if r.assumed {
+		return nil
+	}
+	var out []string
+	for _, ct := range r.Template.AllContainers() {
+		if ref := ct.Image; r.Images[ref] == "" && !r.settled[ref] && !strings.Contains(ref, "@") && !slices.Contains(out, ref) {
+			out = append(out, ref)
+		}
+	}
+	return out
+}
+
+// beginsAlone tells whether the newest revision may have one replica for now.
+func (s *service) beginsAlone() bool {
+	if s.job != nil && s.job.ended() {
+		return false
+	}
+	return len(s.newest().lacks()) > 0
+}
+
+// waitsForPin tells whether a replica of the newest revision is to wait for what another
+// finds. What stands in for that one does not.
+func (s *service) waitsForPin(slot int, revision int64, begun map[int]bool) bool {
+	if revision != s.obj.Status.Revision || !s.beginsAlone() {
+		return false
+	}
+	for x := range begun {
+		if x != slot {
+			return true
+		}
+	}
+	return slices.ContainsFunc(s.fillings, func(f *filling) bool {
+		return f.key.Slot != slot && !f.stopping && !f.void && s.runs(f) == revision
+	})
+}
+
+// pinWords say what is waited for.
+func (s *service) pinWords() string {
+	who := "its first replica"
+	for _, f := range s.fillings {
+		if !f.stopping && !f.void && s.runs(f) == s.obj.Status.Revision {
+			who = fmt.Sprintf("%s on %s", f.key.Name(), f.node)
+			break
+		}
+	}
+	return fmt.Sprintf("revision %d begins with one replica: nobody could tell what image %s means, and %s has not found it yet",
+		s.obj.Status.Revision, strings.Join(s.newest().lacks(), ", "), who)
+}
+
+// pinLate pins revisions to what the nodes of their replicas found. It costs the
+// service's fillings while something is lacking, else nothing.
+func (c *Core) pinLate(s *service) {
+	if s.deleting() {
+		return
+	}
+	for _, f := range s.fillings {
+		r := s.revisions[f.revision]
+		lacks := r.lacks()
+		if len(lacks) == 0 || f.void || f.stopping || !f.reported || !c.isWell(f.node) {
+			continue
+		}
+		found := f.foundBy(r)
+		for _, ref := range lacks {
+			switch digest := found[ref]; {
+			case isDigest(digest):
+				c.pinImage(s, f, ref, digest)
+			case digest != "" || !f.status.Phase.Before(api.PhaseRunning):
+				// It runs, and told nothing that could be pinned: there is nothing to wait for.
+				s.settle(r.root(), ref)
+			}
+		}
+	}
+}
+
+// isWell tells whether what the node says holds for others.
+func (c *Core) isWell(node string) bool {
+	n := c.nodes[node]
+	return n != nil && n.verdict == api.VerdictHealthy && n.impaired == ""
+}
+
+// foundBy gives what references of its revision mean on the filling's node; agents of
+// before tell it with the containers only.
+func (f *filling) foundBy(r *revision) map[string]string {
+	out := map[string]string{}
+	for _, ct := range f.status.Containers {
+		for _, spec := range r.Template.AllContainers() {
+			if spec.Name == ct.Name && ct.ImageID != "" {
+				out[spec.Image] = ct.ImageID
+			}
+		}
+	}
+	maps.Copy(out, f.found)
+	return out
+}
+
+// settle has nobody wait any longer for what a reference means.
+func (s *service) settle(root int64, ref string) {
+	for n, r := range s.revisions {
+		if r.root() == root {
+			next := *r
+			next.settled = maps.Clone(r.settled)
+			if next.settled == nil {
+				next.settled = map[string]bool{}
+			}
+			next.settled[ref] = true
+			s.revisions[n] = &next
+		}
+	}
+}
+
+// pinImage gives a filling's revision, and those that it repeats or that repeat it, a
+// digest. Their replicas are told: after a restart of their nodes they find the same.
+func (c *Core) pinImage(s *service, f *filling, ref, digest string) {
+	root, changed := s.revisions[f.revision].root(), map[int64]bool{}
+	for _, n := range slices.Sorted(maps.Keys(s.revisions)) {
+		r := s.revisions[n]
+		if r.root() != root || r.Images[ref] != "" {
+			continue
+		}
+		next := *r
+		next.Images = maps.Clone(r.Images) // what was published or sent is never changed
+		if next.Images == nil {
+			next.Images = map[string]string{}
+		}
+		next.Images[ref] = digest
+		s.revisions[n], changed[n] = &next, true
+		c.write(store.Put(revisionKey(s.key, n), object(api.KindRevision, &next.Revision)))
+		c.view.touchRevision(s.key, n)
+	}
+	for _, x := range s.fillings {
+		if changed[x.revision] && !x.void && (!x.stopping || x.handing) {
+			c.sendToNode(x.node, c.assignmentOf(x))
+		}
+	}
+	c.view.touch(s)
+	c.event(s.key.Namespace, s.kind(), s.key.Name, api.EventNormal, "ImagePinned",
+		fmt.Sprintf("revision %d: image %s is %s, as %s on %s found it", f.revision, ref, digest, f.key.Name(), f.node))
+}
+
+// isDigest knows the one form that is pinned to: what an agent says is stored.
+func isDigest(s string) bool {
+	hex, ok := strings.CutPrefix(s, "sha256:")
+	return ok && len(hex) == 64 && strings.Trim(hex, "0123456789abcdef") == ""
+}
