@@ -29,6 +29,23 @@ func (l *Lab) Dial(ctx context.Context, network, addr string) (net.Conn, error) 
 	return conn, nil
 }
 
+// Listen announces on an address of this machine in the lab's outer network, where nodes
+// reach it: what the controller's host has, at .1 of the subnet. The address must be numeric.
+func (l *Lab) Listen(ctx context.Context, network, addr string) (net.Listener, error) {
+	if _, err := netip.ParseAddrPort(addr); err != nil {
+		return nil, fmt.Errorf("listen at %s in lab %s: %w", addr, l.name, err)
+	}
+	var out net.Listener
+	err := inNetns(netnsName(l.name), func() (err error) {
+		out, err = new(net.ListenConfig).Listen(ctx, network, addr)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listen at %s in lab %s: %w", addr, l.name, err)
+	}
+	return out, nil
+}
+
 // Command prepares a program to run on a node, in all its namespaces, or,
 // where node is empty, on this machine but in the lab's outer network. It is
 // the caller's to start and to end; one in the outer network does not end with

@@ -73,14 +73,15 @@ func pack(w io.Writer, o Options) error {
 	if len(o.Files) == 0 {
 		return errors.New("no files")
 	}
-	image, err := build(o)
+	image, err := Image(o)
 	if err != nil {
 		return err
 	}
 	return archive(w, image, ref)
 }
 
-func build(o Options) (v1.Image, error) {
+// Image makes the image itself, for a registry; Ref is not looked at.
+func Image(o Options) (v1.Image, error) {
 	content, err := layerTar(o.Files)
 	if err != nil {
 		return nil, err
