@@ -49,17 +49,24 @@ func registryArgs(shared string) []string {
 // registryOf is a registry of one test.
 type registryOf struct {
 	*hub.Hub
-	host string // host:port
-	cert *tls.Certificate
-	stop func()
+	fleet *rig.Fleet
+	host  string // host:port
+	cert  *tls.Certificate
+	stop  func()
 }
 
 // newRegistry makes one that answers at a port, and has every node trust it.
 func newRegistry(t *testing.T, port int) *registryOf {
 	t.Helper()
+	return newRegistryBeside(t, fleet, port)
+}
+
+// newRegistryBeside is newRegistry for another fleet than the shared one.
+func newRegistryBeside(t *testing.T, f *rig.Fleet, port int) *registryOf {
+	t.Helper()
 	cert, authority, err := hub.Certificate(net.ParseIP(hubHost))
 	must(t, err)
-	r := &registryOf{Hub: hub.New(), host: fmt.Sprintf("%s:%d", hubHost, port), cert: cert}
+	r := &registryOf{Hub: hub.New(), fleet: f, host: fmt.Sprintf("%s:%d", hubHost, port), cert: cert}
 	dir := filepath.Join(shared, "certs.d", r.host)
 	must(t, os.MkdirAll(dir, 0o755))
 	must(t, os.WriteFile(filepath.Join(dir, "ca.crt"), authority, 0o644))
@@ -71,7 +78,7 @@ func newRegistry(t *testing.T, port int) *registryOf {
 // start has it answer; stop it first.
 func (r *registryOf) start(t *testing.T) {
 	t.Helper()
-	l, err := fleet.Lab.Listen(t.Context(), "tcp", r.host)
+	l, err := r.fleet.Lab.Listen(t.Context(), "tcp", r.host)
 	must(t, err)
 	r.stop = r.Serve(l, r.cert)
 }
@@ -270,7 +277,7 @@ func registryPlain(t *testing.T) {
 		port    int
 		allowed bool
 	}{{"plain-no", plainPort + 1, false}, {"plain-yes", plainPort, true}} {
-		r := &registryOf{Hub: hub.New(), host: fmt.Sprintf("%s:%d", hubHost, c.port)}
+		r := &registryOf{Hub: hub.New(), fleet: fleet, host: fmt.Sprintf("%s:%d", hubHost, c.port)}
 		r.start(t)
 		defer r.stop()
 		image := r.push(t, "team/plain:1", "1", 1<<10, "amd64")
