@@ -92,6 +92,10 @@ bench-net: deps build images ## measure the network: virtual IPs, routes, names,
 bench-rollout: deps build images ## measure rollouts: how long, never below the floor, rolled back; what probes cost (about 5 minutes)
 	@$(GO) run ./e2e/bench -book rollout
 
+.PHONY: bench-images
+bench-images: deps build images ## measure cold starts from a registry, by phase, and what metrics cost (about 5 minutes)
+	@$(GO) run ./e2e/bench -book images
+
 .PHONY: lint
 lint: ## gofmt, vet, staticcheck
 	@bad=$$(git ls-files '*.go' | xargs gofmt -l); if [ -n "$$bad" ]; then echo "not gofmt-ed:"; echo "$$bad"; exit 1; fi

@@ -66,6 +66,11 @@ func (b *bench) bareClient(node string) (*containerd.Client, error) {
 // on the same nodes by containerd alone: a file system, an empty network
 // namespace, output to a file, and nothing else. They are removed afterwards.
 func (b *bench) startBare(ctx context.Context, count int) (took time.Duration, err error) {
+	return b.startBareOf(ctx, image, count)
+}
+
+// startBareOf is startBare with another image.
+func (b *bench) startBareOf(ctx context.Context, image string, count int) (took time.Duration, err error) {
 	ctx = namespaces.WithNamespace(ctx, bareNamespace)
 	status, err := b.Lab.Status(ctx)
 	if err != nil {

@@ -56,6 +56,7 @@ var measurements = []struct {
 	{"net", "change", netChange},
 	{"net", "lost", netLost},
 	{"net", "nodeloss", netNodeLoss},
+	{"images", "cold", cold},
 	{"rollout", "rolls", rolls},
 	{"rollout", "rollback", rollsBack},
 	{"rollout", "probes", probed},
@@ -108,7 +109,8 @@ func run(ctx context.Context, program string, pattern *regexp.Regexp, quick bool
 	for _, n := range b.nodes {
 		labels[n] = map[string]string{nodeLabel: n}
 	}
-	if b.Fleet, err = rig.Up(ctx, lab.Config{Name: labName, Nodes: nodeCount, Capacity: capacity, Labels: labels, Limits: limits}); err != nil {
+	if b.Fleet, err = rig.Up(ctx, lab.Config{Name: labName, Nodes: nodeCount, Capacity: capacity, Labels: labels, Limits: limits,
+		AgentArgs: []string{"--insecure-registry", hubAddress}, ControllerArgs: []string{"--insecure-registry", hubAddress}}); err != nil {
 		return err
 	}
 	defer func() {
