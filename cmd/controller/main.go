@@ -16,6 +16,9 @@ import (
 	"github.com/orchctl/orch/internal/version"
 )
 
+// defaultData is where a controller keeps its things if nothing is said.
+const defaultData = "/var/lib/orch/controller"
+
 func main() { daemon.Main(command()) }
 
 // config is what the flags say.
@@ -54,7 +57,7 @@ func command() *cobra.Command {
 	cmd.SetVersionTemplate("controller {{.Version}}\n")
 	daemon.Prepare(cmd, os.LookupEnv)
 	cmd.CompletionOptions.DisableDefaultCmd = true
-	cmd.AddCommand(limitsCommand(), checkCommand())
+	cmd.AddCommand(limitsCommand(), checkCommand(), restoreCommand())
 	c.addTo(cmd.Flags())
 	daemon.ConfigFile(cmd, "/etc/orch/controller.yaml")
 	return cmd
@@ -63,7 +66,7 @@ func command() *cobra.Command {
 // addTo defines the flags.
 func (c *config) addTo(f *pflag.FlagSet) {
 	hostname, _ := os.Hostname()
-	f.StringVar(&c.data, "data", "/var/lib/orch/controller", "`folder` of etcd's data, keys and images")
+	f.StringVar(&c.data, "data", defaultData, "`folder` of etcd's data, keys and images")
 	f.StringVar(&c.listen, "listen", ":7070", "`address` to serve users and agents at")
 	f.StringVar(&c.socket, "socket", "", "also serve at this unix socket `file`")
 	f.StringVar(&c.advertise, "advertise", "", "`host:port` where others reach this controller (default: from --listen and the host's addresses)")

@@ -91,6 +91,9 @@ func run(ctx context.Context, c *config, out io.Writer, log *slog.Logger) error 
 	if err != nil {
 		return err
 	}
+	if err := awaitLeases(ctx, c.data, log); err != nil {
+		return err
+	}
 	st, err := c.openStore(ctx, log)
 	if err != nil {
 		return err
@@ -140,7 +143,7 @@ func run(ctx context.Context, c *config, out io.Writer, log *slog.Logger) error 
 	defer book.Close()
 	server := newServer(serving, authority, book)
 	orchv1.RegisterAgentsServer(server, ctl.Sessions())
-	orchv1.RegisterOrchServer(server, api.New(api.Config{Leader: ctl, View: ctl.View(), Access: authority, Nodes: ctl.Sessions(), Images: sender, Secrets: ring, Log: log}))
+	orchv1.RegisterOrchServer(server, api.New(api.Config{Leader: ctl, View: ctl.View(), Access: authority, Nodes: ctl.Sessions(), Images: sender, Secrets: ring, Backup: st.backup, Log: log}))
 
 	g, ctx := errgroup.WithContext(ctx)
 	for _, l := range listeners {
@@ -213,6 +216,7 @@ func newServer(serving pki.CertSource, authority *identity.Authority, book *audi
 type openedStore struct {
 	store.Store
 	eligible election.Eligible
+	backup   func(context.Context, io.Writer) (int64, error)
 	close    func()
 	done     <-chan struct{} // nil for an external one
 }
@@ -225,7 +229,7 @@ func (c *config) openStore(ctx context.Context, log *slog.Logger) (*openedStore,
 		if err != nil {
 			return nil, fmt.Errorf("%w; check --etcd-endpoints and that etcd runs", err)
 		}
-		return &openedStore{Store: s, eligible: election.Sole(), close: func() { s.Close() }}, nil
+		return &openedStore{Store: s, eligible: election.Sole(), backup: s.Backup, close: func() { s.Close() }}, nil
 	}
 	e, err := etcd.Embedded(ctx, etcd.EmbeddedConfig{Dir: filepath.Join(c.data, "etcd"), Log: log})
 	switch {
@@ -234,7 +238,7 @@ func (c *config) openStore(ctx context.Context, log *slog.Logger) (*openedStore,
 	case err != nil:
 		return nil, err
 	}
-	return &openedStore{Store: e.Store(), eligible: election.WhenEtcdLeads(e), close: func() { e.Close() }, done: e.Done()}, nil
+	return &openedStore{Store: e.Store(), eligible: election.WhenEtcdLeads(e), backup: e.Backup, close: func() { e.Close() }, done: e.Done()}, nil
 }
 
 // watch ends with an error when etcd stops by itself.

@@ -312,6 +312,11 @@ func (c EmbeddedConfig) members(conf *embed.Config) error {
 // Store is the store in this etcd; it ends with Close.
 func (e *EmbeddedServer) Store() store.Store { return e.store }
 
+// Backup: see Store.Backup.
+func (e *EmbeddedServer) Backup(ctx context.Context, w io.Writer) (int64, error) {
+	return e.store.Backup(ctx, w)
+}
+
 // IsLeader tells whether this member is etcd's leader.
 func (e *EmbeddedServer) IsLeader() bool { return e.etcd.Server.Leader() == e.etcd.Server.MemberID() }
 
