@@ -40,6 +40,7 @@ func (c *Core) assigned(ev Assigned) {
 		c.storeRevision = max(c.storeRevision, set.StoreRevision)
 	}
 	c.askVolumes(set)
+	c.orphansGo = c.orphansGo || set.RemoveOrphans
 	c.prune()
 }
 
@@ -145,15 +146,15 @@ func (c *Core) newIncarnation(id string) {
 	c.incarnation = id
 }
 
-// prune takes up containers of this incarnation that nobody wants. It needs a
-// complete set: unknown is not unwanted.
+// prune takes up containers of this incarnation that nobody wants, and those of others
+// where an operator said so. It needs a complete set: unknown is not unwanted.
 func (c *Core) prune() {
 	if !c.mayPrune || !c.observed {
 		return
 	}
 	for _, id := range slices.Sorted(maps.Keys(c.strays)) {
 		o := c.strays[id]
-		if o.Incarnation != c.incarnation {
+		if o.Incarnation != c.incarnation && !c.orphansGo {
 			continue
 		}
 		delete(c.strays, id)
@@ -166,6 +167,8 @@ func (c *Core) prune() {
 		r.leftovers = append(r.leftovers, &leftover{Container: o})
 		c.leave(r, "nobody wants it")
 	}
+	c.allDue = c.allDue || c.orphansGo // orphans are told with complete reports only
+	c.orphansGo = false
 	c.pruneNetworks()
 }
 

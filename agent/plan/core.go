@@ -34,6 +34,7 @@ type Core struct {
 
 	// What is assigned.
 	incarnation   string
+	orphansGo     bool // an operator wants to be rid of those that are there now
 	storeRevision int64
 	sequence      uint64 // of the last set of this session; 0: none yet
 	connected     bool

@@ -111,6 +111,8 @@ func runCommand(t *testing.T, m *model, f []string, out *bytes.Buffer) {
 		k := api.VolumeKey{Namespace: r.Namespace, Service: r.Service, Slot: r.Slot, Volume: volume}
 		m.removing[k] = true
 		m.send(wire.AssignmentSet{RemoveVolumes: []api.VolumeKey{k}})
+	case "remove-orphans":
+		m.send(wire.AssignmentSet{RemoveOrphans: true})
 	case "do":
 		n, err := strconv.Atoi(arg(1))
 		for i := 0; len(m.pending) > 0 && (err != nil || i < n); i++ {

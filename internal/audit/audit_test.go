@@ -239,6 +239,7 @@ func TestEveryMethodIsKnown(t *testing.T) {
 		"Orch/RetireAuthority": {in: in(&orchv1.RetireAuthorityRequest{Hash: "beef", Force: true}), objects: "Authority beef", detail: "forced"},
 		"Orch/RotateGossipKey": {in: in(&orchv1.RotateGossipKeyRequest{}), out: in(&orchv1.RotateGossipKeyResponse{Key: "cafe"}), objects: "GossipKey cafe"},
 		"Orch/RotateSecretKey": {in: in(&orchv1.RotateSecretKeyRequest{}), out: in(&orchv1.RotateSecretKeyResponse{Key: "k2", Versions: 4}), objects: "SecretKey k2", detail: "4 versions encrypted anew"},
+		"Orch/Backup":          {in: in(&orchv1.BackupRequest{}), out: in(&orchv1.BackupChunk{Data: []byte(word)}), objects: "Store", detail: "a copy of all of it"},
 		"Agents/Join":          {in: in(&orchv1.JoinRequest{Token: made, Name: "n5", Csr: []byte(word)}), out: in(&orchv1.JoinResponse{Certificate: []byte(word)}), objects: "Node n5, Token " + madeID},
 		"Agents/Renew":         {in: in(&orchv1.RenewRequest{Csr: csrOf(t, pki.Identity{Kind: pki.Node, Name: "n5"})}), objects: "Node n5"},
 	}

@@ -132,6 +132,9 @@ var methods = map[string]method{
 		to.texts = append(to.texts, fmt.Sprintf("%d versions encrypted anew", r.GetVersions()))
 	})},
 
+	// It changes nothing, but who has a copy of everything is to be known.
+	orchv1.Orch_Backup_FullMethodName: {asked: about(func(*orchv1.BackupRequest) request { return request{objects: []string{"Store"}, detail: "a copy of all of it"} })},
+
 	orchv1.Agents_Join_FullMethodName:    {asked: about(join)},
 	orchv1.Agents_Renew_FullMethodName:   {asked: about(func(r *orchv1.RenewRequest) request { return request{objects: ofCSR(r.GetCsr())} })},
 	orchv1.Agents_Session_FullMethodName: {kind: nodes},

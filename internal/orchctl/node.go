@@ -32,6 +32,10 @@ Do not say it of a node that is only cut off: what runs there runs on until the
 node is back, and is stopped then, even if it is the older copy. Slots of
 exclusive services wait for their leases all the same: no word shortens them.
 Of a node that answers it takes --force.`},
+	"remove-orphans": {"is rid of its orphans", "Stop what runs there from before a restore", `Stop containers that are of another life of the cluster's store, and remove what is left
+of them. They are left alone after a restore from a backup that does not know them:
+orchctl describe node lists them. Apply again what you want to keep running first, or its
+clients notice. Volumes stay.`},
 	"remove": {"removed", "Forget a node that will not come back", `Forget nodes that are gone for good: their names, addresses and certificates are
 free, or worth nothing, from then on.
 
@@ -52,9 +56,9 @@ var afterwards = map[string]string{
 }
 
 func (t *tool) nodeCmd() *cobra.Command {
-	return group("node", "Declare nodes dead, remove them", `  orchctl node dead n2         # its power is off: do not wait any longer
+	return group("node", "Declare nodes dead, remove them or what is left on them", `  orchctl node dead n2         # its power is off: do not wait any longer
   orchctl node remove n2`,
-		t.wordCmd("node ", "dead"), t.wordCmd("node ", "remove"))
+		t.wordCmd("node ", "dead"), t.wordCmd("node ", "remove"), t.wordCmd("node ", "remove-orphans"))
 }
 
 // nodeNames reads nodes' names, with or without "node/".
@@ -103,7 +107,7 @@ func (t *tool) say(ctx context.Context, word string, names []string, need string
 func (t *tool) wordCmd(under, say string) *cobra.Command {
 	about := nodeWords[say]
 	need := operator
-	if say == "dead" || say == "remove" { // these void what runs there
+	if say == "dead" || say == "remove" || say == "remove-orphans" { // these void what runs there
 		need = admin
 	}
 	force := false

@@ -52,7 +52,7 @@ func convert[A, B any](in []A, f func(A) B) []B {
 // ToPB converts the set. Templates are written as canonical JSON.
 func (s AssignmentSet) ToPB() (*orchv1.AssignmentSet, error) {
 	out := &orchv1.AssignmentSet{Complete: s.Complete, StoreRevision: s.StoreRevision, Sequence: s.Sequence, Drop: convert(s.Drop, KeyToPB),
-		Configs: convert(s.Configs, configToPB), RemoveVolumes: convert(s.RemoveVolumes, volumeToPB)}
+		Configs: convert(s.Configs, configToPB), RemoveVolumes: convert(s.RemoveVolumes, volumeToPB), RemoveOrphans: s.RemoveOrphans}
 	// Replicas of one revision share their template: marshal it once.
 	cache := map[*api.Template][]byte{}
 	for _, a := range s.Put {
@@ -74,7 +74,7 @@ func (s AssignmentSet) ToPB() (*orchv1.AssignmentSet, error) {
 // an error.
 func AssignmentSetFromPB(m *orchv1.AssignmentSet) (AssignmentSet, error) {
 	s := AssignmentSet{Complete: m.GetComplete(), StoreRevision: m.GetStoreRevision(), Sequence: m.GetSequence(), Drop: convert(m.GetDrop(), KeyFromPB),
-		Configs: convert(m.GetConfigs(), configFromPB), RemoveVolumes: convert(m.GetRemoveVolumes(), volumeFromPB)}
+		Configs: convert(m.GetConfigs(), configFromPB), RemoveVolumes: convert(m.GetRemoveVolumes(), volumeFromPB), RemoveOrphans: m.GetRemoveOrphans()}
 	cache := map[string]*api.Template{}
 	for _, a := range m.GetPut() {
 		key := KeyFromPB(a.GetKey())

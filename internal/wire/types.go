@@ -85,6 +85,9 @@ type AssignmentSet struct {
 	// RemoveVolumes are to be deleted with what is in them; told again with each complete
 	// set until the agent says that they are gone.
 	RemoveVolumes []api.VolumeKey
+	// RemoveOrphans: an operator wants to be rid of containers of other incarnations. Told
+	// once.
+	RemoveOrphans bool
 }
 
 // Endpoint is a ready replica as other nodes need to know it.

@@ -69,6 +69,7 @@ var rules = map[string]rule{
 	orchv1.Orch_RetireAuthority_FullMethodName: role(pki.Admin),
 	orchv1.Orch_RotateGossipKey_FullMethodName: role(pki.Admin),
 	orchv1.Orch_RotateSecretKey_FullMethodName: role(pki.Admin),
+	orchv1.Orch_Backup_FullMethodName:          role(pki.Admin), // it holds everything
 
 	orchv1.Agents_Join_FullMethodName:    {anyone: true}, // the token is the proof
 	orchv1.Agents_Renew_FullMethodName:   {anyone: true}, // the key is the proof

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"strings"
@@ -83,7 +84,9 @@ type Config struct {
 	Images *images.Sender
 	// Secrets encrypts what is applied of them.
 	Secrets *secrets.Keyring
-	Log     *slog.Logger
+	// Backup writes a snapshot of the store; see etcd.Store.
+	Backup func(context.Context, io.Writer) (int64, error)
+	Log    *slog.Logger
 }
 
 // Server serves orch.v1.Orch. Make it with New.
@@ -197,7 +200,7 @@ func (s *Server) NodeWord(ctx context.Context, r *orchv1.NodeWordRequest) (*orch
 		return nil, status.Error(codes.Unauthenticated, err.Error())
 	}
 	w := r.GetWord()
-	if (w == "dead" || w == "remove" || w == "thaw") && !caller.Role.Allows(pki.Admin) {
+	if (w == "dead" || w == "remove" || w == "remove-orphans" || w == "thaw") && !caller.Role.Allows(pki.Admin) {
 		return nil, status.Error(codes.PermissionDenied, fmt.Sprintf("%s may not say %q: it needs the role %s", caller.Identity, w, pki.Admin))
 	}
 	by := "user " + caller.Name

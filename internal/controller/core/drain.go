@@ -8,6 +8,7 @@ import (
 
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/liveness"
+	"github.com/orchctl/orch/internal/wire"
 )
 
 // nodeWord does what an operator says of a node.
@@ -34,10 +35,23 @@ func (c *Core) nodeWord(ev NodeWord) {
 		err = c.drain(n, ev)
 	case "remove":
 		err = c.removeNode(n, ev.By)
+	case "remove-orphans":
+		err = c.removeOrphans(n, ev.By)
 	default:
-		err = fmt.Errorf("word %s: %w: want dead, cordon, uncordon, drain or remove", strconv.Quote(ev.Word), ErrInvalid)
+		err = fmt.Errorf("word %s: %w: want dead, cordon, uncordon, drain, remove or remove-orphans", strconv.Quote(ev.Word), ErrInvalid)
 	}
 	c.answer(ev.Ticket, nil, err)
+}
+
+// removeOrphans has the node's agent stop what is of another life of the store. It is told
+// once: what comes to light later is another question.
+func (c *Core) removeOrphans(n *node, by string) error {
+	if n.session == 0 {
+		return fmt.Errorf("remove the orphans of node %s: %w: it has no session; say it again when it is back", n.name, ErrBusy)
+	}
+	c.sendToNode(n.name, wire.AssignmentSet{RemoveOrphans: true})
+	c.event("", api.KindNode, n.name, api.EventNormal, "OrphansRemoved", fmt.Sprintf("by %s: %d", by, len(n.obj.Status.Orphans)))
+	return nil
 }
 
 func (c *Core) cordon(n *node, by string) {

@@ -66,8 +66,8 @@ type (
 		RequestID string
 		By        string
 	}
-	// NodeWord is an operator's word: "dead", "cordon", "uncordon", "drain" or
-	// "remove". "uncordon" ends a drain, too.
+	// NodeWord is an operator's word: "dead", "cordon", "uncordon", "drain",
+	// "remove" or "remove-orphans". "uncordon" ends a drain, too.
 	NodeWord struct {
 		Ticket uint64
 		Node   string

@@ -1850,6 +1850,9 @@ type AssignmentSet struct {
 	// remove_volumes are to be deleted with what is in them; told again with each complete
 	// set until they are gone.
 	RemoveVolumes []*VolumeKey `protobuf:"bytes,7,rep,name=remove_volumes,json=removeVolumes,proto3" json:"remove_volumes,omitempty"`
+	// remove_orphans: an operator wants to be rid of containers of other incarnations. Told
+	// once.
+	RemoveOrphans bool `protobuf:"varint,8,opt,name=remove_orphans,json=removeOrphans,proto3" json:"remove_orphans,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1931,6 +1934,13 @@ func (x *AssignmentSet) GetRemoveVolumes() []*VolumeKey {
 		return x.RemoveVolumes
 	}
 	return nil
+}
+
+func (x *AssignmentSet) GetRemoveOrphans() bool {
+	if x != nil {
+		return x.RemoveOrphans
+	}
+	return false
 }
 
 // ConfigVersion is one version of a Config or Secret, with its values.
@@ -5074,7 +5084,7 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\x05Trust\x12\x0e\n" +
 	"\x02ca\x18\x01 \x01(\fR\x02ca\x12\x1f\n" +
 	"\vgossip_keys\x18\x02 \x03(\fR\n" +
-	"gossipKeys\"\xab\x02\n" +
+	"gossipKeys\"\xd2\x02\n" +
 	"\rAssignmentSet\x12\x1a\n" +
 	"\bcomplete\x18\x01 \x01(\bR\bcomplete\x12%\n" +
 	"\x0estore_revision\x18\x02 \x01(\x03R\rstoreRevision\x12\x1a\n" +
@@ -5082,7 +5092,8 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\x03put\x18\x04 \x03(\v2\x13.orch.v1.AssignmentR\x03put\x12'\n" +
 	"\x04drop\x18\x05 \x03(\v2\x13.orch.v1.ReplicaKeyR\x04drop\x120\n" +
 	"\aconfigs\x18\x06 \x03(\v2\x16.orch.v1.ConfigVersionR\aconfigs\x129\n" +
-	"\x0eremove_volumes\x18\a \x03(\v2\x12.orch.v1.VolumeKeyR\rremoveVolumes\"\xd0\x01\n" +
+	"\x0eremove_volumes\x18\a \x03(\v2\x12.orch.v1.VolumeKeyR\rremoveVolumes\x12%\n" +
+	"\x0eremove_orphans\x18\b \x01(\bR\rremoveOrphans\"\xd0\x01\n" +
 	"\rConfigVersion\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x10\n" +
 	"\x03ref\x18\x02 \x01(\tR\x03ref\x12\x18\n" +

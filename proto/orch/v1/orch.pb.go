@@ -2597,7 +2597,8 @@ func (x *RotateGossipKeyResponse) GetKey() string {
 type NodeWordRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Node  string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
-	// word is dead, cordon, uncordon, drain, remove, or thaw, which names no node.
+	// word is dead, cordon, uncordon, drain, remove, remove-orphans, or thaw, which names no
+	// node.
 	Word string `protobuf:"bytes,2,opt,name=word,proto3" json:"word,omitempty"`
 	// force: "dead" also of a node that answers.
 	Force bool `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`
@@ -3097,6 +3098,86 @@ func (x *RotateSecretKeyResponse) GetVersions() int32 {
 	return 0
 }
 
+type BackupRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupRequest) Reset() {
+	*x = BackupRequest{}
+	mi := &file_orch_v1_orch_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupRequest) ProtoMessage() {}
+
+func (x *BackupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_orch_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
+func (*BackupRequest) Descriptor() ([]byte, []int) {
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{55}
+}
+
+type BackupChunk struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Data          []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupChunk) Reset() {
+	*x = BackupChunk{}
+	mi := &file_orch_v1_orch_proto_msgTypes[56]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupChunk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupChunk) ProtoMessage() {}
+
+func (x *BackupChunk) ProtoReflect() protoreflect.Message {
+	mi := &file_orch_v1_orch_proto_msgTypes[56]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupChunk.ProtoReflect.Descriptor instead.
+func (*BackupChunk) Descriptor() ([]byte, []int) {
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{56}
+}
+
+func (x *BackupChunk) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 type VersionRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -3105,7 +3186,7 @@ type VersionRequest struct {
 
 func (x *VersionRequest) Reset() {
 	*x = VersionRequest{}
-	mi := &file_orch_v1_orch_proto_msgTypes[55]
+	mi := &file_orch_v1_orch_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3117,7 +3198,7 @@ func (x *VersionRequest) String() string {
 func (*VersionRequest) ProtoMessage() {}
 
 func (x *VersionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_orch_proto_msgTypes[55]
+	mi := &file_orch_v1_orch_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3130,7 +3211,7 @@ func (x *VersionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionRequest.ProtoReflect.Descriptor instead.
 func (*VersionRequest) Descriptor() ([]byte, []int) {
-	return file_orch_v1_orch_proto_rawDescGZIP(), []int{55}
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{57}
 }
 
 type VersionResponse struct {
@@ -3146,7 +3227,7 @@ type VersionResponse struct {
 
 func (x *VersionResponse) Reset() {
 	*x = VersionResponse{}
-	mi := &file_orch_v1_orch_proto_msgTypes[56]
+	mi := &file_orch_v1_orch_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3158,7 +3239,7 @@ func (x *VersionResponse) String() string {
 func (*VersionResponse) ProtoMessage() {}
 
 func (x *VersionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_orch_v1_orch_proto_msgTypes[56]
+	mi := &file_orch_v1_orch_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3171,7 +3252,7 @@ func (x *VersionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionResponse.ProtoReflect.Descriptor instead.
 func (*VersionResponse) Descriptor() ([]byte, []int) {
-	return file_orch_v1_orch_proto_rawDescGZIP(), []int{56}
+	return file_orch_v1_orch_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *VersionResponse) GetVersion() string {
@@ -3404,14 +3485,17 @@ const file_orch_v1_orch_proto_rawDesc = "" +
 	"\x16RotateSecretKeyRequest\"G\n" +
 	"\x17RotateSecretKeyResponse\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
-	"\bversions\x18\x02 \x01(\x05R\bversions\"\x10\n" +
+	"\bversions\x18\x02 \x01(\x05R\bversions\"\x0f\n" +
+	"\rBackupRequest\"!\n" +
+	"\vBackupChunk\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"\x10\n" +
 	"\x0eVersionRequest\"\x8f\x01\n" +
 	"\x0fVersionResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x12\n" +
 	"\x04term\x18\x03 \x01(\x04R\x04term\x12 \n" +
 	"\vincarnation\x18\x04 \x01(\tR\vincarnation\x12\x14\n" +
-	"\x05nodes\x18\x05 \x01(\x05R\x05nodes2\xfb\x0f\n" +
+	"\x05nodes\x18\x05 \x01(\x05R\x05nodes2\xb5\x10\n" +
 	"\x04Orch\x126\n" +
 	"\x05Apply\x12\x15.orch.v1.ApplyRequest\x1a\x16.orch.v1.ApplyResponse\x126\n" +
 	"\x05Scale\x12\x15.orch.v1.ScaleRequest\x1a\x16.orch.v1.ApplyResponse\x129\n" +
@@ -3446,7 +3530,8 @@ const file_orch_v1_orch_proto_rawDesc = "" +
 	"\bNetCheck\x12\x18.orch.v1.NetCheckRequest\x1a\x17.orch.v1.NetCheckResult0\x01\x12B\n" +
 	"\tRebalance\x12\x19.orch.v1.RebalanceRequest\x1a\x1a.orch.v1.RebalanceResponse\x12:\n" +
 	"\aRollout\x12\x17.orch.v1.RolloutRequest\x1a\x16.orch.v1.ApplyResponse\x12T\n" +
-	"\x0fRotateSecretKey\x12\x1f.orch.v1.RotateSecretKeyRequest\x1a .orch.v1.RotateSecretKeyResponse\x12<\n" +
+	"\x0fRotateSecretKey\x12\x1f.orch.v1.RotateSecretKeyRequest\x1a .orch.v1.RotateSecretKeyResponse\x128\n" +
+	"\x06Backup\x12\x16.orch.v1.BackupRequest\x1a\x14.orch.v1.BackupChunk0\x01\x12<\n" +
 	"\aVersion\x12\x17.orch.v1.VersionRequest\x1a\x18.orch.v1.VersionResponseB.Z,github.com/orchctl/orch/proto/orch/v1;orchv1b\x06proto3"
 
 var (
@@ -3462,7 +3547,7 @@ func file_orch_v1_orch_proto_rawDescGZIP() []byte {
 }
 
 var file_orch_v1_orch_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_orch_v1_orch_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
+var file_orch_v1_orch_proto_msgTypes = make([]protoimpl.MessageInfo, 59)
 var file_orch_v1_orch_proto_goTypes = []any{
 	(WatchEvent_Type)(0),            // 0: orch.v1.WatchEvent.Type
 	(*Object)(nil),                  // 1: orch.v1.Object
@@ -3520,16 +3605,18 @@ var file_orch_v1_orch_proto_goTypes = []any{
 	(*RolloutRequest)(nil),          // 53: orch.v1.RolloutRequest
 	(*RotateSecretKeyRequest)(nil),  // 54: orch.v1.RotateSecretKeyRequest
 	(*RotateSecretKeyResponse)(nil), // 55: orch.v1.RotateSecretKeyResponse
-	(*VersionRequest)(nil),          // 56: orch.v1.VersionRequest
-	(*VersionResponse)(nil),         // 57: orch.v1.VersionResponse
-	(*timestamppb.Timestamp)(nil),   // 58: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 59: google.protobuf.Duration
-	(*Frame)(nil),                   // 60: orch.v1.Frame
-	(*LogLine)(nil),                 // 61: orch.v1.LogLine
-	(*NodeImages)(nil),              // 62: orch.v1.NodeImages
-	(*ImageProgress)(nil),           // 63: orch.v1.ImageProgress
-	(*NodeUsage)(nil),               // 64: orch.v1.NodeUsage
-	(*NetCheckResult)(nil),          // 65: orch.v1.NetCheckResult
+	(*BackupRequest)(nil),           // 56: orch.v1.BackupRequest
+	(*BackupChunk)(nil),             // 57: orch.v1.BackupChunk
+	(*VersionRequest)(nil),          // 58: orch.v1.VersionRequest
+	(*VersionResponse)(nil),         // 59: orch.v1.VersionResponse
+	(*timestamppb.Timestamp)(nil),   // 60: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 61: google.protobuf.Duration
+	(*Frame)(nil),                   // 62: orch.v1.Frame
+	(*LogLine)(nil),                 // 63: orch.v1.LogLine
+	(*NodeImages)(nil),              // 64: orch.v1.NodeImages
+	(*ImageProgress)(nil),           // 65: orch.v1.ImageProgress
+	(*NodeUsage)(nil),               // 66: orch.v1.NodeUsage
+	(*NetCheckResult)(nil),          // 67: orch.v1.NetCheckResult
 }
 var file_orch_v1_orch_proto_depIdxs = []int32{
 	1,  // 0: orch.v1.ApplyRequest.objects:type_name -> orch.v1.Object
@@ -3541,25 +3628,25 @@ var file_orch_v1_orch_proto_depIdxs = []int32{
 	6,  // 6: orch.v1.GetRequest.ref:type_name -> orch.v1.Ref
 	6,  // 7: orch.v1.ListRequest.about:type_name -> orch.v1.Ref
 	1,  // 8: orch.v1.ListResponse.objects:type_name -> orch.v1.Object
-	58, // 9: orch.v1.ListResponse.stale_since:type_name -> google.protobuf.Timestamp
+	60, // 9: orch.v1.ListResponse.stale_since:type_name -> google.protobuf.Timestamp
 	10, // 10: orch.v1.WatchRequest.list:type_name -> orch.v1.ListRequest
 	0,  // 11: orch.v1.WatchEvent.type:type_name -> orch.v1.WatchEvent.Type
 	1,  // 12: orch.v1.WatchEvent.object:type_name -> orch.v1.Object
 	16, // 13: orch.v1.ExplainResponse.nodes:type_name -> orch.v1.NodeFit
-	58, // 14: orch.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
-	58, // 15: orch.v1.CreateTokenRequest.expires:type_name -> google.protobuf.Timestamp
-	58, // 16: orch.v1.Token.created:type_name -> google.protobuf.Timestamp
-	58, // 17: orch.v1.Token.expires:type_name -> google.protobuf.Timestamp
+	60, // 14: orch.v1.LogsRequest.since:type_name -> google.protobuf.Timestamp
+	60, // 15: orch.v1.CreateTokenRequest.expires:type_name -> google.protobuf.Timestamp
+	60, // 16: orch.v1.Token.created:type_name -> google.protobuf.Timestamp
+	60, // 17: orch.v1.Token.expires:type_name -> google.protobuf.Timestamp
 	27, // 18: orch.v1.ListTokensResponse.tokens:type_name -> orch.v1.Token
-	58, // 19: orch.v1.CreateUserRequest.expires:type_name -> google.protobuf.Timestamp
-	58, // 20: orch.v1.User.created:type_name -> google.protobuf.Timestamp
-	58, // 21: orch.v1.User.expires:type_name -> google.protobuf.Timestamp
+	60, // 19: orch.v1.CreateUserRequest.expires:type_name -> google.protobuf.Timestamp
+	60, // 20: orch.v1.User.created:type_name -> google.protobuf.Timestamp
+	60, // 21: orch.v1.User.expires:type_name -> google.protobuf.Timestamp
 	34, // 22: orch.v1.ListUsersResponse.users:type_name -> orch.v1.User
-	58, // 23: orch.v1.Authority.created:type_name -> google.protobuf.Timestamp
-	58, // 24: orch.v1.Authority.expires:type_name -> google.protobuf.Timestamp
+	60, // 23: orch.v1.Authority.created:type_name -> google.protobuf.Timestamp
+	60, // 24: orch.v1.Authority.expires:type_name -> google.protobuf.Timestamp
 	39, // 25: orch.v1.ListAuthoritiesResponse.authorities:type_name -> orch.v1.Authority
 	39, // 26: orch.v1.RotateAuthorityResponse.authority:type_name -> orch.v1.Authority
-	59, // 27: orch.v1.NodeWordRequest.deadline:type_name -> google.protobuf.Duration
+	61, // 27: orch.v1.NodeWordRequest.deadline:type_name -> google.protobuf.Duration
 	52, // 28: orch.v1.RebalanceResponse.moves:type_name -> orch.v1.Move
 	2,  // 29: orch.v1.Orch.Apply:input_type -> orch.v1.ApplyRequest
 	5,  // 30: orch.v1.Orch.Scale:input_type -> orch.v1.ScaleRequest
@@ -3569,7 +3656,7 @@ var file_orch_v1_orch_proto_depIdxs = []int32{
 	12, // 34: orch.v1.Orch.Watch:input_type -> orch.v1.WatchRequest
 	14, // 35: orch.v1.Orch.Explain:input_type -> orch.v1.ExplainRequest
 	17, // 36: orch.v1.Orch.Logs:input_type -> orch.v1.LogsRequest
-	60, // 37: orch.v1.Orch.Exec:input_type -> orch.v1.Frame
+	62, // 37: orch.v1.Orch.Exec:input_type -> orch.v1.Frame
 	18, // 38: orch.v1.Orch.LoadImage:input_type -> orch.v1.LoadImageRequest
 	20, // 39: orch.v1.Orch.ListImages:input_type -> orch.v1.ListImagesRequest
 	21, // 40: orch.v1.Orch.RemoveImage:input_type -> orch.v1.RemoveImageRequest
@@ -3586,45 +3673,47 @@ var file_orch_v1_orch_proto_depIdxs = []int32{
 	43, // 51: orch.v1.Orch.RetireAuthority:input_type -> orch.v1.RetireAuthorityRequest
 	45, // 52: orch.v1.Orch.RotateGossipKey:input_type -> orch.v1.RotateGossipKeyRequest
 	47, // 53: orch.v1.Orch.NodeWord:input_type -> orch.v1.NodeWordRequest
-	60, // 54: orch.v1.Orch.PortForward:input_type -> orch.v1.Frame
+	62, // 54: orch.v1.Orch.PortForward:input_type -> orch.v1.Frame
 	49, // 55: orch.v1.Orch.NetCheck:input_type -> orch.v1.NetCheckRequest
 	50, // 56: orch.v1.Orch.Rebalance:input_type -> orch.v1.RebalanceRequest
 	53, // 57: orch.v1.Orch.Rollout:input_type -> orch.v1.RolloutRequest
 	54, // 58: orch.v1.Orch.RotateSecretKey:input_type -> orch.v1.RotateSecretKeyRequest
-	56, // 59: orch.v1.Orch.Version:input_type -> orch.v1.VersionRequest
-	3,  // 60: orch.v1.Orch.Apply:output_type -> orch.v1.ApplyResponse
-	3,  // 61: orch.v1.Orch.Scale:output_type -> orch.v1.ApplyResponse
-	8,  // 62: orch.v1.Orch.Delete:output_type -> orch.v1.DeleteResponse
-	1,  // 63: orch.v1.Orch.Get:output_type -> orch.v1.Object
-	11, // 64: orch.v1.Orch.List:output_type -> orch.v1.ListResponse
-	13, // 65: orch.v1.Orch.Watch:output_type -> orch.v1.WatchEvent
-	15, // 66: orch.v1.Orch.Explain:output_type -> orch.v1.ExplainResponse
-	61, // 67: orch.v1.Orch.Logs:output_type -> orch.v1.LogLine
-	60, // 68: orch.v1.Orch.Exec:output_type -> orch.v1.Frame
-	19, // 69: orch.v1.Orch.LoadImage:output_type -> orch.v1.LoadImageProgress
-	62, // 70: orch.v1.Orch.ListImages:output_type -> orch.v1.NodeImages
-	63, // 71: orch.v1.Orch.RemoveImage:output_type -> orch.v1.ImageProgress
-	63, // 72: orch.v1.Orch.PullImage:output_type -> orch.v1.ImageProgress
-	64, // 73: orch.v1.Orch.Usage:output_type -> orch.v1.NodeUsage
-	25, // 74: orch.v1.Orch.CreateToken:output_type -> orch.v1.CreateTokenResponse
-	28, // 75: orch.v1.Orch.ListTokens:output_type -> orch.v1.ListTokensResponse
-	30, // 76: orch.v1.Orch.RevokeToken:output_type -> orch.v1.RevokeTokenResponse
-	32, // 77: orch.v1.Orch.CreateUser:output_type -> orch.v1.CreateUserResponse
-	35, // 78: orch.v1.Orch.ListUsers:output_type -> orch.v1.ListUsersResponse
-	37, // 79: orch.v1.Orch.RemoveUser:output_type -> orch.v1.RemoveUserResponse
-	40, // 80: orch.v1.Orch.ListAuthorities:output_type -> orch.v1.ListAuthoritiesResponse
-	42, // 81: orch.v1.Orch.RotateAuthority:output_type -> orch.v1.RotateAuthorityResponse
-	44, // 82: orch.v1.Orch.RetireAuthority:output_type -> orch.v1.RetireAuthorityResponse
-	46, // 83: orch.v1.Orch.RotateGossipKey:output_type -> orch.v1.RotateGossipKeyResponse
-	48, // 84: orch.v1.Orch.NodeWord:output_type -> orch.v1.NodeWordResponse
-	60, // 85: orch.v1.Orch.PortForward:output_type -> orch.v1.Frame
-	65, // 86: orch.v1.Orch.NetCheck:output_type -> orch.v1.NetCheckResult
-	51, // 87: orch.v1.Orch.Rebalance:output_type -> orch.v1.RebalanceResponse
-	3,  // 88: orch.v1.Orch.Rollout:output_type -> orch.v1.ApplyResponse
-	55, // 89: orch.v1.Orch.RotateSecretKey:output_type -> orch.v1.RotateSecretKeyResponse
-	57, // 90: orch.v1.Orch.Version:output_type -> orch.v1.VersionResponse
-	60, // [60:91] is the sub-list for method output_type
-	29, // [29:60] is the sub-list for method input_type
+	56, // 59: orch.v1.Orch.Backup:input_type -> orch.v1.BackupRequest
+	58, // 60: orch.v1.Orch.Version:input_type -> orch.v1.VersionRequest
+	3,  // 61: orch.v1.Orch.Apply:output_type -> orch.v1.ApplyResponse
+	3,  // 62: orch.v1.Orch.Scale:output_type -> orch.v1.ApplyResponse
+	8,  // 63: orch.v1.Orch.Delete:output_type -> orch.v1.DeleteResponse
+	1,  // 64: orch.v1.Orch.Get:output_type -> orch.v1.Object
+	11, // 65: orch.v1.Orch.List:output_type -> orch.v1.ListResponse
+	13, // 66: orch.v1.Orch.Watch:output_type -> orch.v1.WatchEvent
+	15, // 67: orch.v1.Orch.Explain:output_type -> orch.v1.ExplainResponse
+	63, // 68: orch.v1.Orch.Logs:output_type -> orch.v1.LogLine
+	62, // 69: orch.v1.Orch.Exec:output_type -> orch.v1.Frame
+	19, // 70: orch.v1.Orch.LoadImage:output_type -> orch.v1.LoadImageProgress
+	64, // 71: orch.v1.Orch.ListImages:output_type -> orch.v1.NodeImages
+	65, // 72: orch.v1.Orch.RemoveImage:output_type -> orch.v1.ImageProgress
+	65, // 73: orch.v1.Orch.PullImage:output_type -> orch.v1.ImageProgress
+	66, // 74: orch.v1.Orch.Usage:output_type -> orch.v1.NodeUsage
+	25, // 75: orch.v1.Orch.CreateToken:output_type -> orch.v1.CreateTokenResponse
+	28, // 76: orch.v1.Orch.ListTokens:output_type -> orch.v1.ListTokensResponse
+	30, // 77: orch.v1.Orch.RevokeToken:output_type -> orch.v1.RevokeTokenResponse
+	32, // 78: orch.v1.Orch.CreateUser:output_type -> orch.v1.CreateUserResponse
+	35, // 79: orch.v1.Orch.ListUsers:output_type -> orch.v1.ListUsersResponse
+	37, // 80: orch.v1.Orch.RemoveUser:output_type -> orch.v1.RemoveUserResponse
+	40, // 81: orch.v1.Orch.ListAuthorities:output_type -> orch.v1.ListAuthoritiesResponse
+	42, // 82: orch.v1.Orch.RotateAuthority:output_type -> orch.v1.RotateAuthorityResponse
+	44, // 83: orch.v1.Orch.RetireAuthority:output_type -> orch.v1.RetireAuthorityResponse
+	46, // 84: orch.v1.Orch.RotateGossipKey:output_type -> orch.v1.RotateGossipKeyResponse
+	48, // 85: orch.v1.Orch.NodeWord:output_type -> orch.v1.NodeWordResponse
+	62, // 86: orch.v1.Orch.PortForward:output_type -> orch.v1.Frame
+	67, // 87: orch.v1.Orch.NetCheck:output_type -> orch.v1.NetCheckResult
+	51, // 88: orch.v1.Orch.Rebalance:output_type -> orch.v1.RebalanceResponse
+	3,  // 89: orch.v1.Orch.Rollout:output_type -> orch.v1.ApplyResponse
+	55, // 90: orch.v1.Orch.RotateSecretKey:output_type -> orch.v1.RotateSecretKeyResponse
+	57, // 91: orch.v1.Orch.Backup:output_type -> orch.v1.BackupChunk
+	59, // 92: orch.v1.Orch.Version:output_type -> orch.v1.VersionResponse
+	61, // [61:93] is the sub-list for method output_type
+	29, // [29:61] is the sub-list for method input_type
 	29, // [29:29] is the sub-list for extension type_name
 	29, // [29:29] is the sub-list for extension extendee
 	0,  // [0:29] is the sub-list for field type_name
@@ -3642,7 +3731,7 @@ func file_orch_v1_orch_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_orch_v1_orch_proto_rawDesc), len(file_orch_v1_orch_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   57,
+			NumMessages:   59,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

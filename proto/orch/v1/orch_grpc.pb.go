@@ -51,6 +51,7 @@ const (
 	Orch_Rebalance_FullMethodName       = "/orch.v1.Orch/Rebalance"
 	Orch_Rollout_FullMethodName         = "/orch.v1.Orch/Rollout"
 	Orch_RotateSecretKey_FullMethodName = "/orch.v1.Orch/RotateSecretKey"
+	Orch_Backup_FullMethodName          = "/orch.v1.Orch/Backup"
 	Orch_Version_FullMethodName         = "/orch.v1.Orch/Version"
 )
 
@@ -111,6 +112,8 @@ type OrchClient interface {
 	Rollout(ctx context.Context, in *RolloutRequest, opts ...grpc.CallOption) (*ApplyResponse, error)
 	// RotateSecretKey makes a new key for secrets and encrypts all of them anew.
 	RotateSecretKey(ctx context.Context, in *RotateSecretKeyRequest, opts ...grpc.CallOption) (*RotateSecretKeyResponse, error)
+	// Backup sends a snapshot of the store: whole only if the stream ends without an error.
+	Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupChunk], error)
 	Version(ctx context.Context, in *VersionRequest, opts ...grpc.CallOption) (*VersionResponse, error)
 }
 
@@ -494,6 +497,25 @@ func (c *orchClient) RotateSecretKey(ctx context.Context, in *RotateSecretKeyReq
 	return out, nil
 }
 
+func (c *orchClient) Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[BackupChunk], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Orch_ServiceDesc.Streams[10], Orch_Backup_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[BackupRequest, BackupChunk]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Orch_BackupClient = grpc.ServerStreamingClient[BackupChunk]
+
 func (c *orchClient) Version(ctx context.Context, in *VersionRequest, opts ...grpc.CallOption) (*VersionResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(VersionResponse)
@@ -561,6 +583,8 @@ type OrchServer interface {
 	Rollout(context.Context, *RolloutRequest) (*ApplyResponse, error)
 	// RotateSecretKey makes a new key for secrets and encrypts all of them anew.
 	RotateSecretKey(context.Context, *RotateSecretKeyRequest) (*RotateSecretKeyResponse, error)
+	// Backup sends a snapshot of the store: whole only if the stream ends without an error.
+	Backup(*BackupRequest, grpc.ServerStreamingServer[BackupChunk]) error
 	Version(context.Context, *VersionRequest) (*VersionResponse, error)
 	mustEmbedUnimplementedOrchServer()
 }
@@ -661,6 +685,9 @@ func (UnimplementedOrchServer) Rollout(context.Context, *RolloutRequest) (*Apply
 }
 func (UnimplementedOrchServer) RotateSecretKey(context.Context, *RotateSecretKeyRequest) (*RotateSecretKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RotateSecretKey not implemented")
+}
+func (UnimplementedOrchServer) Backup(*BackupRequest, grpc.ServerStreamingServer[BackupChunk]) error {
+	return status.Error(codes.Unimplemented, "method Backup not implemented")
 }
 func (UnimplementedOrchServer) Version(context.Context, *VersionRequest) (*VersionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Version not implemented")
@@ -1144,6 +1171,17 @@ func _Orch_RotateSecretKey_Handler(srv interface{}, ctx context.Context, dec fun
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Orch_Backup_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(BackupRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(OrchServer).Backup(m, &grpc.GenericServerStream[BackupRequest, BackupChunk]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Orch_BackupServer = grpc.ServerStreamingServer[BackupChunk]
+
 func _Orch_Version_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(VersionRequest)
 	if err := dec(in); err != nil {
@@ -1306,6 +1344,11 @@ var Orch_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "NetCheck",
 			Handler:       _Orch_NetCheck_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "Backup",
+			Handler:       _Orch_Backup_Handler,
 			ServerStreams: true,
 		},
 	},
