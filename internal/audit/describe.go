@@ -133,7 +133,9 @@ var methods = map[string]method{
 	})},
 
 	// It changes nothing, but who has a copy of everything is to be known.
-	orchv1.Orch_Backup_FullMethodName: {asked: about(func(*orchv1.BackupRequest) request { return request{objects: []string{"Store"}, detail: "a copy of all of it"} })},
+	orchv1.Orch_Backup_FullMethodName: {asked: about(func(*orchv1.BackupRequest) request {
+		return request{objects: []string{"Store"}, detail: "a copy of all of it"}
+	})},
 
 	orchv1.Agents_Join_FullMethodName:    {asked: about(join)},
 	orchv1.Agents_Renew_FullMethodName:   {asked: about(func(r *orchv1.RenewRequest) request { return request{objects: ofCSR(r.GetCsr())} })},
