@@ -108,12 +108,15 @@ type Config struct {
 	// Controllers are where the leader may be found, as "host:port".
 	Controllers []string
 	Credentials func() (credentials.TransportCredentials, error)
-	Runtime     Runtime
-	Network     Network
-	Traffic     Traffic
-	Usage       Usage
-	Host        Host
-	Labels      map[string]string
+	// Trusted takes the cluster's CAs, in PEM, whenever the leader tells them; it must not
+	// wait for anything slow. It may be nil.
+	Trusted func(caPEM []byte)
+	Runtime Runtime
+	Network Network
+	Traffic Traffic
+	Usage   Usage
+	Host    Host
+	Labels  map[string]string
 	// Capacity is what replicas may use of the node.
 	Capacity api.ResourceList
 	// Version is orch's, RuntimeVersion containerd's.
@@ -165,7 +168,7 @@ func Run(ctx context.Context, cfg Config) error {
 	d.gossip = &gossiper{cfg: cfg}
 	d.session = session.New(session.Config{
 		Controllers: cfg.Controllers, Credentials: cfg.Credentials, Hello: d.hello, SelfCheck: d.check.state,
-		Terms: terms, Handler: d, Logger: cfg.Logger, DialOptions: cfg.DialOptions,
+		Terms: terms, Handler: d, Trusted: d.trusted, Logger: cfg.Logger, DialOptions: cfg.DialOptions,
 	})
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.run(ctx) })

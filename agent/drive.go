@@ -343,6 +343,14 @@ func (d *driver) Connected(gen uint64, w session.Welcome) {
 // Welcomed implements session.Handler.
 func (d *driver) Welcomed(w session.Welcome) { d.gossip.welcome(w) }
 
+// trusted takes what the cluster's members know each other by.
+func (d *driver) trusted(t session.Trust) {
+	d.gossip.trusted(t.GossipKeys)
+	if d.cfg.Trusted != nil && len(t.CA) > 0 {
+		d.cfg.Trusted(t.CA)
+	}
+}
+
 func (d *driver) fromSession(ev any) {
 	select {
 	case d.inbox <- ev:

@@ -23,35 +23,57 @@ type gossiper struct {
 	cfg Config
 
 	mu      sync.Mutex
-	key     []byte
+	keys    [][]byte // the one to encrypt with first
 	peers   []string
 	quick   bool
 	changed chan struct{} // closed at a change; nil: nobody waits
 }
 
-// welcome takes key and peers of a new session.
+// welcome takes peers of a new session, and the key of a leader that knows of one only.
 func (g *gossiper) welcome(w session.Welcome) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if bytes.Equal(g.key, w.GossipKey) && slices.Equal(g.peers, w.GossipPeers) {
+	keys := g.keys
+	if w.GossipKeys != nil {
+		keys = w.GossipKeys
+	}
+	if sameKeys(g.keys, keys) && slices.Equal(g.peers, w.GossipPeers) {
 		return
 	}
-	g.key, g.peers = w.GossipKey, w.GossipPeers
-	g.quick = w.Beat > liveness.DefaultLimits().BeatEvery // fixed while the key holds
+	g.keys, g.peers = keys, w.GossipPeers
+	g.quick = w.Beat > liveness.DefaultLimits().BeatEvery // fixed while a membership lasts
+	g.tell()
+}
+
+// trusted takes the keys that are understood from now on.
+func (g *gossiper) trusted(keys [][]byte) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(keys) == 0 || sameKeys(g.keys, keys) {
+		return
+	}
+	g.keys = keys
+	g.tell()
+}
+
+func sameKeys(a, b [][]byte) bool { return slices.EqualFunc(a, b, bytes.Equal) }
+
+// tell wakes who waits for a change; the caller holds mu.
+func (g *gossiper) tell() {
 	if g.changed != nil {
 		close(g.changed)
 		g.changed = nil
 	}
 }
 
-// current gives key and peers, and what is closed when they change.
-func (g *gossiper) current() (key []byte, peers []string, changed <-chan struct{}) {
+// current gives keys and peers, and what is closed when they change.
+func (g *gossiper) current() (keys [][]byte, peers []string, changed <-chan struct{}) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.changed == nil {
 		g.changed = make(chan struct{})
 	}
-	return g.key, g.peers, g.changed
+	return g.keys, g.peers, g.changed
 }
 
 func (g *gossiper) isQuick() bool {
@@ -63,15 +85,15 @@ func (g *gossiper) isQuick() bool {
 // run takes part until ctx ends.
 func (g *gossiper) run(ctx context.Context) error {
 	for ctx.Err() == nil {
-		key, _, changed := g.current()
-		if len(key) == 0 || g.cfg.GossipPort == 0 {
+		keys, _, changed := g.current()
+		if len(keys) == 0 || g.cfg.GossipPort == 0 {
 			select {
 			case <-ctx.Done():
 			case <-changed:
 			}
 			continue
 		}
-		if err := g.member(ctx, key); err != nil {
+		if err := g.member(ctx, keys); err != nil {
 			g.cfg.Logger.Warn("cannot take part in gossip; the leader still hears the beats", "err", err)
 			pause(ctx, gossipAgain)
 		}
@@ -79,9 +101,9 @@ func (g *gossiper) run(ctx context.Context) error {
 	return nil
 }
 
-// member is one membership: as long as the key holds.
-func (g *gossiper) member(ctx context.Context, key []byte) error {
-	cfg := gossip.Config{Name: g.cfg.Name, BindAddr: g.cfg.Address.String(), Port: g.cfg.GossipPort, SecretKey: key, Quick: g.isQuick(), Logger: g.cfg.Logger}
+// member is one membership, which follows the keys as they change.
+func (g *gossiper) member(ctx context.Context, keys [][]byte) error {
+	cfg := gossip.Config{Name: g.cfg.Name, BindAddr: g.cfg.Address.String(), Port: g.cfg.GossipPort, SecretKey: keys[0], Quick: g.isQuick(), Logger: g.cfg.Logger}
 	if g.cfg.GossipTransport != nil {
 		cfg.Transport = g.cfg.GossipTransport()
 	}
@@ -95,16 +117,17 @@ func (g *gossiper) member(ctx context.Context, key []byte) error {
 	defer meeting.Wait()
 	meeting.Go(func() {
 		defer cancel()
-		g.meet(ctx, m, key)
+		g.meet(ctx, m)
 	})
 	return m.Run(ctx)
 }
 
-// meet joins the peers, again until one answers, until the key changes.
-func (g *gossiper) meet(ctx context.Context, m *gossip.Gossip, key []byte) {
+// meet joins the peers, again until one answers and whenever they or the keys change.
+func (g *gossiper) meet(ctx context.Context, m *gossip.Gossip) {
 	for ctx.Err() == nil {
-		now, peers, changed := g.current()
-		if !bytes.Equal(now, key) {
+		keys, peers, changed := g.current()
+		if err := m.SetKeys(keys); err != nil {
+			g.cfg.Logger.Warn("gossip's keys cannot be used", "err", err)
 			return
 		}
 		var again <-chan time.Time

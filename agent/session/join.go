@@ -1,15 +1,20 @@
 package session
 
 import (
+	"bytes"
 	"context"
-	"crypto/rand"
+	crand "crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"log/slog"
+	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,8 +32,14 @@ const (
 	joinMax = 10 * time.Second
 	// joinAgain is the wait between two rounds of tries to join.
 	joinAgain = time.Second
-	// renewAgain is the wait after a renewal that failed: there are days left.
+	// renewAgain is the wait after a renewal that failed, while there are days left.
 	renewAgain = 10 * time.Minute
+	// renewSoon is that wait where no session can be had before it succeeds, or will not be
+	// soon: the certificate has ended, or its CA goes.
+	renewSoon = 5 * time.Second
+	// rotationSpread is the time over which the nodes of a fleet renew after the cluster got
+	// a new CA, so that the leader is not asked by all of them at once.
+	rotationSpread = 5 * time.Second
 )
 
 // Identity is the node's certificate, from the first join to every renewal. It
@@ -40,13 +51,18 @@ type Identity struct {
 	source pki.Source
 	pool   atomic.Pointer[x509.CertPool]
 	more   []grpc.DialOption
+
+	mu      sync.Mutex
+	trusted []byte        // CAs in PEM as the leader told them last; nil: those on disk
+	since   time.Time     // when it told them
+	told    chan struct{} // holds one word: trusted has changed
 }
 
 // OpenIdentity reads the node's certificate from dir. joined is false where
 // there is none yet. One for another name is an error: a node does not change
 // its name.
 func OpenIdentity(dir, name string, logger *slog.Logger, more ...grpc.DialOption) (id *Identity, joined bool, err error) {
-	id = &Identity{files: pki.Files{Dir: dir}, name: name, logger: logger, more: more}
+	id = &Identity{files: pki.Files{Dir: dir}, name: name, logger: logger, more: more, told: make(chan struct{}, 1)}
 	err = id.load()
 	if errors.Is(err, os.ErrNotExist) {
 		return id, false, nil
@@ -85,7 +101,7 @@ func (id *Identity) Credentials() (credentials.TransportCredentials, error) {
 }
 
 func (id *Identity) csr() ([]byte, error) {
-	key, err := id.files.EnsureKey(rand.Reader)
+	key, err := id.files.EnsureKey(crand.Reader)
 	if err != nil {
 		return nil, err
 	}
@@ -162,64 +178,154 @@ func (id *Identity) call(ctx context.Context, addr string, cfg *tls.Config, f fu
 // refusal gives the error with its remedy if no retry can help, else nil.
 func refusal(err error) error {
 	switch status.Code(err) {
-	case codes.Unauthenticated, codes.PermissionDenied:
-		return fmt.Errorf("%s; ask for a fresh token with \"orchctl token create --role node\"", status.Convert(err).Message())
-	case codes.AlreadyExists, codes.InvalidArgument, codes.FailedPrecondition:
+	case codes.Unauthenticated, codes.PermissionDenied, codes.AlreadyExists, codes.InvalidArgument, codes.FailedPrecondition:
 		return errors.New(status.Convert(err).Message())
 	case codes.Unimplemented:
 		return errors.New("that address is no orch controller's: check --join")
 	}
 	// TLS errors arrive as Unavailable, with their words.
 	if errors.Is(err, pki.ErrPin) || strings.Contains(err.Error(), pki.ErrPin.Error()) {
-		return fmt.Errorf("the controller does not belong to the token's cluster: check --join and the token (%w)", err)
+		return fmt.Errorf("the controller does not belong to the token's cluster: check --join, and ask for a fresh token with \"orchctl token create --role node\" (%w)", err)
 	}
 	return nil
 }
 
+// Trust takes the cluster's CAs, in PEM, the one that signs first, from a leader whose
+// certificate was verified. Run takes them over, and renews the certificate if it is of
+// another CA. It does not wait.
+func (id *Identity) Trust(caPEM []byte) {
+	id.mu.Lock()
+	same := bytes.Equal(id.trusted, caPEM)
+	if !same {
+		id.trusted, id.since = caPEM, time.Now()
+	}
+	id.mu.Unlock()
+	if same {
+		return
+	}
+	select {
+	case id.told <- struct{}{}:
+	default:
+	}
+}
+
 // Run renews the certificate in time, until ctx ends. It returns nil.
 func (id *Identity) Run(ctx context.Context, controllers []string) error {
+	var again time.Time // not before: the last try failed
 	for {
-		wait := renewAgain
-		if at := pki.RenewAt(id.source.Get().Leaf); time.Now().Before(at) {
-			wait = time.Until(at)
-		} else if err := id.Renew(ctx, controllers); err != nil {
-			id.logger.Warn("cannot renew the node's certificate yet", "ends", id.source.Get().Leaf.NotAfter, "err", err)
-		} else {
+		if err := id.takeOver(); err != nil {
+			id.logger.Warn("cannot keep the cluster's CAs", "err", err)
+		}
+		leaf, now := id.source.Get().Leaf, time.Now()
+		due, moves := id.due(leaf)
+		if due.Before(again) {
+			due = again
+		}
+		if !now.Before(due) {
+			err := id.Renew(ctx, controllers)
+			if err == nil {
+				again = now.Add(renewSoon) // whatever it was given, it does not ask without a pause
+				continue
+			}
+			wait := renewAgain
+			if moves || id.Expired() {
+				wait = renewSoon
+			}
+			again = now.Add(wait/2 + rand.N(wait)) // a fleet must not come back as one
+			id.logger.Warn("cannot renew the node's certificate yet", "ends", leaf.NotAfter, "next_try", again, "err", explain(err))
 			continue
 		}
-		timer := time.NewTimer(wait)
+		timer := time.NewTimer(time.Until(due))
 		select {
 		case <-ctx.Done():
 			timer.Stop()
 			return nil
 		case <-timer.C:
+		case <-id.told:
+			timer.Stop()
+			again = time.Time{}
 		}
 	}
+}
+
+// due is when the certificate is to be renewed; moves tells that it is because another CA
+// signs now.
+func (id *Identity) due(leaf *x509.Certificate) (due time.Time, moves bool) {
+	due = pki.RenewAt(leaf)
+	id.mu.Lock()
+	trusted, since := id.trusted, id.since
+	id.mu.Unlock()
+	cas, err := pki.CAs(trusted)
+	if err != nil || leaf.CheckSignatureFrom(cas[0]) == nil {
+		return due, false
+	}
+	h := fnv.New64a()
+	h.Write([]byte(id.name))
+	if soon := since.Add(time.Duration(h.Sum64() % uint64(rotationSpread))); soon.Before(due) {
+		due = soon
+	}
+	return due, true
+}
+
+// takeOver makes what the leader told what is trusted, on disk too.
+func (id *Identity) takeOver() error {
+	id.mu.Lock()
+	trusted := id.trusted
+	id.mu.Unlock()
+	if trusted == nil {
+		return nil
+	}
+	have, err := id.files.Load()
+	if err != nil || bytes.Equal(have.CA, trusted) {
+		return err
+	}
+	leaf := id.source.Get().Leaf
+	if _, err := pki.IssuerHash(trusted, leaf); err == nil {
+		if err := id.files.SaveCert(trusted, have.Cert); err != nil {
+			return err
+		}
+		id.logger.Info("the cluster's CAs have changed")
+		return id.load()
+	}
+	// The CA of our certificate is trusted no more. A controller is believed by either
+	// until the certificate is renewed, which brings the new ones to the disk.
+	pool, err := pki.Pool(slices.Concat(trusted, have.CA))
+	if err != nil {
+		return err
+	}
+	id.pool.Store(pool)
+	return nil
 }
 
 // Expired tells whether no connection can be made with the certificate.
 func (id *Identity) Expired() bool { return time.Now().After(id.source.Get().Leaf.NotAfter) }
 
 // Renew asks the controllers in turn for a certificate with the key of the one
-// that it has. One that has expired is not presented: the request alone speaks.
+// that it has. One that is not accepted any more is not presented: the request alone, which
+// the key signed, speaks.
 func (id *Identity) Renew(ctx context.Context, controllers []string) error {
 	csr, err := id.csr()
 	if err != nil {
 		return fmt.Errorf("renew certificate: %w", err)
 	}
-	var src pki.CertSource = &id.source
+	sources := []pki.CertSource{&id.source, nil}
 	if id.Expired() {
-		src = nil
+		sources = sources[1:]
 	}
 	for _, addr := range controllers {
-		var res *orchv1.JoinResponse
-		res, err = id.call(ctx, addr, pki.ClientTLS(src, id.pool.Load(), "", nil), func(ctx context.Context, c orchv1.AgentsClient) (*orchv1.JoinResponse, error) {
-			return c.Renew(ctx, &orchv1.RenewRequest{Csr: csr})
-		})
-		if err == nil {
-			if err = id.keep(res); err == nil {
-				id.logger.Info("certificate renewed", "ends", id.source.Get().Leaf.NotAfter)
-				return nil
+		for _, src := range sources {
+			var res *orchv1.JoinResponse
+			res, err = id.call(ctx, addr, pki.ClientTLS(src, id.pool.Load(), "", nil), func(ctx context.Context, c orchv1.AgentsClient) (*orchv1.JoinResponse, error) {
+				return c.Renew(ctx, &orchv1.RenewRequest{Csr: csr})
+			})
+			if err == nil {
+				if err = id.keep(res); err == nil {
+					id.logger.Info("certificate renewed", "ends", id.source.Get().Leaf.NotAfter)
+					return nil
+				}
+			}
+			if status.Code(err) != codes.Unavailable {
+				break // an answer: asked without the certificate it would be the same
 			}
 		}
 	}

@@ -144,7 +144,7 @@ func TestJoinRefused(t *testing.T) {
 	}{
 		"no token":          {"hello", nil, "orchctl token create --role node"},
 		"another cluster's": {other.token(), nil, "does not belong to the token's cluster"},
-		"expired":           {a.token(), refuse(codes.PermissionDenied, "expired"), "expired; ask for a fresh token"},
+		"expired":           {a.token(), refuse(codes.PermissionDenied, "expired"), "expired"},
 		"name taken":        {a.token(), refuse(codes.AlreadyExists, "name n1 is bound to another key"), "bound to another key"},
 		"another CA": {a.token(), func(r *orchv1.JoinRequest) (*orchv1.JoinResponse, error) {
 			return other.sign(r.GetCsr(), time.Hour)

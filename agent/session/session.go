@@ -31,6 +31,9 @@ const (
 	// next ones, within dialMax, wait twice as long each. The kernel would ask
 	// again only after a second, and a node whose link is back would wait for that.
 	connectFirst = 200 * time.Millisecond
+	// strangerWait is the wait after the leader said that another machine goes by this
+	// node's name: that takes a person to mend.
+	strangerWait = 10 * time.Second
 	// dialMax is how long one controller is tried before the next.
 	dialMax = time.Second
 	// welcomeMax is how long the leader may take to answer a Hello: it commits
@@ -87,9 +90,19 @@ type Relay interface {
 type Welcome struct {
 	Leader string
 	// Beat is the time between two beats; longer where the fleet is large.
-	Beat        time.Duration
-	GossipKey   []byte
+	Beat time.Duration
+	// GossipKeys are all that are understood, the one to encrypt with first; nil: there is
+	// no gossip, or Trust brings them.
+	GossipKeys  [][]byte
 	GossipPeers []string
+}
+
+// Trust is what the cluster's members know each other by.
+type Trust struct {
+	// CA has all CAs in PEM, the one that signs first.
+	CA []byte
+	// GossipKeys: see Welcome.
+	GossipKeys [][]byte
 }
 
 // Config says whom to speak with and as whom.
@@ -104,7 +117,10 @@ type Config struct {
 	SelfCheck func() wire.SelfCheck
 	Terms     *Terms
 	Handler   Handler
-	Logger    *slog.Logger
+	// Trusted takes what the leader says of CAs and keys, with each welcome and whenever
+	// it changes. It must not wait for anything slow; nil: nobody wants to know.
+	Trusted func(Trust)
+	Logger  *slog.Logger
 	// DialOptions are for tests.
 	DialOptions []grpc.DialOption
 }
@@ -182,6 +198,9 @@ func (s *Session) Run(ctx context.Context) error {
 			level = slog.LevelWarn
 		}
 		s.cfg.Logger.Log(ctx, level, "no session with the leader: containers run on; dialling again", "controller", addr, "err", explain(err))
+		if status.Code(err) == codes.AlreadyExists {
+			wait = strangerWait
+		}
 		jittered := wait/2 + rand.N(wait)
 		select {
 		case <-ctx.Done():
@@ -196,7 +215,7 @@ func (s *Session) Run(ctx context.Context) error {
 func explain(err error) error {
 	switch status.Code(err) {
 	case codes.Unauthenticated, codes.PermissionDenied:
-		return fmt.Errorf("%w (the controller does not accept this node's certificate: was the node removed, or does its data folder belong to another cluster? An empty data folder and a fresh token join anew)", err)
+		return fmt.Errorf("%w (the controller does not accept this node's certificate: was the node removed, or does its data folder belong to another cluster? An empty pki folder and a fresh token join anew)", err)
 	case codes.Unimplemented:
 		return fmt.Errorf("%w (is that address an orch controller's?)", err)
 	}

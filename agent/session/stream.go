@@ -52,6 +52,7 @@ func (o *oneSession) run(ctx context.Context) (welcomed bool, err error) {
 	o.open()
 	o.s.cfg.Logger.Info("session is up", "leader", w.GetLeader())
 	o.s.cfg.Handler.Connected(o.gen, welcomeOf(w))
+	o.trusted(w.GetTrust())
 	defer func() {
 		o.close()
 		o.s.cfg.Handler.Disconnected(o.gen)
@@ -69,7 +70,17 @@ func beatOf(w *orchv1.Welcome) time.Duration {
 }
 
 func welcomeOf(w *orchv1.Welcome) Welcome {
-	return Welcome{Leader: w.GetLeader(), Beat: beatOf(w), GossipKey: w.GetGossipKey(), GossipPeers: w.GetGossipPeers()}
+	keys := w.GetTrust().GetGossipKeys()
+	if len(keys) == 0 && len(w.GetGossipKey()) > 0 { // a leader of an earlier version
+		keys = [][]byte{w.GetGossipKey()}
+	}
+	return Welcome{Leader: w.GetLeader(), Beat: beatOf(w), GossipKeys: keys, GossipPeers: w.GetGossipPeers()}
+}
+
+func (o *oneSession) trusted(t *orchv1.Trust) {
+	if f := o.s.cfg.Trusted; f != nil && t != nil {
+		f(Trust{CA: t.GetCa(), GossipKeys: t.GetGossipKeys()})
+	}
 }
 
 // open makes this the session that Send speaks to.
@@ -188,6 +199,9 @@ func (o *oneSession) take(m *orchv1.ControllerMessage) error {
 	case *orchv1.ControllerMessage_Welcome: // the fleet grew or shrank
 		o.beat.Store(int64(beatOf(x.Welcome)))
 		h.Welcomed(welcomeOf(x.Welcome))
+		o.trusted(x.Welcome.GetTrust())
+	case *orchv1.ControllerMessage_Trust:
+		o.trusted(x.Trust)
 	case *orchv1.ControllerMessage_Assignments:
 		set, err := wire.AssignmentSetFromPB(x.Assignments)
 		if err != nil {

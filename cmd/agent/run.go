@@ -67,7 +67,7 @@ func run(ctx context.Context, f flags) error {
 		return err
 	}
 	cfg := agent.Config{Name: s.name, Data: s.data, LogDir: filepath.Join(s.data, "logs"), Address: s.addr, Controllers: s.join,
-		Credentials: identity.Credentials, Host: host, Labels: s.nodeLabels, Capacity: s.resources, Version: version.String(),
+		Credentials: identity.Credentials, Trusted: identity.Trust, Host: host, Labels: s.nodeLabels, Capacity: s.resources, Version: version.String(),
 		GossipPort: s.gossipPort, Logger: logger}
 	runtime, err := ctrd.Dial(ctx, ctrd.Config{Address: s.containerd, ShimPath: s.shim, LogDir: cfg.LogDir, CgroupParent: s.cgroupParent,
 		InsecureRegistries: s.insecureRegistries, AllowBind: s.allowBind, Node: s.name, Logger: logger})

@@ -161,6 +161,13 @@ func run(ctx context.Context, c *config, out io.Writer, log *slog.Logger) error 
 	g.Go(func() error { return st.watch(ctx) })
 	if talk != nil {
 		g.Go(func() error { return talk.Run(ctx) })
+		g.Go(func() error {
+			return authority.Follow(ctx, func(t identity.Trust) {
+				if err := talk.SetKeys(t.GossipKeys); err != nil {
+					log.Error("gossip's keys cannot be used", "error", err)
+				}
+			})
+		})
 	}
 	if c.pprofAddr != "" {
 		g.Go(func() error { return servePprof(ctx, c.pprofAddr) })

@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -35,7 +36,7 @@ type Config struct {
 	BindAddr string
 	// Port is for UDP and TCP alike. Zero: the kernel chooses (see Addr).
 	Port int
-	// SecretKey encrypts all traffic: 32 bytes. Required.
+	// SecretKey encrypts all traffic: 32 bytes. Required. SetKeys changes it.
 	SecretKey []byte
 	// Meta is told to all members with the name, at most 512 bytes.
 	Meta []byte
@@ -68,6 +69,7 @@ type Gossip struct {
 	cfg     Config
 	latest  *latest
 	hints   chan Hint
+	ring    *memberlist.Keyring
 	started chan struct{} // closed when list is set
 	list    *memberlist.Memberlist
 }
@@ -84,7 +86,40 @@ func New(cfg Config) (*Gossip, error) {
 	case len(cfg.Meta) > metaMax:
 		return nil, fmt.Errorf("gossip: meta of %d bytes, at most %d", len(cfg.Meta), metaMax)
 	}
-	return &Gossip{cfg: cfg, latest: newLatest(), hints: make(chan Hint), started: make(chan struct{})}, nil
+	ring, err := memberlist.NewKeyring(nil, cfg.SecretKey)
+	if err != nil {
+		return nil, fmt.Errorf("gossip: %w", err)
+	}
+	return &Gossip{cfg: cfg, latest: newLatest(), hints: make(chan Hint), ring: ring, started: make(chan struct{})}, nil
+}
+
+// SetKeys makes these the keys that are understood, the first one that to encrypt with;
+// 32 bytes each, at least one. Members whose keys have none in common do not hear each
+// other until they have.
+func (g *Gossip) SetKeys(keys [][]byte) error {
+	if len(keys) == 0 {
+		return errors.New("gossip: no key")
+	}
+	for _, k := range keys {
+		if len(k) != secretKeyLen {
+			return fmt.Errorf("gossip: secret key of %d bytes, want %d", len(k), secretKeyLen)
+		}
+		if err := g.ring.AddKey(k); err != nil {
+			return fmt.Errorf("gossip: add key: %w", err)
+		}
+	}
+	if err := g.ring.UseKey(keys[0]); err != nil {
+		return fmt.Errorf("gossip: use key: %w", err)
+	}
+	for _, old := range g.ring.GetKeys() {
+		if slices.ContainsFunc(keys, func(k []byte) bool { return bytes.Equal(k, old) }) {
+			continue
+		}
+		if err := g.ring.RemoveKey(old); err != nil {
+			return fmt.Errorf("gossip: drop key: %w", err)
+		}
+	}
+	return nil
 }
 
 // Run listens and gossips until ctx ends, then says farewell. It is to be called
@@ -181,7 +216,7 @@ func (g *Gossip) memberlistConfig() *memberlist.Config {
 	// which was a quarter of what an idle agent used.
 	c.EnableCompression = false
 	c.DeadNodeReclaimTime = reclaimAfter
-	c.SecretKey = g.cfg.SecretKey
+	c.Keyring = g.ring
 	c.Transport = g.cfg.Transport
 	c.Delegate = metaDelegate(g.cfg.Meta)
 	c.Events = events{self: g.cfg.Name, latest: g.latest}

@@ -25,8 +25,10 @@ const (
 	// that was off over a holiday needs no admin.
 	RenewGrace = 14 * 24 * time.Hour
 
-	skew       = 5 * time.Minute // certificates begin this much earlier: clocks of a fleet differ
-	serialBits = 128             // enough that serials never meet, below the 20 bytes of RFC 5280
+	// Backdate is how much earlier certificates begin: clocks of a fleet differ.
+	Backdate = 5 * time.Minute
+
+	serialBits = 128 // enough that serials never meet, below the 20 bytes of RFC 5280
 )
 
 // CA is a cluster's certificate authority. It does not change after it was made
@@ -70,7 +72,7 @@ func NewCA(clusterName string, now time.Time, rnd io.Reader) (*CA, error) {
 		Subject: pkix.Name{Organization: []string{clusterName}, CommonName: commonName("orch CA " + clusterName),
 			SerialNumber: spkiHash(public)[:16]},
 		URIs:                  []*url.URL{caURI(clusterName)},
-		NotBefore:             now.Add(-skew),
+		NotBefore:             now.Add(-Backdate),
 		NotAfter:              now.AddDate(CAYears, 0, 0),
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		BasicConstraintsValid: true,
@@ -184,7 +186,7 @@ func (ca *CA) Vouch(older *CA, now time.Time) ([]byte, error) {
 		RawSubject:            older.cert.RawSubject,
 		SubjectKeyId:          older.cert.SubjectKeyId,
 		URIs:                  older.cert.URIs,
-		NotBefore:             latest(now.Add(-skew), latest(ca.cert.NotBefore, older.cert.NotBefore)),
+		NotBefore:             latest(now.Add(-Backdate), latest(ca.cert.NotBefore, older.cert.NotBefore)),
 		NotAfter:              earliest(ca.cert.NotAfter, older.cert.NotAfter),
 		KeyUsage:              x509.KeyUsageCertSign,
 		BasicConstraintsValid: true,
@@ -249,7 +251,7 @@ func (ca *CA) Sign(csr []byte, id Identity, validity time.Duration, now time.Tim
 		SerialNumber:          serial,
 		Subject:               pkix.Name{Organization: []string{ca.Cluster}, CommonName: commonName(id.Name)},
 		URIs:                  []*url.URL{id.uri(ca.Cluster)},
-		NotBefore:             latest(now.Add(-skew), ca.cert.NotBefore),
+		NotBefore:             latest(now.Add(-Backdate), ca.cert.NotBefore),
 		NotAfter:              earliest(now.Add(validity), ca.cert.NotAfter),
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},

@@ -92,7 +92,7 @@ func TestSign(t *testing.T) {
 	if got := fmt.Sprint(cert.IPAddresses); got != "[10.0.0.7 fd00::1]" {
 		t.Errorf("addresses %s", got)
 	}
-	if !cert.NotBefore.Equal(t0.Add(-skew)) || !cert.NotAfter.Equal(t0.Add(24*time.Hour)) {
+	if !cert.NotBefore.Equal(t0.Add(-Backdate)) || !cert.NotAfter.Equal(t0.Add(24*time.Hour)) {
 		t.Errorf("valid %v to %v", cert.NotBefore, cert.NotAfter)
 	}
 	for _, id := range []Identity{node("n1"), user("alice", Admin)} {

@@ -72,8 +72,8 @@ func TestServerRefusesWrongTime(t *testing.T) {
 	}{
 		{"just before its end", "", t0.Add(24 * time.Hour)},
 		{"expired", "certificate has expired or is not yet valid: current time 2026-03-02T12:00:01Z is after 2026-03-02T12:00:00Z", t0.Add(24*time.Hour + time.Second)},
-		{"within the skew", "", t0.Add(-skew)},
-		{"not yet valid", "current time 2026-03-01T11:54:59Z is before 2026-03-01T11:55:00Z", t0.Add(-skew - time.Second)},
+		{"within the Backdate", "", t0.Add(-Backdate)},
+		{"not yet valid", "current time 2026-03-01T11:54:59Z is before 2026-03-01T11:55:00Z", t0.Add(-Backdate - time.Second)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			server := ServerTLS(source(t, bundle(t, ca, controller("c1"), t0)), ca.Pool, at(c.now))

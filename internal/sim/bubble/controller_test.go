@@ -192,7 +192,15 @@ func (c *ctlMachine) run(ctx context.Context, l *ctlLife) error {
 	})
 	g.Go(func() error { return ctl.Run(ctx) })
 	g.Go(func() error { return serving.Run(ctx) })
+	g.Go(func() error { return authority.Run(ctx) })
 	g.Go(func() error { return talk.Run(ctx) })
+	g.Go(func() error {
+		return authority.Follow(ctx, func(t identity.Trust) {
+			if err := talk.SetKeys(t.GossipKeys); err != nil {
+				c.w.violate("gossip", "set keys: %v", err)
+			}
+		})
+	})
 	err = g.Wait()
 	if errors.Is(err, context.Canceled) || errors.Is(err, grpc.ErrServerStopped) {
 		return nil
