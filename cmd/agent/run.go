@@ -96,6 +96,9 @@ func run(ctx context.Context, f flags) error {
 	g.Go(func() error { return agent.Run(ctx, cfg) })
 	g.Go(func() error { return responder.Run(ctx) })
 	g.Go(func() error { return identity.Run(ctx, s.join) })
+	g.Go(func() error { return daemon.Watchdog(ctx, func() bool { return true }) })
+	// Not when a session is open: what runs here is looked after without a controller too.
+	g.Go(func() error { return daemon.Ready("runs node " + s.name) })
 	err = g.Wait()
 	logger.Info("ended; containers run on")
 	return err

@@ -1,0 +1,53 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	sd "github.com/coreos/go-systemd/v22/daemon"
+)
+
+// watchdogShare is how many signs of life are given in the time after which the
+// service manager takes the daemon for hung: one that is late must not count.
+const watchdogShare = 4
+
+// Ready tells the service manager, if it listens (Type=notify), that the daemon does
+// what it is there for: what waits for its start goes on.
+func Ready(status string) error { return notify(sd.SdNotifyReady + "\nSTATUS=" + status) }
+
+func notify(state string) error {
+	if _, err := sd.SdNotify(false, state); err != nil {
+		return fmt.Errorf("tell the service manager: %w", err)
+	}
+	return nil
+}
+
+// Watchdog gives the service manager signs of life, if it wants them (WatchdogSec=),
+// for as long as alive says so. It returns when ctx ends, after it has said that
+// the daemon stops.
+func Watchdog(ctx context.Context, alive func() bool) error {
+	within, err := sd.SdWatchdogEnabled(false)
+	if err != nil {
+		return fmt.Errorf("read what the service manager's watchdog wants: %w", err)
+	}
+	if within == 0 {
+		<-ctx.Done()
+		return notify(sd.SdNotifyStopping)
+	}
+	t := time.NewTicker(within / watchdogShare)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return notify(sd.SdNotifyStopping)
+		case <-t.C:
+			if !alive() {
+				continue
+			}
+			if err := notify(sd.SdNotifyWatchdog); err != nil {
+				return err
+			}
+		}
+	}
+}
