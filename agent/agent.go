@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/orchctl/orch/agent/ctrd"
+	"github.com/orchctl/orch/agent/images"
 	"github.com/orchctl/orch/agent/netdev"
 	"github.com/orchctl/orch/agent/plan"
 	"github.com/orchctl/orch/agent/session"
@@ -37,9 +38,19 @@ type Runtime interface {
 	List(ctx context.Context) ([]ctrd.Observed, error)
 	Events(ctx context.Context) <-chan ctrd.Event
 	// Resolve gives the digest that an image reference means now.
-	Resolve(ctx context.Context, ref string) (digest string, err error)
-	EnsureImage(ctx context.Context, ref string, progress func(string)) (ctrd.ImageInfo, error)
+	Resolve(ctx context.Context, w ctrd.ImageWant) (digest string, err error)
+	EnsureImage(ctx context.Context, w ctrd.ImageWant, progress func(ctrd.Progress)) (ctrd.ImageInfo, error)
 	ImportImage(ctx context.Context, r io.Reader) ([]string, error)
+	Images(ctx context.Context) ([]images.Image, error)
+	// Pulling are the references of images that are being pulled.
+	Pulling() []string
+	// RemoveImage and Untag refuse what somebody has wanted since decided.
+	RemoveImage(ctx context.Context, digest string, decided time.Time) error
+	Untag(ctx context.Context, digest, name string, decided time.Time) error
+	// SweepPulls clears away what crashes have left of pulls.
+	SweepPulls(ctx context.Context, now time.Time) error
+	// Disk is the one on which images lie, in bytes.
+	Disk(ctx context.Context) (size, free int64, err error)
 	Start(ctx context.Context, s ctrd.ContainerSpec) (ctrd.Observed, error)
 	SetLease(ctx context.Context, id string, l ctrd.Lease) error
 	Stop(ctx context.Context, id string, grace time.Duration, why string) error
@@ -119,6 +130,8 @@ type Config struct {
 	Labels  map[string]string
 	// Capacity is what replicas may use of the node.
 	Capacity api.ResourceList
+	// ImageMarks are when images are cleaned away; the zero value: never.
+	ImageMarks images.Marks
 	// Version is orch's, RuntimeVersion containerd's.
 	Version, RuntimeVersion string
 	// GossipPort is the port of UDP and TCP on Address; 0 means no gossip.
@@ -180,6 +193,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return cfg.Traffic.Run(ctx, func(mark uint64) { d.fromSession(plan.Programmed{Mark: mark}) })
 	})
 	g.Go(func() error { return d.saver.run(ctx) })
+	g.Go(func() error { return d.shelf.run(ctx) })
 	g.Go(func() error { return d.gossip.run(ctx) })
 	g.Go(func() error { return d.watchRuntime(ctx) })
 	g.Go(func() error { return sweepVolumes(ctx, cfg) })

@@ -91,8 +91,10 @@ func (c *configs) take(incarnation string, list []wire.ConfigVersion) {
 func (c *configs) keepOnly(s plan.Saved) *savedConfigs {
 	pinned := map[configKey]bool{}
 	for _, a := range s.Assignments {
-		for ref, version := range a.Configs {
-			pinned[configKey{s.Incarnation, wire.ConfigKey{Namespace: a.Key.Namespace, Ref: ref, Version: version}}] = true
+		for _, refs := range []map[api.ConfigRef]int64{a.Configs, a.Logins} {
+			for ref, version := range refs {
+				pinned[configKey{s.Incarnation, wire.ConfigKey{Namespace: a.Key.Namespace, Ref: ref, Version: version}}] = true
+			}
 		}
 	}
 	c.mu.Lock()

@@ -46,6 +46,7 @@ type driver struct {
 	check   *selfCheck
 	saver   *saver
 	configs *configs
+	shelf   *shelf
 	// standing tells the kernel's side where the node stands.
 	standing *standing
 
@@ -85,6 +86,7 @@ func newDriver(cfg Config, core *plan.Core, values *configs) *driver {
 	d := &driver{cfg: cfg, core: core, configs: values, inbox: make(chan any, inboxMax), stopped: make(chan struct{}), probes: map[probeKey]context.CancelFunc{}, hooks: map[string]context.CancelFunc{}, turns: newTurns(runtime.NumCPU()), owners: map[string]owner{}, exits: map[owner]api.Exit{}, gone: map[api.ReplicaKey]chan struct{}{}, archive: logs.NewArchive(filepath.Join(cfg.Data, archiveFolder)), leases: leases{writing: map[string]*plan.Lease{}},
 		check: newSelfCheck(cfg), saver: newSaver(cfg), standing: newStanding(cfg)}
 	d.storeRevision.Store(core.StoreRevision())
+	d.shelf = newShelf(d)
 	return d
 }
 
@@ -222,8 +224,7 @@ func (d *driver) carryOut(ctx context.Context, e plan.Effect) plan.Event {
 	case plan.EnsureImage:
 		ctx, cancel := context.WithTimeout(ctx, pullMax)
 		defer cancel()
-		info, err := d.cfg.Runtime.EnsureImage(ctx, e.Ref, func(message string) { d.tell(ctx, plan.Progress{Ref: e.Ref, Message: message}) })
-		return plan.Done{ID: e.ID, ImageID: info.ID, Failure: failure(err, api.ReasonImageError)}
+		return d.ensureImage(ctx, e)
 	case plan.SetupNetwork:
 		limit := networkMax
 		if at, told := d.cfg.Network.Standing(); told && !at.Subnet.IsValid() && !e.HostNetwork {
@@ -261,6 +262,9 @@ func (d *driver) carryOut(ctx context.Context, e plan.Effect) plan.Event {
 			return plan.Done{ID: e.ID, Failure: f}
 		}
 		o, err := d.cfg.Runtime.Start(ctx, spec)
+		if err == nil {
+			d.shelf.started(e, o.ImageID)
+		}
 		return plan.Done{ID: e.ID, Container: containerOf(o), Failure: failure(err, api.ReasonCreateError)}
 	case plan.StopContainer:
 		ctx, cancel := context.WithTimeout(ctx, e.Grace+stopSlack)

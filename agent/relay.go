@@ -36,6 +36,12 @@ func (d *driver) Relay(ctx context.Context, open *orchv1.OpenRelay, r session.Re
 		end = d.relayNetCheck(ctx, req.NetCheck, r)
 	case *orchv1.OpenRelay_Resolve:
 		end = d.relayResolve(ctx, req.Resolve, r)
+	case *orchv1.OpenRelay_Images:
+		end = d.relayImages(ctx, r)
+	case *orchv1.OpenRelay_ImageRemove:
+		end = d.relayImageRemove(ctx, req.ImageRemove, r)
+	case *orchv1.OpenRelay_ImagePull:
+		end = d.relayImagePull(ctx, req.ImagePull, r)
 	case *orchv1.OpenRelay_Usage:
 		end = d.relayUsage(ctx, req.Usage, r)
 	default:

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/orchctl/orch/agent/ctrd"
 	"github.com/orchctl/orch/agent/session"
 	"github.com/orchctl/orch/api"
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
@@ -35,7 +36,7 @@ func (d *driver) relayResolve(ctx context.Context, req *orchv1.ResolveOpen, r se
 	for _, ref := range refs {
 		g.Go(func() error {
 			answer := &orchv1.ResolvedImage{Ref: ref}
-			digest, err := d.cfg.Runtime.Resolve(ctx, ref)
+			digest, err := d.cfg.Runtime.Resolve(ctx, ctrd.ImageWant{Ref: ref, Registry: req.GetRegistry(), Logins: loginsFromPB(req.GetLogins())})
 			if err != nil {
 				answer.Error = err.Error()
 			} else {

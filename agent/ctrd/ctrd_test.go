@@ -23,6 +23,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 
+	"github.com/orchctl/orch/agent/images"
 	"github.com/orchctl/orch/agent/netdev"
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/wire"
@@ -422,27 +423,29 @@ func TestHalfMadeIsMadeAnew(t *testing.T) {
 
 func TestImages(t *testing.T) {
 	ctx := t.Context()
-	_, err := env.r.EnsureImage(ctx, "orch.test/absent:1@sha256:"+strings.Repeat("0", 64), nil)
+	_, err := env.r.EnsureImage(ctx, ImageWant{Ref: "orch.test/absent:1@sha256:" + strings.Repeat("0", 64)}, nil)
 	if !errors.Is(err, ErrImageMissing) || !strings.Contains(err.Error(), "is not on this node, and registry orch.test cannot be asked") {
 		t.Errorf("no registry: %v", err)
 	}
-	if _, err := env.r.EnsureImage(ctx, "Bad Name", nil); !errors.Is(err, ErrImageError) {
+	if _, err := env.r.EnsureImage(ctx, ImageWant{Ref: "Bad Name"}, nil); !errors.Is(err, ErrImageError) {
 		t.Errorf("bad name: %v", err)
 	}
-	if _, err := env.r.EnsureImage(ctx, "sha256:"+strings.Repeat("0", 64), nil); !errors.Is(err, ErrImageMissing) {
+	if _, err := env.r.EnsureImage(ctx, ImageWant{Ref: "sha256:" + strings.Repeat("0", 64)}, nil); !errors.Is(err, ErrImageMissing) {
 		t.Errorf("absent digest: %v", err)
 	}
-	local, err := env.r.EnsureImage(ctx, testImage, nil)
+	local, err := env.r.EnsureImage(ctx, ImageWant{Ref: testImage}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, ref := range []string{local.ID, "orch.test/other@" + local.ID} {
-		if got, err := env.r.EnsureImage(ctx, ref, nil); err != nil || got.ID != local.ID {
+		if got, err := env.r.EnsureImage(ctx, ImageWant{Ref: ref}, nil); err != nil || got.ID != local.ID {
 			t.Errorf("EnsureImage(%s): %+v, %v", ref, got, err)
 		}
 	}
 	list, err := env.r.Images(ctx)
-	if err != nil || !slices.ContainsFunc(list, func(i ImageInfo) bool { return i.Ref == testImage && i.ID == local.ID && i.Size > 100<<10 }) {
+	if err != nil || !slices.ContainsFunc(list, func(i images.Image) bool {
+		return slices.Contains(i.Refs, testImage) && i.Digest == local.ID && i.Size > 100<<10 && i.Origin == images.Loaded
+	}) {
 		t.Errorf("Images: %+v, %v", list, err)
 	}
 
@@ -465,11 +468,11 @@ func TestImages(t *testing.T) {
 		t.Fatal(err)
 	}
 	var told []string
-	got, err := env.r.EnsureImage(ctx, host+"/team/app:2", func(s string) { told = append(told, s) })
+	got, err := env.r.EnsureImage(ctx, ImageWant{Ref: host + "/team/app:2"}, func(p Progress) { told = append(told, p.Message) })
 	if err != nil || got.ID != digest.String() || len(told) == 0 {
 		t.Fatalf("pull by tag: %+v, %v, told %q", got, err, told)
 	}
-	if _, err := env.r.EnsureImage(ctx, host+"/team/app:3", nil); !errors.Is(err, ErrImageMissing) || !strings.Contains(err.Error(), "registry "+host+" does not have it") {
+	if _, err := env.r.EnsureImage(ctx, ImageWant{Ref: host + "/team/app:3"}, nil); !errors.Is(err, ErrImageMissing) || !strings.Contains(err.Error(), "registry "+host+" does not have ") {
 		t.Errorf("absent tag: %v", err)
 	}
 	s := spec()
@@ -494,13 +497,13 @@ func TestImages(t *testing.T) {
 	if err := remote.Write(pushed, third); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := env.r.EnsureImage(ctx, ref3, nil); err != nil || got.ID != d3.String() {
+	if got, err := env.r.EnsureImage(ctx, ImageWant{Ref: ref3}, nil); err != nil || got.ID != d3.String() {
 		t.Errorf("pull by digest: %+v, %v", got, err)
 	}
 
 	broken := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }))
 	defer broken.Close()
-	if _, err := env.r.EnsureImage(ctx, strings.TrimPrefix(broken.URL, "http://")+"/a:1", nil); !errors.Is(err, ErrImageError) {
+	if _, err := env.r.EnsureImage(ctx, ImageWant{Ref: strings.TrimPrefix(broken.URL, "http://") + "/a:1"}, nil); !errors.Is(err, ErrImageError) {
 		t.Errorf("broken registry: %v", err)
 	}
 	if _, err := env.r.ImportImage(ctx, strings.NewReader("no archive")); !errors.Is(err, ErrImageError) {

@@ -6,27 +6,33 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
-	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/orchctl/orch/internal/registry"
 )
 
-// The limits of pulling.
-const (
-	pullLayers    = 3                      // layers fetched at once, per image
-	progressEvery = 500 * time.Millisecond // between two reports
-)
+// ImageWant is an image that somebody wants.
+type ImageWant struct {
+	// Ref is a name, with or without a digest, or a digest.
+	Ref string
+	// Never: no registry is asked.
+	Never bool
+	// Registry: what the registry says counts, whatever the node has by that name. For
+	// Resolve alone.
+	Registry bool
+	// Logins to registries; the node's own come after them.
+	Logins []registry.Login
+}
 
 // imageMeta is what starting a container needs to know of an image.
 type imageMeta struct {
@@ -42,14 +48,19 @@ type imageMeta struct {
 // image, whatever its tag means here, and its image is kept on this node when the
 // tag moves on. Concurrent calls for one reference share one pull. progress, which
 // may be nil, is told how far the pull is. Errors are ErrImageMissing and
-// ErrImageError.
-func (r *Runtime) EnsureImage(ctx context.Context, ref string, progress func(string)) (ImageInfo, error) {
+// ErrImageError; ErrNoSpace comes with the latter.
+func (r *Runtime) EnsureImage(ctx context.Context, w ImageWant, progress func(Progress)) (ImageInfo, error) {
 	ctx = r.in(ctx)
-	img, err := r.find(ctx, ref)
+	ref := w.Ref
+	img, err := r.findAndUse(ctx, ref)
 	if errors.Is(err, ErrImageMissing) && !isDigest(ref) {
-		if img, err = r.pull(ctx, ref, progress); errors.Is(err, ErrImageMissing) {
+		if w.Never {
+			err = fmt.Errorf("%w, and pullPolicy is never: load it with `orchctl image load`", err)
+			return ImageInfo{}, r.otherThanPinned(ctx, ref, err)
+		}
+		if img, err = r.pull(ctx, w, progress); errors.Is(err, ErrImageMissing) {
 			missing := err
-			if img, err = r.find(ctx, ref); err != nil { // else it was brought meanwhile
+			if img, err = r.findAndUse(ctx, ref); err != nil { // else it was brought meanwhile
 				err = r.otherThanPinned(ctx, ref, missing)
 			}
 		}
@@ -67,25 +78,27 @@ func (r *Runtime) EnsureImage(ctx context.Context, ref string, progress func(str
 }
 
 // Resolve gives the digest that a reference means now: that of the image which this
-// node has by that name, else the registry's. Nothing is pulled. Errors are those
-// of EnsureImage.
-func (r *Runtime) Resolve(ctx context.Context, ref string) (string, error) {
+// node has by that name, unless the registry's word is wanted, else the registry's. Nothing
+// is pulled. Errors are those of EnsureImage.
+func (r *Runtime) Resolve(ctx context.Context, w ImageWant) (string, error) {
 	ctx = r.in(ctx)
-	if _, dgst := splitPinned(ref); dgst != "" {
+	if _, dgst := splitPinned(w.Ref); dgst != "" {
 		return dgst, nil
 	}
-	img, err := r.find(ctx, ref)
-	if err == nil {
-		return img.Target().Digest.String(), nil
+	if !w.Registry || w.Never {
+		img, err := r.find(ctx, w.Ref)
+		if err == nil {
+			return img.Target().Digest.String(), nil
+		}
+		if !errors.Is(err, ErrImageMissing) || w.Never {
+			return "", err
+		}
 	}
-	if !errors.Is(err, ErrImageMissing) {
-		return "", err
-	}
-	full, err := normalize(ref)
+	full, err := normalize(w.Ref)
 	if err != nil {
 		return "", err
 	}
-	_, desc, err := r.resolver().Resolve(ctx, full)
+	_, desc, err := r.registries.Resolver(w.Logins).Resolve(ctx, full)
 	if err != nil {
 		return "", pullError(full, err)
 	}
@@ -102,7 +115,7 @@ func (r *Runtime) ImportImage(ctx context.Context, rd io.Reader) ([]string, erro
 		return nil, fmt.Errorf("import image: %w", err)
 	}
 	defer done(context.WithoutCancel(ctx))
-	imported, err := r.client.Import(ctx, rd, client.WithImageRefTranslator(normalizeOrEmpty))
+	imported, err := r.client.Import(ctx, rd, client.WithImageRefTranslator(normalizeOrEmpty), client.WithImageLabels(map[string]string{labelLoaded: "true"}))
 	if err != nil {
 		return nil, fmt.Errorf("import image: %w: %w", ErrImageError, err)
 	}
@@ -119,25 +132,6 @@ func (r *Runtime) ImportImage(ctx context.Context, rd io.Reader) ([]string, erro
 	}
 	slices.Sort(refs)
 	return slices.Compact(refs), nil
-}
-
-// Images lists the images on this node, by reference.
-func (r *Runtime) Images(ctx context.Context) ([]ImageInfo, error) {
-	ctx = r.in(ctx)
-	list, err := r.client.ListImages(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("list images: %w", err)
-	}
-	var infos []ImageInfo
-	for _, img := range list {
-		size, err := img.Size(ctx)
-		if err != nil && !errdefs.IsNotFound(err) { // other platforms' parts are absent
-			return nil, fmt.Errorf("size of image %s: %w", img.Name(), err)
-		}
-		infos = append(infos, ImageInfo{ID: img.Target().Digest.String(), Ref: img.Name(), Size: size, CreatedAt: img.Metadata().CreatedAt})
-	}
-	slices.SortFunc(infos, func(a, b ImageInfo) int { return strings.Compare(a.Ref, b.Ref) })
-	return infos, nil
 }
 
 // normalize gives the full form of a reference: registry, path and tag are
@@ -227,8 +221,11 @@ func (r *Runtime) pin(ctx context.Context, ref string, img client.Image) error {
 	return nil
 }
 
-// labelPinned marks the names that we gave to images so that they are kept.
-const labelPinned = "orch/pinned"
+// Labels on names of images.
+const (
+	labelPinned = "orch/pinned" // we gave it, so that the image is kept; it goes with the image
+	labelLoaded = "orch/loaded" // an archive brought it, and not a registry
+)
 
 // otherThanPinned says of a missing image what this node has in its stead.
 func (r *Runtime) otherThanPinned(ctx context.Context, ref string, missing error) error {
@@ -253,87 +250,6 @@ func short(dgst string) string {
 	return dgst[:min(len(dgst), enough)]
 }
 
-// pull fetches the image from its registry.
-func (r *Runtime) pull(ctx context.Context, ref string, progress func(string)) (client.Image, error) {
-	full, err := normalize(ref)
-	if err != nil {
-		return nil, err
-	}
-	if progress == nil {
-		progress = func(string) {}
-	}
-	stop := r.reportProgress(ctx, full, progress)
-	defer stop()
-	// The shared pull must not end with the first caller's context.
-	shared := r.pulls.DoChan(full, func() (any, error) {
-		return r.client.Pull(context.WithoutCancel(ctx), full, client.WithPullUnpack,
-			client.WithPullSnapshotter(r.cfg.Snapshotter), client.WithMaxConcurrentDownloads(pullLayers),
-			client.WithResolver(r.resolver()))
-	})
-	select {
-	case <-ctx.Done():
-		return nil, fmt.Errorf("pull %s: %w", full, ctx.Err())
-	case res := <-shared:
-		if res.Err != nil {
-			return nil, pullError(full, res.Err)
-		}
-		return res.Val.(client.Image), nil
-	}
-}
-
-// pullError says whether the image is missing or something is wrong with it.
-func pullError(full string, err error) error {
-	host := reference.Domain(mustNamed(full))
-	var unreachable net.Error
-	switch {
-	case errdefs.IsNotFound(err):
-		return fmt.Errorf("%w: %s is not on this node, and registry %s does not have it", ErrImageMissing, full, host)
-	case errors.Is(err, docker.ErrInvalidAuthorization) || errdefs.IsUnauthorized(err) || errdefs.IsPermissionDenied(err):
-		return fmt.Errorf("%w: %s is not on this node, and registry %s does not give it without a login, or does not have it: %w", ErrImageMissing, full, host, err)
-	case errors.As(err, &unreachable):
-		return fmt.Errorf("%w: %s is not on this node, and registry %s cannot be asked: %w", ErrImageMissing, full, host, err)
-	}
-	return fmt.Errorf("%w: pull %s: %w", ErrImageError, full, err)
-}
-
-func mustNamed(full string) reference.Named {
-	named, err := reference.ParseDockerRef(full)
-	if err != nil {
-		panic(err) // full came from normalize
-	}
-	return named
-}
-
-// reportProgress tells every now and then what is being fetched, until the
-// returned function is called; it returns after the last report.
-func (r *Runtime) reportProgress(ctx context.Context, full string, progress func(string)) func() {
-	ctx, cancel := context.WithCancel(ctx)
-	done := make(chan struct{})
-	progress("pulling " + full)
-	go func() {
-		defer close(done)
-		tick := time.NewTicker(progressEvery)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
-			statuses, err := r.client.ContentStore().ListStatuses(ctx)
-			if err != nil || len(statuses) == 0 {
-				continue
-			}
-			var have, total int64
-			for _, s := range statuses {
-				have, total = have+s.Offset, total+s.Total
-			}
-			progress(fmt.Sprintf("pulling %s: %d of %d MiB in %d layers under way", full, have>>20, total>>20, len(statuses)))
-		}
-	}()
-	return func() { cancel(); <-done }
-}
-
 // unpack makes the image's snapshots, unless they are there.
 func (r *Runtime) unpack(ctx context.Context, img client.Image) error {
 	ok, err := img.IsUnpacked(ctx, r.cfg.Snapshotter)
@@ -353,6 +269,9 @@ func imageError(name, verb string, err error) error {
 	}
 	if errdefs.IsNotFound(err) {
 		return fmt.Errorf("%w: %s image %s: parts of it are missing, or it has none for this platform: %w", ErrImageError, verb, name, err)
+	}
+	if noSpace(err) {
+		return fmt.Errorf("%w: %w: %s image %s: the disk on which containerd keeps images is full: make room, or lower --image-gc-high", ErrImageError, ErrNoSpace, verb, name)
 	}
 	return fmt.Errorf("%w: %s image %s: %w", ErrImageError, verb, name, err)
 }

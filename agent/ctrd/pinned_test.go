@@ -36,12 +36,12 @@ func TestPinned(t *testing.T) {
 	if err := load(ref, old); err != nil {
 		t.Fatal(err)
 	}
-	was, err := env.r.Resolve(ctx, ref)
+	was, err := env.r.Resolve(ctx, ImageWant{Ref: ref})
 	if err != nil {
 		t.Fatal(err)
 	}
 	pinned := ref + "@" + was
-	got, err := env.r.EnsureImage(ctx, pinned, nil)
+	got, err := env.r.EnsureImage(ctx, ImageWant{Ref: pinned}, nil)
 	if err != nil || got.ID != was {
 		t.Fatalf("pinned: %+v, %v", got, err)
 	}
@@ -49,15 +49,15 @@ func TestPinned(t *testing.T) {
 	if err := load(ref, moved); err != nil {
 		t.Fatal(err)
 	}
-	is, err := env.r.Resolve(ctx, ref)
+	is, err := env.r.Resolve(ctx, ImageWant{Ref: ref})
 	if err != nil || is == was {
 		t.Fatalf("the tag has not moved: %s, %v", is, err)
 	}
-	if got, err := env.r.Resolve(ctx, pinned); err != nil || got != was {
+	if got, err := env.r.Resolve(ctx, ImageWant{Ref: pinned}); err != nil || got != was {
 		t.Errorf("Resolve(%s) = %s, %v", pinned, got, err)
 	}
 	collect(t)
-	if got, err := env.r.EnsureImage(ctx, pinned, nil); err != nil || got.ID != was {
+	if got, err := env.r.EnsureImage(ctx, ImageWant{Ref: pinned}, nil); err != nil || got.ID != was {
 		t.Errorf("pinned, after the tag has moved: %+v, %v", got, err)
 	}
 	for image, want := range map[string]string{ref: "stdout moved", pinned: "stdout old"} {
@@ -68,7 +68,7 @@ func TestPinned(t *testing.T) {
 	}
 	// Another node, which has the tag and not the image.
 	absent := "sha256:" + strings.Repeat("ab", 32)
-	_, err = env.r.EnsureImage(ctx, ref+"@"+absent, nil)
+	_, err = env.r.EnsureImage(ctx, ImageWant{Ref: ref + "@" + absent}, nil)
 	want := "image missing: image " + ref + " on n1 is " + is[:19] + ", the revision wants sha256:abababababab; orch.test/moving@" + absent + " is not on this node, and registry orch.test cannot be asked"
 	if !errors.Is(err, ErrImageMissing) || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("another image under the tag: %v\nwant %s", err, want)
@@ -109,7 +109,7 @@ func TestPinnedAtRegistry(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx := t.Context()
-	if got, err := env.r.Resolve(ctx, ref); err != nil || got != was {
+	if got, err := env.r.Resolve(ctx, ImageWant{Ref: ref}); err != nil || got != was {
 		t.Errorf("Resolve: %s, %v, want %s", got, err, was)
 	}
 	if _, err := env.r.find(env.r.in(ctx), ref); !errors.Is(err, ErrImageMissing) {
@@ -120,15 +120,15 @@ func TestPinnedAtRegistry(t *testing.T) {
 	}
 	s := spec()
 	s.Container.Image = ref + "@" + was
-	if got, err := env.r.EnsureImage(ctx, s.Container.Image, nil); err != nil || got.ID != was {
+	if got, err := env.r.EnsureImage(ctx, ImageWant{Ref: s.Container.Image}, nil); err != nil || got.ID != was {
 		t.Fatalf("pull of what the tag meant: %+v, %v", got, err)
 	}
 	ended(t, start(t, s).ID)
 	prints(t, s, "stdout registry's old")
-	if _, err := env.r.Resolve(ctx, host+"/team/absent:1"); !errors.Is(err, ErrImageMissing) || !strings.Contains(err.Error(), "does not have it") {
+	if _, err := env.r.Resolve(ctx, ImageWant{Ref: host + "/team/absent:1"}); !errors.Is(err, ErrImageMissing) || !strings.Contains(err.Error(), "does not have ") {
 		t.Errorf("Resolve of nothing: %v", err)
 	}
-	if _, err := env.r.Resolve(ctx, "Bad Name"); !errors.Is(err, ErrImageError) {
+	if _, err := env.r.Resolve(ctx, ImageWant{Ref: "Bad Name"}); !errors.Is(err, ErrImageError) {
 		t.Errorf("Resolve of no name: %v", err)
 	}
 }

@@ -19,6 +19,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/status"
+
+	"github.com/orchctl/orch/internal/registry"
 )
 
 // The limits of talking to containerd.
@@ -42,7 +44,12 @@ type Runtime struct {
 	log    *slog.Logger
 	client *client.Client
 	pulls  singleflight.Group
-	locks  keyedMutex
+	// turns are those that pulls wait for.
+	turns      *turns
+	registries *registry.Client
+	// removing is held by who removes an image, and shared by who decides to use one.
+	removing sync.RWMutex
+	locks    keyedMutex
 	// leases makes writers of one lease file take turns. It is apart from locks,
 	// for a renewal must not wait for containerd.
 	leases keyedMutex
@@ -50,6 +57,10 @@ type Runtime struct {
 	mu sync.Mutex
 	// metas remembers what images hold; digests never change their meaning.
 	metas map[string]imageMeta
+	// pullsNow are the pulls under way, by reference.
+	pullsNow map[string]*pulling
+	// used is when images were found last for somebody who wants to run them, by digest.
+	used map[string]time.Time
 	// owners are whose the containers are that Usage found last, by id.
 	owners map[string]Observed
 	// snapshots is the snapshotter's folder; empty: not asked for yet.
@@ -72,7 +83,12 @@ func Dial(ctx context.Context, cfg Config) (*Runtime, error) {
 	}
 	cfg.CgroupParent = orDefault(cfg.CgroupParent, "/orch")
 	cfg.Snapshotter = orDefault(cfg.Snapshotter, "overlayfs")
-	cfg.RegistryCertDir = orDefault(cfg.RegistryCertDir, "/etc/docker/certs.d")
+	if cfg.Registries == nil {
+		cfg.Registries = registry.New(registry.Config{Logger: cfg.Logger})
+	}
+	if cfg.MaxPulls <= 0 {
+		cfg.MaxPulls = maxPulls
+	}
 	if !filepath.IsAbs(cfg.CgroupParent) {
 		return nil, fmt.Errorf("dial containerd: cgroup parent is not absolute: %q", cfg.CgroupParent)
 	}
@@ -92,7 +108,7 @@ func Dial(ctx context.Context, cfg Config) (*Runtime, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dial containerd at %s: %w", cfg.Address, err)
 	}
-	r := &Runtime{cfg: cfg, log: cfg.Logger, client: c, metas: map[string]imageMeta{}}
+	r := &Runtime{cfg: cfg, log: cfg.Logger, client: c, registries: cfg.Registries, turns: newTurns(cfg.MaxPulls), metas: map[string]imageMeta{}, used: map[string]time.Time{}}
 	wait, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	for {

@@ -81,7 +81,7 @@ func (r *Runtime) create(ctx context.Context, id string, s ContainerSpec) (Obser
 	if ref == "" {
 		ref = s.Container.Image
 	}
-	img, err := r.find(ctx, ref)
+	img, err := r.findAndUse(ctx, ref)
 	if err != nil {
 		return Observed{}, fmt.Errorf("start %s: %w", id, err)
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/registry"
 )
 
 // Config says where containerd is and where things lie. Address, ShimPath and
@@ -43,14 +44,11 @@ type Config struct {
 	Snapshotter string
 	// Incarnation is the cluster's; it is only used where a ContainerSpec has none.
 	Incarnation string
-	// InsecureRegistries (host or host:port) are spoken to over plain HTTP, as
-	// loopback always is.
-	InsecureRegistries []string
-	// RegistryCertDir holds one folder per registry (host or host:port), laid
-	// out as docker does: *.crt are certificate authorities trusted for it,
-	// NAME.cert and NAME.key a client certificate. It defaults to
-	// /etc/docker/certs.d and need not exist.
-	RegistryCertDir string
+	// Registries are how registries are spoken to; nil trusts the system's authorities, and
+	// knows no login.
+	Registries *registry.Client
+	// MaxPulls is how many images are fetched at once; 0 means 3.
+	MaxPulls int
 	// AllowBind are the folders of the node of which containers may be given
 	// something (api.Mount.Bind), absolute; none: bind mounts are refused.
 	AllowBind []string
@@ -251,6 +249,10 @@ var (
 	ErrLeaseOver = errors.New("lease is over")
 	// ErrBindRefused: a bind mount is not allowed, or not possible, on this node.
 	ErrBindRefused = errors.New("bind mount refused")
+	// ErrNoSpace: the disk on which images lie is full.
+	ErrNoSpace = errors.New("no space left")
+	// ErrImageInUse: something needs the image.
+	ErrImageInUse = errors.New("image is in use")
 	// ErrVolume: a volume cannot be made, or mounted.
 	ErrVolume = errors.New("volume error")
 	// ErrUnguarded: the container needs a watchdog and has none that lives.

@@ -78,7 +78,7 @@ func (c *Core) put(a wire.Assignment) {
 			}
 		}
 	} else {
-		r.take(a)
+		r.take(a, c.now)
 		if a.Revision != r.revision { // no leader does so; if one did, all of it is made anew
 			r.next = &a
 			c.leave(r, fmt.Sprintf("it is assigned as revision %d, no longer %d", a.Revision, r.revision))
@@ -99,13 +99,17 @@ func (c *Core) put(a wire.Assignment) {
 // stopOrderedWhy is why a replica goes that the leader wants stopped.
 const stopOrderedWhy = "the leader wants it stopped"
 
-// valuesCame has starts tried again that waited for values: a set brings all that its
+// valuesCame has starts and pulls tried again that waited for values: a set brings all that its
 // assignments take.
 func (c *Core) valuesCame() {
 	for _, k := range c.sortedKeys() {
 		for _, x := range c.replicas[k].runs {
 			if f := x.failing.failure; f != nil && f.Reason == api.ReasonConfigMissing {
 				x.failing.at = c.now
+				c.mark(x.r)
+			}
+			if im := x.image; im != nil && im.retry.failure != nil && im.retry.failure.Reason == api.ReasonConfigMissing {
+				im.retry.at = c.now
 				c.mark(x.r)
 			}
 		}

@@ -24,6 +24,8 @@ type (
 		Ref string
 		// Never: no registry is asked.
 		Never bool
+		// Incarnation of the store that the versions of Logins are of.
+		Incarnation string
 		// Logins are Secrets of type registry that may be used; who carries it out has the
 		// values.
 		Logins []wire.ConfigKey

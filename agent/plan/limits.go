@@ -10,8 +10,9 @@ const (
 	// networksAtOnceMax: CNI plugins are processes, and serialise on the kernel's
 	// network lock.
 	networksAtOnceMax = 8
-	// pullsAtOnceMax: a pull fetches several layers already.
-	pullsAtOnceMax = 4
+	// pullsAtOnceMax bounds those that look for an image: most find it on the node at once.
+	// Who fetches takes turns with others, and says so; see ctrd.Config.MaxPulls.
+	pullsAtOnceMax = 64
 	// stopsAtOnceMax: a stop mostly waits for its grace, so many may; the bound
 	// is for memory.
 	stopsAtOnceMax = 256

@@ -3,9 +3,11 @@ package plan
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/wire"
 )
 
 // class groups effects that share a limit.
@@ -172,7 +174,8 @@ func doubled(first, most time.Duration, n int) time.Duration {
 type image struct {
 	ref     string
 	asking  bool
-	heard   int // words on the progress of this pull
+	asked   EnsureImage // the last
+	heard   int         // words on the progress of this pull
 	waiting []*run
 	retry   retry
 }
@@ -202,7 +205,42 @@ func (c *Core) wantImage(x *run) {
 		return
 	}
 	im.asking, im.heard = true, 0
-	c.emit(EnsureImage{ID: id, Ref: ref, Why: fmt.Sprintf("%s needs it", x.what())})
+	im.asked = EnsureImage{ID: id, Ref: ref, Never: im.never(), Incarnation: c.incarnation, Logins: im.logins(), Trace: im.trace(), Why: fmt.Sprintf("%s needs it", x.what())}
+	c.emit(im.asked)
+}
+
+// never: nobody who waits wants a registry asked.
+func (im *image) never() bool {
+	return !slices.ContainsFunc(im.waiting, func(x *run) bool { return x.spec.PullPolicy != api.PullNever })
+}
+
+// logins of all who wait, each once and in order: whoever may have the image, all get it.
+func (im *image) logins() []wire.ConfigKey {
+	var all []wire.ConfigKey
+	for _, x := range im.waiting {
+		for ref, version := range x.r.logins {
+			all = append(all, wire.ConfigKey{Namespace: x.r.key.Namespace, Ref: ref, Version: version})
+		}
+	}
+	slices.SortFunc(all, func(a, b wire.ConfigKey) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Ref, b.Ref), -cmp.Compare(a.Version, b.Version))
+	})
+	return slices.Compact(all)
+}
+
+// trace is that of the first who waits and has one.
+func (im *image) trace() string {
+	for _, x := range im.waiting {
+		if x.r.trace != "" {
+			return x.r.trace
+		}
+	}
+	return ""
+}
+
+// tryAgain has a refused image asked for at once: what it was refused for has changed.
+func (im *image) tryAgain(now time.Time) {
+	im.retry.at, im.retry.tries = now, 0
 }
 
 // leaveImage ends a run's wait.
@@ -232,6 +270,9 @@ func (c *Core) imageDone(im *image, ev Done) {
 	}
 	if ev.Failure != nil {
 		im.retry.failed(ev.Failure, c.now)
+		if im.never() != im.asked.Never || !slices.Equal(im.logins(), im.asked.Logins) {
+			im.tryAgain(c.now) // the no was to another question
+		}
 		if len(waiting) == 0 {
 			c.dropImage(im)
 		}
@@ -268,8 +309,7 @@ func (c *Core) progress(ev Progress) {
 // imagesChanged: what was missing may be there now.
 func (c *Core) imagesChanged() {
 	for _, im := range c.images { // the order does not matter: marking sorts below
-		im.retry.at = c.now
-		im.retry.tries = 0
+		im.tryAgain(c.now)
 	}
 	for _, k := range c.sortedKeys() {
 		if r := c.replicas[k]; r.waitsForImage() {

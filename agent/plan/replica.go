@@ -17,6 +17,8 @@ type replica struct {
 	images   map[string]string // digests, by reference
 	labels   map[string]string // the service's
 	configs  map[api.ConfigRef]int64
+	logins   map[api.ConfigRef]int64 // to registries; they change nothing that runs
+	trace    string                  // what is done for it belongs to that
 	uid      string
 	spare    bool
 	job      bool // it comes to its end by itself
@@ -72,7 +74,7 @@ type leftover struct {
 }
 
 func newReplica(a wire.Assignment) *replica {
-	r := &replica{key: a.Key, revision: a.Revision, template: a.Template, images: a.Images, labels: a.Labels, configs: a.Configs, uid: a.ServiceUID, spare: a.Spare, job: a.Job, assigned: true, phase: api.PhaseAssigned}
+	r := &replica{key: a.Key, revision: a.Revision, template: a.Template, images: a.Images, labels: a.Labels, configs: a.Configs, logins: a.Logins, trace: a.Trace, uid: a.ServiceUID, spare: a.Spare, job: a.Job, assigned: true, phase: api.PhaseAssigned}
 	if r.template == nil {
 		r.template = &api.Template{}
 	}
@@ -84,7 +86,7 @@ func (r *replica) assignment() wire.Assignment {
 	if r.next != nil {
 		return *r.next
 	}
-	return wire.Assignment{Key: r.key, ServiceUID: r.uid, Revision: r.revision, Template: r.template, Images: r.images, Labels: r.labels, Configs: r.configs, Stopping: r.stopOrdered, Spare: r.spare, Job: r.job}
+	return wire.Assignment{Key: r.key, ServiceUID: r.uid, Revision: r.revision, Template: r.template, Images: r.images, Labels: r.labels, Configs: r.configs, Logins: r.logins, Trace: r.trace, Stopping: r.stopOrdered, Spare: r.spare, Job: r.job}
 }
 
 // advance moves the phase, forwards only.

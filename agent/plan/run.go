@@ -180,7 +180,7 @@ func (c *Core) startRun(x *run) {
 	spec.Env = c.environment(x)
 	c.emit(StartContainer{ID: id, Replica: r.key, Revision: r.revision, Incarnation: c.incarnation, Attempt: x.attempt, Container: spec,
 		ImageID: x.imageID, Network: r.net.Network, HostNetwork: r.template.HostNetwork, Grace: r.grace(), Hash: x.hash, Sysctls: r.template.Sysctls,
-		Configs: x.pins(), Lease: r.leaseOf(), Why: why})
+		Configs: x.pins(), Lease: r.leaseOf(), Trace: r.trace, Why: why})
 }
 
 func (c *Core) startDone(x *run, ev Done) {

@@ -404,7 +404,14 @@ func inWords(m *model, e Effect) string {
 	case Observe:
 		return "Observe: " + e.Why
 	case EnsureImage:
-		return fmt.Sprintf("EnsureImage %s: %s", e.Ref, e.Why)
+		line := fmt.Sprintf("EnsureImage %s: %s", e.Ref, e.Why)
+		if e.Never {
+			line += " never"
+		}
+		for _, k := range e.Logins {
+			line += fmt.Sprintf(" %s/%s@%d", k.Namespace, k.Ref, k.Version)
+		}
+		return line
 	case SetupNetwork:
 		if e.HostNetwork {
 			return fmt.Sprintf("SetupNetwork %s, the node's own: %s", k(e.Replica), e.Why)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"time"
 
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/wire"
@@ -283,6 +284,17 @@ func (c *Core) field(r *replica, field string) string {
 }
 
 // take keeps of an assignment what may change without a new revision.
-func (r *replica) take(a wire.Assignment) {
+func (r *replica) take(a wire.Assignment, now time.Time) {
 	r.assigned, r.held, r.unsure, r.spare, r.job, r.uid, r.labels = true, false, false, a.Spare, a.Job, a.ServiceUID, a.Labels
+	if a.Trace != "" {
+		r.trace = a.Trace
+	}
+	if !maps.Equal(r.logins, a.Logins) {
+		r.logins = a.Logins
+		for _, x := range r.runs {
+			if x.image != nil {
+				x.image.tryAgain(now)
+			}
+		}
+	}
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/orchctl/orch/agent/ctrd"
+	"github.com/orchctl/orch/agent/images"
 	"github.com/orchctl/orch/api"
 )
 
@@ -34,6 +35,8 @@ type Runtime struct {
 	leases     map[string]ctrd.Lease
 	leaseErr   error
 	bootTime   func() time.Duration
+	registry   func(w ctrd.ImageWant, progress func(ctrd.Progress)) error
+	disk       images.Disk
 	exec       func(id string, e ctrd.ExecSpec) (int, error)
 }
 
@@ -266,7 +269,8 @@ func (r *Runtime) Reconnect() {
 }
 
 // Resolve gives the digest of an image that was brought.
-func (r *Runtime) Resolve(_ context.Context, ref string) (string, error) {
+func (r *Runtime) Resolve(_ context.Context, w ctrd.ImageWant) (string, error) {
+	ref := w.Ref
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.images[ref] {
@@ -277,9 +281,15 @@ func (r *Runtime) Resolve(_ context.Context, ref string) (string, error) {
 
 // EnsureImage knows the images that were brought; one that is wanted by its digest has
 // to be that one.
-func (r *Runtime) EnsureImage(_ context.Context, ref string, _ func(string)) (ctrd.ImageInfo, error) {
+func (r *Runtime) EnsureImage(_ context.Context, w ctrd.ImageWant, progress func(ctrd.Progress)) (ctrd.ImageInfo, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.registry != nil && !w.Never {
+		if err := r.registry(w, progress); err != nil {
+			return ctrd.ImageInfo{}, err
+		}
+	}
+	ref := w.Ref
 	name, digest, pinned := strings.Cut(ref, "@")
 	switch {
 	case r.images[ref]:

@@ -70,7 +70,7 @@ func run(ctx context.Context, f flags) error {
 		Credentials: identity.Credentials, Trusted: identity.Trust, Host: host, Labels: s.nodeLabels, Capacity: s.resources, Version: version.String(),
 		GossipPort: s.gossipPort, Logger: logger}
 	runtime, err := ctrd.Dial(ctx, ctrd.Config{Address: s.containerd, ShimPath: s.shim, LogDir: cfg.LogDir, CgroupParent: s.cgroupParent,
-		InsecureRegistries: s.insecureRegistries, AllowBind: s.allowBind, Node: s.name, Logger: logger})
+		Registries: registry.New(registry.Config{HostsDir: s.registryConfig, AuthFile: s.registryAuth, Insecure: s.insecureRegistries, Logger: logger}), MaxPulls: s.maxPulls, AllowBind: s.allowBind, Node: s.name, Logger: logger})
 	if err != nil {
 		return fmt.Errorf("%w; is containerd running? --containerd says where its socket is", err)
 	}

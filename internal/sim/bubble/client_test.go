@@ -52,31 +52,31 @@ func (c client) List(ctx context.Context) ([]ctrd.Observed, error) {
 }
 
 // EnsureImage pulls what is not there yet.
-func (c client) EnsureImage(ctx context.Context, ref string, progress func(string)) (ctrd.ImageInfo, error) {
+func (c client) EnsureImage(ctx context.Context, w ctrd.ImageWant, progress func(ctrd.Progress)) (ctrd.ImageInfo, error) {
 	if err := c.call(ctx, time.Millisecond, 5*time.Millisecond); err != nil {
 		return ctrd.ImageInfo{}, err
 	}
-	if info, err := c.Runtime.EnsureImage(ctx, ref, progress); err == nil {
+	if info, err := c.Runtime.EnsureImage(ctx, w, progress); err == nil {
 		return info, nil
 	}
 	if err := c.call(ctx, 20*time.Millisecond, 1500*time.Millisecond); err != nil {
 		return ctrd.ImageInfo{}, err
 	}
-	if !behaviorOf(ref).missing {
-		c.AddImage(ref)
+	if !behaviorOf(w.Ref).missing {
+		c.AddImage(w.Ref)
 	}
-	return c.Runtime.EnsureImage(ctx, ref, progress)
+	return c.Runtime.EnsureImage(ctx, w, progress)
 }
 
 // Resolve asks a registry.
-func (c client) Resolve(ctx context.Context, ref string) (string, error) {
+func (c client) Resolve(ctx context.Context, w ctrd.ImageWant) (string, error) {
 	if err := c.call(ctx, 5*time.Millisecond, 200*time.Millisecond); err != nil {
 		return "", err
 	}
-	if behaviorOf(ref).missing {
-		return "", fmt.Errorf("%w: %s is nowhere", ctrd.ErrImageMissing, ref)
+	if behaviorOf(w.Ref).missing {
+		return "", fmt.Errorf("%w: %s is nowhere", ctrd.ErrImageMissing, w.Ref)
 	}
-	return runtimetest.DigestOf(ref), nil
+	return runtimetest.DigestOf(w.Ref), nil
 }
 
 // ImportImage is not used here.

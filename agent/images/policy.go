@@ -1,0 +1,167 @@
+package images
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/distribution/reference"
+)
+
+// Origin says where an image came from, and so whether it comes again.
+type Origin int
+
+// The origins.
+const (
+	// Unknown: somebody brought it past orch; it is never removed.
+	Unknown Origin = iota
+	// Pulled: its registry has it.
+	Pulled
+	// Loaded: `orchctl image load` brought it, and the controller's shelf has it.
+	Loaded
+)
+
+// Image is what a node has under one digest.
+type Image struct {
+	Digest string
+	// Refs are its names, full, sorted.
+	Refs []string
+	// Size in bytes of its layers as they were fetched; layers may be others', too.
+	Size int64
+	// Created is when it came to this node.
+	Created time.Time
+	Origin  Origin
+}
+
+// Disk is that on which images lie, in bytes.
+type Disk struct{ Size, Free int64 }
+
+// Used in percent of the whole, as df tells it.
+func (d Disk) Used() int {
+	if d.Size <= 0 {
+		return 0
+	}
+	return int((d.Size - d.Free) * 100 / d.Size)
+}
+
+// Marks in percent of the disk: beyond High images go until it is down to Low. High 0:
+// never.
+type Marks struct{ High, Low int }
+
+// Need is something on the node that an image is for.
+type Need struct {
+	// Ref is the image's name, with or without digest; Digest is it where it is known.
+	Ref, Digest string
+	// Why in words: "runs web-0".
+	Why string
+}
+
+// State is all that is decided from.
+type State struct {
+	Now    time.Time
+	Disk   Disk
+	Marks  Marks
+	Images []Image
+	// Needs are what containers run from, what is assigned and what is being pulled.
+	Needs []Need
+	Book  *Book
+}
+
+// Removal is an image that may go.
+type Removal struct {
+	Image Image
+	Why   string
+}
+
+// Plan lists what goes if the disk is beyond its high mark, first what is to go first:
+// whoever removes looks at the disk after each, and ends at the low mark, for images share
+// layers. What was used longest ago goes first, and loaded ones last.
+func Plan(s State) []Removal {
+	if s.Marks.High <= 0 || s.Disk.Used() < s.Marks.High {
+		return nil
+	}
+	var out []Removal
+	for _, i := range s.Images {
+		if s.Keep(i) != "" {
+			continue
+		}
+		out = append(out, Removal{Image: i, Why: fmt.Sprintf("the disk is %d%% full, more than %d%%, and %s", s.Disk.Used(), s.Marks.High, s.unused(i))})
+	}
+	slices.SortFunc(out, func(a, b Removal) int {
+		return cmp.Or(cmp.Compare(a.Image.Origin, b.Image.Origin), s.used(a.Image).Compare(s.used(b.Image)), cmp.Compare(a.Image.Digest, b.Image.Digest))
+	})
+	return out
+}
+
+// Done tells whether enough was removed.
+func (s State) Done(d Disk) bool { return d.Used() <= s.Marks.Low }
+
+func (s State) unused(i Image) string {
+	if used, ok := s.Book.used(i.Digest); ok {
+		return fmt.Sprintf("nothing has needed it for %s", s.Now.Sub(used).Round(time.Second))
+	}
+	return "nothing has needed it since it is here"
+}
+
+// used is when it was needed last; what never was counts from when it came.
+func (s State) used(i Image) time.Time {
+	if t, ok := s.Book.used(i.Digest); ok {
+		return t
+	}
+	return i.Created
+}
+
+// Keep says why an image does not go by itself; empty: it may.
+func (s State) Keep(i Image) string {
+	if why := s.Needed(i); why != "" {
+		return why
+	}
+	if service := s.Book.previous(i.Digest, s.Now); service != "" {
+		return "previous revision of " + service
+	}
+	if i.Origin == Unknown {
+		return "brought past orch: nobody could bring it again"
+	}
+	return ""
+}
+
+// Needed says what needs an image now, so that nobody may remove it; empty: nothing.
+func (s State) Needed(i Image) string {
+	var whys []string
+	for _, n := range s.Needs {
+		if n.Digest == i.Digest || n.Digest == "" && names(i, n.Ref) {
+			whys = append(whys, n.Why)
+		}
+	}
+	slices.Sort(whys)
+	whys = slices.Compact(whys)
+	const told = 3 // of many
+	if len(whys) > told {
+		return fmt.Sprintf("%s and %d more", strings.Join(whys[:told], ", "), len(whys)-told)
+	}
+	return strings.Join(whys, ", ")
+}
+
+// names tells whether a reference means an image: by its digest, else by its name.
+func names(i Image, ref string) bool {
+	if _, digest, ok := strings.Cut(ref, "@"); ok {
+		return digest == i.Digest
+	}
+	if ref == i.Digest {
+		return true
+	}
+	named, err := reference.ParseDockerRef(ref)
+	return err == nil && slices.Contains(i.Refs, named.String())
+}
+
+// Find gives the image that a reference means: a name, or a digest.
+func Find(list []Image, ref string) (Image, bool) {
+	for _, i := range list {
+		if names(i, ref) {
+			return i, true
+		}
+	}
+	return Image{}, false
+}
