@@ -29,7 +29,8 @@ type flags struct {
 	cgroupParent, bootIDFile, logLevel                string
 	join, labels, capacity, resources                 []string
 	insecureRegistries, allowBind                     []string
-	gossipPort                                        int
+	registryConfig, registryAuth                      string
+	gossipPort, maxPulls, imageGCHigh, imageGCLow     int
 	replicaCIDR, clusterCIDR                          string // of earlier versions
 }
 
@@ -80,6 +81,11 @@ func (f *flags) addTo(p *pflag.FlagSet) {
 	p.StringSliceVar(&f.capacity, "capacity", nil, "what replicas may use, as cpu=2,memory=4Gi; default: cores, and memory less a reserve")
 	p.StringArrayVar(&f.resources, "resource", nil, "further resource that is only counted, as gpus=2; repeat for more")
 	p.StringSliceVar(&f.insecureRegistries, "insecure-registry", nil, "registry that is spoken to without TLS, as host:port")
+	p.StringVar(&f.registryConfig, "registry-config", "/etc/containerd/certs.d", "folder with registries' settings: HOST/hosts.toml as containerd reads it, or HOST/*.crt, *.cert and *.key")
+	p.StringVar(&f.registryAuth, "registry-auth", "/etc/orch/registry-auth.json", "file with logins to registries, as docker login writes it; need not exist")
+	p.IntVar(&f.maxPulls, "max-pulls", 3, "images that are fetched at once")
+	p.IntVar(&f.imageGCHigh, "image-gc-high", 85, "percent of the disk of images beyond which unused ones are removed; 0: never")
+	p.IntVar(&f.imageGCLow, "image-gc-low", 75, "percent of the disk down to which they are")
 	p.StringArrayVar(&f.allowBind, "allow-bind", nil, "folder of which replicas may have something mounted (mounts: bind); repeat for more; none: refused")
 	p.IntVar(&f.gossipPort, "gossip-port", 7946, "port of gossip between nodes, UDP and TCP; 0: none")
 	p.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -135,6 +141,12 @@ func (f flags) check() (settings, error) {
 	}
 	if f.gossipPort < 0 || f.gossipPort > api.MaxPort {
 		return bad("--gossip-port %d: want a number from 1 to %d, or 0 for none", f.gossipPort, api.MaxPort)
+	}
+	if f.maxPulls < 1 {
+		return bad("--max-pulls %d: want at least 1", f.maxPulls)
+	}
+	if f.imageGCHigh < 0 || f.imageGCHigh > 100 || f.imageGCHigh > 0 && (f.imageGCLow < 0 || f.imageGCLow >= f.imageGCHigh) {
+		return bad("--image-gc-high %d, --image-gc-low %d: want percent of the disk, the low mark below the high one; high 0: never", f.imageGCHigh, f.imageGCLow)
 	}
 	for _, dir := range f.allowBind {
 		if !filepath.IsAbs(dir) {

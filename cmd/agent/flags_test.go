@@ -11,7 +11,7 @@ import (
 
 // good is a command line that is accepted as far as it can be on any machine.
 func good() flags {
-	return flags{name: "n1", join: []string{"10.0.0.1:7070"}, address: "10.0.0.2", logLevel: "info", gossipPort: 7946}
+	return flags{name: "n1", join: []string{"10.0.0.1:7070"}, address: "10.0.0.2", logLevel: "info", gossipPort: 7946, maxPulls: 3, imageGCHigh: 85, imageGCLow: 75}
 }
 
 func TestBadFlags(t *testing.T) {

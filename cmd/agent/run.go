@@ -14,6 +14,7 @@ import (
 	"github.com/orchctl/orch/agent"
 	"github.com/orchctl/orch/agent/ctrd"
 	"github.com/orchctl/orch/agent/dns"
+	"github.com/orchctl/orch/agent/images"
 	"github.com/orchctl/orch/agent/netcheck"
 	"github.com/orchctl/orch/agent/netdev"
 	"github.com/orchctl/orch/agent/netdev/netfilter"
@@ -22,6 +23,7 @@ import (
 	"github.com/orchctl/orch/agent/usage"
 	"github.com/orchctl/orch/internal/daemon"
 	"github.com/orchctl/orch/internal/preflight"
+	"github.com/orchctl/orch/internal/registry"
 	"github.com/orchctl/orch/internal/version"
 )
 
@@ -68,9 +70,10 @@ func run(ctx context.Context, f flags) error {
 	}
 	cfg := agent.Config{Name: s.name, Data: s.data, LogDir: filepath.Join(s.data, "logs"), Address: s.addr, Controllers: s.join,
 		Credentials: identity.Credentials, Trusted: identity.Trust, Host: host, Labels: s.nodeLabels, Capacity: s.resources, Version: version.String(),
-		GossipPort: s.gossipPort, Logger: logger}
+		GossipPort: s.gossipPort, ImageMarks: images.Marks{High: s.imageGCHigh, Low: s.imageGCLow}, Logger: logger}
+	registries := registry.New(registry.Config{HostsDir: s.registryConfig, AuthFile: s.registryAuth, Insecure: s.insecureRegistries, Logger: logger})
 	runtime, err := ctrd.Dial(ctx, ctrd.Config{Address: s.containerd, ShimPath: s.shim, LogDir: cfg.LogDir, CgroupParent: s.cgroupParent,
-		Registries: registry.New(registry.Config{HostsDir: s.registryConfig, AuthFile: s.registryAuth, Insecure: s.insecureRegistries, Logger: logger}), MaxPulls: s.maxPulls, AllowBind: s.allowBind, Node: s.name, Logger: logger})
+		Registries: registries, MaxPulls: s.maxPulls, AllowBind: s.allowBind, Node: s.name, Logger: logger})
 	if err != nil {
 		return fmt.Errorf("%w; is containerd running? --containerd says where its socket is", err)
 	}

@@ -169,6 +169,7 @@ func agentArgs(c *Config, n *nodeState, h host) []string {
 		"--cni-bin", c.CNIBin,
 		"--cgroup-parent", h.replicasCgroup(),
 		"--boot-id-file", filepath.Join(h.dir, bootIDFile),
+		"--image-gc-high", "0", // the disk is this machine's: what fills it is not the node's
 	}
 	if c.Capacity != "" {
 		args = append(args, "--capacity", c.Capacity)

@@ -129,7 +129,7 @@ func TestCommandLines(t *testing.T) {
 	got := strings.Join(agentArgs(&c, n, hostOf(&c, "n2")), " ")
 	want := "/b/agent --name n2 --data /l/x/nodes/n2/agent --containerd /run/containerd/containerd.sock" +
 		" --join 10.200.0.1:7070 --token-file /l/x/node-token --address 10.200.0.12 --shim /b/shim --cni-bin /cni" +
-		" --cgroup-parent /orchlab/x/n2/replicas --boot-id-file /l/x/nodes/n2/boot-id" +
+		" --cgroup-parent /orchlab/x/n2/replicas --boot-id-file /l/x/nodes/n2/boot-id --image-gc-high 0" +
 		" --capacity cpu=2 --label disk=ssd --label zone=b --more"
 	if got != want {
 		t.Errorf("agent: got\n%s\nwant\n%s", got, want)
