@@ -215,6 +215,10 @@ type ReplicaSpec struct {
 	Spare bool `json:"spare,omitempty"`
 	// Job: Service names a job, and Slot is an index of it.
 	Job bool `json:"job,omitempty"`
+	// Why it was placed or, once it is to stop, why; Chosen is by what its node was, when
+	// it was placed: "0 of web here, load 12.3%". Both are clauses in words.
+	Why    string `json:"why,omitempty"`
+	Chosen string `json:"chosen,omitempty"`
 }
 
 // ReplicaStatus is what the node's agent last reported.

@@ -301,13 +301,18 @@ func manyPorts(a *ask, t tally) string {
 
 func onePorts(a *ask, n *node, item int) string {
 	p := a.shape.ports[item]
+	return fmt.Sprintf("has port %s taken by %s", p, holderOf(n, p))
+}
+
+// holderOf names the replica that has a port of the node.
+func holderOf(n *node, p hostPort) string {
 	var holder *binding
 	for _, b := range n.bound {
 		if slices.Contains(b.shape.ports, p) && (holder == nil || compareKeys(b.key, holder.key) < 0) {
 			holder = b
 		}
 	}
-	return fmt.Sprintf("has port %s taken by %s/%s", p, holder.key.Namespace, holder.key.Name())
+	return holder.key.Namespace + "/" + holder.key.Name()
 }
 
 // verb gives the form for one node or several.

@@ -120,7 +120,11 @@ func (s *script) do(words []string) ([]string, error) {
 			if e.Fit {
 				out = append(out, fmt.Sprintf("%s fit: %s; %d", e.Node, e.Why, e.Score))
 			} else {
-				out = append(out, fmt.Sprintf("%s %s: %s", e.Node, e.Filter, e.Reason))
+				line := fmt.Sprintf("%s %s: %s", e.Node, e.Filter, e.Reason)
+				if e.Remedy != "" {
+					line += "; remedy: " + e.Remedy
+				}
+				out = append(out, line)
 			}
 		}
 		return out, nil

@@ -36,6 +36,9 @@ type NodeExplanation struct {
 	// Filter and Reason are who refuses and why; empty if the node is fit.
 	Filter string
 	Reason string
+	// Remedy is what would make it fit, as far as an operator can: "uncordon n2 and free
+	// port 80 there (default/web-0 has it)"; empty if it is fit, or only time helps.
+	Remedy string
 	// Score is by what fit nodes are compared, more is better; Why words it.
 	Score int64
 	Why   string
@@ -124,27 +127,4 @@ func Unmet(f *Fleet, s *Shape, node string) string {
 		return oneConstraints(&a, n, item)
 	}
 	return ""
-}
-
-// Explain asks every node, in the order of names, about one more replica of the
-// service. It changes nothing in what Place would do.
-func Explain(f *Fleet, s *Shape, service api.Key) []NodeExplanation {
-	f.settle()
-	if s == nil {
-		s = &Shape{}
-	}
-	a := &ask{shape: s, needs: f.needs(nil, s)}
-	on := f.serviceOf(service).on
-	out := make([]NodeExplanation, 0, len(f.index.ring))
-	for _, n := range f.index.ring {
-		e := NodeExplanation{Node: n.name}
-		if filter, item := refusedBy(a, n); filter >= 0 {
-			e.Filter, e.Reason = filters[filter].name, filters[filter].one(a, n, item)
-		} else {
-			e.Fit, e.Score, e.Why = true, score(on[n], n.load), why(service, on[n], n.load)
-		}
-		out = append(out, e)
-	}
-	slices.SortFunc(out, func(a, b NodeExplanation) int { return cmp.Compare(a.Node, b.Node) })
-	return out
 }

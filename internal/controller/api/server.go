@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -176,21 +177,43 @@ func refs(of []api.Ref) []*orchv1.Ref {
 
 // Explain implements orch.v1.Orch.
 func (s *Server) Explain(ctx context.Context, r *orchv1.ExplainRequest) (*orchv1.ExplainResponse, error) {
+	key := keyOf(r.GetNamespace(), r.GetService())
+	var replica *api.ReplicaKey
+	if name := r.GetReplica(); name != "" {
+		x, ok := namedReplica(key, name)
+		if !ok {
+			return nil, invalid("explain %.80q: want a replica of service %s, such as %s-0", name, key.Name, key.Name)
+		}
+		replica = &x
+	}
 	nodes, _, err := ask[[]scheduler.NodeExplanation](ctx, s, func(ticket uint64) core.Event {
-		return core.Explain{Ticket: ticket, Key: keyOf(r.GetNamespace(), r.GetService())}
+		return core.Explain{Ticket: ticket, Key: key, Replica: replica}
 	})
 	if err != nil {
 		return nil, err
 	}
 	out := &orchv1.ExplainResponse{}
 	for _, n := range nodes {
-		fit := &orchv1.NodeFit{Node: n.Node, Fit: n.Fit, Score: n.Score, Why: n.Why}
+		fit := &orchv1.NodeFit{Node: n.Node, Fit: n.Fit, Score: n.Score, Why: n.Why, Filter: n.Filter, Remedy: n.Remedy}
 		if !n.Fit {
 			fit.Why = n.Reason
 		}
 		out.Nodes = append(out.Nodes, fit)
 	}
 	return out, nil
+}
+
+// namedReplica reads "web-0", "web-0@17".
+func namedReplica(service api.Key, name string) (api.ReplicaKey, bool) {
+	slot, epoch, placed := strings.Cut(name, "@")
+	number, ok := strings.CutPrefix(slot, service.Name+"-")
+	k := api.ReplicaKey{Namespace: service.Namespace, Service: service.Name}
+	var errs [2]error
+	k.Slot, errs[0] = strconv.Atoi(number)
+	if placed {
+		k.Epoch, errs[1] = strconv.ParseUint(epoch, 10, 64)
+	}
+	return k, ok && k.Slot >= 0 && errs[0] == nil && errs[1] == nil
 }
 
 // NodeWord implements orch.v1.Orch.

@@ -7,7 +7,6 @@ import (
 
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/store"
-	"github.com/orchctl/orch/scheduler"
 )
 
 // apply takes all objects or none: everything is checked before anything is
@@ -232,13 +231,4 @@ func (c *Core) scale(ev Scale) {
 	want.Metadata.ResourceVersion, want.Metadata.UID = 0, ""
 	want.Spec.Replicas = &ev.Replicas
 	c.apply(Apply{Ticket: ev.Ticket, Services: []*api.Service{&want}, RequestID: ev.RequestID, By: ev.By})
-}
-
-func (c *Core) explain(ev Explain) {
-	s := c.services[ev.Key]
-	if s == nil {
-		c.answer(ev.Ticket, nil, fmt.Errorf("service %s: %w", ev.Key, ErrNotFound))
-		return
-	}
-	c.answer(ev.Ticket, scheduler.Explain(c.fleet, s.newest().shape, s.key), nil)
 }

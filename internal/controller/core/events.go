@@ -106,11 +106,14 @@ type (
 		Ticket  uint64
 		Secrets []Sealed
 	}
-	// Explain asks how each node fits a service; answered with
-	// []scheduler.NodeExplanation.
+	// Explain asks how each node fits a service's next replica or, with Replica, that
+	// one, were it placed anew: its slot is that of the service of Key, and an epoch of 0
+	// means one that is pending. Answered with []scheduler.NodeExplanation; of a slot that
+	// is bound to a node only that one's.
 	Explain struct {
-		Ticket uint64
-		Key    api.Key
+		Ticket  uint64
+		Key     api.Key
+		Replica *api.ReplicaKey
 	}
 
 	// Recall asks for what is kept of the ends of a service's replicas, also of those

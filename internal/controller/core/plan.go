@@ -251,13 +251,13 @@ func (c *Core) place(groups []scheduler.Group, wanted map[api.ReplicaKey]reconci
 	}
 	placements, refusals := scheduler.Place(c.fleet, groups)
 	more, refusals := c.placeAnywhere(refusals, wanted)
-	for _, p := range append(placements, more...) {
+	for i, p := range append(placements, more...) {
 		c.counters.epoch = max(c.counters.epoch, p.Key.Epoch)
 		a := wanted[p.Key]
 		s := c.services[p.Key.ServiceKey()]
 		n := c.nodes[p.Node]
 		f := &filling{key: p.Key, node: p.Node, bootID: n.obj.Status.BootID, revision: a.Revision, serviceUID: s.obj.Metadata.UID,
-			spare: a.Spare, why: a.Why, placedAt: c.now}
+			spare: a.Spare, why: a.Why, chosen: chosenWords(p, a.On != "", i >= len(placements)), placedAt: c.now}
 		if s.runs(f) == s.obj.Status.Revision {
 			f.carried = s.progress.ended[f.key.Slot]
 		}
@@ -265,7 +265,7 @@ func (c *Core) place(groups []scheduler.Group, wanted map[api.ReplicaKey]reconci
 		c.index(f, s.revisions[f.revision])
 		c.write(append(c.bind(s, f), store.Put(placementKey(f.key), f.record()))...)
 		c.sendToNode(f.node, c.assignmentOf(f))
-		c.event(f.key.Namespace, api.KindReplica, f.key.Name(), api.EventNormal, "Placed", fmt.Sprintf("on %s: %s", p.Node, a.Why))
+		c.event(f.key.Namespace, api.KindReplica, f.key.Name(), api.EventNormal, "Placed", fmt.Sprintf("on %s: %s; %s", p.Node, a.Why, f.chosen))
 		r := s.reliefs[f.key.Slot]
 		if a.Relief && r != nil {
 			r.since = c.now // however long it waited for room

@@ -107,7 +107,7 @@ func openEnvelope(b []byte, v any) error {
 
 func (f *filling) record() []byte {
 	return message(&orchv1.Placement{Node: f.node, BootId: f.bootID, Revision: f.revision, Spare: f.spare, Stopping: f.stopping,
-		Why: f.why, PlacedAt: timestamppb.New(f.placedAt), ServiceUid: f.serviceUID})
+		Why: f.why, PlacedAt: timestamppb.New(f.placedAt), ServiceUid: f.serviceUID, Chosen: f.chosen})
 }
 
 // Load makes the picture from everything below Prefix, as the store held it at
@@ -250,6 +250,6 @@ func (c *Core) loadPlacement(parts []string, value []byte) error {
 	s := c.serviceOf(api.Key{Namespace: parts[0], Name: parts[1]})
 	s.insert(&filling{key: api.ReplicaKey{Namespace: parts[0], Service: parts[1], Slot: slot, Epoch: epoch},
 		node: p.Node, bootID: p.BootId, revision: p.Revision, spare: p.Spare, stopping: p.Stopping, why: p.Why,
-		placedAt: wire.TimeFromPB(p.PlacedAt), serviceUID: p.ServiceUid})
+		placedAt: wire.TimeFromPB(p.PlacedAt), serviceUID: p.ServiceUid, chosen: p.Chosen})
 	return nil
 }

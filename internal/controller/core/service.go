@@ -80,6 +80,7 @@ type filling struct {
 	spare      bool
 	stopping   bool
 	why        string
+	chosen     string // by what its node was, in words
 	placedAt   time.Time
 
 	// From the revision: the ports of all containers that run on, whether they are its node's,

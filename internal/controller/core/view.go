@@ -203,7 +203,7 @@ func compareViewKeys(a, b ViewKey) int {
 func (c *Core) publicReplica(s *service, f *filling) *api.Replica {
 	r := &api.Replica{TypeMeta: api.TypeMeta{APIVersion: api.Version, Kind: api.KindReplica},
 		Metadata: api.Metadata{Name: f.key.Name(), Namespace: f.key.Namespace, Labels: s.obj.Metadata.Labels, CreatedAt: f.placedAt},
-		Spec:     api.ReplicaSpec{Service: s.key.Name, Slot: f.key.Slot, Epoch: f.key.Epoch, Revision: s.runs(f), Node: f.node, Spare: f.spare, Job: f.job},
+		Spec:     api.ReplicaSpec{Service: s.key.Name, Slot: f.key.Slot, Epoch: f.key.Epoch, Revision: s.runs(f), Node: f.node, Spare: f.spare, Job: f.job, Why: f.why, Chosen: f.chosen},
 		Status:   f.status}
 	switch v := c.verdictOf(f); v {
 	case api.VerdictHealthy:

@@ -842,9 +842,12 @@ func (x *WatchEvent) GetObject() *Object {
 }
 
 type ExplainRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
-	Service       string                 `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Namespace string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	Service   string                 `protobuf:"bytes,2,opt,name=service,proto3" json:"service,omitempty"`
+	// replica (web-0@17, or web-0 of a pending one): how nodes would take it, were it placed
+	// anew; else how they would take one more.
+	Replica       string `protobuf:"bytes,3,opt,name=replica,proto3" json:"replica,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -889,6 +892,13 @@ func (x *ExplainRequest) GetNamespace() string {
 func (x *ExplainRequest) GetService() string {
 	if x != nil {
 		return x.Service
+	}
+	return ""
+}
+
+func (x *ExplainRequest) GetReplica() string {
+	if x != nil {
+		return x.Replica
 	}
 	return ""
 }
@@ -943,7 +953,11 @@ type NodeFit struct {
 	Fit   bool                   `protobuf:"varint,2,opt,name=fit,proto3" json:"fit,omitempty"`
 	Score int64                  `protobuf:"varint,3,opt,name=score,proto3" json:"score,omitempty"`
 	// why it was refused, or how the score came about.
-	Why           string `protobuf:"bytes,4,opt,name=why,proto3" json:"why,omitempty"`
+	Why string `protobuf:"bytes,4,opt,name=why,proto3" json:"why,omitempty"`
+	// filter that refuses it; empty: it is fit.
+	Filter string `protobuf:"bytes,5,opt,name=filter,proto3" json:"filter,omitempty"`
+	// remedy is what would make it fit; empty: it is, or only time helps.
+	Remedy        string `protobuf:"bytes,6,opt,name=remedy,proto3" json:"remedy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1002,6 +1016,20 @@ func (x *NodeFit) GetScore() int64 {
 func (x *NodeFit) GetWhy() string {
 	if x != nil {
 		return x.Why
+	}
+	return ""
+}
+
+func (x *NodeFit) GetFilter() string {
+	if x != nil {
+		return x.Filter
+	}
+	return ""
+}
+
+func (x *NodeFit) GetRemedy() string {
+	if x != nil {
+		return x.Remedy
 	}
 	return ""
 }
@@ -3354,17 +3382,20 @@ const file_orch_v1_orch_proto_rawDesc = "" +
 	"\x03PUT\x10\x01\x12\b\n" +
 	"\x04GONE\x10\x02\x12\n" +
 	"\n" +
-	"\x06SYNCED\x10\x03\"H\n" +
+	"\x06SYNCED\x10\x03\"b\n" +
 	"\x0eExplainRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
-	"\aservice\x18\x02 \x01(\tR\aservice\"9\n" +
+	"\aservice\x18\x02 \x01(\tR\aservice\x12\x18\n" +
+	"\areplica\x18\x03 \x01(\tR\areplica\"9\n" +
 	"\x0fExplainResponse\x12&\n" +
-	"\x05nodes\x18\x01 \x03(\v2\x10.orch.v1.NodeFitR\x05nodes\"W\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x10.orch.v1.NodeFitR\x05nodes\"\x87\x01\n" +
 	"\aNodeFit\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x10\n" +
 	"\x03fit\x18\x02 \x01(\bR\x03fit\x12\x14\n" +
 	"\x05score\x18\x03 \x01(\x03R\x05score\x12\x10\n" +
-	"\x03why\x18\x04 \x01(\tR\x03why\"\xf7\x01\n" +
+	"\x03why\x18\x04 \x01(\tR\x03why\x12\x16\n" +
+	"\x06filter\x18\x05 \x01(\tR\x06filter\x12\x16\n" +
+	"\x06remedy\x18\x06 \x01(\tR\x06remedy\"\xf7\x01\n" +
 	"\vLogsRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\tR\areplica\x12\x18\n" +

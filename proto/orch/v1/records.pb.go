@@ -173,7 +173,9 @@ type Placement struct {
 	Why      string                 `protobuf:"bytes,6,opt,name=why,proto3" json:"why,omitempty"`
 	PlacedAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=placed_at,json=placedAt,proto3" json:"placed_at,omitempty"`
 	// service_uid tells it from placements of a deleted service of that name.
-	ServiceUid    string `protobuf:"bytes,8,opt,name=service_uid,json=serviceUid,proto3" json:"service_uid,omitempty"`
+	ServiceUid string `protobuf:"bytes,8,opt,name=service_uid,json=serviceUid,proto3" json:"service_uid,omitempty"`
+	// chosen says by what the node was chosen, in words, for describe.
+	Chosen        string `protobuf:"bytes,9,opt,name=chosen,proto3" json:"chosen,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -264,6 +266,13 @@ func (x *Placement) GetServiceUid() string {
 	return ""
 }
 
+func (x *Placement) GetChosen() string {
+	if x != nil {
+		return x.Chosen
+	}
+	return ""
+}
+
 // Counters are the numbers that may never be given twice.
 type Counters struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -349,7 +358,7 @@ const file_orch_v1_records_proto_rawDesc = "" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x12\n" +
 	"\x04slot\x18\x03 \x01(\x05R\x04slot\x12\x14\n" +
-	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\"\xf2\x01\n" +
+	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\"\x8a\x02\n" +
 	"\tPlacement\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x17\n" +
 	"\aboot_id\x18\x02 \x01(\tR\x06bootId\x12\x1a\n" +
@@ -359,7 +368,8 @@ const file_orch_v1_records_proto_rawDesc = "" +
 	"\x03why\x18\x06 \x01(\tR\x03why\x127\n" +
 	"\tplaced_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\bplacedAt\x12\x1f\n" +
 	"\vservice_uid\x18\b \x01(\tR\n" +
-	"serviceUid\"`\n" +
+	"serviceUid\x12\x16\n" +
+	"\x06chosen\x18\t \x01(\tR\x06chosen\"`\n" +
 	"\bCounters\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x14\n" +
 	"\x05event\x18\x02 \x01(\x04R\x05event\x12\x16\n" +
