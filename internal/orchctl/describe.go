@@ -22,8 +22,6 @@ const (
 	// replicasAskedMax is how many unready replicas of a service are asked for
 	// their events: more of them tell the same.
 	replicasAskedMax = 5
-	// fitsShownMax is how many nodes a description lists that refuse a service.
-	fitsShownMax = 20
 )
 
 func (t *tool) describeCmd() *cobra.Command {
@@ -228,30 +226,5 @@ func (t *tool) events(ctx context.Context, client orchv1.OrchClient, p *page, ab
 		rows = append(rows, cells(cols, object{kind: api.KindEvent, value: e}, p.now))
 	}
 	p.table("Events", rows, titles(cols)...)
-	return nil
-}
-
-// fits tells how each node takes a service's next replica.
-func (t *tool) fits(ctx context.Context, client orchv1.OrchClient, p *page, namespace, service string) error {
-	answer, err := read(ctx, t, "explain service/"+service, viewer, func(ctx context.Context) (*orchv1.ExplainResponse, error) {
-		return client.Explain(ctx, &orchv1.ExplainRequest{Namespace: namespace, Service: service})
-	})
-	if err != nil {
-		return err
-	}
-	var rows [][]string
-	fit := 0
-	for _, n := range answer.GetNodes() {
-		does := "no"
-		if n.GetFit() {
-			does = "yes"
-			fit++
-		}
-		if len(rows) < fitsShownMax {
-			rows = append(rows, []string{n.GetNode(), does, n.GetWhy()})
-		}
-	}
-	p.table(fmt.Sprintf("Nodes that would take another replica (%d of %d)", fit, len(answer.GetNodes())), rows, "NODE", "FIT", "WHY")
-	p.more(len(answer.GetNodes())-len(rows), "")
 	return nil
 }

@@ -18,6 +18,7 @@ const valueShown = 60
 
 func (t *tool) describeConfig(ctx context.Context, client orchv1.OrchClient, p *page, c *api.Config) error {
 	st := c.Status
+	p.field(0, "In short", "%s", configInShort(c))
 	p.metadata(c.Metadata)
 	p.field(0, "Version", "%d", st.Version)
 	if !st.ChangedAt.IsZero() {

@@ -18,6 +18,7 @@ const outcomesShownMax = 20
 
 func (t *tool) describeJob(ctx context.Context, client orchv1.OrchClient, p *page, j *api.Job) error {
 	st, x := j.Status, target{api.KindJob, j.Metadata.Namespace, j.Metadata.Name}
+	p.field(0, "In short", "%s", jobInShort(j))
 	p.metadata(j.Metadata)
 	p.field(0, "State", "%s", jobWord(j))
 	if st.Why != "" {
@@ -53,9 +54,11 @@ func (t *tool) describeJob(ctx context.Context, client orchv1.OrchClient, p *pag
 	if err != nil {
 		return err
 	}
-	about, rows, pending := []*orchv1.Ref{x.ref()}, [][]string{}, false
+	about, rows, pending := []*orchv1.Ref{x.ref()}, [][]string{}, ""
 	for _, r := range replicas {
-		pending = pending || r.Status.Phase == api.PhasePending
+		if r.Status.Phase == api.PhasePending && pending == "" {
+			pending = r.Metadata.Name
+		}
 		if len(about) <= replicasAskedMax {
 			about = append(about, target{api.KindReplica, r.Metadata.Namespace, r.Metadata.Name}.ref())
 		}
@@ -65,10 +68,8 @@ func (t *tool) describeJob(ctx context.Context, client orchv1.OrchClient, p *pag
 	}
 	p.table("Replicas", rows, "NAME", "STATUS", "NODE", "REASON")
 	p.more(len(replicas)-len(rows), "")
-	if pending {
-		if err := t.fits(ctx, client, p, x.namespace, x.name); err != nil {
-			return err
-		}
+	if err := t.pendingOf(ctx, client, p, j.Metadata.Key(), pending); err != nil {
+		return err
 	}
 	outcomes, err := t.outcomesOf(ctx, client, x)
 	if err != nil {

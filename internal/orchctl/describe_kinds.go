@@ -15,6 +15,7 @@ import (
 
 func (t *tool) describeService(ctx context.Context, client orchv1.OrchClient, p *page, s *api.Service) error {
 	st := s.Status
+	p.field(0, "In short", "%s", serviceInShort(s))
 	p.metadata(s.Metadata)
 	p.field(0, "Revision", "%d", st.Revision)
 	if s.Spec.Mode == api.ModeGlobal {
@@ -40,12 +41,14 @@ func (t *tool) describeService(ctx context.Context, client orchv1.OrchClient, p 
 		return err
 	}
 	about := []*orchv1.Ref{{Kind: api.KindService, Namespace: s.Metadata.Namespace, Name: s.Metadata.Name}}
-	pending, rows, degraded := false, [][]string{}, []string(nil)
+	pending, rows, degraded := "", [][]string{}, []string(nil)
 	for _, r := range replicas {
 		if r.Status.Degraded {
 			degraded = append(degraded, r.Metadata.Name+" on "+r.Spec.Node)
 		}
-		pending = pending || r.Status.Phase == api.PhasePending
+		if r.Status.Phase == api.PhasePending && pending == "" {
+			pending = r.Metadata.Name
+		}
 		if !r.Status.Ready && len(about) <= replicasAskedMax {
 			about = append(about, target{api.KindReplica, r.Metadata.Namespace, r.Metadata.Name}.ref())
 		}
@@ -62,10 +65,8 @@ func (t *tool) describeService(ctx context.Context, client orchv1.OrchClient, p 
 	if err := t.endpointsOf(ctx, client, p, s); err != nil {
 		return err
 	}
-	if pending {
-		if err := t.fits(ctx, client, p, s.Metadata.Namespace, s.Metadata.Name); err != nil {
-			return err
-		}
+	if err := t.pendingOf(ctx, client, p, s.Metadata.Key(), pending); err != nil {
+		return err
 	}
 	if len(revisions) > 0 {
 		titles, rows := revisionRows(revisions[:min(len(revisions), revisionsShown)], revisions, false, p.now)
@@ -201,8 +202,56 @@ func probeText(x *api.Probe) string {
 	return how + fmt.Sprintf("; not after %d failures", max(1, x.FailureThreshold))
 }
 
+// pendingOf tells what keeps one of a service's replicas from having a node; those beside
+// it mostly want for the same.
+func (t *tool) pendingOf(ctx context.Context, client orchv1.OrchClient, p *page, of api.Key, name string) error {
+	if name == "" {
+		return nil
+	}
+	nodes, err := t.fitness(ctx, client, of.Namespace, of.Name, name)
+	if err != nil {
+		return err
+	}
+	p.field(0, "Pending", "%s", name)
+	p.pending(nodes)
+	return nil
+}
+
+// refusesMax is of how many services with pending replicas a node's description tells
+// whether it refuses them.
+const refusesMax = 5
+
+// refused tells which replicas that have no node this one refuses, and why.
+func (t *tool) refused(ctx context.Context, client orchv1.OrchClient, p *page, node string, replicas []object) error {
+	var lines []string
+	asked := map[api.Key]bool{}
+	for _, o := range replicas {
+		r := o.value.(*api.Replica)
+		key := api.Key{Namespace: r.Metadata.Namespace, Name: r.Spec.Service}
+		if r.Status.Phase != api.PhasePending || asked[key] || len(asked) == refusesMax {
+			continue
+		}
+		asked[key] = true
+		nodes, err := t.fitness(ctx, client, key.Namespace, key.Name, r.Metadata.Name)
+		if notFound(err) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		for _, n := range nodes {
+			if n.GetNode() == node && !n.GetFit() {
+				lines = append(lines, fmt.Sprintf("%s/%s: it %s", r.Metadata.Namespace, r.Metadata.Name, predicate(n.GetWhy(), 1)))
+			}
+		}
+	}
+	p.list(0, "Refuses", lines)
+	return nil
+}
+
 func (t *tool) describeNode(ctx context.Context, client orchv1.OrchClient, p *page, n *api.Node) error {
 	st := n.Status
+	p.field(0, "In short", "%s", nodeInShort(n, p.now))
 	p.metadata(n.Metadata)
 	p.field(0, "Status", "%s", nodeWord(n))
 	if !st.VerdictSince.IsZero() {
@@ -255,6 +304,9 @@ func (t *tool) describeNode(ctx context.Context, client orchv1.OrchClient, p *pa
 		}
 	}
 	p.table("Replicas", rows, "NAMESPACE", "NAME", "READY", "STATUS", "RESTARTS", "AGE")
+	if err := t.refused(ctx, client, p, n.Metadata.Name, replicas); err != nil {
+		return err
+	}
 	if err := t.verdicts(ctx, client, p, n.Metadata.Name); err != nil {
 		return err
 	}

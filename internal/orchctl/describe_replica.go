@@ -11,6 +11,17 @@ import (
 
 func (t *tool) describeReplica(ctx context.Context, client orchv1.OrchClient, p *page, r *api.Replica) error {
 	st := r.Status
+	p.field(0, "In short", "%s", replicaInShort(r, p.now))
+	var nodes []*orchv1.NodeFit
+	if st.Phase.Before(api.PhaseStopping) {
+		var err error
+		if nodes, err = t.fitnessOf(ctx, client, r); err != nil {
+			return err
+		}
+	}
+	if st.Phase == api.PhasePending {
+		p.pending(nodes)
+	}
 	p.metadata(r.Metadata)
 	if r.Spec.Job {
 		p.field(0, "Job", "%s, index %d, epoch %s", r.Spec.Service, r.Spec.Slot, epochText(r.Spec.Epoch))
@@ -18,6 +29,11 @@ func (t *tool) describeReplica(ctx context.Context, client orchv1.OrchClient, p 
 		p.field(0, "Service", "%s, slot %d, epoch %s, revision %d", r.Spec.Service, r.Spec.Slot, epochText(r.Spec.Epoch), r.Spec.Revision)
 	}
 	p.field(0, "Node", "%s", orDash(r.Spec.Node))
+	p.field(2, "Placed", "%s", r.Spec.Why)
+	p.field(2, "Chosen", "%s", r.Spec.Chosen)
+	if err := t.nodeTrouble(ctx, client, p, r.Spec.Node); err != nil {
+		return err
+	}
 	p.field(0, "IP", "%s", st.IP)
 	p.field(0, "Status", "%s", replicaWord(r))
 	if st.Ready {
@@ -40,12 +56,67 @@ func (t *tool) describeReplica(ctx context.Context, client orchv1.OrchClient, p 
 		return err
 	}
 	p.statuses(st.Containers, template)
-	if st.Phase == api.PhasePending {
-		if err := t.fits(ctx, client, p, r.Metadata.Namespace, r.Spec.Service); err != nil {
-			return err
-		}
+	if st.Phase != api.PhasePending && len(nodes) > 0 {
+		p.fits("Nodes that would take it, were it placed now", nodes, r.Spec.Node)
 	}
 	return t.events(ctx, client, p, target{api.KindReplica, r.Metadata.Namespace, r.Metadata.Name}.ref())
+}
+
+// fitnessOf asks how nodes take this replica. One whose service is gone has no answer, nor
+// has one of a controller that cannot be asked now: the rest is told all the same.
+func (t *tool) fitnessOf(ctx context.Context, client orchv1.OrchClient, r *api.Replica) ([]*orchv1.NodeFit, error) {
+	name := r.Metadata.Name
+	if r.Spec.Epoch != 0 {
+		name = fmt.Sprintf("%s@%d", name, r.Spec.Epoch)
+	}
+	nodes, err := t.fitness(ctx, client, r.Metadata.Namespace, r.Spec.Service, name)
+	switch {
+	case notFound(err):
+		return nil, nil
+	case err != nil && transient(unwrapCall(err)):
+		t.warnf("no leader answers: why nodes take or refuse it is not known now")
+		return nil, nil
+	}
+	return nodes, err
+}
+
+// nodeTrouble tells what is held of a node that is not well, and on what evidence.
+func (t *tool) nodeTrouble(ctx context.Context, client orchv1.OrchClient, p *page, node string) error {
+	if node == "" {
+		return nil
+	}
+	found, missing, err := t.fetch(ctx, client, listing{}, []target{{kind: api.KindNode, name: node}})
+	if err != nil {
+		return err
+	}
+	if missing != nil {
+		p.field(2, "Verdict", "it is no node of the fleet any more")
+		return nil
+	}
+	n := found[0].value.(*api.Node)
+	word := nodeWord(n)
+	if word == nodeReady {
+		return nil
+	}
+	if !n.Status.VerdictSince.IsZero() && n.Status.Verdict != api.VerdictHealthy {
+		word += " for " + age(p.now, n.Status.VerdictSince)
+	}
+	p.field(2, "Verdict", "%s%s", word, colon(nodeWhy(n)))
+	if n.Status.Verdict == api.VerdictHealthy {
+		return nil
+	}
+	about := target{kind: api.KindNode, name: node}
+	records, _, err := t.fetch(ctx, client, listing{about: about.ref()}, []target{{kind: api.KindVerdict}})
+	if err != nil || len(records) == 0 {
+		if unknownKind(err) {
+			err = nil
+		}
+		return err
+	}
+	if last, ok := records[len(records)-1].value.(*api.VerdictRecord); ok {
+		p.list(2, "Evidence", last.Evidence)
+	}
+	return nil
 }
 
 // templateOf gives what the replica consists of, as its revision declares it, and the

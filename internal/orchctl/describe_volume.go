@@ -10,6 +10,7 @@ import (
 )
 
 func (t *tool) describeVolume(ctx context.Context, client orchv1.OrchClient, p *page, v *api.Volume) error {
+	p.field(0, "In short", "%s", volumeInShort(v))
 	p.metadata(v.Metadata)
 	p.field(0, "Volume", "%s of service %s, slot %d", v.Spec.Volume, v.Spec.Service, v.Spec.Slot)
 	node := v.Spec.Node

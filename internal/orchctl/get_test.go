@@ -31,7 +31,10 @@ func world() *fake {
 		event(1, time.Hour, api.KindService, "web", api.EventNormal, "Created", "revision 1, 3 replicas, by admin"),
 		event(2, 4*time.Minute, api.KindReplica, "web-1", api.EventWarning, "Exited", "main: OutOfMemory"),
 		event(3, time.Minute, api.KindNode, "n3", api.EventWarning, "Suspect", "silent for 1.2s"))
-	f.fits = []*orchv1.NodeFit{{Node: "n1", Why: "lacks 64Mi memory"}, {Node: "n2", Why: "is not schedulable"}, {Node: "n3", Fit: true, Why: "score 12"}}
+	f.fits = []*orchv1.NodeFit{
+		{Node: "n1", Filter: "capacity", Why: "lacks 64Mi memory (12Mi free of 2Gi)", Remedy: "request at most 12Mi memory, or free 52Mi memory on n1"},
+		{Node: "n2", Filter: "schedulable", Why: "unschedulable", Remedy: "uncordon n2"}, {Node: "n3", Filter: "capacity", Why: "lacks 64Mi memory (none free of 2Gi)", Remedy: "free 64Mi memory on n3"},
+		{Node: "n4", Filter: "verdict", Why: "dead"}}
 	return f
 }
 
