@@ -183,7 +183,7 @@ func TestCalls(t *testing.T) {
 			t.Fatal(err)
 		}
 		root.End()
-		if len(e.carried) != 2 || !strings.Contains(e.carried[0], root.TraceID()) || e.carried[0] == root.Text() || e.carried[1] != "" {
+		if len(e.carried) != 2 || !strings.Contains(e.carried[0], root.TraceID()) || e.carried[0] == root.Text() || e.carried[1] != root.Text() {
 			t.Errorf("carried %q of %s", e.carried, root.Text())
 		}
 		conn.Close()
