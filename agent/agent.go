@@ -29,6 +29,7 @@ import (
 	"github.com/orchctl/orch/internal/boottime"
 	"github.com/orchctl/orch/internal/evidence"
 	"github.com/orchctl/orch/internal/network"
+	"github.com/orchctl/orch/internal/tracing"
 	"github.com/orchctl/orch/internal/wire"
 )
 
@@ -107,7 +108,8 @@ type Usage interface {
 	Now(ctx context.Context) (usage.Usage, error)
 }
 
-// Config is a node's agent. All fields but Gossip and those for tests are required.
+// Config is a node's agent. All fields but GossipPort, Tracer and those for tests are
+// required.
 type Config struct {
 	Name string
 	// Data is the agent's own folder; it must exist.
@@ -136,7 +138,9 @@ type Config struct {
 	Version, RuntimeVersion string
 	// GossipPort is the port of UDP and TCP on Address; 0 means no gossip.
 	GossipPort int
-	Logger     *slog.Logger
+	// Tracer may be nil: nothing is traced.
+	Tracer *tracing.Tracer
+	Logger *slog.Logger
 
 	// The rest is for tests, which replace the machine's network and clock.
 

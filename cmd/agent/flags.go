@@ -18,6 +18,7 @@ import (
 	"github.com/orchctl/orch/agent"
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/daemon"
+	"github.com/orchctl/orch/internal/tracing"
 	"github.com/orchctl/orch/internal/version"
 )
 
@@ -31,6 +32,7 @@ type flags struct {
 	insecureRegistries, allowBind                     []string
 	registryConfig, registryAuth                      string
 	gossipPort, maxPulls, imageGCHigh, imageGCLow     int
+	trace                                             tracing.Flags
 	replicaCIDR, clusterCIDR                          string // of earlier versions
 }
 
@@ -88,6 +90,7 @@ func (f *flags) addTo(p *pflag.FlagSet) {
 	p.IntVar(&f.imageGCLow, "image-gc-low", 75, "percent of the disk down to which they are")
 	p.StringArrayVar(&f.allowBind, "allow-bind", nil, "folder of which replicas may have something mounted (mounts: bind); repeat for more; none: refused")
 	p.IntVar(&f.gossipPort, "gossip-port", 7946, "port of gossip between nodes, UDP and TCP; 0: none")
+	f.trace.AddTo(p)
 	p.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
 	// What earlier versions took, so that whoever still says it learns what to do.
 	p.StringVar(&f.replicaCIDR, "replica-cidr", "", "")

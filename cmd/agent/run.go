@@ -24,6 +24,7 @@ import (
 	"github.com/orchctl/orch/internal/daemon"
 	"github.com/orchctl/orch/internal/preflight"
 	"github.com/orchctl/orch/internal/registry"
+	"github.com/orchctl/orch/internal/tracing"
 	"github.com/orchctl/orch/internal/version"
 )
 
@@ -68,9 +69,14 @@ func run(ctx context.Context, f flags) error {
 	if err != nil {
 		return err
 	}
+	tracer, err := tracing.New(ctx, tracing.Config{Service: "orch-agent", Instance: s.name, Version: version.String(), Flags: s.trace, Lookup: os.LookupEnv, Logger: logger})
+	if err != nil {
+		return daemon.Usagef("%w", err)
+	}
+	defer tracer.Close()
 	cfg := agent.Config{Name: s.name, Data: s.data, LogDir: filepath.Join(s.data, "logs"), Address: s.addr, Controllers: s.join,
 		Credentials: identity.Credentials, Trusted: identity.Trust, Host: host, Labels: s.nodeLabels, Capacity: s.resources, Version: version.String(),
-		GossipPort: s.gossipPort, ImageMarks: images.Marks{High: s.imageGCHigh, Low: s.imageGCLow}, Logger: logger}
+		GossipPort: s.gossipPort, ImageMarks: images.Marks{High: s.imageGCHigh, Low: s.imageGCLow}, Tracer: tracer, Logger: logger}
 	registries := registry.New(registry.Config{HostsDir: s.registryConfig, AuthFile: s.registryAuth, Insecure: s.insecureRegistries, Logger: logger})
 	runtime, err := ctrd.Dial(ctx, ctrd.Config{Address: s.containerd, ShimPath: s.shim, LogDir: cfg.LogDir, CgroupParent: s.cgroupParent,
 		Registries: registries, MaxPulls: s.maxPulls, AllowBind: s.allowBind, Node: s.name, Logger: logger})

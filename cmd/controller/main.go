@@ -13,6 +13,7 @@ import (
 
 	"github.com/orchctl/orch/internal/audit"
 	"github.com/orchctl/orch/internal/daemon"
+	"github.com/orchctl/orch/internal/tracing"
 	"github.com/orchctl/orch/internal/version"
 )
 
@@ -33,6 +34,7 @@ type config struct {
 	auditRequired                                  bool
 	limits                                         limits
 	network                                        networkFlags
+	trace                                          tracing.Flags
 }
 
 func command() *cobra.Command {
@@ -87,6 +89,7 @@ func (c *config) addTo(f *pflag.FlagSet) {
 	f.StringVar(&c.pprofAddr, "pprof-addr", "", "serve profiles at this loopback `address`")
 	c.limits.addTo(f)
 	c.network.addTo(f)
+	c.trace.AddTo(f)
 }
 
 // complete checks what flags say together and fills in what they leave out.

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -38,6 +39,8 @@ import (
 	"github.com/orchctl/orch/internal/secrets"
 	"github.com/orchctl/orch/internal/store"
 	"github.com/orchctl/orch/internal/store/etcd"
+	"github.com/orchctl/orch/internal/tracing"
+	"github.com/orchctl/orch/internal/version"
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
 )
 
@@ -123,10 +126,16 @@ func run(ctx context.Context, c *config, out io.Writer, log *slog.Logger) error 
 		log.Warn("cannot tell which node is on this host", "err", err)
 	}
 
+	tracer, err := tracing.New(ctx, tracing.Config{Service: "orch-controller", Instance: c.name, Version: version.String(), Flags: c.trace, Lookup: os.LookupEnv, Logger: log})
+	if err != nil {
+		return daemon.Usagef("%w", err)
+	}
+	defer tracer.Close()
+
 	var ctl *controller.Controller
 	sender := images.NewSender(shelf, func() images.Relays { return ctl.Sessions() }, log)
 	conf := controller.Config{Name: c.name, Store: st.Store, Eligible: st.eligible, Authority: authority,
-		BootID: bootID, Prober: &evidence.Prober{}, Liveness: c.limits.liveness, Budgets: c.limits.budgets, KeptPorts: c.keptPorts(), Network: c.network.cluster, SinceBoot: boottime.Now, NewID: rand.Text, Secrets: ring, Log: log,
+		BootID: bootID, Prober: &evidence.Prober{}, Liveness: c.limits.liveness, Budgets: c.limits.budgets, KeptPorts: c.keptPorts(), Network: c.network.cluster, SinceBoot: boottime.Now, NewID: rand.Text, Secrets: ring, Tracer: tracer, Log: log,
 		SessionOpened: func(ctx context.Context, node string, cert *x509.Certificate) { sender.Offer(ctx, node, cert) }}
 	if talk != nil {
 		conf.Gossip, conf.GossipPeers = talk, func() []string { return peers(talk) }
@@ -141,9 +150,9 @@ func run(ctx context.Context, c *config, out io.Writer, log *slog.Logger) error 
 		return err
 	}
 	defer book.Close()
-	server := newServer(serving, authority, book)
+	server := newServer(serving, authority, book, tracer.ServerOptions()...)
 	orchv1.RegisterAgentsServer(server, ctl.Sessions())
-	orchv1.RegisterOrchServer(server, api.New(api.Config{Leader: ctl, View: ctl.View(), Access: authority, Nodes: ctl.Sessions(), Images: sender, Secrets: ring, Backup: st.backup, Log: log}))
+	orchv1.RegisterOrchServer(server, api.New(api.Config{Leader: ctl, View: ctl.View(), Access: authority, Nodes: ctl.Sessions(), Images: sender, Secrets: ring, Backup: st.backup, Tracer: tracer, Log: log}))
 
 	g, ctx := errgroup.WithContext(ctx)
 	for _, l := range listeners {
@@ -208,9 +217,9 @@ func (c *config) listenAll() ([]net.Listener, error) {
 	return list, nil
 }
 
-func newServer(serving pki.CertSource, authority *identity.Authority, book *audit.Log) *grpc.Server {
+func newServer(serving pki.CertSource, authority *identity.Authority, book *audit.Log, more ...grpc.ServerOption) *grpc.Server {
 	gate := &api.Gate{Users: authority}
-	return grpc.NewServer(
+	return grpc.NewServer(append([]grpc.ServerOption{
 		grpc.Creds(credentials.NewTLS(pki.ServerTLS(serving, authority.Pool, nil))),
 		grpc.InTapHandle(book.Tap(gate.Admit)),
 		grpc.ChainUnaryInterceptor(book.Unary),
@@ -221,7 +230,7 @@ func newServer(serving pki.CertSource, authority *identity.Authority, book *audi
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: aliveEvery, Timeout: aliveTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingMin, PermitWithoutStream: true}),
-	)
+	}, more...)...)
 }
 
 // openedStore is the store with what belongs to it.

@@ -29,6 +29,7 @@ import (
 	"github.com/orchctl/orch/internal/network"
 	"github.com/orchctl/orch/internal/secrets"
 	"github.com/orchctl/orch/internal/store"
+	"github.com/orchctl/orch/internal/tracing"
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
 )
 
@@ -84,7 +85,9 @@ type Config struct {
 	SinceBoot func() time.Duration
 	// NewID makes ids that were never used before; for the store's incarnation.
 	NewID func() string
-	Log   *slog.Logger
+	// Tracer may be nil: nothing is traced.
+	Tracer *tracing.Tracer
+	Log    *slog.Logger
 }
 
 // Controller leads when it may. Make it with New.
@@ -105,7 +108,7 @@ func New(cfg Config) *Controller {
 	c := &Controller{cfg: cfg, view: view.New(), changed: make(chan struct{})}
 	c.sessions = session.New(session.Config{
 		Leadership: leadership{c}, Identities: cfg.Authority, Bundle: cfg.Authority.Bundle,
-		Welcome: c.welcome, BeatInterval: c.beatInterval, Opened: cfg.SessionOpened, OpenConfig: c.openConfig, Log: cfg.Log,
+		Welcome: c.welcome, BeatInterval: c.beatInterval, Opened: cfg.SessionOpened, OpenConfig: c.openConfig, Tracer: cfg.Tracer, Log: cfg.Log,
 	})
 	return c
 }

@@ -19,10 +19,12 @@ func (l *loop) carry(ctx context.Context, effects []core.Effect) {
 		switch e := e.(type) {
 		case core.Commit:
 			l.committing = true
+			l.term.traces.commits(len(e.Ops))
 			if err := l.commits.Submit(commit.Batch{Seq: e.Seq, Ops: e.Ops}); err != nil {
 				l.err = err
 			}
 		case core.Reply:
+			l.term.traces.answered(e)
 			l.term.reply(e, l.rev)
 		case core.SendAssignments:
 			l.c.sessions.Assign(e)

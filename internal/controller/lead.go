@@ -38,6 +38,7 @@ func (c *Controller) lead(ctx context.Context, lease election.Lease) error {
 	}
 	c.warnOfNetwork(k.Network())
 	t := newTerm(c.incarnation, lease, end)
+	t.traces = newTraces(c.cfg.Tracer)
 	if err := c.cfg.Authority.Begin(book, t); err != nil {
 		return err
 	}
@@ -124,6 +125,7 @@ type loop struct {
 }
 
 func (l *loop) run(ctx context.Context) error {
+	defer l.term.traces.end()
 	l.interval = l.c.beatInterval()
 	l.carry(ctx, l.core.Begin(time.Now()))
 	timer := time.NewTimer(0)
@@ -180,6 +182,7 @@ func (l *loop) drain(ctx context.Context) {
 
 func (l *loop) step(ctx context.Context, ev core.Event) {
 	l.noticeStall(ctx)
+	l.term.traces.took(ev)
 	l.carry(ctx, l.core.Step(ev, time.Now()))
 }
 

@@ -27,6 +27,8 @@ type term struct {
 	mu      sync.Mutex
 	last    uint64 // ticket
 	waiting map[uint64]chan outcome
+
+	traces *traces // set before anybody asks
 }
 
 // Answer is the core's answer to an event.
@@ -71,7 +73,10 @@ func (t *term) Tell(ctx context.Context, ev core.Event) error {
 // has lost interest.
 func (t *term) submit(ctx context.Context, event func(ticket uint64) core.Event) (wait func(context.Context) (Answer, error), err error) {
 	ticket, answer := t.enter()
-	if err := t.Tell(ctx, event(ticket)); err != nil {
+	ev := event(ticket)
+	t.traces.ask(ctx, ev)
+	if err := t.Tell(ctx, ev); err != nil {
+		t.traces.leave(ticket)
 		t.leave(ticket)
 		return nil, err
 	}

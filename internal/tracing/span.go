@@ -37,12 +37,20 @@ func (t *Tracer) Under(ctx context.Context, text, name string) (context.Context,
 	if t == nil || text == "" {
 		return ctx, nil
 	}
+	return t.UnderAt(ctx, text, name, time.Now())
+}
+
+// UnderAt is Under for a span that began in the past.
+func (t *Tracer) UnderAt(ctx context.Context, text, name string, at time.Time) (context.Context, *Span) {
+	if t == nil || text == "" {
+		return ctx, nil
+	}
 	parent := propagation.TraceContext{}.Extract(context.Background(), carrier(text))
 	of := trace.SpanContextFromContext(parent)
 	if !of.IsValid() {
 		return ctx, nil
 	}
-	return t.Begin(trace.ContextWithRemoteSpanContext(ctx, of), name)
+	return t.BeginAt(trace.ContextWithRemoteSpanContext(ctx, of), name, at)
 }
 
 // Set and SetInt say something of the span, such as orch.replica.

@@ -7,6 +7,7 @@ import (
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/audit"
 	"github.com/orchctl/orch/internal/controller/core"
+	"github.com/orchctl/orch/internal/tracing"
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
 )
 
@@ -16,22 +17,20 @@ func (s *Server) Apply(ctx context.Context, r *orchv1.ApplyRequest) (*orchv1.App
 	if err := checkRequestID(r.GetRequestId()); err != nil {
 		return nil, err
 	}
-	objects, err := decodeAll(r.GetObjects())
+	objects, err := s.validated(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	if err := mayApply(ctx, objects); err != nil {
-		return nil, err
-	}
-	ev := core.Apply{DryRun: r.GetDryRun(), MustNotExist: r.GetMustNotExist(), RequestID: r.GetRequestId(), By: callerName(ctx),
+	ev := core.Apply{DryRun: r.GetDryRun(), MustNotExist: r.GetMustNotExist(), RequestID: r.GetRequestId(), By: callerName(ctx), Trace: tracing.Carried(ctx),
 		Services: ofType[*api.Service](objects), Jobs: ofType[*api.Job](objects)}
 	configs := ofType[*api.Config](objects)
-	if err := s.mayChange(ctx, objects); err != nil {
-		return nil, err
-	}
 	var found digests
 	if !ev.DryRun {
+		ctx, span := s.cfg.Tracer.Begin(ctx, "resolve images")
 		found = s.digestsOf(ctx, s.renewed(objects))
+		span.SetInt("orch.images.pinned", int64(len(found.known)))
+		span.SetInt("orch.images.unknown", int64(len(found.unknown)))
+		span.End()
 		ev.Images = found.known
 	}
 	if slices.ContainsFunc(objects, isSecret) {
@@ -68,6 +67,23 @@ func (s *Server) Apply(ctx context.Context, r *orchv1.ApplyRequest) (*orchv1.App
 	return applied(result, rev)
 }
 
+// validated reads what is to be applied, and refuses what may not be.
+func (s *Server) validated(ctx context.Context, r *orchv1.ApplyRequest) (objects []api.Object, err error) {
+	ctx, span := s.cfg.Tracer.Begin(ctx, "validate")
+	defer func() {
+		span.SetInt("orch.objects", int64(len(r.GetObjects())))
+		span.Fail(err)
+		span.End()
+	}()
+	if objects, err = decodeAll(r.GetObjects()); err != nil {
+		return nil, err
+	}
+	if err := mayApply(ctx, objects); err != nil {
+		return nil, err
+	}
+	return objects, s.mayChange(ctx, objects)
+}
+
 // ofType gives those of one type, in their order.
 func ofType[T api.Object](objects []api.Object) (out []T) {
 	for _, o := range objects {
@@ -96,7 +112,7 @@ func (s *Server) Scale(ctx context.Context, r *orchv1.ScaleRequest) (*orchv1.App
 	by := callerName(ctx)
 	result, rev, err := ask[core.ApplyResult](ctx, s, func(ticket uint64) core.Event {
 		return core.Scale{Ticket: ticket, Key: keyOf(r.GetNamespace(), r.GetName()), Replicas: int(r.GetReplicas()),
-			Current: int(r.GetCurrentReplicas()), RequestID: r.GetRequestId(), By: by}
+			Current: int(r.GetCurrentReplicas()), RequestID: r.GetRequestId(), By: by, Trace: tracing.Carried(ctx)}
 	})
 	if err != nil {
 		return nil, err

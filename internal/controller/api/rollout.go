@@ -7,6 +7,7 @@ import (
 
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/controller/core"
+	"github.com/orchctl/orch/internal/tracing"
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
 )
 
@@ -45,7 +46,7 @@ func (s *Server) Rollout(ctx context.Context, r *orchv1.RolloutRequest) (*orchv1
 	}
 	by := callerName(ctx)
 	result, rev, err := ask[core.ApplyResult](ctx, s, func(ticket uint64) core.Event {
-		return core.Rollout{Ticket: ticket, Key: key, Word: word, Revision: r.GetRevision(), RequestID: r.GetRequestId(), By: by, Images: found.known}
+		return core.Rollout{Ticket: ticket, Key: key, Word: word, Revision: r.GetRevision(), RequestID: r.GetRequestId(), By: by, Images: found.known, Trace: tracing.Carried(ctx)}
 	})
 	if err != nil {
 		return nil, err

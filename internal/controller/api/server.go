@@ -24,6 +24,7 @@ import (
 	"github.com/orchctl/orch/internal/controller/view"
 	"github.com/orchctl/orch/internal/pki"
 	"github.com/orchctl/orch/internal/secrets"
+	"github.com/orchctl/orch/internal/tracing"
 	"github.com/orchctl/orch/internal/version"
 	"github.com/orchctl/orch/scheduler"
 
@@ -76,7 +77,7 @@ type Access interface {
 	Bundle() []byte
 }
 
-// Config is what a Server needs; all of it is required.
+// Config is what a Server needs; all of it is required, but for Tracer.
 type Config struct {
 	Leader Leader
 	View   *view.View
@@ -87,6 +88,8 @@ type Config struct {
 	Secrets *secrets.Keyring
 	// Backup writes a snapshot of the store; see etcd.Store.
 	Backup func(context.Context, io.Writer) (int64, error)
+	// Tracer may be nil: nothing is traced.
+	Tracer *tracing.Tracer
 	Log    *slog.Logger
 }
 

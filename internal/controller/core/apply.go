@@ -40,13 +40,13 @@ func (c *Core) apply(ev Apply) {
 		if len(ops) > 0 {
 			c.write(append(ops, c.remember(d.record)...)...)
 		}
-		c.acceptAll(d, ev.By)
+		c.acceptAll(d, ev.By, ev.Trace)
 	}
 	c.answer(ev.Ticket, c.resultOf(d, ev.DryRun), nil)
 }
 
 // accept puts a changed service in the place of the one before.
-func (c *Core) accept(s *service, outcome, by string) {
+func (c *Core) accept(s *service, outcome, by, trace string) {
 	before := c.services[s.key]
 	c.services[s.key] = s
 	if before != nil && s.obj.Status.VIP == "" { // it is headless now
@@ -57,6 +57,7 @@ func (c *Core) accept(s *service, outcome, by string) {
 		words += ": " + cause
 	}
 	c.event(s.key.Namespace, s.kind(), s.key.Name, api.EventNormal, map[string]string{"created": "Created", "configured": "Configured"}[outcome], words)
+	c.trace(s, trace)
 	c.revised(s)
 }
 
@@ -230,5 +231,5 @@ func (c *Core) scale(ev Scale) {
 	want := s.obj
 	want.Metadata.ResourceVersion, want.Metadata.UID = 0, ""
 	want.Spec.Replicas = &ev.Replicas
-	c.apply(Apply{Ticket: ev.Ticket, Services: []*api.Service{&want}, RequestID: ev.RequestID, By: ev.By})
+	c.apply(Apply{Ticket: ev.Ticket, Services: []*api.Service{&want}, RequestID: ev.RequestID, By: ev.By, Trace: ev.Trace})
 }

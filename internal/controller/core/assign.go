@@ -12,7 +12,7 @@ func (c *Core) assignment(f *filling) wire.Assignment {
 	s := c.services[f.key.ServiceKey()]
 	r := s.revisions[f.revision]
 	return wire.Assignment{Key: f.key, ServiceUID: f.serviceUID, Revision: f.revision, Template: &r.Template, Images: r.Images, Configs: r.Configs, Labels: s.obj.Metadata.Labels, Stopping: f.stopping && !f.handing, Spare: f.spare, Job: f.job,
-		Logins: c.loginsOf(f.key.Namespace, &r.Template)}
+		Logins: c.loginsOf(f.key.Namespace, &r.Template), Trace: c.traceTold(f)}
 }
 
 func (c *Core) assignmentOf(f *filling) wire.AssignmentSet {

@@ -141,7 +141,7 @@ func (d *draft) words() string {
 }
 
 // acceptAll puts all that changed in the place of what was before.
-func (c *Core) acceptAll(d *draft, by string) {
+func (c *Core) acceptAll(d *draft, by, trace string) {
 	for _, x := range d.objects {
 		if x.config != nil && x.outcome != "unchanged" {
 			c.acceptConfig(x.config, x.outcome, by, d.newer[x.config.id])
@@ -149,11 +149,11 @@ func (c *Core) acceptAll(d *draft, by string) {
 	}
 	for _, x := range d.objects {
 		if x.service != nil && x.outcome != "unchanged" {
-			c.accept(x.service, x.outcome, by)
+			c.accept(x.service, x.outcome, by, trace)
 		}
 	}
 	for _, s := range d.follow {
-		c.accept(s, "configured", by)
+		c.accept(s, "configured", by, trace)
 	}
 	for _, x := range d.objects {
 		if x.config != nil && d.newer[x.config.id] {

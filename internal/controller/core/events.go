@@ -37,6 +37,7 @@ type (
 		Ticket uint64
 		Key    api.Key
 		Word   string
+		Trace  string // see Apply
 		// Revision that "undo" goes back to; 0: the last before the newest that was
 		// rolled out well.
 		Revision  int64
@@ -54,6 +55,7 @@ type (
 		Current   int
 		RequestID string
 		By        string
+		Trace     string // see Apply
 	}
 	// Delete removes services, jobs, Configs, Secrets and volumes; answered with a
 	// DeleteResult. What is still used of the last three is refused, with its users.

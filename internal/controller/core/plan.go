@@ -261,6 +261,7 @@ func (c *Core) place(groups []scheduler.Group, wanted map[api.ReplicaKey]reconci
 		if s.runs(f) == s.obj.Status.Revision {
 			f.carried = s.progress.ended[f.key.Slot]
 		}
+		f.trace = c.traceOf(s, f)
 		s.insert(f)
 		c.index(f, s.revisions[f.revision])
 		c.write(append(c.bind(s, f), store.Put(placementKey(f.key), f.record()))...)

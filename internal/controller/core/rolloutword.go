@@ -117,7 +117,7 @@ func (c *Core) reviseBy(s *service, ev Rollout) (string, error) {
 		return "", err
 	}
 	c.write(ops...)
-	c.accept(next, "configured", ev.By)
+	c.accept(next, "configured", ev.By, ev.Trace)
 	return "configured", nil
 }
 

@@ -38,6 +38,7 @@ type service struct {
 	held       map[string]int  // spares that wait for a budget or a node, by the incumbent's node
 	heldBefore map[string]int  // as last noted with the nodes' verdicts
 	bare       bool            // no endpoint is known to be well
+	traced     traced
 }
 
 type revision struct {
@@ -82,6 +83,7 @@ type filling struct {
 	why        string
 	chosen     string // by what its node was, in words
 	placedAt   time.Time
+	trace      string // see trace.go
 
 	// From the revision: the ports of all containers that run on, whether they are its node's,
 	// whether it is exclusive, and its lease; 0: it needs none.

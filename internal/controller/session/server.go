@@ -17,6 +17,7 @@ import (
 
 	"github.com/orchctl/orch/internal/controller/core"
 	"github.com/orchctl/orch/internal/controller/identity"
+	"github.com/orchctl/orch/internal/tracing"
 	"github.com/orchctl/orch/internal/wire"
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
 )
@@ -81,7 +82,9 @@ type Config struct {
 	// OpenConfig gives the values of a Config or Secret from its payload. Its error must
 	// not tell of them.
 	OpenConfig func(wire.ConfigVersion) (map[string][]byte, error)
-	Log        *slog.Logger
+	// Tracer may be nil.
+	Tracer *tracing.Tracer
+	Log    *slog.Logger
 }
 
 // Server serves orch.v1.Agents. Make it with New.
@@ -163,8 +166,9 @@ func identityError(err error) error {
 // What is for a session that is not there any more is dropped: the next one
 // begins with a complete set.
 func (s *Server) Assign(e core.SendAssignments) {
+	queued := time.Now()
 	s.enqueue(e.Node, e.Session, func() (*orchv1.ControllerMessage, error) {
-		pb, err := s.opened(e).ToPB()
+		pb, err := s.traced(e, queued).ToPB()
 		if err != nil {
 			return nil, err
 		}
