@@ -210,6 +210,10 @@ func (c *Core) Step(ev Event, now time.Time) []Effect {
 		c.recall(ev)
 	case SessionOpened:
 		c.sessionOpened(ev)
+	case NodeCloned:
+		if c.nodes[ev.Node] != nil {
+			c.event("", api.KindNode, ev.Node, api.EventWarning, "NodeCloned", ev.Why)
+		}
 	case SessionClosed:
 		c.sessionClosed(ev)
 	case Status:

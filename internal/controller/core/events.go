@@ -131,6 +131,9 @@ type (
 		Session uint64
 		Hello   wire.Hello
 	}
+	// NodeCloned: another machine came with the node's name and key while its session
+	// lives, and was refused.
+	NodeCloned struct{ Node, Why string }
 	// SessionClosed: the stream ended. Ignored unless it is the current one.
 	SessionClosed struct {
 		Node     string
@@ -209,6 +212,7 @@ func (Reseal) event()        {}
 func (Explain) event()       {}
 func (Recall) event()        {}
 func (SessionOpened) event() {}
+func (NodeCloned) event()    {}
 func (SessionClosed) event() {}
 func (Status) event()        {}
 func (Acked) event()         {}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -40,6 +41,12 @@ type session struct {
 	ctx   context.Context
 	end   context.CancelCauseFunc
 	hello chan struct{} // closed when the Hello came
+	// said is the Hello, and since when it came; both are set before register.
+	said  wire.Hello
+	since time.Time
+	// heard is when something came last, counted from began.
+	began time.Time
+	heard atomic.Int64
 }
 
 // enqueue never waits.
@@ -68,7 +75,7 @@ func (s *Server) Session(st orchv1.Agents_SessionServer) error {
 		return status.Errorf(codes.ResourceExhausted, "node %s opens sessions too often: at most %d in a row, then one every %s", caller.Name, opensBurst, opensEvery)
 	}
 	x := &session{server: s, node: caller.Name, caller: caller, term: term,
-		queue: make(chan message, queueMax), hello: make(chan struct{})}
+		queue: make(chan message, queueMax), hello: make(chan struct{}), began: time.Now()}
 	x.ctx, x.end = context.WithCancelCause(st.Context())
 
 	// Both may stay in a Send or Recv until this has returned and the stream's
@@ -150,6 +157,7 @@ func (x *session) receive(st stream) error {
 		if err != nil {
 			return err
 		}
+		x.hear()
 		if err := limit.Wait(x.ctx); err != nil {
 			return err
 		}
@@ -179,6 +187,10 @@ func (x *session) open(pb *orchv1.Hello) error {
 	h := wire.HelloFromPB(pb)
 	if err := checkHello(h); err != nil {
 		return status.Error(codes.InvalidArgument, fmt.Sprintf("Hello of node %s: %v", x.node, err))
+	}
+	x.said, x.since = h, time.Now()
+	if err := x.server.unlessCloned(x); err != nil {
+		return err
 	}
 	if !x.server.register(x) {
 		return context.Cause(x.ctx)
