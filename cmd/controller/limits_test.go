@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/orchctl/orch/internal/daemon"
+	"github.com/orchctl/orch/internal/metrics"
 )
 
 var update = flag.Bool("update", false, "rewrite the table of limits in docs/operations.md")
@@ -79,7 +80,7 @@ func TestLimitsTogether(t *testing.T) {
 }
 
 func TestLimitsReachTheController(t *testing.T) {
-	c := &config{listen: "127.0.0.1:0", gossipAddr: gossipOff, data: t.TempDir()}
+	c := &config{listen: "127.0.0.1:0", gossipAddr: gossipOff, metricsAddr: metrics.Off, data: t.TempDir()}
 	if err := errors.Join(c.limits.Set("dead-after=90s,spares-min=7"), c.complete()); err != nil || c.limits.liveness.DeadAfter != 90*time.Second || c.limits.budgets.SparesMin != 7 {
 		t.Errorf("%v, %v", c.limits, err)
 	}

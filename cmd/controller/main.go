@@ -13,6 +13,7 @@ import (
 
 	"github.com/orchctl/orch/internal/audit"
 	"github.com/orchctl/orch/internal/daemon"
+	"github.com/orchctl/orch/internal/metrics"
 	"github.com/orchctl/orch/internal/tracing"
 	"github.com/orchctl/orch/internal/version"
 )
@@ -27,7 +28,7 @@ type config struct {
 	data, listen, socket, advertise, name, cluster string
 	adminContext, contextName, nodeTokenFile       string
 	secretsKey                                     string
-	gossipAddr, pprofAddr, logLevel                string
+	gossipAddr, pprofAddr, metricsAddr, logLevel   string
 	etcdEndpoints                                  []string
 	etcdCert, etcdKey, etcdCA                      string
 	auditLog                                       string
@@ -87,6 +88,7 @@ func (c *config) addTo(f *pflag.FlagSet) {
 	f.BoolVar(&c.auditRequired, "audit-required", false, "refuse changes that cannot be written to the audit log")
 	f.StringVar(&c.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&c.pprofAddr, "pprof-addr", "", "serve profiles at this loopback `address`")
+	f.StringVar(&c.metricsAddr, "metrics-addr", "127.0.0.1:7073", "`address` to serve /metrics, /healthz and /readyz at, in plain HTTP, or \"off\"")
 	c.limits.addTo(f)
 	c.network.addTo(f)
 	c.trace.AddTo(f)
@@ -121,6 +123,9 @@ func (c *config) complete() (err error) {
 	}
 	if len(c.etcdEndpoints) == 0 && c.etcdCert+c.etcdKey+c.etcdCA != "" {
 		return errors.New("--etcd-cert, --etcd-key and --etcd-ca are for an external etcd: give --etcd-endpoints too")
+	}
+	if err := metrics.CheckAddress("--metrics-addr", c.metricsAddr); err != nil {
+		return err
 	}
 	if err := c.limits.check(); err != nil {
 		return err

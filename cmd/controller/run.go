@@ -28,12 +28,14 @@ import (
 	"github.com/orchctl/orch/internal/boottime"
 	"github.com/orchctl/orch/internal/controller"
 	"github.com/orchctl/orch/internal/controller/api"
+	"github.com/orchctl/orch/internal/controller/counts"
 	"github.com/orchctl/orch/internal/controller/election"
 	"github.com/orchctl/orch/internal/controller/identity"
 	"github.com/orchctl/orch/internal/controller/images"
 	"github.com/orchctl/orch/internal/daemon"
 	"github.com/orchctl/orch/internal/evidence"
 	"github.com/orchctl/orch/internal/gossip"
+	"github.com/orchctl/orch/internal/metrics"
 	"github.com/orchctl/orch/internal/pki"
 	"github.com/orchctl/orch/internal/preflight"
 	"github.com/orchctl/orch/internal/secrets"
@@ -140,7 +142,15 @@ func run(ctx context.Context, c *config, out io.Writer, log *slog.Logger) error 
 	if talk != nil {
 		conf.Gossip, conf.GossipPeers = talk, func() []string { return peers(talk) }
 	}
+	var count *counts.Set // nil where nobody is to see it
+	if c.metricsAddr != metrics.Off {
+		count = counts.New()
+	}
+	conf.Counts = count
 	ctl = controller.New(conf)
+	sources := ctl.Sources()
+	sources.Store = st.usage
+	count.From(sources)
 	serving, err := authority.Serve(c.name, allHosts(c.advertise))
 	if err != nil {
 		return err
@@ -150,9 +160,9 @@ func run(ctx context.Context, c *config, out io.Writer, log *slog.Logger) error 
 		return err
 	}
 	defer book.Close()
-	server := newServer(serving, authority, book, tracer.ServerOptions()...)
+	server := newServer(serving, authority, book, count, tracer.ServerOptions()...)
 	orchv1.RegisterAgentsServer(server, ctl.Sessions())
-	orchv1.RegisterOrchServer(server, api.New(api.Config{Leader: ctl, View: ctl.View(), Access: authority, Nodes: ctl.Sessions(), Images: sender, Secrets: ring, Backup: st.backup, Tracer: tracer, Log: log}))
+	orchv1.RegisterOrchServer(server, api.New(api.Config{Leader: ctl, View: ctl.View(), Access: authority, Nodes: ctl.Sessions(), Images: sender, Secrets: ring, Backup: st.backup, Tracer: tracer, Counts: count, Log: log}))
 
 	g, ctx := errgroup.WithContext(ctx)
 	for _, l := range listeners {
@@ -165,6 +175,11 @@ func run(ctx context.Context, c *config, out io.Writer, log *slog.Logger) error 
 		return nil
 	})
 	g.Go(func() error { return ctl.Run(ctx) })
+	if count != nil {
+		g.Go(func() error { return count.Run(ctx) })
+		served := &metrics.Server{Address: c.metricsAddr, Gatherer: count.Book().Gatherer(), Live: count.Live(), Ready: count.Ready(), Logger: log}
+		g.Go(func() error { return served.Run(ctx) })
+	}
 	g.Go(func() error { return serving.Run(ctx) })
 	g.Go(func() error { return authority.Run(ctx) })
 	g.Go(func() error { return st.watch(ctx) })
@@ -221,9 +236,9 @@ func newServer(serving pki.CertSource, authority *identity.Authority, book *audi
 	gate := &api.Gate{Users: authority}
 	return grpc.NewServer(append([]grpc.ServerOption{
 		grpc.Creds(credentials.NewTLS(pki.ServerTLS(serving, authority.Pool, nil))),
-		grpc.InTapHandle(book.Tap(gate.Admit)),
-		grpc.ChainUnaryInterceptor(book.Unary),
-		grpc.ChainStreamInterceptor(book.Stream, gate.Stream),
+		grpc.InTapHandle(count.Gate(book.Tap(gate.Admit))),
+		grpc.ChainUnaryInterceptor(count.Unary, book.Unary),
+		grpc.ChainStreamInterceptor(count.Stream, book.Stream, gate.Stream),
 		grpc.MaxRecvMsgSize(api.MessageMax),
 		grpc.MaxConcurrentStreams(streamsMax),
 		grpc.MaxHeaderListSize(headerMax),
@@ -239,7 +254,8 @@ type openedStore struct {
 	eligible election.Eligible
 	backup   func(context.Context, io.Writer) (int64, error)
 	close    func()
-	done     <-chan struct{} // nil for an external one
+	usage    func() (used, quota int64) // nil for an external one
+	done     <-chan struct{}            // nil for an external one
 }
 
 func (c *config) openStore(ctx context.Context, log *slog.Logger) (*openedStore, error) {
@@ -259,7 +275,7 @@ func (c *config) openStore(ctx context.Context, log *slog.Logger) (*openedStore,
 	case err != nil:
 		return nil, err
 	}
-	return &openedStore{Store: e.Store(), eligible: election.WhenEtcdLeads(e), backup: e.Backup, close: func() { e.Close() }, done: e.Done()}, nil
+	return &openedStore{Store: e.Store(), eligible: election.WhenEtcdLeads(e), backup: e.Backup, close: func() { e.Close() }, usage: e.Usage, done: e.Done()}, nil
 }
 
 // watch ends with an error when etcd stops by itself.

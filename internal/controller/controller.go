@@ -19,6 +19,7 @@ import (
 
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/controller/core"
+	"github.com/orchctl/orch/internal/controller/counts"
 	"github.com/orchctl/orch/internal/controller/election"
 	"github.com/orchctl/orch/internal/controller/identity"
 	"github.com/orchctl/orch/internal/controller/session"
@@ -87,6 +88,8 @@ type Config struct {
 	NewID func() string
 	// Tracer may be nil: nothing is traced.
 	Tracer *tracing.Tracer
+	// Counts may be nil: nothing is counted.
+	Counts *counts.Set
 	Log    *slog.Logger
 }
 
@@ -96,6 +99,7 @@ type Controller struct {
 	view     *view.View
 	sessions *session.Server
 	fleet    atomic.Int64 // nodes known
+	working  atomic.Int64 // since when the loop is at work, in Unix nanoseconds; 0: it waits
 
 	mu          sync.Mutex
 	term        *term         // nil while not leading
@@ -108,7 +112,7 @@ func New(cfg Config) *Controller {
 	c := &Controller{cfg: cfg, view: view.New(), changed: make(chan struct{})}
 	c.sessions = session.New(session.Config{
 		Leadership: leadership{c}, Identities: cfg.Authority, Bundle: cfg.Authority.Bundle,
-		Welcome: c.welcome, BeatInterval: c.beatInterval, Opened: cfg.SessionOpened, OpenConfig: c.openConfig, Tracer: cfg.Tracer, Log: cfg.Log,
+		Welcome: c.welcome, BeatInterval: c.beatInterval, Opened: cfg.SessionOpened, OpenConfig: c.openConfig, Tracer: cfg.Tracer, Counts: cfg.Counts, Log: cfg.Log,
 	})
 	return c
 }

@@ -20,7 +20,7 @@ func (c *Controller) lead(ctx context.Context, lease election.Lease) error {
 	began := time.Now()
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	commits := commit.New(c.cfg.Store, lease.Fence(), commit.Config{Log: c.cfg.Log})
+	commits := commit.New(c.cfg.Store, lease.Fence(), commit.Config{Observe: c.cfg.Counts.Commit, Log: c.cfg.Log})
 
 	// Both are read after the leader key was seized: what an older leader may
 	// still have on its way is refused from then on.
@@ -59,6 +59,7 @@ func (c *Controller) lead(ctx context.Context, lease election.Lease) error {
 		return nil
 	})
 	c.setTerm(t)
+	c.cfg.Counts.Term()
 	c.cfg.Log.Info("term began", "term", lease.Term, "entries", len(kvs), "revision", rev, "took", time.Since(began))
 	err = g.Wait()
 
@@ -127,6 +128,8 @@ type loop struct {
 func (l *loop) run(ctx context.Context) error {
 	defer l.term.traces.end()
 	l.interval = l.c.beatInterval()
+	began := l.work()
+	defer l.c.working.Store(0)
 	l.carry(ctx, l.core.Begin(time.Now()))
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -140,12 +143,17 @@ func (l *loop) run(ctx context.Context) error {
 		} else {
 			timer.Reset(time.Until(l.wake))
 		}
+		l.c.working.Store(0)
+		l.c.cfg.Counts.Worked(time.Since(began))
 		select {
 		case ev := <-l.term.inbox:
+			began = l.work()
 			l.step(ctx, ev)
 		case r, ok := <-l.commits.Results():
+			began = l.work()
 			l.committed(ctx, r, ok)
 		case <-timer.C:
+			began = l.work()
 		case <-ctx.Done():
 			l.drain(ctx)
 			return context.Cause(ctx)
@@ -156,6 +164,13 @@ func (l *loop) run(ctx context.Context) error {
 		}
 		l.tick(ctx)
 	}
+}
+
+// work notes that the loop has something to do, for who asks whether it is stuck.
+func (l *loop) work() time.Time {
+	now := time.Now()
+	l.c.working.Store(now.UnixNano())
+	return now
 }
 
 // more takes one more event if one is there.
@@ -183,7 +198,13 @@ func (l *loop) drain(ctx context.Context) {
 func (l *loop) step(ctx context.Context, ev core.Event) {
 	l.noticeStall(ctx)
 	l.term.traces.took(ev)
-	l.carry(ctx, l.core.Step(ev, time.Now()))
+	l.tell(ctx, ev, time.Now())
+}
+
+// tell hands an event to the core and carries out what follows.
+func (l *loop) tell(ctx context.Context, ev core.Event, now time.Time) {
+	l.c.cfg.Counts.Event(ev)
+	l.carry(ctx, l.core.Step(ev, now))
 }
 
 // noticeStall: a leader that did not run itself must not hold the silence
@@ -192,11 +213,11 @@ func (l *loop) noticeStall(ctx context.Context) {
 	now := time.Now()
 	if slept := l.sleep.slept(); slept > 0 {
 		l.c.cfg.Log.Warn("the leader's machine was suspended", "for", slept)
-		l.carry(ctx, l.core.Step(core.Stalled{For: slept}, now))
+		l.tell(ctx, core.Stalled{For: slept}, now)
 	}
 	if late := now.Sub(l.wake); !l.wake.IsZero() && late > stallMin {
 		l.c.cfg.Log.Warn("the leader did not run", "for", late)
-		l.carry(ctx, l.core.Step(core.Stalled{For: late}, now))
+		l.tell(ctx, core.Stalled{For: late}, now)
 		l.wake = now // what is overdue is due now, and the stall told once
 	}
 }
@@ -208,12 +229,14 @@ func (l *loop) tick(ctx context.Context) {
 	if l.wake.IsZero() || now.Before(l.wake) {
 		return
 	}
-	l.carry(ctx, l.core.Step(core.Tick{}, now))
+	l.tell(ctx, core.Tick{}, now)
 	l.wake, _ = l.core.NextWake()
 }
 
 func (l *loop) turn(ctx context.Context) {
-	l.carry(ctx, l.core.Turn(time.Now()))
+	began := time.Now()
+	l.carry(ctx, l.core.Turn(began))
+	l.c.cfg.Counts.Turn(time.Since(began))
 	l.wake, _ = l.core.NextWake()
 	if !l.begun && !l.committing {
 		// All that the term begins with is published by now; if that is nothing,
@@ -234,7 +257,7 @@ func (l *loop) committed(ctx context.Context, r commit.Result, ok bool) {
 	l.noticeStall(ctx)
 	l.committing = false
 	l.rev = max(l.rev, r.Rev)
-	l.carry(ctx, l.core.Step(core.Committed{Seq: r.Seq, Rev: r.Rev, Err: r.Err}, time.Now()))
+	l.tell(ctx, core.Committed{Seq: r.Seq, Rev: r.Rev, Err: r.Err}, time.Now())
 	if l.core.Failed() {
 		l.err = fmt.Errorf("resign: %w", r.Err)
 	}

@@ -57,6 +57,9 @@ func (s *Server) Apply(ctx context.Context, r *orchv1.ApplyRequest) (*orchv1.App
 	if err != nil {
 		return nil, err
 	}
+	if !ev.DryRun {
+		s.cfg.Counts.Applied(result)
+	}
 	result = inOrder(found.warn(result), objects)
 	for i := range result.Applied {
 		a := &result.Applied[i]
@@ -117,6 +120,7 @@ func (s *Server) Scale(ctx context.Context, r *orchv1.ScaleRequest) (*orchv1.App
 	if err != nil {
 		return nil, err
 	}
+	s.cfg.Counts.Applied(result)
 	return applied(result, rev)
 }
 

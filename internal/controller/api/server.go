@@ -18,6 +18,7 @@ import (
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/controller"
 	"github.com/orchctl/orch/internal/controller/core"
+	"github.com/orchctl/orch/internal/controller/counts"
 	"github.com/orchctl/orch/internal/controller/identity"
 	"github.com/orchctl/orch/internal/controller/images"
 	"github.com/orchctl/orch/internal/controller/session"
@@ -77,7 +78,7 @@ type Access interface {
 	Bundle() []byte
 }
 
-// Config is what a Server needs; all of it is required, but for Tracer.
+// Config is what a Server needs; all of it is required, but for Tracer and Counts.
 type Config struct {
 	Leader Leader
 	View   *view.View
@@ -90,6 +91,8 @@ type Config struct {
 	Backup func(context.Context, io.Writer) (int64, error)
 	// Tracer may be nil: nothing is traced.
 	Tracer *tracing.Tracer
+	// Counts may be nil: nothing is counted.
+	Counts *counts.Set
 	Log    *slog.Logger
 }
 

@@ -47,6 +47,8 @@ type Result struct {
 type Config struct {
 	Timeout time.Duration // of one commit; 0 for 5 s
 	Drain   time.Duration // for the commit under way at the end; 0 for 1 s
+	// Observe may be nil; it is told of each transaction that ended, and does not wait.
+	Observe func(ops int, took time.Duration, err error)
 	Log     *slog.Logger
 }
 
@@ -153,6 +155,9 @@ func (d *Driver) commit(ctx context.Context, b Batch) Result {
 	rev, err := d.store.Txn(txnCtx, store.Txn{If: []store.Compare{d.fence}, Then: b.Ops})
 	if errors.Is(err, store.ErrConflict) {
 		err = ErrDeposed // the fence is the only compare
+	}
+	if d.conf.Observe != nil {
+		d.conf.Observe(len(b.Ops), time.Since(began), err)
 	}
 	if err != nil {
 		err = fmt.Errorf("commit batch %d of %d ops: %w", b.Seq, len(b.Ops), err)

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/orchctl/orch/internal/controller/core"
+	"github.com/orchctl/orch/internal/controller/counts"
 	"github.com/orchctl/orch/internal/controller/identity"
 	"github.com/orchctl/orch/internal/tracing"
 	"github.com/orchctl/orch/internal/wire"
@@ -84,6 +85,8 @@ type Config struct {
 	OpenConfig func(wire.ConfigVersion) (map[string][]byte, error)
 	// Tracer may be nil.
 	Tracer *tracing.Tracer
+	// Counts may be nil: nothing is counted.
+	Counts *counts.Set
 	Log    *slog.Logger
 }
 
@@ -241,6 +244,13 @@ func (s *Server) Close(e core.CloseSession) {
 	if x := s.find(e.Node, e.Session); x != nil {
 		x.end(status.Error(codes.FailedPrecondition, e.Why))
 	}
+}
+
+// Count is how many sessions there are.
+func (s *Server) Count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.sessions)
 }
 
 // Has tells whether the node has a session.

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/orchctl/orch/internal/controller/core"
+	"github.com/orchctl/orch/internal/controller/counts"
 	"github.com/orchctl/orch/internal/controller/identity"
 	"github.com/orchctl/orch/internal/pki"
 	"github.com/orchctl/orch/internal/wire"
@@ -47,6 +48,7 @@ type session struct {
 	// heard is when something came last, counted from began.
 	began time.Time
 	heard atomic.Int64
+	beats *counts.Beats // for reading's goroutine
 }
 
 // enqueue never waits.
@@ -126,6 +128,7 @@ func (x *session) write(st stream) error {
 			if err := st.Send(pb); err != nil {
 				return err
 			}
+			x.server.cfg.Counts.Sent(pb)
 		case <-x.ctx.Done():
 			return context.Cause(x.ctx)
 		}
@@ -143,6 +146,7 @@ func (x *session) read(st stream) {
 		return
 	}
 	closed := core.SessionClosed{Node: x.node, Session: x.id, Graceful: errors.Is(context.Cause(x.ctx), io.EOF)}
+	x.server.cfg.Counts.Closed(closed.Graceful)
 	// Not under x.ctx, which is over: the core must hear of it, or the term ends.
 	if err := x.term.Tell(context.WithoutCancel(x.ctx), closed); err != nil {
 		x.server.cfg.Log.Debug("the term ended before the session", "node", x.node)
@@ -158,6 +162,7 @@ func (x *session) receive(st stream) error {
 			return err
 		}
 		x.hear()
+		x.server.cfg.Counts.Received(m)
 		if err := limit.Wait(x.ctx); err != nil {
 			return err
 		}
@@ -197,6 +202,7 @@ func (x *session) open(pb *orchv1.Hello) error {
 	}
 	x.enqueue(x.server.welcome)
 	close(x.hello)
+	x.beats = x.server.cfg.Counts.Opened(x.node)
 	x.server.cfg.Log.Info("session open", "node", x.node, "session", x.id, "address", h.Address, "version", h.Version)
 	if err := x.term.Tell(x.ctx, core.SessionOpened{Node: x.node, Session: x.id, Hello: h}); err != nil {
 		return err
@@ -217,6 +223,7 @@ func (x *session) take(m *orchv1.AgentMessage) error {
 		return x.term.Tell(x.ctx, core.Status{Node: x.node, Session: x.id, Report: report})
 	case *orchv1.AgentMessage_Beat:
 		seq := m.Beat.GetSequence()
+		x.beats.Came(time.Now(), x.server.cfg.BeatInterval())
 		if seq%answerEvery == 1 {
 			x.enqueue(func() (*orchv1.ControllerMessage, error) {
 				return &orchv1.ControllerMessage{Message: &orchv1.ControllerMessage_BeatAnswer{BeatAnswer: &orchv1.Beat{Sequence: seq}}}, nil

@@ -85,3 +85,10 @@ func (w *Watcher) offer(changes []Change) bool {
 func (w *Watcher) wants(k core.ViewKey) bool {
 	return (w.kind == "" || w.kind == k.Kind) && (w.namespace == "" || w.namespace == k.Namespace)
 }
+
+// Watchers is how many there are.
+func (v *View) Watchers() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return len(v.watchers)
+}
