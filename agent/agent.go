@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
+	"github.com/orchctl/orch/agent/counts"
 	"github.com/orchctl/orch/agent/ctrd"
 	"github.com/orchctl/orch/agent/images"
 	"github.com/orchctl/orch/agent/netdev"
@@ -106,9 +107,11 @@ type Prober interface {
 // Usage measures what the node and its containers use.
 type Usage interface {
 	Now(ctx context.Context) (usage.Usage, error)
+	// Read takes one reading, without rates.
+	Read(ctx context.Context) (usage.Usage, error)
 }
 
-// Config is a node's agent. All fields but GossipPort, Tracer and those for tests are
+// Config is a node's agent. All fields but GossipPort, Tracer, Counts and those for tests are
 // required.
 type Config struct {
 	Name string
@@ -140,6 +143,8 @@ type Config struct {
 	GossipPort int
 	// Tracer may be nil: nothing is traced.
 	Tracer *tracing.Tracer
+	// Counts may be nil: nothing is counted.
+	Counts *counts.Set
 	Logger *slog.Logger
 
 	// The rest is for tests, which replace the machine's network and clock.
@@ -185,8 +190,11 @@ func Run(ctx context.Context, cfg Config) error {
 	d.gossip = &gossiper{cfg: cfg}
 	d.session = session.New(session.Config{
 		Controllers: cfg.Controllers, Credentials: cfg.Credentials, Hello: d.hello, SelfCheck: d.check.state,
-		Terms: terms, Handler: d, Trusted: d.trusted, Logger: cfg.Logger, DialOptions: cfg.DialOptions,
+		Terms: terms, Handler: d, Trusted: d.trusted, Heard: cfg.Counts.Heard, Logger: cfg.Logger, DialOptions: cfg.DialOptions,
 	})
+	if cfg.Counts != nil {
+		cfg.Counts.From(counts.Sources{Tally: d.tally, Check: d.check.state, Runtime: d.check.runtimeFailing, Usage: cfg.Usage.Read})
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return d.run(ctx) })
 	g.Go(func() error { return d.session.Run(ctx) })

@@ -84,6 +84,12 @@ func (s *selfCheck) state() wire.SelfCheck {
 	return wire.SelfCheck{Age: max(age, diskAge), Failing: failing, IOPressure: share(&s.io), MemoryPressure: share(&s.memory)}
 }
 
+// runtimeFailing says what is wrong with containerd; empty: it answers.
+func (s *selfCheck) runtimeFailing() string {
+	_, failing := s.runtime.state(time.Now())
+	return failing
+}
+
 func joinWords(a, b string) string {
 	if a == "" || b == "" {
 		return a + b

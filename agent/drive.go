@@ -205,8 +205,9 @@ func (d *driver) do(ctx context.Context, e plan.Effect) {
 		ctx, done := d.hooked(life, e)
 		d.cfg.Logger.Debug("do", "effect", describe(e))
 		d.work.Go(func() {
-			began := time.Now()
+			began, ended := time.Now(), d.cfg.Counts.Began(e)
 			ev := d.carryOut(ctx, e)
+			ended(ev)
 			done()
 			d.cfg.Logger.Debug("done", "effect", fmt.Sprintf("%T", e), "took", time.Since(began))
 			if life.Err() == nil {
@@ -313,6 +314,7 @@ func (d *driver) watchRuntime(ctx context.Context) error {
 	for ev := range d.cfg.Runtime.Events(ctx) {
 		switch ev := ev.(type) {
 		case ctrd.Exited:
+			d.cfg.Counts.Exited(ev.Exit.Reason)
 			d.tell(ctx, ended{ev.ID, ev.Exit})
 		case ctrd.Reconnected:
 			d.tell(ctx, plan.RuntimeBack{})
@@ -340,6 +342,7 @@ func describe(e plan.Effect) string {
 
 // Connected implements session.Handler.
 func (d *driver) Connected(gen uint64, w session.Welcome) {
+	d.cfg.Counts.Connected(w.Leader)
 	d.gossip.welcome(w)
 	d.fromSession(connected{gen})
 }
@@ -363,7 +366,10 @@ func (d *driver) fromSession(ev any) {
 }
 
 // Disconnected implements session.Handler.
-func (d *driver) Disconnected(uint64) { d.fromSession(plan.Disconnected{}) }
+func (d *driver) Disconnected(uint64) {
+	d.cfg.Counts.Parted()
+	d.fromSession(plan.Disconnected{})
+}
 
 // Assignments implements session.Handler.
 func (d *driver) Assignments(incarnation string, set wire.AssignmentSet) {

@@ -48,7 +48,7 @@ func (d *driver) startProbe(ctx context.Context, e plan.StartProbe) {
 	ctx, cancel := context.WithCancel(ctx)
 	d.probes[key] = cancel
 	target := probes.Target{Probe: e.Probe, IP: e.IP, Port: e.Port, First: e.First, Soon: e.Soon, Until: e.Until, Interval: e.Interval, Timeout: e.Timeout,
-		Turn: d.turns.take, Exec: d.execIn(e.ContainerID)}
+		Turn: d.turns.take, Exec: d.execIn(e.ContainerID), Tried: func(took time.Duration, ok bool) { d.cfg.Counts.Probed(e.Kind, took, ok) }}
 	d.work.Go(func() {
 		defer cancel()
 		probes.Run(ctx, target, func(ok bool, message string) {

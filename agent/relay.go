@@ -74,6 +74,15 @@ func (d *driver) ask(ctx context.Context, f func(*plan.Core)) error {
 	}
 }
 
+// tally counts what the plan holds.
+func (d *driver) tally(ctx context.Context) (t plan.Tally, err error) {
+	var now plan.Tally
+	if err := d.ask(ctx, func(c *plan.Core) { now = c.Tally() }); err != nil {
+		return plan.Tally{}, err // the plan may still be about to answer
+	}
+	return now, nil
+}
+
 // container finds what a user means: with an empty name, the replica's first.
 func (d *driver) container(ctx context.Context, key api.ReplicaKey, name string) (plan.Found, error) {
 	var found plan.Found

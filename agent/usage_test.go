@@ -24,7 +24,8 @@ type measured struct {
 	err   error
 }
 
-func (m measured) Now(context.Context) (usage.Usage, error) { return m.usage, m.err }
+func (m measured) Now(context.Context) (usage.Usage, error)  { return m.usage, m.err }
+func (m measured) Read(context.Context) (usage.Usage, error) { return m.usage, m.err }
 
 func TestRelayUsage(t *testing.T) {
 	of := func(ns, name string, milli int64) usage.Container {

@@ -26,7 +26,9 @@ type Config struct {
 	Port int
 	// ResolvConf lists the host's own servers; empty means /etc/resolv.conf.
 	ResolvConf string
-	Logger     *slog.Logger
+	// Answered may be nil; it is told the rcode of each answer, and does not wait.
+	Answered func(rcode int)
+	Logger   *slog.Logger
 }
 
 // Server answers names on one node. Its methods may be called at any time, before
@@ -230,6 +232,7 @@ func (s *Server) packets(ctx context.Context, conn *net.UDPConn) error {
 }
 
 func (s *Server) write(conn *net.UDPConn, to netip.AddrPort, m *dns.Msg, buffer []byte) {
+	s.answered(m)
 	packet, err := m.PackBuffer(buffer)
 	if err != nil {
 		// An upstream's oddity that we could read but not write.
@@ -238,6 +241,12 @@ func (s *Server) write(conn *net.UDPConn, to netip.AddrPort, m *dns.Msg, buffer 
 	}
 	// Whoever asked may be gone: nobody is there to be told.
 	_, _ = conn.WriteToUDPAddrPort(packet, to)
+}
+
+func (s *Server) answered(m *dns.Msg) {
+	if s.cfg.Answered != nil {
+		s.cfg.Answered(m.Rcode)
+	}
 }
 
 // stream answers one question of a TCP connection.
@@ -255,6 +264,7 @@ func (s *Server) stream(ctx context.Context, w dns.ResponseWriter, m *dns.Msg) {
 		reply = q.fail(dns.RcodeServerFailure)
 	}
 	if reply != nil {
+		s.answered(reply)
 		_ = w.WriteMsg(reply) // the connection ends where that fails
 	}
 }

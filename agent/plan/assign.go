@@ -34,7 +34,7 @@ func (c *Core) assigned(ev Assigned) {
 	}
 	c.valuesCame()
 	if set.Complete {
-		c.whole, c.allDue = true, true
+		c.whole, c.taken, c.allDue = true, true, true
 		c.keepOnly(set)
 	} else if c.mayPrune { // the whole as it is at this revision
 		c.storeRevision = max(c.storeRevision, set.StoreRevision)

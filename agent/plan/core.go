@@ -39,6 +39,7 @@ type Core struct {
 	sequence      uint64 // of the last set of this session; 0: none yet
 	connected     bool
 	whole         bool // this session gave its complete set
+	taken         bool // one did, in this life
 	mayPrune      bool // the assigned set is known to be all there is
 	replicas      map[api.ReplicaKey]*replica
 	saveDue       bool

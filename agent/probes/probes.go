@@ -43,6 +43,8 @@ type Target struct {
 	// as a part of the try nor against its Timeout: many commands at once only make each
 	// other late. done is called after the try; ok is false if ctx ended before.
 	Turn func(ctx context.Context) (done func(), ok bool)
+	// Tried is told, as far as it is set, of each try that was made, and how long it took.
+	Tried func(took time.Duration, ok bool)
 	// First is the delay before the first try. Soon is the interval after it,
 	// which doubles up to Until until the first success (0: it is Until at once);
 	// Interval is the one afterwards. Each is from the begin of a try to the begin
@@ -80,6 +82,9 @@ func Run(ctx context.Context, t Target, tell func(ok bool, message string)) {
 		}
 		if ok {
 			interval, succeeded = t.Interval, true
+		}
+		if asked && t.Tried != nil {
+			t.Tried(time.Since(began), ok)
 		}
 		if asked {
 			tell(ok, message)

@@ -120,7 +120,9 @@ type Config struct {
 	// Trusted takes what the leader says of CAs and keys, with each welcome and whenever
 	// it changes. It must not wait for anything slow; nil: nobody wants to know.
 	Trusted func(Trust)
-	Logger  *slog.Logger
+	// Heard may be nil; it is called with each message of the leader.
+	Heard  func()
+	Logger *slog.Logger
 	// DialOptions are for tests.
 	DialOptions []grpc.DialOption
 }

@@ -186,6 +186,9 @@ func (o *oneSession) receiveLoop() error {
 		if err != nil {
 			return err
 		}
+		if o.s.cfg.Heard != nil {
+			o.s.cfg.Heard()
+		}
 		if err := o.take(m); err != nil {
 			return err
 		}

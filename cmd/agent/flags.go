@@ -18,6 +18,7 @@ import (
 	"github.com/orchctl/orch/agent"
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/daemon"
+	"github.com/orchctl/orch/internal/metrics"
 	"github.com/orchctl/orch/internal/tracing"
 	"github.com/orchctl/orch/internal/version"
 )
@@ -27,7 +28,7 @@ import (
 type flags struct {
 	name, data, containerd, token, tokenFile, address string
 	shim, cniBin                                      string
-	cgroupParent, bootIDFile, logLevel                string
+	cgroupParent, bootIDFile, logLevel, metricsAddr   string
 	join, labels, capacity, resources                 []string
 	insecureRegistries, allowBind                     []string
 	registryConfig, registryAuth                      string
@@ -92,6 +93,7 @@ func (f *flags) addTo(p *pflag.FlagSet) {
 	p.IntVar(&f.gossipPort, "gossip-port", 7946, "port of gossip between nodes, UDP and TCP; 0: none")
 	f.trace.AddTo(p)
 	p.StringVar(&f.logLevel, "log-level", "info", "debug, info, warn or error")
+	p.StringVar(&f.metricsAddr, "metrics-addr", "127.0.0.1:7074", "address to serve /metrics, /healthz and /readyz at, in plain HTTP, or \"off\"")
 	// What earlier versions took, so that whoever still says it learns what to do.
 	p.StringVar(&f.replicaCIDR, "replica-cidr", "", "")
 	p.StringVar(&f.clusterCIDR, "cluster-cidr", "", "")
@@ -150,6 +152,9 @@ func (f flags) check() (settings, error) {
 	}
 	if f.imageGCHigh < 0 || f.imageGCHigh > 100 || f.imageGCHigh > 0 && (f.imageGCLow < 0 || f.imageGCLow >= f.imageGCHigh) {
 		return bad("--image-gc-high %d, --image-gc-low %d: want percent of the disk, the low mark below the high one; high 0: never", f.imageGCHigh, f.imageGCLow)
+	}
+	if err := metrics.CheckAddress("--metrics-addr", f.metricsAddr); err != nil {
+		return bad("%w", err)
 	}
 	for _, dir := range f.allowBind {
 		if !filepath.IsAbs(dir) {

@@ -11,7 +11,7 @@ import (
 
 // good is a command line that is accepted as far as it can be on any machine.
 func good() flags {
-	return flags{name: "n1", join: []string{"10.0.0.1:7070"}, address: "10.0.0.2", logLevel: "info", gossipPort: 7946, maxPulls: 3, imageGCHigh: 85, imageGCLow: 75}
+	return flags{name: "n1", join: []string{"10.0.0.1:7070"}, address: "10.0.0.2", logLevel: "info", metricsAddr: "127.0.0.1:7074", gossipPort: 7946, maxPulls: 3, imageGCHigh: 85, imageGCLow: 75}
 }
 
 func TestBadFlags(t *testing.T) {
@@ -33,6 +33,7 @@ func TestBadFlags(t *testing.T) {
 		"slip":       {func(f *flags) { f.capacity = []string{"gpus=2"} }, `others go with --resource`},
 		"resource":   {func(f *flags) { f.resources = []string{"cpu=2"} }, `want a resource other than cpu`},
 		"bind":       {func(f *flags) { f.allowBind = []string{"/srv/data", "data"} }, `--allow-bind "data": want an absolute path`},
+		"metrics":    {func(f *flags) { f.metricsAddr = "7074" }, `--metrics-addr "7074": want host:port, such as 127.0.0.1:7073, or "off"`},
 		"gossipport": {func(f *flags) { f.gossipPort = 70000 }, `--gossip-port 70000: want`},
 	} {
 		f := good()

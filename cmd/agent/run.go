@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/orchctl/orch/agent"
+	"github.com/orchctl/orch/agent/counts"
 	"github.com/orchctl/orch/agent/ctrd"
 	"github.com/orchctl/orch/agent/dns"
 	"github.com/orchctl/orch/agent/images"
@@ -22,6 +23,7 @@ import (
 	"github.com/orchctl/orch/agent/traffic"
 	"github.com/orchctl/orch/agent/usage"
 	"github.com/orchctl/orch/internal/daemon"
+	"github.com/orchctl/orch/internal/metrics"
 	"github.com/orchctl/orch/internal/preflight"
 	"github.com/orchctl/orch/internal/registry"
 	"github.com/orchctl/orch/internal/tracing"
@@ -92,18 +94,25 @@ func run(ctx context.Context, f flags) error {
 	}
 	cfg.Runtime = runtime
 	cfg.Usage = usage.New(runtime)
+	if s.metricsAddr != metrics.Off {
+		cfg.Counts = counts.New()
+	}
 	network, err := netdev.New(netdev.Config{CNIBin: s.cniBin, StateDir: filepath.Join(s.data, "net"), NetNSDir: netnsDir, Address: s.addr, Logger: logger})
 	if err != nil {
 		return err
 	}
 	cfg.Network = network
-	names := dns.New(dns.Config{Logger: logger})
-	cfg.Traffic = named{names: names, Balancer: traffic.New(traffic.Config{Path: filepath.Join(s.data, "traffic.json"), Rules: netfilter.New(localnetMarker), Names: names,
+	names := dns.New(dns.Config{Answered: cfg.Counts.Answered, Logger: logger})
+	cfg.Traffic = named{names: names, Balancer: traffic.New(traffic.Config{Path: filepath.Join(s.data, "traffic.json"), Rules: timed{netfilter.New(localnetMarker), cfg.Counts}, Names: names,
 		Connections: netfilter.Connections{Spaces: netnsDir}, Logger: logger})}
 	responder := netcheck.Responder{Node: s.name, Standing: network.Standing, Logger: logger}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return agent.Run(ctx, cfg) })
 	g.Go(func() error { return responder.Run(ctx) })
+	if cfg.Counts != nil {
+		served := &metrics.Server{Address: s.metricsAddr, Gatherer: cfg.Counts.Book().Gatherer(), Live: cfg.Counts.Live(), Ready: cfg.Counts.Ready(), Logger: logger}
+		g.Go(func() error { return served.Run(ctx) })
+	}
 	g.Go(func() error { return identity.Run(ctx, s.join) })
 	g.Go(func() error { return daemon.Watchdog(ctx, func() bool { return true }) })
 	// Not when a session is open: what runs here is looked after without a controller too.

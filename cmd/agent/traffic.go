@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/orchctl/orch/agent/counts"
 	"github.com/orchctl/orch/agent/dns"
 	"github.com/orchctl/orch/agent/traffic"
 	"github.com/orchctl/orch/internal/network"
@@ -34,4 +36,19 @@ func (n named) Health() string {
 		return rules + names
 	}
 	return rules + "; " + names
+}
+
+// timed counts how long changes of the kernel's rules take.
+type timed struct {
+	traffic.Rules
+	count *counts.Set
+}
+
+func (t timed) Apply(ctx context.Context, c network.Change) error {
+	began := time.Now()
+	err := t.Rules.Apply(ctx, c)
+	if ctx.Err() == nil {
+		t.count.Ruled(time.Since(began), err)
+	}
+	return err
 }
