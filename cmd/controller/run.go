@@ -232,7 +232,7 @@ func (c *config) listenAll() ([]net.Listener, error) {
 	return list, nil
 }
 
-func newServer(serving pki.CertSource, authority *identity.Authority, book *audit.Log, more ...grpc.ServerOption) *grpc.Server {
+func newServer(serving pki.CertSource, authority *identity.Authority, book *audit.Log, count *counts.Set, more ...grpc.ServerOption) *grpc.Server {
 	gate := &api.Gate{Users: authority}
 	return grpc.NewServer(append([]grpc.ServerOption{
 		grpc.Creds(credentials.NewTLS(pki.ServerTLS(serving, authority.Pool, nil))),
