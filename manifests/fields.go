@@ -24,6 +24,13 @@ func fieldsOf(t reflect.Type) map[string]reflect.Type {
 	return fields
 }
 
+// Supports tells whether a field of an api type may stand in a manifest: some types have
+// fields already that do nothing yet.
+func Supports(t reflect.Type, field string) bool {
+	_, ok := fieldsOf(t)[field]
+	return ok
+}
+
 var fieldCache sync.Map // reflect.Type -> map[string]reflect.Type
 
 type field struct {

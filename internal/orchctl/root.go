@@ -99,7 +99,7 @@ the command.`,
 	}
 	add("use", t.applyCmd(), t.createCmd(), t.deleteCmd(), t.getCmd(), t.describeCmd(), t.runCmd(), t.logsCmd(), t.execCmd(), t.attachCmd(), t.portForwardCmd(), t.waitCmd(), t.scaleCmd(), t.eventsCmd(), t.rolloutCmd(), t.historyCmd(), t.diffCmd(), t.volumeCmd(), t.secretCmd())
 	add("fleet", t.wordCmd("", "cordon"), t.drainCmd(), t.wordCmd("", "uncordon"), t.rebalanceCmd(), t.topCmd(), t.netCmd(), t.nodeCmd(), t.fleetCmd(), t.imageCmd(), t.tokenCmd(), t.userCmd(), t.caCmd(), t.gossipCmd(), t.backupCmd(), labcmd.New(), drill.Command())
-	add("other", t.configCmd(), t.versionCmd())
+	add("other", t.configCmd(), t.schemaCmd(), t.versionCmd())
 	root.SetHelpCommandGroupID("other")
 	root.SetCompletionCommandGroupID("other")
 	return root

@@ -1,6 +1,7 @@
 // Reference writes the tables of fields in docs/manifest.md: types, meanings from the
 // api package's comments, defaults from what Default fills in, and examples from
-// manifests/examples.
+// manifests/examples. It writes the JSON Schema of manifests, manifests/schema, from the
+// same.
 //
 //	go run ./manifests/reference
 //
@@ -37,6 +38,13 @@ func run(root string) error {
 	}
 	after, err := render(root, before)
 	if err != nil {
+		return err
+	}
+	schema, err := renderSchema(root)
+	if err != nil {
+		return fmt.Errorf("make the schema: %w", err)
+	}
+	if err := os.WriteFile(schemaFile(root), schema, 0o644); err != nil {
 		return err
 	}
 	if bytes.Equal(before, after) {

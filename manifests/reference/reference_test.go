@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -151,6 +152,41 @@ func TestMeaning(t *testing.T) {
 			if got := b.filled[typ][name]; got != text {
 				t.Errorf("default of %s.%s is %q, want %q", typ, name, got, text)
 			}
+		}
+	}
+}
+
+// TestSchemaIsCurrent: so is the schema that editors get.
+func TestSchemaIsCurrent(t *testing.T) {
+	before, err := os.ReadFile(schemaFile(root))
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := renderSchema(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(before, after) {
+		t.Error("manifests/schema is not current: say go run ./manifests/reference")
+	}
+}
+
+// TestRulesAreOfFields: a rule of a field that there is no more says nothing.
+func TestRulesAreOfFields(t *testing.T) {
+	b := openBook(t)
+	for name := range rules {
+		typ, fieldName, ok := strings.Cut(name, ".")
+		if !ok && typ == "ResourceList" {
+			continue
+		}
+		x, known := b.types[typ]
+		if !known || !slices.ContainsFunc(fieldsOf(x), func(f field) bool { return f.name == fieldName }) {
+			t.Errorf("a rule of %s, which is no field", name)
+		}
+	}
+	for name := range wholes {
+		if b.types[name] == nil {
+			t.Errorf("a rule of %s, which is no type", name)
 		}
 	}
 }
