@@ -16,6 +16,7 @@ help: ## say what can be made
 .PHONY: deps
 deps: ## install the Debian packages that orch runs on (needs root)
 	@tools/install-deps
+	@tools/get-etcd
 
 .PHONY: build
 build: ## build the binaries into bin/

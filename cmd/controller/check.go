@@ -41,12 +41,16 @@ func (c *config) check(ctx context.Context, output string, out io.Writer) error 
 		r = append(r, preflight.Finding{Check: "settings", Level: preflight.Fail, What: err.Error(), Remedy: "mend the flag, or the line of the file that --config names"})
 	}
 	facts := preflight.Look(ctx, preflight.Ask{Data: c.data, Routes: true, Ports: c.ports()})
-	return append(r, preflight.Controller(c.preflight(), facts)...).Print(out, output)
+	r = append(r, preflight.Controller(c.preflight(), facts)...)
+	if c.etcd.external() {
+		r = append(r, c.etcd.look(ctx)...)
+	}
+	return r.Print(out, output)
 }
 
 // preflight is what the controller's settings mean for the machine.
 func (c *config) preflight() preflight.ControllerSettings {
-	return preflight.ControllerSettings{Name: c.name, External: len(c.etcdEndpoints) > 0, Quota: etcd.QuotaDefault,
+	return preflight.ControllerSettings{Name: c.name, External: c.etcd.external(), Quota: etcd.QuotaDefault,
 		Ranges: []netip.Prefix{c.network.cluster.Nodes, c.network.cluster.Services}}
 }
 

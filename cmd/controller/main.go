@@ -29,8 +29,8 @@ type config struct {
 	adminContext, contextName, nodeTokenFile       string
 	secretsKey                                     string
 	gossipAddr, pprofAddr, metricsAddr, logLevel   string
-	etcdEndpoints                                  []string
-	etcdCert, etcdKey, etcdCA                      string
+	clusterSaid                                    bool // --cluster was given
+	etcd                                           etcdFlags
 	auditLog                                       string
 	auditRequired                                  bool
 	limits                                         limits
@@ -51,6 +51,7 @@ func command() *cobra.Command {
 				return daemon.Usagef("--log-level %q: want debug, info, warn or error", c.logLevel)
 			}
 			log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+			c.clusterSaid = cmd.Flags().Changed("cluster")
 			if err := c.complete(); err != nil {
 				return daemon.Usagef("%w", err)
 			}
@@ -80,10 +81,7 @@ func (c *config) addTo(f *pflag.FlagSet) {
 	f.StringVar(&c.nodeTokenFile, "node-token-file", "", "`file` to write a join token for nodes to (default <data>/node-token)")
 	f.StringVar(&c.secretsKey, "secrets-key", "", "`file` of the keys that Secrets are encrypted with, made at the first start (default <data>/secrets.key)")
 	f.StringVar(&c.gossipAddr, "gossip-addr", "", "`address` for gossip, or \"off\" (default: the advertised host, port 7946)")
-	f.StringSliceVar(&c.etcdEndpoints, "etcd-endpoints", nil, "`URLs` of an external etcd instead of the built-in one")
-	f.StringVar(&c.etcdCert, "etcd-cert", "", "client certificate `file` for the external etcd")
-	f.StringVar(&c.etcdKey, "etcd-key", "", "client key `file` for the external etcd")
-	f.StringVar(&c.etcdCA, "etcd-ca", "", "CA `file` of the external etcd")
+	c.etcd.addTo(f)
 	f.StringVar(&c.auditLog, "audit-log", "", "`file` for a line of JSON of every change and every refused attempt; \"-\" is standard output, \"off\" none (default <data>/audit.log)")
 	f.BoolVar(&c.auditRequired, "audit-required", false, "refuse changes that cannot be written to the audit log")
 	f.StringVar(&c.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -121,8 +119,8 @@ func (c *config) complete() (err error) {
 			return errors.New("--audit-required and --audit-log off exclude each other")
 		}
 	}
-	if len(c.etcdEndpoints) == 0 && c.etcdCert+c.etcdKey+c.etcdCA != "" {
-		return errors.New("--etcd-cert, --etcd-key and --etcd-ca are for an external etcd: give --etcd-endpoints too")
+	if err := c.etcd.check(); err != nil {
+		return err
 	}
 	if err := metrics.CheckAddress("--metrics-addr", c.metricsAddr); err != nil {
 		return err

@@ -29,7 +29,6 @@ import (
 	"github.com/orchctl/orch/internal/controller"
 	"github.com/orchctl/orch/internal/controller/api"
 	"github.com/orchctl/orch/internal/controller/counts"
-	"github.com/orchctl/orch/internal/controller/election"
 	"github.com/orchctl/orch/internal/controller/identity"
 	"github.com/orchctl/orch/internal/controller/images"
 	"github.com/orchctl/orch/internal/daemon"
@@ -39,16 +38,12 @@ import (
 	"github.com/orchctl/orch/internal/pki"
 	"github.com/orchctl/orch/internal/preflight"
 	"github.com/orchctl/orch/internal/secrets"
-	"github.com/orchctl/orch/internal/store"
-	"github.com/orchctl/orch/internal/store/etcd"
 	"github.com/orchctl/orch/internal/tracing"
 	"github.com/orchctl/orch/internal/version"
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
 )
 
 const (
-	// etcdTimeout bounds the wait for etcd at the start.
-	etcdTimeout = time.Minute
 	// handshakeTimeout ends connections that do not get through TLS.
 	handshakeTimeout = 5 * time.Second
 	// streamsMax per connection: an agent's session and its relays, or a user's
@@ -108,6 +103,9 @@ func run(ctx context.Context, c *config, out io.Writer, log *slog.Logger) error 
 	if err != nil {
 		return err
 	}
+	if err := c.ofAnother(authority.CA().Cluster); err != nil {
+		return err
+	}
 	ring, err := secrets.OpenFile(c.secretsKey, time.Now())
 	if err != nil {
 		return err
@@ -160,7 +158,7 @@ func run(ctx context.Context, c *config, out io.Writer, log *slog.Logger) error 
 		return err
 	}
 	defer book.Close()
-	server := newServer(serving, authority, book, count, tracer.ServerOptions()...)
+	server := newServer(serving, authority, book, count, append(tracer.ServerOptions(), grpc.ChainUnaryInterceptor(st.room))...)
 	orchv1.RegisterAgentsServer(server, ctl.Sessions())
 	orchv1.RegisterOrchServer(server, api.New(api.Config{Leader: ctl, View: ctl.View(), Access: authority, Nodes: ctl.Sessions(), Images: sender, Secrets: ring, Backup: st.backup, Tracer: tracer, Counts: count, Log: log}))
 
@@ -183,6 +181,9 @@ func run(ctx context.Context, c *config, out io.Writer, log *slog.Logger) error 
 	g.Go(func() error { return serving.Run(ctx) })
 	g.Go(func() error { return authority.Run(ctx) })
 	g.Go(func() error { return st.watch(ctx) })
+	if st.present != nil {
+		g.Go(func() error { return st.present(ctx) })
+	}
 	if talk != nil {
 		g.Go(func() error { return talk.Run(ctx) })
 		g.Go(func() error {
@@ -246,46 +247,6 @@ func newServer(serving pki.CertSource, authority *identity.Authority, book *audi
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: aliveEvery, Timeout: aliveTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingMin, PermitWithoutStream: true}),
 	}, more...)...)
-}
-
-// openedStore is the store with what belongs to it.
-type openedStore struct {
-	store.Store
-	eligible election.Eligible
-	backup   func(context.Context, io.Writer) (int64, error)
-	close    func()
-	usage    func() (used, quota int64) // nil for an external one
-	done     <-chan struct{}            // nil for an external one
-}
-
-func (c *config) openStore(ctx context.Context, log *slog.Logger) (*openedStore, error) {
-	ctx, cancel := context.WithTimeout(ctx, etcdTimeout)
-	defer cancel()
-	if len(c.etcdEndpoints) > 0 {
-		s, err := etcd.Dial(ctx, etcd.ExternalConfig{Endpoints: c.etcdEndpoints, CertFile: c.etcdCert, KeyFile: c.etcdKey, CAFile: c.etcdCA, Log: log})
-		if err != nil {
-			return nil, fmt.Errorf("%w; check --etcd-endpoints and that etcd runs", err)
-		}
-		return &openedStore{Store: s, eligible: election.Sole(), backup: s.Backup, close: func() { s.Close() }}, nil
-	}
-	e, err := etcd.Embedded(ctx, etcd.EmbeddedConfig{Dir: filepath.Join(c.data, "etcd"), Log: log})
-	switch {
-	case errors.Is(err, etcd.ErrInUse):
-		return nil, fmt.Errorf("%w: stop that one, or choose another folder with --data", err)
-	case err != nil:
-		return nil, err
-	}
-	return &openedStore{Store: e.Store(), eligible: election.WhenEtcdLeads(e), backup: e.Backup, close: func() { e.Close() }, usage: e.Usage, done: e.Done()}, nil
-}
-
-// watch ends with an error when etcd stops by itself.
-func (s *openedStore) watch(ctx context.Context) error {
-	select {
-	case <-s.done:
-		return errors.New("the built-in etcd has stopped; see the log above")
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 func (c *config) newGossip(key []byte, log *slog.Logger) (*gossip.Gossip, error) {

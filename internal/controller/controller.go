@@ -104,6 +104,7 @@ type Controller struct {
 	mu          sync.Mutex
 	term        *term         // nil while not leading
 	changed     chan struct{} // closed and replaced when term changes
+	trouble     error         // why this controller does not lead; nil while it does
 	incarnation string
 }
 
@@ -135,7 +136,7 @@ func (c *Controller) Run(ctx context.Context) error {
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		return election.Run(ctx, election.Config{Store: c.cfg.Store, ID: c.cfg.Name, Eligible: c.cfg.Eligible, Backoff: backoff, Log: c.cfg.Log}, c.lead)
+		return election.Run(ctx, election.Config{Store: c.cfg.Store, ID: c.cfg.Name, Eligible: c.cfg.Eligible, Backoff: backoff, Failed: c.failed, Log: c.cfg.Log}, c.lead)
 	})
 	g.Go(func() error {
 		return c.cfg.Authority.Follow(ctx, func(identity.Trust) { c.sessions.Trust(c.trust()) })
@@ -181,6 +182,9 @@ func (c *Controller) setTerm(t *term) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.term = t
+	if t != nil {
+		c.trouble = nil
+	}
 	close(c.changed)
 	c.changed = make(chan struct{})
 }
@@ -199,11 +203,44 @@ func (c *Controller) await(ctx context.Context) (*term, error) {
 		select {
 		case <-changed:
 		case <-timer.C:
-			return nil, errNoLeader
+			return nil, c.noLeader()
 		case <-ctx.Done():
 			return nil, status.FromContextError(ctx.Err()).Err()
 		}
 	}
+}
+
+// failed is told why this controller stopped leading, or could not begin.
+func (c *Controller) failed(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.trouble = err
+}
+
+// Trouble says why this controller does not lead, where that is the store's doing, and
+// what to do about it; empty: it leads, or another controller does.
+func (c *Controller) Trouble() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.trouble == nil:
+		return ""
+	case errors.Is(c.trouble, store.ErrNoSpace):
+		return "the store is full: etcd refuses writes (alarm NOSPACE): raise its --quota-backend-bytes, or compact and defragment it, then lift the alarm with \"etcdctl alarm disarm\"; replicas run on as they are meanwhile"
+	case errors.Is(c.trouble, election.ErrDeposed):
+		return ""
+	case errors.Is(c.trouble, store.ErrUnknown), errors.Is(c.trouble, context.DeadlineExceeded):
+		return "the store does not answer: is etcd up, has it a quorum, and can this controller reach it? Replicas run on as they are meanwhile"
+	}
+	return c.trouble.Error()
+}
+
+// noLeader is the answer where nobody leads.
+func (c *Controller) noLeader() error {
+	if why := c.Trouble(); why != "" {
+		return status.Error(codes.Unavailable, "no leader: "+why)
+	}
+	return errNoLeader
 }
 
 // Lead waits until this controller leads and has published its first view.

@@ -27,6 +27,9 @@ const (
 	// driver is told to end, so that an orderly end tells clients what became of
 	// their request.
 	drainDefault = time.Second
+	// slowCommit is what a commit never takes where etcd's disk and network are
+	// well; half of the leases' patience goes by in a few of these.
+	slowCommit = time.Second
 )
 
 // Batch is written whole or not at all. Seq is the caller's, to know the result
@@ -163,6 +166,10 @@ func (d *Driver) commit(ctx context.Context, b Batch) Result {
 		err = fmt.Errorf("commit batch %d of %d ops: %w", b.Seq, len(b.Ops), err)
 		d.conf.Log.Warn("commit failed", "batch", b.Seq, "ops", len(b.Ops), "took", time.Since(began), "error", err)
 		return Result{Seq: b.Seq, Err: err}
+	}
+	if took := time.Since(began); took > slowCommit {
+		d.conf.Log.Warn("the store is slow: changes and failovers wait for it: look at the disk of etcd, what else uses it, and the network to it",
+			"took", took, "want_below", slowCommit, "batch", b.Seq, "ops", len(b.Ops))
 	}
 	d.conf.Log.Debug("committed", "batch", b.Seq, "ops", len(b.Ops), "rev", rev, "took", time.Since(began))
 	return Result{Seq: b.Seq, Rev: rev}

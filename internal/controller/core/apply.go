@@ -94,12 +94,21 @@ func (c *Core) fits(what string, ops []store.Op) error {
 	}
 	l := c.cfg.Limits
 	if len(ops) > l.MaxOps-opsRoom {
-		return fmt.Errorf("%s: %w: %d writes are more than one transaction holds (%d); do it in parts", what, ErrInvalid, len(ops), l.MaxOps-opsRoom)
+		return fmt.Errorf("%s: %w: %d writes are more than one transaction holds (%d); do it in parts%s", what, ErrInvalid, len(ops), l.MaxOps-opsRoom, remedy(l))
 	}
 	if room := l.MaxBytes * 3 / 4; size > room {
-		return fmt.Errorf("%s: %w: %d bytes are more than one transaction holds (%d); do it in parts", what, ErrInvalid, size, room)
+		return fmt.Errorf("%s: %w: %d bytes are more than one transaction holds (%d); do it in parts%s", what, ErrInvalid, size, room, remedy(l))
 	}
 	return nil
+}
+
+// remedy is for what cannot be parted, such as a Config and the new revisions of all
+// that use it: an external etcd may be given larger limits.
+func remedy(l store.Limits) string {
+	if l.MaxOps >= store.EmbeddedLimits.MaxOps && l.MaxBytes >= store.EmbeddedLimits.MaxBytes {
+		return ""
+	}
+	return ", or raise etcd's --max-txn-ops and --max-request-bytes, and with them the controller's --etcd-max-txn-ops and --etcd-max-request-bytes"
 }
 
 // sameJSON compares as the store and the wire do: an empty list and none are one.

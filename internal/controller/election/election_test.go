@@ -408,3 +408,69 @@ func TestContendersOverOneStore(t *testing.T) {
 		}
 	})
 }
+
+// present says that the named controllers live.
+type present struct {
+	mu   sync.Mutex
+	live map[string]bool
+}
+
+func (p *present) IsPresent(_ context.Context, name string) (bool, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.live[name], nil
+}
+
+func (p *present) set(name string, live bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.live[name] = live
+}
+
+// TestStandsBy: of two controllers on one store the second waits while the first lives,
+// takes over when it is gone, and keeps the lead when that comes back.
+func TestStandsBy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := mem.New()
+		defer s.Close()
+		p := &present{live: map[string]bool{}}
+		var mu sync.Mutex
+		var story []string
+		run := func(id string) (stop func()) {
+			ctx, cancel := context.WithCancel(t.Context())
+			p.set(id, true)
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				_ = election.Run(ctx, election.Config{Store: s, ID: id, Eligible: election.WhenVacant(s, id, p, discard), Log: discard,
+					Backoff: func(int) time.Duration { return 50 * time.Millisecond }},
+					func(ctx context.Context, l election.Lease) error {
+						mu.Lock()
+						story = append(story, fmt.Sprintf("%s leads %d", l.ID, l.Term))
+						mu.Unlock()
+						<-ctx.Done()
+						return ctx.Err()
+					})
+			}()
+			return func() { cancel(); <-done; p.set(id, false) }
+		}
+		stopA := run("a")
+		time.Sleep(time.Minute)
+		stopB := run("b")
+		time.Sleep(time.Minute) // a lives: nothing happens
+		stopA()
+		time.Sleep(time.Minute)
+		stopA = run("a") // b leads now
+		time.Sleep(time.Minute)
+		// b dies without a word: its key stays, and it is not there any more.
+		p.set("b", false)
+		time.Sleep(time.Minute)
+		stopA()
+		stopB()
+		mu.Lock()
+		defer mu.Unlock()
+		if want := []string{"a leads 1", "b leads 2", "a leads 3"}; len(story) < 3 || !reflect.DeepEqual(story[:3], want) {
+			t.Errorf("story %q, want %q", story, want)
+		}
+	})
+}

@@ -55,6 +55,50 @@ func (e etcdLeads) Wait(ctx context.Context) error {
 	}
 }
 
+// Presence tells which controllers live.
+type Presence interface {
+	IsPresent(ctx context.Context, controller string) (bool, error)
+}
+
+// lookEvery is how often a controller that stands by looks for the one that leads.
+const lookEvery = time.Second
+
+// WhenVacant makes a controller eligible while no other one that lives holds the
+// lead. For several on a store that is none of theirs: they would depose each other
+// for ever, though they could spoil nothing. One stands by until the other has gone.
+func WhenVacant(s store.Store, id string, p Presence, log *slog.Logger) Eligible {
+	return vacant{s, id, p, log}
+}
+
+type vacant struct {
+	store    store.Store
+	id       string
+	presence Presence
+	log      *slog.Logger
+}
+
+func (v vacant) Wait(ctx context.Context) error {
+	for told := ""; ; {
+		h, _, err := Current(ctx, v.store)
+		if err == nil {
+			if h.ID == "" || h.ID == v.id {
+				return ctx.Err()
+			}
+			var there bool
+			if there, err = v.presence.IsPresent(ctx, h.ID); err == nil && !there {
+				return ctx.Err()
+			}
+		}
+		if err == nil && told != h.ID {
+			told = h.ID
+			v.log.Info("standing by: another controller leads", "id", v.id, "leader", h.ID, "term", h.Term)
+		}
+		if err := pause(ctx, lookEvery); err != nil {
+			return err
+		}
+	}
+}
+
 // Sole makes a controller always eligible: for one without peers. Two of them
 // would depose each other for ever.
 func Sole() Eligible { return sole{} }
@@ -63,7 +107,7 @@ type sole struct{}
 
 func (sole) Wait(ctx context.Context) error { return ctx.Err() }
 
-// Config is what Run needs. All fields are required.
+// Config is what Run needs. All fields without "may" are required.
 type Config struct {
 	Store    store.Store
 	ID       string // of this controller; unique among controllers
@@ -71,7 +115,9 @@ type Config struct {
 	// Backoff is how long to wait after the n-th failure in a row, from 1: a lost
 	// race, an unreachable store, a term that ended soon. It brings the jitter.
 	Backoff func(failures int) time.Duration
-	Log     *slog.Logger
+	// Failed may be nil; it is told why a try or a term ended, before the wait.
+	Failed func(error)
+	Log    *slog.Logger
 }
 
 // Run waits until this controller may lead, seizes leadership, and runs lead
@@ -101,6 +147,9 @@ func Run(ctx context.Context, c Config, lead func(ctx context.Context, l Lease) 
 		}
 		failures++
 		wait := c.Backoff(failures)
+		if c.Failed != nil {
+			c.Failed(err)
+		}
 		c.Log.Warn("not leading", "id", c.ID, "why", err, "retry_in", wait)
 		if err := pause(ctx, wait); err != nil {
 			return err

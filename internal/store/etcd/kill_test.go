@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"go.etcd.io/etcd/server/v3/etcdmain"
+
 	"github.com/orchctl/orch/internal/store"
 )
 
@@ -18,6 +20,10 @@ import (
 const killDir = "ORCH_ETCD_TEST_KILL_DIR"
 
 func TestMain(m *testing.M) {
+	if os.Getenv(serveEtcd) != "" {
+		etcdmain.Main(os.Args) // it is etcd now, as its own command would be
+		return
+	}
 	if dir := os.Getenv(killDir); dir != "" {
 		fmt.Fprintln(os.Stderr, writeForever(dir))
 		os.Exit(1)

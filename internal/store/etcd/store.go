@@ -40,6 +40,7 @@ type Store struct {
 	// requireLeader makes watches fail, and so move to another member, when
 	// theirs is cut off from the quorum; of no use with a single server.
 	requireLeader bool
+	quota         int64 // where etcd does not tell it; 0: it is not known
 	closed        context.Context
 	close         context.CancelFunc
 }
