@@ -145,6 +145,8 @@ func (w *world) globalUnsettled(key api.Key, s, seen *api.Service) string {
 		switch {
 		case len(ks) > 1:
 			return fmt.Sprintf("%s has %d of global service %s: %v", h.name, len(ks), key, ks)
+		case len(ks) == 0 && newest.lacks() && imageless(newest.template): // as one of them says
+			continue
 		case len(ks) == 0 && !w.fullOn(newest, func(x *host) bool { return x == h }) && w.rolls(s):
 			return fmt.Sprintf("%s has none of global service %s; %v", h.name, key, seen.Status.Reasons)
 		case len(ks) == 0:

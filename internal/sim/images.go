@@ -41,7 +41,8 @@ var behaviors = map[string]behavior{
 }
 
 func behaviorOf(image string) behavior {
-	name, _, _ := strings.Cut(image, ":")
+	name, _, _ := strings.Cut(image, "@")
+	name, _, _ = strings.Cut(name, ":")
 	return behaviors[name]
 }
 

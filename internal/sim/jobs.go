@@ -345,8 +345,9 @@ func (o *owner) askJob() {
 		return &x
 	}
 	apply := func(words string, j *api.Job, dry, refused bool) {
+		images := w.tell(&j.Spec.Template)
 		o.send(&request{words: words, taken: func(e core.Reply) bool { return o.jobApplied(j, dry, refused, e) }, make: func(t uint64) core.Event {
-			ev := core.Apply{Ticket: t, Jobs: []*api.Job{j}, DryRun: dry, RequestID: o.pending.id, By: "owner"}
+			ev := core.Apply{Ticket: t, Jobs: []*api.Job{j}, DryRun: dry, RequestID: o.pending.id, By: "owner", Images: images}
 			if dry {
 				ev.RequestID = ""
 			}

@@ -106,6 +106,8 @@ type ledger struct {
 	w *world
 	values
 	work
+	// pinnedAt are the digests that each replica's revision had when it was placed.
+	pinnedAt map[api.ReplicaKey]map[string]string
 	// removed are volumes that somebody wants gone from a node.
 	removed map[volumeAt]bool
 
@@ -156,7 +158,7 @@ type version struct {
 }
 
 func newLedger(w *world) *ledger {
-	return &ledger{w: w, values: newValues(), work: newWork(), removed: map[volumeAt]bool{}, epochs: map[uint64]api.ReplicaKey{}, placed: map[api.ReplicaKey]string{}, boots: map[api.ReplicaKey]string{}, templates: map[api.ReplicaKey]*api.Template{}, highest: map[string]uint64{},
+	return &ledger{w: w, values: newValues(), work: newWork(), removed: map[volumeAt]bool{}, pinnedAt: map[api.ReplicaKey]map[string]string{}, epochs: map[uint64]api.ReplicaKey{}, placed: map[api.ReplicaKey]string{}, boots: map[api.ReplicaKey]string{}, templates: map[api.ReplicaKey]*api.Template{}, highest: map[string]uint64{},
 		versions: map[string]map[int64]version{}, newest: map[string]int64{}, done: map[string]bool{}, relief: map[api.ReplicaKey]bool{}, left: map[api.ReplicaKey]int64{}, committedAt: map[api.ReplicaKey]int64{}, heldAt: map[portOf]int64{},
 		rolls: map[string]*rolled{}, revisions: map[api.ReplicaKey]ofRevision{}, global: map[api.ReplicaKey]bool{}, tried: map[api.ReplicaKey]bool{}, ends: map[failures]int{}, initialized: map[failures]bool{}, sidecars: map[failures]int{},
 		pic: newPicture()}
@@ -357,6 +359,9 @@ func (g *ledger) apply(changes []change) {
 			continue
 		}
 		g.templates[c.replica] = r.template
+		if _, known := g.pinnedAt[c.replica]; !known {
+			g.tagged(c.replica, *c.placement)
+		}
 	}
 }
 

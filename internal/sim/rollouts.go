@@ -74,8 +74,11 @@ func (g *ledger) rolledOut(c change, changes []change) {
 		return
 	}
 	if old != nil && old.obj.UID == now.obj.UID {
-		if !reflect.DeepEqual(old.template, now.template) || !maps.Equal(old.obj.Images, now.obj.Images) || !maps.Equal(old.obj.Configs, now.obj.Configs) {
+		if !reflect.DeepEqual(old.template, now.template) || !grown(old.obj.Images, now.obj.Images) || !maps.Equal(old.obj.Configs, now.obj.Configs) {
 			g.w.violate("I2", "revision %d of %s became another", c.number, c.key)
+		}
+		if len(now.obj.Images) > len(old.obj.Images) {
+			g.w.res.Pinned++
 		}
 		if s := old.obj.Rollout.State; s != now.obj.Rollout.State && isFinal(s) {
 			g.w.violate("rollout", "revision %d of %s was %s and is %s now", c.number, c.key, s, now.obj.Rollout.State)

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/orchctl/orch/agent/plan"
@@ -18,7 +19,7 @@ type runtime struct {
 	h          *host
 	containers map[string]*container
 	networks   map[api.ReplicaKey]plan.Network
-	images     map[string]bool
+	images     map[string]string // digests by reference
 	addresses  int
 	// deaf: events are lost until then.
 	deaf int64
@@ -50,7 +51,7 @@ type container struct {
 }
 
 func newRuntime(h *host) *runtime {
-	return &runtime{h: h, containers: map[string]*container{}, networks: map[api.ReplicaKey]plan.Network{}, images: map[string]bool{}}
+	return &runtime{h: h, containers: map[string]*container{}, networks: map[api.ReplicaKey]plan.Network{}, images: map[string]string{}}
 }
 
 func (r *runtime) sorted() []*container {
@@ -114,7 +115,7 @@ func (r *runtime) do(a *agent, e plan.Effect) {
 		})
 	case plan.EnsureImage:
 		took := ms(1, 5)
-		if !r.images[e.Ref] {
+		if r.images[e.Ref] == "" {
 			took = ms(20, 1500)
 		}
 		answer(took, func() plan.Event { return r.pull(e, trouble) })
@@ -243,8 +244,12 @@ func (r *runtime) pull(e plan.EnsureImage, trouble bool) plan.Event {
 	if behaviorOf(e.Ref).missing {
 		return failed(e.ID, api.ReasonImageMissing, "no such image")
 	}
-	r.images[e.Ref] = true
-	return plan.Done{ID: e.ID, ImageID: "sha256:" + e.Ref}
+	if _, digest, pinned := strings.Cut(e.Ref, "@"); pinned {
+		r.images[e.Ref] = digest
+	} else if r.images[e.Ref] == "" {
+		r.images[e.Ref] = r.h.w.means(e.Ref)
+	}
+	return plan.Done{ID: e.ID, ImageID: r.images[e.Ref]}
 }
 
 // start makes a container and starts it; one that is there is given as it is.
@@ -271,6 +276,7 @@ func (r *runtime) start(e plan.StartContainer, trouble bool) plan.Event {
 	if e.Lease != nil && r.h.sinceBoot() >= e.Lease.Term {
 		return failed(e.ID, api.ReasonLeaseLost, "its lease is over")
 	}
+	r.imageOf(e)
 	b := behaviorOf(e.Container.Image)
 	if b.startFails {
 		w.ledger.failed(e.Replica, e.Container.Name)

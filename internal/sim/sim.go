@@ -145,6 +145,8 @@ type Result struct {
 	Tried int
 	// Versions of Configs and Secrets, revisions that they made, what was refused for
 	// their sake, and starts that waited for values.
+	// Pinned is how often a revision got a digest after it was made.
+	Pinned                                                          int
 	ConfigVersions, ConfigRevisions, ConfigsRefused, ConfigsMissing int
 	// Indexes of jobs that were completed, jobs that were complete and that failed.
 	Completions, JobsComplete, JobsFailed int

@@ -37,6 +37,7 @@ func TestSeeds(t *testing.T) {
 		rolled.RolloutsComplete, rolled.RolloutsFailed, rolled.RolledBack = rolled.RolloutsComplete+r.RolloutsComplete, rolled.RolloutsFailed+r.RolloutsFailed, rolled.RolledBack+r.RolledBack
 		rolled.RolloutWords, rolled.Globals, rolled.Tried = rolled.RolloutWords+r.RolloutWords, rolled.Globals+r.Globals, rolled.Tried+r.Tried
 		rolled.ConfigVersions, rolled.ConfigRevisions, rolled.ConfigsRefused, rolled.ConfigsMissing = rolled.ConfigVersions+r.ConfigVersions, rolled.ConfigRevisions+r.ConfigRevisions, rolled.ConfigsRefused+r.ConfigsRefused, rolled.ConfigsMissing+r.ConfigsMissing
+		rolled.Pinned += r.Pinned
 		rolled.Completions, rolled.JobsComplete, rolled.JobsFailed = rolled.Completions+r.Completions, rolled.JobsComplete+r.JobsComplete, rolled.JobsFailed+r.JobsFailed
 		rolled.Volumes, rolled.VolumesRemoved = rolled.Volumes+r.Volumes, rolled.VolumesRemoved+r.VolumesRemoved
 	}
@@ -50,6 +51,9 @@ func TestSeeds(t *testing.T) {
 	}
 	if rolled.ConfigVersions < seedsInTests || rolled.ConfigRevisions == 0 || rolled.ConfigsRefused == 0 || rolled.ConfigsMissing == 0 {
 		t.Errorf("these runs try too little of Configs and Secrets: %+v", rolled)
+	}
+	if rolled.Pinned < seedsInTests {
+		t.Errorf("these runs try too little of tags: %+v", rolled)
 	}
 	if rolled.Completions < seedsInTests || rolled.JobsComplete == 0 || rolled.JobsFailed == 0 {
 		t.Errorf("these runs try too little of jobs: %+v", rolled)

@@ -44,6 +44,9 @@ func (w *world) serviceUnsettled(l *lead, key api.Key) string {
 		}
 	}
 	for slot := range s.Spec.Want() {
+		if newest.lacks() && imageless(newest.template) {
+			break // one waits for an image that is nowhere, and the others for what that means
+		}
 		if s.Spec.Rollout.Strategy == api.StrategyRecreate && s.Status.Rollout.PausedBy != "" {
 			break // nothing begins, and what was before may not stand in for it
 		}

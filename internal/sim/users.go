@@ -88,8 +88,9 @@ func (u *user) ask(number int) {
 	case have == nil || n < 45:
 		u.version++
 		s := u.manifest()
+		images := w.tell(&s.Spec.Template)
 		u.send(&request{words: fmt.Sprintf("apply %s: %d x %s%s", u.key.Name, s.Spec.Want(), s.Spec.Containers[0].Image, leaseWords(&s.Spec.Template)), make: func(t uint64) core.Event {
-			return core.Apply{Ticket: t, Services: []*api.Service{s}, RequestID: u.pending.id, By: "user"}
+			return core.Apply{Ticket: t, Services: []*api.Service{s}, RequestID: u.pending.id, By: "user", Images: images}
 		}})
 	case n < 52:
 		u.send(&request{words: "apply " + u.key.Name + " unchanged", make: func(t uint64) core.Event {
@@ -109,8 +110,9 @@ func (u *user) ask(number int) {
 		if problems := api.Validate(&s); len(problems) > 0 {
 			w.violate("sim", "a made-up manifest is invalid: %v", problems)
 		}
+		images := w.tell(&s.Spec.Template)
 		u.send(&request{words: fmt.Sprintf("apply %s with another lease:%s", u.key.Name, leaseWords(&s.Spec.Template)), make: func(t uint64) core.Event {
-			return core.Apply{Ticket: t, Services: []*api.Service{&s}, RequestID: u.pending.id, By: "user"}
+			return core.Apply{Ticket: t, Services: []*api.Service{&s}, RequestID: u.pending.id, By: "user", Images: images}
 		}})
 	case n < 58:
 		s := u.manifest()
@@ -151,8 +153,12 @@ func (u *user) wordOnRollout() {
 	w := u.w
 	word := pick(w.r.users, []string{"pause", "pause", "resume", "resume", "undo", "undo", "restart"})
 	w.res.RolloutWords++
+	var images map[string]string
+	if word == "restart" && u.last != nil {
+		images = w.tell(&u.last.Spec.Template)
+	}
 	u.send(&request{word: word, words: word + " the rollout of " + u.key.Name, make: func(t uint64) core.Event {
-		return core.Rollout{Ticket: t, Key: u.key, Word: word, RequestID: u.pending.id, By: "operator"}
+		return core.Rollout{Ticket: t, Key: u.key, Word: word, RequestID: u.pending.id, By: "operator", Images: images}
 	}})
 }
 

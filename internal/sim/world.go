@@ -45,6 +45,7 @@ type world struct {
 	ledger      *ledger
 	users       []*user
 	owners      []*owner
+	moved       map[string]int // how often a tag has moved on in the registry
 	sessions    uint64
 	tickets     uint64
 
@@ -68,7 +69,7 @@ type world struct {
 }
 
 func newWorld(c Config) *world {
-	w := &world{cfg: c, r: newStreams(c.Seed), now: start, hash: 14695981039346656037, cuts: map[[2]string]int{}, tenants: tenants{map[string][]tenant{}}, store: mem.New(), ctx: context.Background()}
+	w := &world{cfg: c, r: newStreams(c.Seed), now: start, hash: 14695981039346656037, cuts: map[[2]string]int{}, tenants: tenants{map[string][]tenant{}}, store: mem.New(), moved: map[string]int{}, ctx: context.Background()}
 	w.res = Result{Config: c, Faults: map[Fault]int{}}
 	w.limits, w.budgets, w.drawn = w.drawLimits(), w.drawBudgets(), w.drawNetwork()
 	if w.gentle = chance(w.r.world, gentleShare) || c.Without == AllFaults; w.gentle {

@@ -15,13 +15,13 @@ import (
 // So a tag never means two things within a revision.
 
 // lacks gives the references of the revision that have no digest and may get one.
-func (r *revision) lacks() []string {
+func (s *service) lacks(r *revision) []string {
 	if r.assumed {
 		return nil
 	}
 	var out []string
 	for _, ct := range r.Template.AllContainers() {
-		if ref := ct.Image; r.Images[ref] == "" && !r.settled[ref] && !strings.Contains(ref, "@") && !slices.Contains(out, ref) {
+		if ref := ct.Image; r.Images[ref] == "" && !s.settled[r.root()][ref] && !strings.Contains(ref, "@") && !slices.Contains(out, ref) {
 			out = append(out, ref)
 		}
 	}
@@ -33,7 +33,7 @@ func (s *service) beginsAlone() bool {
 	if s.job != nil && s.job.ended() {
 		return false
 	}
-	return len(s.newest().lacks()) > 0
+	return len(s.lacks(s.newest())) > 0
 }
 
 // waitsForPin tells whether a replica of the newest revision is to wait for what another
@@ -62,7 +62,7 @@ func (s *service) pinWords() string {
 		}
 	}
 	return fmt.Sprintf("revision %d begins with one replica: nobody could tell what image %s means, and %s has not found it yet",
-		s.obj.Status.Revision, strings.Join(s.newest().lacks(), ", "), who)
+		s.obj.Status.Revision, strings.Join(s.lacks(s.newest()), ", "), who)
 }
 
 // pinLate pins revisions to what the nodes of their replicas found. It costs the
@@ -73,7 +73,7 @@ func (c *Core) pinLate(s *service) {
 	}
 	for _, f := range s.fillings {
 		r := s.revisions[f.revision]
-		lacks := r.lacks()
+		lacks := s.lacks(r)
 		if len(lacks) == 0 || f.void || f.stopping || !f.reported || !c.isWell(f.node) {
 			continue
 		}
@@ -111,19 +111,16 @@ func (f *filling) foundBy(r *revision) map[string]string {
 	return out
 }
 
-// settle has nobody wait any longer for what a reference means.
+// settle has nobody wait any longer for what a reference means. It holds for what repeats
+// the revision, too.
 func (s *service) settle(root int64, ref string) {
-	for n, r := range s.revisions {
-		if r.root() == root {
-			next := *r
-			next.settled = maps.Clone(r.settled)
-			if next.settled == nil {
-				next.settled = map[string]bool{}
-			}
-			next.settled[ref] = true
-			s.revisions[n] = &next
-		}
+	if s.settled == nil {
+		s.settled = map[int64]map[string]bool{}
 	}
+	if s.settled[root] == nil {
+		s.settled[root] = map[string]bool{}
+	}
+	s.settled[root][ref] = true
 }
 
 // pinImage gives a filling's revision, and those that it repeats or that repeat it, a

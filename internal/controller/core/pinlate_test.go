@@ -112,9 +112,12 @@ func TestTheFirstTellsWhatATagMeans(t *testing.T) {
 // TestARolloutBeginsAlone: a tag that nobody knows costs one slot until it is known.
 func TestARolloutBeginsAlone(t *testing.T) {
 	for name, change := range map[string]func(*api.ServiceSpec){
-		"rolling":    func(*api.ServiceSpec) {},
-		"stop first": func(s *api.ServiceSpec) { s.Rollout.Order = api.OrderStopFirst; s.Rollout.MaxUnavailable = api.Count(3) },
-		"surge":      func(s *api.ServiceSpec) { s.Rollout.MaxSurge = api.Count(4) },
+		"rolling": func(*api.ServiceSpec) {},
+		"stop first": func(s *api.ServiceSpec) {
+			s.Rollout.Order = api.OrderStopFirst
+			s.Rollout.MaxUnavailable = api.Count(3)
+		},
+		"surge": func(s *api.ServiceSpec) { s.Rollout.MaxSurge = api.Count(4) },
 		"canary": func(s *api.ServiceSpec) {
 			s.Rollout.Canary = []api.CanaryStep{{Replicas: *api.Count(3), Pause: new(api.Duration)}}
 		},

@@ -25,6 +25,9 @@ type service struct {
 	refused       map[int]refusal // slots that found no node, by slot
 	refusedBefore map[int]refusal // of the plan before, so that news can be told from what lasts
 	waiting       []string        // what a rollout waits for, in words
+	// settled are references, by the root of their revisions, of which this leader knows
+	// that nothing is found out any more; see pinlate.go.
+	settled map[int64]map[string]bool
 
 	seats      seats           // of a global one
 	binding    int             // fillings with volumes
@@ -49,9 +52,7 @@ type revision struct {
 	volumes []string
 	// requested by all containers.
 	requested amounts
-	// See pinlate.go. settled: nothing is found out any more of what these references mean,
-	// as this leader knows. assumed: of a dry run, nobody is asked.
-	settled map[string]bool
+	// assumed: of a dry run, nobody is asked what its images mean.
 	assumed bool
 }
 
