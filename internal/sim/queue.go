@@ -63,11 +63,11 @@ func (q *queue) pop() (happening, bool) {
 
 // streams are independent sources of chance, all of one seed, so that leaving
 // out one kind of fault changes no draw of the others.
-type streams struct{ world, users, faults, net, run, owners *rand.Rand }
+type streams struct{ world, users, faults, net, run, owners, images *rand.Rand }
 
 func newStreams(seed uint64) streams {
 	of := func(n uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, n)) }
-	return streams{of(1), of(2), of(3), of(4), of(5), of(6)}
+	return streams{of(1), of(2), of(3), of(4), of(5), of(6), of(7)}
 }
 
 func chance(r *rand.Rand, p float64) bool { return r.Float64() < p }

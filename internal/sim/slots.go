@@ -99,7 +99,7 @@ func (w *world) serviceUnsettled(l *lead, key api.Key) string {
 			return fmt.Sprintf("slot %d of %s has %d placements: %v; %v", slot, key, len(ks), ks, seen.Status.Reasons)
 		}
 		if p := pic.placements[ks[0]]; !pic.isNewest(ks[0], p) && !w.standsIn(ks[0]) { // a contested slot is not rolled
-			if w.heldUp(l, key) || w.ledger.seated(pic, key) && (!all || !w.host(p.node).takes(newest.template)) { // bound to where it may not be, or below the floor as another is
+			if w.heldUp(l, key) || w.ledger.seated(pic, key) && (!all || !w.host(p.node).takes(newest.template) || w.boundAway(key, slot, newest.template)) { // bound to where it may not be, or below the floor as another is
 				all = all && fine(w.templateOf(ks[0]))
 				continue
 			}

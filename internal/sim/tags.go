@@ -24,14 +24,14 @@ func (w *world) means(ref string) string {
 func (w *world) tell(t *api.Template) map[string]string {
 	out := map[string]string{}
 	for _, c := range t.AllContainers() {
-		if chance(w.r.owners, 0.2) {
+		if chance(w.r.images, 0.2) {
 			w.moved[c.Image]++
 		}
 		if !behaviorOf(c.Image).missing {
 			out[c.Image] = w.means(c.Image)
 		}
 	}
-	if chance(w.r.owners, 0.4) {
+	if chance(w.r.images, 0.4) {
 		return nil
 	}
 	return out

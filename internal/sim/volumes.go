@@ -300,3 +300,10 @@ func (g *ledger) toldToRemove(e core.SendAssignments) {
 		}
 	}
 }
+
+// boundAway tells whether a slot's volumes are on a node that does not take the template:
+// another revision, which asked for less, made them there.
+func (w *world) boundAway(key api.Key, slot int, t *api.Template) bool {
+	node := w.ledger.pic.boundTo(key, slot, t)
+	return node != "" && !w.host(node).takes(t)
+}
