@@ -219,6 +219,7 @@ func (s *shelf) remove(ctx context.Context, r images.Removal, decided time.Time)
 	switch {
 	case err == nil:
 		after, _ := s.disk(limited)
+		s.d.cfg.Counts.Collected(1, after.Free-before.Free)
 		s.logger.Info("image removed", "refs", r.Image.Refs, "digest", r.Image.Digest, "why", r.Why, "freedBytes", after.Free-before.Free)
 		return true
 	case errors.Is(err, ctrd.ErrImageInUse):

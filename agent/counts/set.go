@@ -106,7 +106,7 @@ func New() *Set {
 	for _, o := range pullOutcomes {
 		s.pulls[o] = pulls.WithLabelValues(o)
 	}
-	s.pulled = b.Counter(prefix+"image_pulled_bytes_total", "What was fetched from registries; layers that were there do not count.")
+	s.pulled = b.Counter(prefix+"image_pulled_bytes_total", "Size of the images that were pulled; layers that were there before count, too.")
 	s.pull = b.Histogram(prefix+"image_pull_duration_seconds", "How long a pull that worked took, unpacking included.", startBuckets)
 	s.collected = b.Counter(prefix+"images_collected_total", "Images that were removed because the disk was fuller than --image-gc-high.")
 	s.freed = b.Counter(prefix+"images_collected_bytes_total", "What their removal freed.")

@@ -132,16 +132,42 @@ func (r *Runtime) fetch(ctx context.Context, p *pulling, logins []registry.Login
 	}
 	defer r.turns.give()
 	p.waitsFor(0)
+	began := time.Now()
 	img, err := r.client.Pull(ctx, p.full, client.WithPullUnpack,
 		client.WithPullSnapshotter(r.cfg.Snapshotter), client.WithMaxConcurrentDownloads(pullLayers),
 		client.WithResolver(r.registries.Resolver(logins)),
 		client.WithImageHandlerWrapper(func(h images.Handler) images.Handler { return r.watched(p, h) }))
 	if err != nil {
+		r.cfg.Counts.Pulled(pullOutcome(err), 0, time.Since(began))
 		r.clearPull(ctx, p, err)
 		return nil, pullError(p.full, err)
 	}
+	r.cfg.Counts.Pulled("ok", p.size(), time.Since(began))
 	r.use(img.Target().Digest.String())
 	return img, nil
+}
+
+// pullOutcome is why a pull failed, in a word.
+func pullOutcome(err error) string {
+	switch {
+	case errors.Is(err, registry.ErrMissing):
+		return "missing"
+	case errors.Is(err, registry.ErrDenied):
+		return "denied"
+	case errors.Is(err, registry.ErrUnreachable):
+		return "unreachable"
+	}
+	return "error"
+}
+
+// size of all parts, in bytes.
+func (p *pulling) size() (n int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, x := range p.parts {
+		n += x.size
+	}
+	return n
 }
 
 // watched notes an image's parts as they are met, and refuses one for other platforms before

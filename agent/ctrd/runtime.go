@@ -108,6 +108,9 @@ func Dial(ctx context.Context, cfg Config) (*Runtime, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dial containerd at %s: %w", cfg.Address, err)
 	}
+	if cfg.Counts == nil {
+		cfg.Counts = uncounted{}
+	}
 	r := &Runtime{cfg: cfg, log: cfg.Logger, client: c, registries: cfg.Registries, turns: newTurns(cfg.MaxPulls), metas: map[string]imageMeta{}, used: map[string]time.Time{}}
 	wait, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()

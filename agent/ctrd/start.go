@@ -74,6 +74,7 @@ func (r *Runtime) Start(ctx context.Context, s ContainerSpec) (Observed, error) 
 
 // create makes container and first process and starts it.
 func (r *Runtime) create(ctx context.Context, id string, s ContainerSpec) (Observed, error) {
+	began := time.Now()
 	if s.Lease != nil && s.Lease.over() {
 		return Observed{}, fmt.Errorf("start %s: %w", id, ErrLeaseOver)
 	}
@@ -161,6 +162,7 @@ func (r *Runtime) create(ctx context.Context, id string, s ContainerSpec) (Obser
 			return Observed{}, fmt.Errorf("start %s: %w", id, ErrLeaseOver)
 		}
 	}
+	created := time.Since(began)
 	started := time.Now().UTC()
 	labelled := make(chan error, 1)
 	go func() { // beside the start, as it costs containerd a write to disk
@@ -179,6 +181,8 @@ func (r *Runtime) create(ctx context.Context, id string, s ContainerSpec) (Obser
 	if err != nil {
 		return Observed{}, err
 	}
+	r.cfg.Counts.Phase("create", created)
+	r.cfg.Counts.Phase("start", time.Since(started))
 	o.Running, o.Pid, o.StartedAt, o.Healthcheck = true, t.Pid(), started, m.health
 	return o, nil
 }

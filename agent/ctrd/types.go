@@ -52,11 +52,28 @@ type Config struct {
 	// AllowBind are the folders of the node of which containers may be given
 	// something (api.Mount.Bind), absolute; none: bind mounts are refused.
 	AllowBind []string
+	// Counts is told how long things took; nil: nobody wants to know.
+	Counts Counts
 	// Node is this node's name, for words.
 	Node string
 	// Logger gets what no caller can be told; nil discards.
 	Logger *slog.Logger
 }
+
+// Counts is told what is worth counting. It waits for nothing.
+type Counts interface {
+	// Phase of a container's start that worked: "create" or "start".
+	Phase(phase string, took time.Duration)
+	// Pulled is told of each pull: "ok", or why not: "missing", "denied", "unreachable",
+	// "error". bytes is the image's size, where it worked.
+	Pulled(outcome string, bytes int64, took time.Duration)
+}
+
+// uncounted is where nobody wants to know.
+type uncounted struct{}
+
+func (uncounted) Phase(string, time.Duration)         {}
+func (uncounted) Pulled(string, int64, time.Duration) {}
 
 // ContainerSpec is one run of one container of a replica.
 type ContainerSpec struct {

@@ -79,9 +79,12 @@ func run(ctx context.Context, f flags) error {
 	cfg := agent.Config{Name: s.name, Data: s.data, LogDir: filepath.Join(s.data, "logs"), Address: s.addr, Controllers: s.join,
 		Credentials: identity.Credentials, Trusted: identity.Trust, Host: host, Labels: s.nodeLabels, Capacity: s.resources, Version: version.String(),
 		GossipPort: s.gossipPort, ImageMarks: images.Marks{High: s.imageGCHigh, Low: s.imageGCLow}, Tracer: tracer, Logger: logger}
+	if s.metricsAddr != metrics.Off {
+		cfg.Counts = counts.New()
+	}
 	registries := registry.New(registry.Config{HostsDir: s.registryConfig, AuthFile: s.registryAuth, Insecure: s.insecureRegistries, Logger: logger})
 	runtime, err := ctrd.Dial(ctx, ctrd.Config{Address: s.containerd, ShimPath: s.shim, LogDir: cfg.LogDir, CgroupParent: s.cgroupParent,
-		Registries: registries, MaxPulls: s.maxPulls, AllowBind: s.allowBind, Node: s.name, Logger: logger})
+		Registries: registries, MaxPulls: s.maxPulls, AllowBind: s.allowBind, Node: s.name, Counts: cfg.Counts, Logger: logger})
 	if err != nil {
 		return fmt.Errorf("%w; is containerd running? --containerd says where its socket is", err)
 	}
@@ -94,9 +97,6 @@ func run(ctx context.Context, f flags) error {
 	}
 	cfg.Runtime = runtime
 	cfg.Usage = usage.New(runtime)
-	if s.metricsAddr != metrics.Off {
-		cfg.Counts = counts.New()
-	}
 	network, err := netdev.New(netdev.Config{CNIBin: s.cniBin, StateDir: filepath.Join(s.data, "net"), NetNSDir: netnsDir, Address: s.addr, Logger: logger})
 	if err != nil {
 		return err
