@@ -59,6 +59,7 @@ type driver struct {
 	storeRevision atomic.Int64
 
 	leases leases
+	traces traces
 
 	work   sync.WaitGroup
 	probes map[probeKey]context.CancelFunc
@@ -83,7 +84,7 @@ type probeKey struct {
 type connected struct{ gen uint64 }
 
 func newDriver(cfg Config, core *plan.Core, values *configs) *driver {
-	d := &driver{cfg: cfg, core: core, configs: values, inbox: make(chan any, inboxMax), stopped: make(chan struct{}), probes: map[probeKey]context.CancelFunc{}, hooks: map[string]context.CancelFunc{}, turns: newTurns(runtime.NumCPU()), owners: map[string]owner{}, exits: map[owner]api.Exit{}, gone: map[api.ReplicaKey]chan struct{}{}, archive: logs.NewArchive(filepath.Join(cfg.Data, archiveFolder)), leases: leases{writing: map[string]*plan.Lease{}},
+	d := &driver{cfg: cfg, core: core, configs: values, inbox: make(chan any, inboxMax), stopped: make(chan struct{}), probes: map[probeKey]context.CancelFunc{}, hooks: map[string]context.CancelFunc{}, turns: newTurns(runtime.NumCPU()), owners: map[string]owner{}, exits: map[owner]api.Exit{}, gone: map[api.ReplicaKey]chan struct{}{}, archive: logs.NewArchive(filepath.Join(cfg.Data, archiveFolder)), leases: leases{writing: map[string]*plan.Lease{}}, traces: traces{tracer: cfg.Tracer, node: cfg.Name, arriving: map[api.ReplicaKey]*arrival{}},
 		check: newSelfCheck(cfg), saver: newSaver(cfg), standing: newStanding(cfg)}
 	d.storeRevision.Store(core.StoreRevision())
 	d.shelf = newShelf(d)
@@ -92,6 +93,7 @@ func newDriver(cfg Config, core *plan.Core, values *configs) *driver {
 
 // run is the one goroutine that drives the plan.
 func (d *driver) run(ctx context.Context) error {
+	defer d.traces.endAll() // after the last that is under way
 	defer d.work.Wait()
 	defer close(d.stopped)
 	// Effects under way end with the agent; containers do not.
@@ -177,6 +179,7 @@ func (d *driver) do(ctx context.Context, e plan.Effect) {
 		d.timer.Reset(time.Until(e.At))
 	case plan.Report:
 		d.session.SendReport(d.gen, e.Report)
+		d.traces.reported(e.Report)
 	case plan.Ack:
 		d.session.SendAck(d.gen, e.AssignmentSequence, e.EndpointVersion)
 	case plan.Balance:
@@ -203,12 +206,14 @@ func (d *driver) do(ctx context.Context, e plan.Effect) {
 		d.own(e)
 		life := ctx
 		ctx, done := d.hooked(life, e)
+		ctx, traced := d.traces.begin(ctx, e)
 		d.cfg.Logger.Debug("do", "effect", describe(e))
 		d.work.Go(func() {
 			began, ended := time.Now(), d.cfg.Counts.Began(e)
 			ev := d.carryOut(ctx, e)
 			ended(ev)
 			done()
+			traced(ev)
 			d.cfg.Logger.Debug("done", "effect", fmt.Sprintf("%T", e), "took", time.Since(began))
 			if life.Err() == nil {
 				d.tell(life, ev)

@@ -14,6 +14,7 @@ import (
 	"github.com/orchctl/orch/agent/ctrd"
 	"github.com/orchctl/orch/agent/images"
 	"github.com/orchctl/orch/agent/plan"
+	"github.com/orchctl/orch/internal/tracing"
 )
 
 const (
@@ -255,7 +256,13 @@ func (d *driver) ensureImage(ctx context.Context, e plan.EnsureImage) plan.Event
 	defer cancel()
 	logins, missing := d.configs.logins(e.Incarnation, e.Logins)
 	info, err := d.cfg.Runtime.EnsureImage(ctx, ctrd.ImageWant{Ref: e.Ref, Never: e.Never, Logins: logins},
-		func(p ctrd.Progress) { d.tell(ctx, plan.Progress{Ref: e.Ref, Message: p.Message}) })
+		func(p ctrd.Progress) {
+			if span := tracing.Current(ctx); span != nil && p.Total > 0 {
+				span.SetInt("orch.image.bytes", p.Done)
+				span.SetInt("orch.image.total_bytes", p.Total)
+			}
+			d.tell(ctx, plan.Progress{Ref: e.Ref, Message: p.Message})
+		})
 	if errors.Is(err, ctrd.ErrNoSpace) {
 		d.shelf.noSpace()
 	}

@@ -38,8 +38,11 @@ type (
 	SetupNetwork struct {
 		ID          uint64
 		Replica     api.ReplicaKey
+		Revision    int64
 		HostNetwork bool
-		Why         string
+		// Trace: see wire.Assignment.
+		Trace string
+		Why   string
 	}
 	// StartContainer wants one run of a container.
 	// Container has its variables resolved and its image pinned.

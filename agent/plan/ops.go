@@ -205,7 +205,7 @@ func (c *Core) wantImage(x *run) {
 		return
 	}
 	im.asking, im.heard = true, 0
-	im.asked = EnsureImage{ID: id, Ref: ref, Never: im.never(), Incarnation: c.incarnation, Logins: im.logins(), Trace: im.trace(), Why: fmt.Sprintf("%s needs it", x.what())}
+	im.asked = EnsureImage{ID: id, Ref: ref, Never: im.never(), Incarnation: c.incarnation, Logins: im.logins(), Trace: im.trace(c.now), Why: fmt.Sprintf("%s needs it", x.what())}
 	c.emit(im.asked)
 }
 
@@ -229,10 +229,10 @@ func (im *image) logins() []wire.ConfigKey {
 }
 
 // trace is that of the first who waits and has one.
-func (im *image) trace() string {
+func (im *image) trace(now time.Time) string {
 	for _, x := range im.waiting {
-		if x.r.trace != "" {
-			return x.r.trace
+		if text := x.r.trace.of(now); text != "" {
+			return text
 		}
 	}
 	return ""

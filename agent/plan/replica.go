@@ -18,7 +18,7 @@ type replica struct {
 	labels   map[string]string // the service's
 	configs  map[api.ConfigRef]int64
 	logins   map[api.ConfigRef]int64 // to registries; they change nothing that runs
-	trace    string                  // what is done for it belongs to that
+	trace    traced
 	uid      string
 	spare    bool
 	job      bool // it comes to its end by itself
@@ -74,7 +74,7 @@ type leftover struct {
 }
 
 func newReplica(a wire.Assignment) *replica {
-	r := &replica{key: a.Key, revision: a.Revision, template: a.Template, images: a.Images, labels: a.Labels, configs: a.Configs, logins: a.Logins, trace: a.Trace, uid: a.ServiceUID, spare: a.Spare, job: a.Job, assigned: true, phase: api.PhaseAssigned}
+	r := &replica{key: a.Key, revision: a.Revision, template: a.Template, images: a.Images, labels: a.Labels, configs: a.Configs, logins: a.Logins, trace: traced{text: a.Trace}, uid: a.ServiceUID, spare: a.Spare, job: a.Job, assigned: true, phase: api.PhaseAssigned}
 	if r.template == nil {
 		r.template = &api.Template{}
 	}
@@ -86,7 +86,7 @@ func (r *replica) assignment() wire.Assignment {
 	if r.next != nil {
 		return *r.next
 	}
-	return wire.Assignment{Key: r.key, ServiceUID: r.uid, Revision: r.revision, Template: r.template, Images: r.images, Labels: r.labels, Configs: r.configs, Logins: r.logins, Trace: r.trace, Stopping: r.stopOrdered, Spare: r.spare, Job: r.job}
+	return wire.Assignment{Key: r.key, ServiceUID: r.uid, Revision: r.revision, Template: r.template, Images: r.images, Labels: r.labels, Configs: r.configs, Logins: r.logins, Trace: r.trace.text, Stopping: r.stopOrdered, Spare: r.spare, Job: r.job}
 }
 
 // advance moves the phase, forwards only.
@@ -288,7 +288,7 @@ func (c *Core) wantNetwork(r *replica) {
 		return
 	}
 	r.net.op, r.net.state = id, netSettingUp
-	c.emit(SetupNetwork{ID: id, Replica: r.key, HostNetwork: r.template.HostNetwork, Why: "it is to run here"})
+	c.emit(SetupNetwork{ID: id, Replica: r.key, Revision: r.revision, HostNetwork: r.template.HostNetwork, Trace: r.trace.of(c.now), Why: "it is to run here"})
 }
 
 func (c *Core) networkDone(r *replica, ev Done) {

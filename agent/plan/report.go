@@ -43,7 +43,9 @@ func (c *Core) report() {
 		if r == nil || r.gone {
 			continue
 		}
-		if now := r.told(); r.sent == nil || !reflect.DeepEqual(*r.sent, now) {
+		now := r.told()
+		r.trace.told(now)
+		if r.sent == nil || !reflect.DeepEqual(*r.sent, now) {
 			r.sent = &now
 			rep.Replicas = append(rep.Replicas, now)
 		}
@@ -67,6 +69,7 @@ func (c *Core) reportAll() {
 			continue
 		}
 		now := r.told()
+		r.trace.told(now)
 		r.sent = &now
 		rep.Replicas = append(rep.Replicas, now)
 	}

@@ -180,7 +180,15 @@ func (c *Core) startRun(x *run) {
 	spec.Env = c.environment(x)
 	c.emit(StartContainer{ID: id, Replica: r.key, Revision: r.revision, Incarnation: c.incarnation, Attempt: x.attempt, Container: spec,
 		ImageID: x.imageID, Network: r.net.Network, HostNetwork: r.template.HostNetwork, Grace: r.grace(), Hash: x.hash, Sysctls: r.template.Sysctls,
-		Configs: x.pins(), Lease: r.leaseOf(), Trace: r.trace, Why: why})
+		Configs: x.pins(), Lease: r.leaseOf(), Trace: x.trace(c.now), Why: why})
+}
+
+// trace is that of its first start: one that ended is started again for that.
+func (x *run) trace(now time.Time) string {
+	if x.attempt > 0 || x.lastExit != nil {
+		return ""
+	}
+	return x.r.trace.of(now)
 }
 
 func (c *Core) startDone(x *run, ev Done) {

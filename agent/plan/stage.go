@@ -286,8 +286,8 @@ func (c *Core) field(r *replica, field string) string {
 // take keeps of an assignment what may change without a new revision.
 func (r *replica) take(a wire.Assignment, now time.Time) {
 	r.assigned, r.held, r.unsure, r.spare, r.job, r.uid, r.labels = true, false, false, a.Spare, a.Job, a.ServiceUID, a.Labels
-	if a.Trace != "" {
-		r.trace = a.Trace
+	if r.trace.text == "" { // what was begun before came another way
+		r.trace = traced{text: a.Trace, over: r.phase != api.PhaseAssigned}
 	}
 	if !maps.Equal(r.logins, a.Logins) {
 		r.logins = a.Logins

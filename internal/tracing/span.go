@@ -53,6 +53,14 @@ func (t *Tracer) UnderAt(ctx context.Context, text, name string, at time.Time) (
 	return t.BeginAt(trace.ContextWithRemoteSpanContext(ctx, of), name, at)
 }
 
+// Current gives the span that ctx is within; nil: none that is recorded.
+func Current(ctx context.Context) *Span {
+	if s := trace.SpanFromContext(ctx); s.IsRecording() {
+		return &Span{s}
+	}
+	return nil
+}
+
 // Set and SetInt say something of the span, such as orch.replica.
 func (s *Span) Set(key, value string) {
 	if s != nil {
