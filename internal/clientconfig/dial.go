@@ -37,8 +37,8 @@ const (
 
 // Dial connects to the first of the context's controllers that answers, and to
 // another when that one goes. It waits, as long as ctx lasts, until one has
-// answered or none of them did; then the error says why.
-func (c Context) Dial(ctx context.Context) (*grpc.ClientConn, error) {
+// answered or none of them did; then the error says why. More options are added to ours.
+func (c Context) Dial(ctx context.Context, more ...grpc.DialOption) (*grpc.ClientConn, error) {
 	if len(c.Controllers) == 0 {
 		return nil, fmt.Errorf("dial %s: the context names no controllers", c.Name)
 	}
@@ -67,7 +67,7 @@ func (c Context) Dial(ctx context.Context) (*grpc.ClientConn, error) {
 	}
 	addresses.InitialState(state)
 	failure := &lastFailure{}
-	conn, err := grpc.NewClient("orch:///"+c.Name,
+	conn, err := grpc.NewClient("orch:///"+c.Name, append([]grpc.DialOption{
 		grpc.WithResolvers(addresses),
 		grpc.WithContextDialer(failure.dial),
 		grpc.WithTransportCredentials(failure.watch(credentials.NewTLS(pki.ClientTLS(source, pool, "", nil)))),
@@ -75,7 +75,7 @@ func (c Context) Dial(ctx context.Context) (*grpc.ClientConn, error) {
 		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: connectTimeout,
 			Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: retryMax}}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: aliveEvery, Timeout: aliveTimeout}),
-	)
+	}, more...)...)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", c.Name, err)
 	}

@@ -49,7 +49,10 @@ manifest is in no file.
 --prune also deletes what is in none of the files: services, jobs, configs and secrets
 that -l chooses, in the namespaces that the files name. It says which and asks first,
 and deletes them when all that was applied is ready (with --wait=false: when it was
-accepted); of an apply that fails it deletes nothing.`,
+accepted); of an apply that fails it deletes nothing.
+
+Where OTEL_EXPORTER_OTLP_ENDPOINT names a collector of traces (such as
+http://127.0.0.1:4317, OTLP over gRPC), the apply is a trace there, and its id is told.`,
 		Example: `  orchctl apply -f web.yaml
   orchctl apply -f services/ -f extra.yaml     # a folder and a file, all or nothing
   orchctl apply -f - < web.yaml
@@ -119,7 +122,11 @@ func withDocs(err error, docs manifests.Docs) error {
 }
 
 func (t *tool) apply(ctx context.Context, a applying) error {
+	_, load := part(ctx, "load manifests")
 	docs, err := t.loadManifests(a.files, "nothing was applied")
+	load.SetInt("orch.objects", int64(len(docs)))
+	load.Fail(err)
+	load.End()
 	if err != nil {
 		return err
 	}
@@ -250,5 +257,9 @@ func (t *tool) applyAndWait(ctx context.Context, client orchv1.OrchClient, lists
 	if err := w.begin(ctx, answer, began, t.Now()); err != nil {
 		return err
 	}
-	return w.run(ctx, feed, timeout)
+	ctx, wait := part(ctx, "wait until ready")
+	err = w.run(ctx, feed, timeout)
+	wait.Fail(err)
+	wait.End()
+	return err
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/orchctl/orch/internal/clientconfig"
 	"github.com/orchctl/orch/internal/pki"
+	"github.com/orchctl/orch/internal/tracing"
 )
 
 // Env is what a command line stands in: everything that differs in a test.
@@ -32,6 +33,8 @@ type Env struct {
 	NoColor bool
 	// RequestID makes the id under which a change is done once.
 	RequestID func() string
+	// Trace makes what traces a change; it gives nil where nobody wants that. It may be nil.
+	Trace func(context.Context) (*tracing.Tracer, error)
 }
 
 // Cluster is one cluster and the way to it.
@@ -49,7 +52,7 @@ type Cluster struct {
 
 // FromOS is the Env of the process.
 func FromOS() Env {
-	return Env{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Cluster: fromFile, Now: time.Now, RequestID: requestID, NoColor: os.Getenv("NO_COLOR") != "",
+	return Env{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Cluster: fromFile, Now: time.Now, RequestID: requestID, Trace: traceByEnvironment, NoColor: os.Getenv("NO_COLOR") != "",
 		Asks: func() bool { return term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(int(os.Stderr.Fd())) },
 		Screen: func() (int, int, bool) {
 			w, h, err := term.GetSize(int(os.Stdout.Fd()))
@@ -76,7 +79,7 @@ func fromFile(config, name string) (Cluster, error) {
 	}
 	return Cluster{Name: c.Name, Addresses: c.Controllers, Namespace: c.Namespace, Certificate: cert,
 		Dial: func(ctx context.Context) (grpc.ClientConnInterface, func() error, error) {
-			conn, err := c.Dial(ctx)
+			conn, err := c.Dial(ctx, tracing.Of(ctx).DialOptions()...)
 			if err != nil {
 				return nil, nil, err
 			}

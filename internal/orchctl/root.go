@@ -30,7 +30,9 @@ type tool struct {
 	args    []string
 	warned  bool // of a certificate that ends soon
 	cluster *Cluster
-	close   []func() error
+	// endTrace ends what beginTrace began; nil: nothing.
+	endTrace func(error)
+	close    []func() error
 }
 
 func requestID() string { return "orchctl-" + rand.Text() }
@@ -41,6 +43,9 @@ func Run(ctx context.Context, env Env, args []string) int {
 	root := t.tree()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
+	if t.endTrace != nil {
+		t.endTrace(err)
+	}
 	for _, c := range t.close {
 		_ = c() // nothing more is asked of the connection
 	}
@@ -74,8 +79,9 @@ the command.`,
 		SilenceErrors: true,
 		Args:          noSuchCommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-		PersistentPreRunE: func(*cobra.Command, []string) error {
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			t.started = true
+			t.beginTrace(cmd)
 			return nil
 		},
 	}

@@ -53,6 +53,22 @@ func (t *Tracer) UnderAt(ctx context.Context, text, name string, at time.Time) (
 	return t.BeginAt(trace.ContextWithRemoteSpanContext(ctx, of), name, at)
 }
 
+type tracerKey struct{}
+
+// Of gives the tracer that Root was called of; nil: there is none.
+func Of(ctx context.Context) *Tracer {
+	t, _ := ctx.Value(tracerKey{}).(*Tracer)
+	return t
+}
+
+// Root begins a trace; within its context, Of gives the tracer.
+func (t *Tracer) Root(ctx context.Context, name string) (context.Context, *Span) {
+	if t == nil {
+		return ctx, nil
+	}
+	return t.Begin(context.WithValue(ctx, tracerKey{}, t), name)
+}
+
 // Current gives the span that ctx is within; nil: none that is recorded.
 func Current(ctx context.Context) *Span {
 	if s := trace.SpanFromContext(ctx); s.IsRecording() {

@@ -16,6 +16,8 @@ import (
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 )
 
@@ -27,6 +29,8 @@ const (
 	sendEvery = time.Second
 	// sendMax is how long a collector may take for some.
 	sendMax = 5 * time.Second
+	// redialMax is how soon a collector that is back is found.
+	redialMax = 5 * time.Second
 	// flushMax is how long the end of a program waits for it.
 	flushMax = 2 * time.Second
 	// complainEvery: a collector that is away is told of so often at most.
@@ -74,6 +78,8 @@ func New(ctx context.Context, c Config) (*Tracer, error) {
 	opts := []otlptracegrpc.Option{
 		otlptracegrpc.WithTimeout(sendMax),
 		otlptracegrpc.WithRetry(otlptracegrpc.RetryConfig{}), // what a collector misses is gone
+		otlptracegrpc.WithDialOption(grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: sendMax,
+			Backoff: backoff.Config{BaseDelay: time.Second, Multiplier: 1.6, Jitter: 0.2, MaxDelay: redialMax}})),
 	}
 	if c.Endpoint != "" {
 		if _, port, err := net.SplitHostPort(c.Endpoint); err != nil || port == "" {

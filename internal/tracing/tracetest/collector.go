@@ -45,6 +45,9 @@ func Serve(l net.Listener) *Collector {
 	return c
 }
 
+// Also has it answer at another listener, too.
+func (c *Collector) Also(l net.Listener) { go c.server.Serve(l) } //nolint:errcheck // as above
+
 // Stop ends it.
 func (c *Collector) Stop() { c.server.Stop() }
 
