@@ -26,6 +26,9 @@ func furnish(spec *initspec.Spec) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
+	if err := own(spec); err != nil {
+		return err
+	}
 	cgroups, err := hold("/sys/fs/cgroup")
 	if err != nil {
 		return err
@@ -68,6 +71,46 @@ func furnish(spec *initspec.Spec) error {
 		}
 	}
 	return put(cgroups, "/sys/fs/cgroup")
+}
+
+// settingsDir is where daemons look for settings unasked. Those of this machine's own
+// are not for a lab's.
+const settingsDir = "/etc/orch"
+
+// own gives the host folders of its own that begin as the machine's, but without
+// settingsDir.
+func own(spec *initspec.Spec) error {
+	_, err := os.Stat(settingsDir)
+	foreign := err == nil
+	for _, dir := range spec.Own {
+		at := filepath.Join(spec.OwnDir, strings.ReplaceAll(strings.Trim(dir, "/"), "/", "-"))
+		upper, work := filepath.Join(at, "upper"), filepath.Join(at, "work")
+		_, err := os.Stat(upper)
+		first := err != nil
+		for _, d := range []string{upper, work} {
+			if err := os.MkdirAll(d, 0o755); err != nil {
+				return err
+			}
+		}
+		if err := unix.Mount("overlay", dir, "overlay", 0, "lowerdir="+dir+",upperdir="+upper+",workdir="+work); err != nil {
+			return fmt.Errorf("make %s the host's own: %w", dir, err)
+		}
+		if within(settingsDir, dir) && foreign {
+			foreign = false
+			if first { // later it is what was put there
+				if err := os.RemoveAll(settingsDir); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	if !foreign {
+		return nil
+	}
+	if err := unix.Mount("tmpfs", settingsDir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
+		return fmt.Errorf("hide %s: %w", settingsDir, err)
+	}
+	return nil
 }
 
 func hidden(dir string) bool {

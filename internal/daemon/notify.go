@@ -25,7 +25,8 @@ func notify(state string) error {
 
 // Watchdog gives the service manager signs of life, if it wants them (WatchdogSec=),
 // for as long as alive says so. It returns when ctx ends, after it has said that
-// the daemon stops.
+// the daemon stops. Signs that do not arrive are no reason to end: a service manager
+// that misses them does what it thinks right.
 func Watchdog(ctx context.Context, alive func() bool) error {
 	within, err := sd.SdWatchdogEnabled(false)
 	if err != nil {
@@ -33,20 +34,19 @@ func Watchdog(ctx context.Context, alive func() bool) error {
 	}
 	if within == 0 {
 		<-ctx.Done()
-		return notify(sd.SdNotifyStopping)
+		_ = notify(sd.SdNotifyStopping)
+		return nil
 	}
 	t := time.NewTicker(within / watchdogShare)
 	defer t.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return notify(sd.SdNotifyStopping)
+			_ = notify(sd.SdNotifyStopping)
+			return nil
 		case <-t.C:
-			if !alive() {
-				continue
-			}
-			if err := notify(sd.SdNotifyWatchdog); err != nil {
-				return err
+			if alive() {
+				_ = notify(sd.SdNotifyWatchdog)
 			}
 		}
 	}

@@ -41,6 +41,10 @@ const (
 	All Daemons = iota
 	// ContainerdOnly starts containerd on each node and nothing else.
 	ContainerdOnly
+	// Empty starts nothing: nodes are servers on which orch is yet to be installed.
+	// What they write to /etc, /usr/local and /root is their own. containerd can be
+	// started on them as a program of theirs.
+	Empty
 )
 
 // Config describes a lab to be made. The zero value of a field means the
@@ -179,6 +183,10 @@ func agentArgs(c *Config, n *nodeState, h host) []string {
 	}
 	return append(args, c.AgentArgs...)
 }
+
+// ownFolders are those that nodes of an Empty lab have to themselves: each begins
+// as the machine's, and what is written there stays in the node's folder.
+var ownFolders = []string{"/etc", "/usr/local", "/root"}
 
 // controllerArgs is the command line of the controller.
 func controllerArgs(c *Config, h host) []string {

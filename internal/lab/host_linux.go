@@ -48,6 +48,9 @@ func powerOn(ctx context.Context, c *Config, h host, shareNetns string, programs
 		Keep:     outermost(c.Dir, c.BinDir, c.CNIBin, filepath.Dir(c.Containerd)),
 		Programs: programs,
 	}
+	if c.Daemons == Empty {
+		spec.Own, spec.OwnDir = ownFolders, filepath.Join(h.dir, "own")
+	}
 	if err := os.MkdirAll(spec.VarLib, 0o755); err != nil {
 		return process{}, err
 	}

@@ -93,7 +93,7 @@ func Up(ctx context.Context, c Config) (_ *Lab, err error) {
 			if err := l.boot(gctx, name); err != nil {
 				return err
 			}
-			say("%s is on, containerd answers", name)
+			say("%s is on%s", name, map[bool]string{true: ", containerd answers"}[c.Daemons != Empty])
 			if c.Daemons != All {
 				return nil
 			}

@@ -140,8 +140,8 @@ func (l *Lab) boot(ctx context.Context, node string) error {
 	return nil
 }
 
-// connect starts a booted node's containerd, and plugs in its cable
-// meanwhile.
+// connect starts a booted node's containerd, if it is to have one, and plugs in
+// its cable meanwhile.
 func (l *Lab) connect(ctx context.Context, node string) error {
 	s, err := l.read()
 	if err != nil {
@@ -152,6 +152,9 @@ func (l *Lab) connect(ctx context.Context, node string) error {
 		return err
 	}
 	h := hostOf(&s.Config, node)
+	if s.Config.Daemons == Empty {
+		return plugIn(&s.Config, n)
+	}
 	if err := h.start(ctx, "containerd"); err != nil {
 		return err
 	}

@@ -31,6 +31,10 @@ type Spec struct {
 	// Keep are folders that stay visible although a fresh /run, /tmp or
 	// /var/lib would hide them.
 	Keep []string `json:"keep"`
+	// Own are folders that begin as the machine's and take what is written there
+	// into OwnDir.
+	Own    []string `json:"own,omitempty"`
+	OwnDir string   `json:"ownDir,omitempty"`
 	// Programs may be started by name; none is started unasked.
 	Programs []Program `json:"programs"`
 }

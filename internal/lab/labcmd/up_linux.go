@@ -3,6 +3,7 @@ package labcmd
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -21,7 +22,7 @@ func (c *common) up() *cobra.Command {
 	config := lab.Config{}
 	var subnet, replicas string
 	var labels []string
-	var containerdOnly, quiet bool
+	var containerdOnly, empty, quiet bool
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Make a lab",
@@ -52,8 +53,13 @@ a lab whose nodes do not join stays, for its logs.`,
 				}
 				config.BinDir = filepath.Dir(self)
 			}
-			if containerdOnly {
+			switch {
+			case containerdOnly && empty:
+				return UsageError{errors.New("--containerd-only and --empty exclude each other")}
+			case containerdOnly:
 				config.Daemons = lab.ContainerdOnly
+			case empty:
+				config.Daemons = lab.Empty
 			}
 			out := cmd.OutOrStdout()
 			if !quiet {
@@ -62,7 +68,7 @@ a lab whose nodes do not join stays, for its logs.`,
 			began := time.Now()
 			var l *lab.Lab
 			err = interruptible(cmd.Context(), func(ctx context.Context) (err error) {
-				if l, err = lab.Up(ctx, config); err != nil || containerdOnly {
+				if l, err = lab.Up(ctx, config); err != nil || config.Daemons != lab.All {
 					return err
 				}
 				return awaitNodes(ctx, l, config.Nodes)
@@ -71,7 +77,7 @@ a lab whose nodes do not join stays, for its logs.`,
 				return err
 			}
 			fmt.Fprintf(out, "lab %s is up: %d nodes in %.2fs\n", l.Name(), config.Nodes, time.Since(began).Seconds())
-			if !containerdOnly {
+			if config.Daemons == lab.All {
 				fmt.Fprintf(out, "\nto use it:\n  export ORCH_CONFIG=%s\n", l.AdminContext())
 			}
 			return nil
@@ -91,6 +97,7 @@ a lab whose nodes do not join stays, for its logs.`,
 	f.StringArrayVar(&config.AgentArgs, "agent-arg", nil, "further argument for each agent; may be repeated")
 	f.StringArrayVar(&config.ControllerArgs, "controller-arg", nil, "further argument for the controller; may be repeated")
 	f.BoolVar(&containerdOnly, "containerd-only", false, "start neither controller nor agents")
+	f.BoolVar(&empty, "empty", false, "start nothing: nodes are servers to install orch on, with an /etc, /usr/local and /root of their own")
 	f.BoolVarP(&quiet, "quiet", "q", false, "do not tell each step")
 	return cmd
 }
