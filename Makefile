@@ -97,6 +97,11 @@ bench-rollout: deps build images ## measure rollouts: how long, never below the 
 bench-images: deps build images ## measure cold starts from a registry, by phase, and what metrics cost (about 5 minutes)
 	@$(GO) run ./e2e/bench -book images
 
+.PHONY: deb
+deb: build ## make the Debian packages, into out/deb/
+	@cd tools && $(GO) build -o ../bin/ github.com/goreleaser/nfpm/v2/cmd/nfpm
+	@deploy/deb/build bin/nfpm
+
 .PHONY: lint
 lint: ## gofmt, vet, staticcheck
 	@bad=$$(git ls-files '*.go' | xargs gofmt -l); if [ -n "$$bad" ]; then echo "not gofmt-ed:"; echo "$$bad"; exit 1; fi
