@@ -199,15 +199,17 @@ func TestScriptInstallsPackages(t *testing.T) {
 	if out := m.run(first, "mkdir /tmp/bin && cp /usr/lib/orch/agent /usr/lib/orch/shim /tmp/bin && cp /lib/systemd/system/orch-agent.service /tmp/bin && ! /mnt/install.sh agent --bin-dir /tmp/bin --no-start 2>&1"); !strings.Contains(out, "the package orch-agent is installed") {
 		t.Errorf("programs over a package: %s", out)
 	}
-	m.run(second, "apt-get install -qq -y -o Dpkg::Options::=--force-confold /mnt/orch-agent_*.deb")
+	m.run(second, "dpkg --force-confold -i /mnt/orch-agent_*.deb")
 	if out := m.run(second, "orch-agent --version"); out != "orch-agent 1.0.1\n" {
 		t.Errorf("after the upgrade: %s", out)
 	}
 	if now, err := os.ReadFile(filepath.Join(m.root, "upper/etc/orch/agent.yaml")); err != nil || string(now) != string(settings) {
 		t.Errorf("the upgrade changed settings: %v", err)
 	}
-	m.run(second, "mkdir -p /var/lib/orch/agent && apt-get purge -qq -y orch-agent")
-	if m.has("usr/lib/orch/agent") || m.has("etc/orch/token") || !m.has("var/lib/orch/agent") {
-		t.Error("purging leaves programs or the token, or takes data")
+	out = m.run(second, "mkdir -p /var/lib/orch/agent && touch /var/lib/orch/agent/kept && dpkg --purge orch-agent")
+	for path, stays := range map[string]bool{"usr/lib/orch/agent": false, "usr/bin/orch-agent": false, "etc/orch/token": false, "etc/orch/agent.yaml": false, "var/lib/orch/agent/kept": true} {
+		if m.has(path) != stays {
+			t.Errorf("after purging, is there %s: %v; dpkg said\n%s", path, !stays, out)
+		}
 	}
 }

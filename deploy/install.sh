@@ -164,7 +164,7 @@ place_settings() {
   elif cmp -s "$new" "$to"; then
     note "settings: $to is as it was"
     return
-  elif [ "$(cat "$written/$role.yaml.sum" 2>/dev/null)" != "$(sum "$to")" ]; then
+  elif [ "$(cat "$written/$role.yaml.sum" 2>/dev/null)" != "$(sum "$to")" ] && ! cmp -s "${example:-/dev/null}" "$to"; then
     install -m 0644 "$new" "$to.new"
     note "settings: $to was changed by hand and stays; what this run would have written is in $to.new"
     return
