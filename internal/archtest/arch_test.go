@@ -72,6 +72,8 @@ var rules = []rule{
 		why: "the lab starts built binaries by path"},
 	{from: "manifests", not: []string{module + "internal", module + "agent", "google.golang.org"}, through: true,
 		why: "manifests turns files into api objects and needs nothing else"},
+	{from: ".", except: []string{"internal/tracing", "e2e"}, not: []string{"go.opentelemetry.io"},
+		why: "only internal/tracing knows the SDK: off, nothing of it runs"},
 	{from: "cmd/shim", not: []string{module + "agent", module + "internal/controller", "google.golang.org", "github.com/containerd"}, through: true,
 		why: "one shim runs beside every container: it must stay tiny"},
 	{from: "internal/secrets", not: []string{module + "internal/controller", module + "internal/store", module + "internal/wire", "google.golang.org", "go.etcd.io"}, through: true,

@@ -1,6 +1,7 @@
 package tracing
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -69,8 +70,8 @@ type Tracer struct {
 
 // New makes a tracer, or nil where nothing says that one is wanted: neither the flag nor
 // OTEL_EXPORTER_OTLP_ENDPOINT (or ..._TRACES_ENDPOINT), or that OTEL_SDK_DISABLED is true
-// or OTEL_TRACES_EXPORTER none. Further OTEL_ variables are read as its specification has
-// it; the protocol is always gRPC. It does not wait for the collector.
+// or OTEL_TRACES_EXPORTER none, or OTEL_EXPORTER_OTLP_PROTOCOL another one than grpc. Further
+// OTEL_ variables are read as its specification has it. It does not wait for the collector.
 func New(ctx context.Context, c Config) (*Tracer, error) {
 	if !c.wanted() {
 		return nil, nil
@@ -114,8 +115,15 @@ func (c Config) wanted() bool {
 	if c.Endpoint != "" {
 		return true
 	}
-	return (env("OTEL_EXPORTER_OTLP_ENDPOINT") != "" || env("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") != "") &&
-		env("OTEL_SDK_DISABLED") != "true" && env("OTEL_TRACES_EXPORTER") != "none"
+	if env("OTEL_EXPORTER_OTLP_ENDPOINT") == "" && env("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") == "" ||
+		env("OTEL_SDK_DISABLED") == "true" || env("OTEL_TRACES_EXPORTER") == "none" {
+		return false
+	}
+	protocol := cmp.Or(env("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"), env("OTEL_EXPORTER_OTLP_PROTOCOL"), "grpc")
+	if protocol != "grpc" && c.Logger != nil {
+		c.Logger.Warn("nothing is traced: OTEL_EXPORTER_OTLP_PROTOCOL wants another protocol than grpc, which is the only one here; --trace-endpoint names a collector that speaks it", "protocol", protocol)
+	}
+	return protocol == "grpc"
 }
 
 // With makes a tracer that hands its spans to an exporter, for tests.

@@ -46,6 +46,8 @@ func TestOffUnlessSaid(t *testing.T) {
 		{"the environment, of traces", Config{Lookup: environment("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://127.0.0.1:1")}, true, ""},
 		{"disabled", Config{Lookup: environment("OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:1", "OTEL_SDK_DISABLED=true")}, false, ""},
 		{"no traces", Config{Lookup: environment("OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:1", "OTEL_TRACES_EXPORTER=none")}, false, ""},
+		{"another protocol", Config{Lookup: environment("OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:1", "OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf")}, false, ""},
+		{"the flag beats the environment", Config{Flags: Flags{Endpoint: "127.0.0.1:1"}, Lookup: environment("OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf", "OTEL_SDK_DISABLED=true")}, true, ""},
 		{"no port", Config{Flags: Flags{Endpoint: "collector"}}, false, `--trace-endpoint "collector": want host:port, such as 127.0.0.1:4317`},
 	} {
 		got, err := New(t.Context(), c.cfg)
