@@ -41,8 +41,10 @@ type world struct {
 	dir    string
 }
 
-func newWorld(t *testing.T) *world {
-	w := &world{t: t, store: mem.New(), now: time.Now(), dir: t.TempDir()}
+func newWorld(t *testing.T) *world { return newWorldIn(t, t.TempDir()) }
+
+func newWorldIn(t *testing.T, dir string) *world {
+	w := &world{t: t, store: mem.New(), now: time.Now(), dir: dir}
 	w.writer = &direct{store: w.store}
 	w.reopen()
 	return w
