@@ -34,9 +34,9 @@ const (
 	joinAgain = time.Second
 	// renewAgain is the wait after a renewal that failed, while there are days left.
 	renewAgain = 10 * time.Minute
-	// renewSoon is that wait where no session can be had before it succeeds, or will not be
-	// soon: the certificate has ended, or its CA goes.
-	renewSoon = 5 * time.Second
+	// renewSoon is the first wait, which doubles until renewLate, where no session can be
+	// had before it succeeds, or will not be soon: the certificate has ended, or its CA goes.
+	renewSoon, renewLate = 5 * time.Second, time.Minute
 	// rotationSpread is the time over which the nodes of a fleet renew after the cluster got
 	// a new CA, so that the leader is not asked by all of them at once.
 	rotationSpread = 5 * time.Second
@@ -212,6 +212,7 @@ func (id *Identity) Trust(caPEM []byte) {
 // Run renews the certificate in time, until ctx ends. It returns nil.
 func (id *Identity) Run(ctx context.Context, controllers []string) error {
 	var again time.Time // not before: the last try failed
+	soon := renewSoon
 	for {
 		if err := id.takeOver(); err != nil {
 			id.logger.Warn("cannot keep the cluster's CAs", "err", err)
@@ -224,12 +225,14 @@ func (id *Identity) Run(ctx context.Context, controllers []string) error {
 		if !now.Before(due) {
 			err := id.Renew(ctx, controllers)
 			if err == nil {
-				again = now.Add(renewSoon) // whatever it was given, it does not ask without a pause
+				soon = renewSoon
+				again = now.Add(soon) // whatever it was given, it does not ask without a pause
 				continue
 			}
 			wait := renewAgain
 			if moves || id.Expired() {
-				wait = renewSoon
+				wait = soon
+				soon = min(2*soon, renewLate)
 			}
 			again = now.Add(wait/2 + rand.N(wait)) // a fleet must not come back as one
 			id.logger.Warn("cannot renew the node's certificate yet", "ends", leaf.NotAfter, "next_try", again, "err", explain(err))

@@ -106,6 +106,15 @@ func (f *Fleet) connect(ctx context.Context) error {
 	return nil
 }
 
+// Reconnect connects anew, as who the context file says now.
+func (f *Fleet) Reconnect(ctx context.Context) error {
+	old := f.conn
+	if err := f.connect(ctx); err != nil {
+		return err
+	}
+	return old.Close()
+}
+
 // Follow watches what the leader holds from now until Close.
 func (f *Fleet) Follow(ctx context.Context) (*follow.Follower, error) { return follow.New(ctx, f.Orch) }
 
