@@ -31,7 +31,7 @@ func agentOn(t *testing.T, node, name, data string, args ...string) *exec.Cmd {
 	t.Helper()
 	address, err := fleet.Address(t.Context(), node)
 	must(t, err)
-	boot := filepath.Join(t.TempDir(), "boot-id")
+	boot := filepath.Join(data, "boot-id")
 	must(t, os.WriteFile(boot, []byte(rand.Text()+"\n"), 0o600))
 	cmd, err := fleet.Lab.Command(t.Context(), node, append([]string{"setpriv", "--pdeathsig", "KILL", filepath.Join(rig.Root(), "bin", "agent"),
 		"--name", name, "--data", data, "--join", labController, "--address", address, "--boot-id-file", boot, "--gossip-port", "0"}, args...)...)
