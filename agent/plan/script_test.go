@@ -307,6 +307,15 @@ func assignmentOf(t *testing.T, f []string) wire.Assignment {
 				a.Configs[api.RefTo(api.KindSecret, "db")] = n
 				main.Env = append(main.Env, api.EnvVar{Name: "PASSWORD", ValueFrom: &api.EnvSource{Secret: &api.KeyRef{Name: "db", Key: "password"}}})
 			}
+		case "login":
+			n, err := strconv.ParseInt(v, 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tpl.PullSecrets = []string{"hub"}
+			a.Logins = map[api.ConfigRef]int64{api.RefTo(api.KindSecret, "hub"): n}
+		case "never":
+			main.PullPolicy = api.PullNever
 		case "volume":
 			main.Mounts = append(main.Mounts, api.Mount{Path: "/" + v, Volume: v})
 		case "label":

@@ -85,7 +85,7 @@ var rules = []rule{
 }
 
 // pure packages decide; the drivers beside them act.
-var pure = []string{"api", "scheduler", "reconciler", "internal/liveness", "internal/controller/core", "agent/plan", "internal/wire", "internal/network"}
+var pure = []string{"api", "scheduler", "reconciler", "internal/liveness", "internal/controller/core", "agent/plan", "agent/images", "internal/wire", "internal/network"}
 
 // impure is what a pure package may not import, and why.
 var impure = map[string]string{
