@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -18,6 +20,7 @@ import (
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/orchctl/orch/internal/registry"
 )
@@ -134,7 +137,7 @@ func (r *Runtime) fetch(ctx context.Context, p *pulling, logins []registry.Login
 	p.waitsFor(0)
 	began := time.Now()
 	img, err := r.client.Pull(ctx, p.full, client.WithPullUnpack,
-		client.WithPullSnapshotter(r.cfg.Snapshotter), client.WithMaxConcurrentDownloads(pullLayers),
+		client.WithPullSnapshotter(r.cfg.Snapshotter),
 		client.WithResolver(r.registries.Resolver(logins)),
 		client.WithImageHandlerWrapper(func(h images.Handler) images.Handler { return r.watched(p, h) }))
 	if err != nil {
@@ -173,7 +176,7 @@ func (p *pulling) size() (n int64) {
 // watched notes an image's parts as they are met, and refuses one for other platforms before
 // its layers are fetched.
 func (r *Runtime) watched(p *pulling, h images.Handler) images.Handler {
-	store := r.client.ContentStore()
+	store, layers := r.client.ContentStore(), semaphore.NewWeighted(pullLayers)
 	read := func(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
 		return content.ReadBlob(ctx, store, d)
 	}
@@ -187,6 +190,12 @@ func (r *Runtime) watched(p *pulling, h images.Handler) images.Handler {
 	return images.HandlerFunc(func(ctx context.Context, d ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 		key := remotes.MakeRefKey(ctx, d)
 		p.note(key, d.Size, false)
+		if images.IsLayerType(d.MediaType) { // the library fetches all at once
+			if err := layers.Acquire(ctx, 1); err != nil {
+				return nil, err
+			}
+			defer layers.Release(1)
+		}
 		children, err := h.Handle(ctx, d)
 		switch {
 		case images.IsIndexType(d.MediaType):
@@ -310,7 +319,8 @@ func plural(n int, word string) string {
 // would be met again by each further try, and a disk that is full stays so. Else it is kept,
 // and the next try goes on from there.
 func (r *Runtime) clearPull(ctx context.Context, p *pulling, err error) {
-	if !wrongBytes(err) && !noSpace(err) {
+	var said *registry.Error
+	if !wrongBytes(err) && !noSpace(err) && !(errors.As(err, &said) && said.Status == http.StatusRequestedRangeNotSatisfiable) {
 		return
 	}
 	ctx, cancel := r.cleanup(ctx)
@@ -347,6 +357,8 @@ func pullError(full string, err error) error {
 		return fmt.Errorf("%w: %s is not on this node, and %w", ErrImageMissing, full, said)
 	case errors.As(err, &said):
 		return fmt.Errorf("%w: pull %s: %w", ErrImageError, full, said)
+	case errors.Is(err, io.ErrUnexpectedEOF) || strings.Contains(err.Error(), "short read"):
+		return fmt.Errorf("%w: pull %s: registry %s ended in the middle of a layer, again and again: what came is kept, and the next try goes on from there", ErrImageError, full, host)
 	case wrongBytes(err):
 		return fmt.Errorf("%w: pull %s: registry %s gives other bytes than their digest says, or too few (%s): it, or something on the way to it, is broken; push the image anew", ErrImageError, full, host, mismatch(err))
 	}

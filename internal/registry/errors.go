@@ -42,7 +42,9 @@ type Error struct {
 	Host string
 	// RetryAfter is what the registry said of when to come again; 0: nothing.
 	RetryAfter time.Duration
-	text       string
+	// Status is that of HTTP where it says more than Kind; 0: it does not.
+	Status int
+	text   string
 }
 
 func (e *Error) Error() string { return e.text }
@@ -61,7 +63,12 @@ func (a *asker) explain(ctx context.Context, err error, s *seen) error {
 		return ctx.Err()
 	}
 	kind, what, after := a.judge(ctx, err, s)
-	return &Error{Kind: kind, Host: a.host, RetryAfter: after, text: a.scrub(what)}
+	out := &Error{Kind: kind, Host: a.host, RetryAfter: after, text: a.scrub(what)}
+	var status remoteerrors.ErrUnexpectedStatus
+	if errors.As(err, &status) {
+		out.Status = status.StatusCode
+	}
+	return out
 }
 
 func (a *asker) judge(ctx context.Context, err error, s *seen) (kind error, what string, after time.Duration) {
