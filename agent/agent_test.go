@@ -22,6 +22,7 @@ import (
 
 	"github.com/orchctl/orch/agent/agenttest"
 	"github.com/orchctl/orch/agent/ctrd"
+	"github.com/orchctl/orch/agent/images"
 	"github.com/orchctl/orch/agent/logs"
 	"github.com/orchctl/orch/agent/runtimetest"
 	"github.com/orchctl/orch/api"
@@ -38,6 +39,7 @@ type rig struct {
 	traffic *runtimetest.Traffic
 	dir     string
 	boot    string
+	marks   images.Marks
 	log     bytes.Buffer // read when no agent runs, or all of it waits
 	// bootTime is nil where nothing is leased.
 	bootTime func() time.Duration
@@ -65,7 +67,7 @@ func (r *rig) start() {
 		Controllers: []string{"c1:7070"}, Runtime: r.runtime, Network: r.network, Traffic: r.traffic, Host: Host{BootID: r.boot},
 		Credentials: func() (credentials.TransportCredentials, error) { return insecure.NewCredentials(), nil },
 		Labels:      map[string]string{"orch/hostname": "n1"}, Capacity: api.ResourceList{api.CPU: api.Whole(2)}, Logger: slog.New(slog.NewTextHandler(&r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		DialOptions: r.c.DialOptions(), BootTime: r.bootTime}
+		DialOptions: r.c.DialOptions(), BootTime: r.bootTime, ImageMarks: r.marks}
 	go func() { r.stopped <- Run(ctx, cfg) }()
 }
 
