@@ -46,7 +46,9 @@ func packages(t *testing.T, version string) string {
 	return filepath.Join(root, "out", "deb")
 }
 
-func gitDir(t *testing.T) string { return strings.TrimSpace(run(t, "git", "rev-parse", "--absolute-git-dir")) }
+func gitDir(t *testing.T) string {
+	return strings.TrimSpace(run(t, "git", "rev-parse", "--absolute-git-dir"))
+}
 
 // nfpm gives the path of that program, built where make deb has not done so.
 func nfpm(t *testing.T) string {

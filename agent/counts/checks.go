@@ -15,6 +15,9 @@ var errStarting = errors.New("the agent starts")
 // Live is what /healthz asks: an agent that fails it is to be started again, which
 // touches no container.
 func (s *Set) Live() []metrics.Check {
+	if s == nil {
+		return nil
+	}
 	return []metrics.Check{{Name: "loop", Try: func(ctx context.Context) (string, error) {
 		if s.sources.Load() == nil {
 			return errStarting.Error(), nil

@@ -13,6 +13,7 @@ import (
 
 	"github.com/orchctl/orch/agent/ctrd"
 	"github.com/orchctl/orch/internal/daemon"
+	"github.com/orchctl/orch/internal/metrics"
 	"github.com/orchctl/orch/internal/network"
 	"github.com/orchctl/orch/internal/pki"
 	"github.com/orchctl/orch/internal/preflight"
@@ -80,6 +81,9 @@ func (f flags) ports(own netip.Addr) []preflight.Port {
 		at := net.JoinHostPort(host, strconv.Itoa(f.gossipPort))
 		out = append(out, preflight.Port{What: "gossip", Network: "tcp", Address: at, Flag: "--gossip-port"},
 			preflight.Port{What: "gossip", Network: "udp", Address: at, Flag: "--gossip-port"})
+	}
+	if f.metricsAddr != metrics.Off {
+		out = append(out, preflight.Port{What: "metrics", Network: "tcp", Address: f.metricsAddr, Flag: "--metrics-addr"})
 	}
 	for _, x := range []struct {
 		what string

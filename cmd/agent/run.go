@@ -114,7 +114,7 @@ func run(ctx context.Context, f flags) error {
 		g.Go(func() error { return served.Run(ctx) })
 	}
 	g.Go(func() error { return identity.Run(ctx, s.join) })
-	g.Go(func() error { return daemon.Watchdog(ctx, func() bool { return true }) })
+	g.Go(func() error { return daemon.Watchdog(ctx, metrics.Alive(ctx, cfg.Counts.Live())) })
 	// Not when a session is open: what runs here is looked after without a controller too.
 	g.Go(func() error { return daemon.Ready("runs node " + s.name) })
 	err = g.Wait()

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/orchctl/orch/internal/daemon"
+	"github.com/orchctl/orch/internal/metrics"
 	"github.com/orchctl/orch/internal/preflight"
 	"github.com/orchctl/orch/internal/store/etcd"
 )
@@ -60,6 +61,9 @@ func (c *config) ports() []preflight.Port {
 	if c.gossipAddr != "" && c.gossipAddr != gossipOff {
 		out = append(out, preflight.Port{What: "gossip", Network: "tcp", Address: c.gossipAddr, Flag: "--gossip-addr"},
 			preflight.Port{What: "gossip", Network: "udp", Address: c.gossipAddr, Flag: "--gossip-addr"})
+	}
+	if c.metricsAddr != metrics.Off {
+		out = append(out, preflight.Port{What: "metrics", Network: "tcp", Address: c.metricsAddr, Flag: "--metrics-addr"})
 	}
 	return out
 }

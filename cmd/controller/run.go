@@ -194,9 +194,7 @@ func run(ctx context.Context, c *config, out io.Writer, log *slog.Logger) error 
 			})
 		})
 	}
-	g.Go(func() error {
-		return daemon.Watchdog(ctx, func() bool { ctl.Status(); return true }) // which a controller that hangs does not answer
-	})
+	g.Go(func() error { return daemon.Watchdog(ctx, metrics.Alive(ctx, count.Live())) })
 	// Not when it leads: one that stands by has started too.
 	g.Go(func() error { return daemon.Ready("serves at " + c.advertise) })
 	if c.pprofAddr != "" {

@@ -26,6 +26,9 @@ type Facts struct {
 	Disk    Disk
 	Routes  []Route
 	Files   uint64 // descriptors that the process may open
+	// ForwardDrop: a firewall on the machine drops packets that are forwarded, unless
+	// one of its rules lets them pass.
+	ForwardDrop bool
 	// Reached are controllers, with why they are not, or "".
 	Reached map[string]string
 }

@@ -56,6 +56,10 @@ func Agent(s AgentSettings, f Facts) Report {
 	r.programs(f)
 	r.plugins(f)
 	r.ports(f.Ports)
+	if f.ForwardDrop {
+		r.warn("forward", "a firewall on this machine drops what is forwarded, as Docker sets it: replicas may not reach other nodes",
+			"let the cluster's range pass, as in: iptables -I FORWARD -s 10.64.0.0/10 -j ACCEPT; iptables -I FORWARD -d 10.64.0.0/10 -j ACCEPT")
+	}
 	r.clock(f.Clock)
 	r.disk(f.Disk, "the agent, which remembers there what runs")
 	r.ranges(s.Ranges, f.Routes)

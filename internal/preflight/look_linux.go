@@ -80,6 +80,7 @@ func Look(ctx context.Context, a Ask) Facts {
 		for what, problem := range tryNetwork(ctx) {
 			f.Features[what] = problem
 		}
+		f.ForwardDrop = forwardDrop(ctx)
 	}
 	f.Ports = tryPorts(a.Ports)
 	f.Clock = Clock{Asked: true, Synchronized: synchronized()}
@@ -215,9 +216,8 @@ func tryNetwork(ctx context.Context) map[string]string {
 			out[what] = err.Error()
 		}
 	}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if err := ownNetwork(); err != nil { // the thread is never used again, and ends with this goroutine
+	inOwnNetwork(func(err error) {
+		if err != nil {
 			say("namespaces", fmt.Errorf("make a network namespace: %w", err))
 			return
 		}
@@ -233,8 +233,19 @@ func tryNetwork(ctx context.Context) map[string]string {
 		}
 		say("nftables", err)
 	})
-	wg.Wait()
 	return out
+}
+
+// forwardDrop asks for the chain that iptables and Docker have.
+func forwardDrop(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, networkTimeout)
+	defer cancel()
+	said, err := exec.CommandContext(ctx, "nft", "list", "chain", "ip", "filter", "FORWARD").Output()
+	return err == nil && dropsForwarded(string(said)) // without that chain nothing is dropped in it
+}
+
+func dropsForwarded(chain string) bool {
+	return strings.Contains(chain, "hook forward") && strings.Contains(chain, "policy drop")
 }
 
 // tryPorts fills in who is in the way.

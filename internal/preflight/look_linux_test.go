@@ -73,6 +73,13 @@ func TestLookQuick(t *testing.T) {
 	}
 }
 
+func TestDropsForwarded(t *testing.T) {
+	const chain = "table ip filter {\n\tchain FORWARD {\n\t\ttype filter hook forward priority filter; policy %s;\n\t\tcounter packets 0 bytes 0 jump DOCKER-USER\n\t}\n}\n"
+	if !dropsForwarded(fmt.Sprintf(chain, "drop")) || dropsForwarded(fmt.Sprintf(chain, "accept")) {
+		t.Error("the policy of the chain is not understood")
+	}
+}
+
 func TestReadSockets(t *testing.T) {
 	const table = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
    0: 0100007F:1B9E 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0000000000000000 100 0 0 10 0

@@ -11,14 +11,27 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
 
-// ownNetwork moves the calling thread into a network namespace of its own, for good.
-func ownNetwork() error {
-	runtime.LockOSThread() // never unlocked: the thread ends with its goroutine
-	return unix.Unshare(unix.CLONE_NEWNET)
+// inOwnNetwork calls f in a thread that is in a network namespace of its own, and ends
+// with it.
+func inOwnNetwork(f func(error)) {
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			// The first thread cannot end, and is what /proc/self shows of the
+			// program: it keeps its namespace, and is kept until another has done this.
+			defer runtime.UnlockOSThread()
+			inOwnNetwork(f)
+			return
+		}
+		f(unix.Unshare(unix.CLONE_NEWNET)) // never unlocked: the thread ends with its goroutine
+	})
+	wg.Wait()
 }
 
 // prefixOf gives a netlink destination as a prefix.
@@ -48,7 +61,7 @@ const (
 func listeners() sockets {
 	var out sockets
 	for _, file := range []string{"tcp", "tcp6", "udp", "udp6"} {
-		b, err := os.ReadFile("/proc/self/net/" + file)
+		b, err := os.ReadFile("/proc/thread-self/net/" + file)
 		if err != nil {
 			continue
 		}

@@ -17,6 +17,9 @@ var errStarting = errors.New("the controller starts")
 
 // Live is what /healthz asks: a controller that fails it is to be started again.
 func (s *Set) Live() []metrics.Check {
+	if s == nil {
+		return nil
+	}
 	return []metrics.Check{{Name: "loop", Try: func(context.Context) (string, error) {
 		src := s.sources.Load()
 		if src == nil {
