@@ -54,8 +54,12 @@ unit: ## unit tests under the race detector
 	CGO_ENABLED=1 $(GO) test -race -cpu 1 -timeout 10m $(BUBBLES)
 	CGO_ENABLED=1 $(GO) test -race -timeout 10m -p 1 $(REAL)
 
+.PHONY: promtool
+promtool: ## get Prometheus' promtool into out/, for e2e
+	@tools/get-promtool
+
 .PHONY: e2e
-e2e: build images ## end-to-end tests: real etcd, real containerd, several nodes, real faults
+e2e: build images promtool ## end-to-end tests: real etcd, real containerd, several nodes, real faults
 	$(GO) test -count=1 -timeout 25m -p 1 -parallel 8 -v ./e2e ./e2e/drills
 
 BUBBLE := $(GO) test -count=1 -timeout 2h -v ./internal/sim/bubble -run TestBubble -bubble.report $(CURDIR)/out/bench
@@ -94,8 +98,9 @@ bench-rollout: deps build images ## measure rollouts: how long, never below the 
 	@$(GO) run ./e2e/bench -book rollout
 
 .PHONY: bench-images
-bench-images: deps build images ## measure cold starts from a registry, by phase, and what metrics cost (about 5 minutes)
+bench-images: deps build images ## measure cold starts from a registry, by phase, and what metrics cost at 200 replicas (about 10 minutes)
 	@$(GO) run ./e2e/bench -book images
+	@$(GO) run ./e2e/bench -book metrics
 
 .PHONY: deb
 deb: build ## make the Debian packages, into out/deb/

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
 	"strconv"
 )
@@ -25,6 +26,45 @@ func (l *Lab) Dial(ctx context.Context, network, addr string) (net.Conn, error) 
 	})
 	if err != nil {
 		return nil, fmt.Errorf("dial %s in lab %s: %w", addr, l.name, err)
+	}
+	return conn, nil
+}
+
+// DialFrom connects from inside a node's network, where its loopback is its own; "" is
+// the controller's host. The address must be numeric.
+func (l *Lab) DialFrom(ctx context.Context, node, network, addr string) (net.Conn, error) {
+	if node == "" {
+		return l.Dial(ctx, network, addr)
+	}
+	if _, err := netip.ParseAddrPort(addr); err != nil {
+		return nil, fmt.Errorf("dial %s from %s: %w", addr, node, err)
+	}
+	s, err := l.read()
+	if err != nil {
+		return nil, err
+	}
+	n, err := s.node(node)
+	if err != nil {
+		return nil, err
+	}
+	if !n.Init.alive() {
+		return nil, fmt.Errorf("dial %s from %s: %w", addr, node, ErrOff)
+	}
+	space, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", n.Init.Pid))
+	if err != nil {
+		return nil, fmt.Errorf("dial %s from %s: %w", addr, node, err)
+	}
+	defer space.Close()
+	var conn net.Conn
+	done := make(chan error, 1)
+	go func() {
+		done <- onThreadIn(space, "of "+node, func() (err error) {
+			conn, err = new(net.Dialer).DialContext(ctx, network, addr)
+			return err
+		})
+	}()
+	if err := <-done; err != nil {
+		return nil, fmt.Errorf("dial %s from %s: %w", addr, node, err)
 	}
 	return conn, nil
 }
