@@ -60,6 +60,7 @@ var measurements = []struct {
 	{"rollout", "rolls", rolls},
 	{"rollout", "rollback", rollsBack},
 	{"rollout", "probes", probed},
+	{"metrics", "metrics", metered},
 }
 
 // bench is a run: the fleet and where the figures go.
