@@ -92,8 +92,8 @@ func (a *asker) judge(ctx context.Context, err error, s *seen) (kind error, what
 		return ErrMissing, fmt.Sprintf("registry %s does not have %s: is the name right, and was it pushed?", a.host, a.image), 0
 	case hasStatus && status.StatusCode >= http.StatusInternalServerError:
 		return ErrUnreachable, fmt.Sprintf("registry %s has a fault of its own (%s) when asked for %s: see its log", a.host, status.Status, a.image), 0
-	case hasStatus && status.StatusCode == http.StatusBadRequest && strings.Contains(string(status.Body), "HTTP request to an HTTPS server"):
-		return ErrUnreachable, fmt.Sprintf("registry %s speaks TLS, and was asked over plain HTTP: leave --insecure-registry out, and put its authority's certificate into %s", a.host, a.caPath()), 0
+	case hasStatus && status.StatusCode == http.StatusBadRequest && strings.HasPrefix(status.RequestURL, "http://"): // all that a server of TLS says
+		return ErrUnreachable, fmt.Sprintf("registry %s says %s to plain HTTP; if it speaks TLS, leave --insecure-registry out, and put its authority's certificate into %s", a.host, status.Status, a.caPath()), 0
 	case hasStatus:
 		return ErrFaulty, fmt.Sprintf("registry %s says %s when asked for %s", a.host, status.Status, a.image), 0
 	}

@@ -34,7 +34,7 @@ func (t *throttled) Error() string { return "too many requests" }
 type seen struct {
 	mu     sync.Mutex
 	host   string
-	status int
+	status int // of HTTP; 0: there was no answer
 }
 
 type seenKey struct{}
@@ -70,18 +70,23 @@ type transport struct {
 }
 
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	note := func(status int) {
+		if s, ok := req.Context().Value(seenKey{}).(*seen); ok {
+			s.note(req.URL.Host, status)
+		}
+	}
 	if req.URL.Scheme == "http" && !t.plain(req.URL.Host) {
+		note(0)
 		return nil, fmt.Errorf("ask %s: %w", req.URL.Host, errPlain)
 	}
 	ctx, cancel := context.WithCancelCause(req.Context())
 	resp, err := t.next.RoundTrip(req.WithContext(ctx))
 	if err != nil {
 		cancel(nil)
+		note(0)
 		return nil, err
 	}
-	if s, ok := req.Context().Value(seenKey{}).(*seen); ok {
-		s.note(req.URL.Host, resp.StatusCode)
-	}
+	note(resp.StatusCode)
 	if resp.StatusCode == http.StatusTooManyRequests {
 		resp.Body.Close()
 		cancel(nil)
