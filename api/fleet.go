@@ -357,6 +357,9 @@ type Event struct {
 	// Kind and Name say what it happened to: Service web, Replica web-0, Node n1.
 	Kind string `json:"kind"`
 	Name string `json:"name"`
+	// UID of the object, of a replica that of its service: one of that name that was
+	// deleted had another. Empty: it has none.
+	UID string `json:"uid,omitempty"`
 	// Type is "Normal" or "Warning".
 	Type string `json:"type"`
 	// Reason is a CamelCase word, Message a sentence.

@@ -23,6 +23,7 @@ type listing struct {
 	about            *orchv1.Ref // of events, verdicts and revisions
 	node             string      // --node, of verdicts
 	job              string      // --job, of outcomes
+	events           eventFilter // of events
 	revision         int64       // --revision of a service; 0: not asked for
 }
 
@@ -171,6 +172,7 @@ func (t *tool) fetch(ctx context.Context, client orchv1.OrchClient, l listing, t
 			if err != nil {
 				return nil, nil, err
 			}
+			list = slices.DeleteFunc(list, func(o object) bool { return !l.events.wants(o) })
 			slices.SortStableFunc(list, compareObjects)
 			found = append(found, list...)
 			continue

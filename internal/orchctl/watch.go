@@ -32,8 +32,11 @@ func (t *tool) watch(ctx context.Context, l listing, targets []target) error {
 	cols := slices.DeleteFunc(columnsOf(x.kind, l.output == "wide", l.all), func(c column) bool { return c.title == "MODE" }) // it hardly ever changes
 	w := &watcher{t: t, l: l, cols: cols, table: newSteadyTable(cols), shown: map[string]string{}}
 	err = t.follow(ctx, client, l.request(x), func(n news, o object) error {
-		if n != synced && x.name != "" && o.name() != x.name {
+		if n != synced && (x.name != "" && o.name() != x.name || !l.events.wants(o)) {
 			return nil
+		}
+		if n == gone && x.kind == api.KindEvent {
+			return nil // its time is over: that is no news
 		}
 		return w.take(n, o, func() { t.none(x.kind, l, x.namespace) })
 	})

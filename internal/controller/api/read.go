@@ -83,6 +83,31 @@ type filter struct {
 	kind, namespace string
 	selector        api.Selector
 	about           *orchv1.Ref
+	// uid of what it is about, where that is there now: events of one of its name that
+	// was deleted are not meant.
+	uid string
+}
+
+// known notes what the filter's object is now.
+func (f *filter) known(snap *view.Snapshot) {
+	if f.kind != api.KindEvent || f.about == nil {
+		return
+	}
+	name, namespace := f.about.GetName(), cmp.Or(f.about.GetNamespace(), api.DefaultNamespace)
+	kinds := []string{f.about.GetKind()}
+	if f.about.GetKind() == api.KindReplica {
+		name, _, _ = strings.Cut(name, "@")
+		if i := strings.LastIndexByte(name, '-'); i > 0 {
+			name = name[:i]
+		}
+		kinds = []string{api.KindService, api.KindJob}
+	}
+	for _, kind := range kinds {
+		x, ok := snap.Get(core.ViewKey{Kind: kind, Namespace: namespace, Name: name})
+		if o, is := x.(api.Object); ok && is {
+			f.uid = o.GetMetadata().UID
+		}
+	}
 }
 
 func filterOf(r *orchv1.ListRequest) (filter, error) {
@@ -153,7 +178,7 @@ func (f filter) wants(x any) bool {
 	if f.about != nil {
 		switch x := x.(type) {
 		case *api.Event:
-			return isAbout(x, f.about)
+			return isAbout(x, f.about) && (f.uid == "" || x.UID == "" || x.UID == f.uid)
 		case *api.VerdictRecord:
 			return x.Node == f.about.GetName()
 		case *api.Endpoint:
@@ -221,6 +246,7 @@ func (s *Server) List(ctx context.Context, r *orchv1.ListRequest) (*orchv1.ListR
 	if err != nil {
 		return nil, err
 	}
+	f.known(snap)
 	out := &orchv1.ListResponse{}
 	if !snap.StaleSince.IsZero() {
 		out.StaleSince = timestamppb.New(snap.StaleSince)
@@ -258,6 +284,7 @@ func (s *Server) Watch(r *orchv1.WatchRequest, st orchv1.Orch_WatchServer) error
 		_, err := s.snapshot()
 		return err
 	}
+	f.known(snap)
 	x := watch{filter: f, stream: st, shown: map[core.ViewKey]bool{}}
 	f.all(snap, func(e core.Entry) bool {
 		err = x.tell(view.Change{Key: e.Key, Object: e.Object})

@@ -3,6 +3,7 @@ package core
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -133,6 +134,7 @@ func New(cfg Config) *Core {
 func (c *Core) Begin(now time.Time) []Effect {
 	c.now, c.began = now, now
 	c.beginNetwork()
+	c.event("", api.KindFleet, api.FleetName, api.EventNormal, "LeaderElected", fmt.Sprintf("term %d begins with %s and %s", c.cfg.Term, count(len(c.services), "service or job", "services and jobs"), count(len(c.nodes), "node", "nodes")))
 	unreached := c.unreached()
 	for _, n := range c.sortedNodes() {
 		last := liveness.Unknown

@@ -45,6 +45,7 @@ type fleet struct {
 	says func(a *agent, x wire.Assignment) *api.ReplicaStatus
 	// committed is called after each transaction; nil: nothing is.
 	committed func()
+	lastOps   []store.Op // of the newest transaction
 	// leasedOnly: what was given up before its service was exclusive is nobody's.
 	leasedOnly bool
 	// The most reliefs at once, and spares of one service, ever seen.
@@ -151,6 +152,9 @@ func (f *fleet) do(effects []Effect) {
 			for _, x := range e.Put {
 				f.seen[x.Key] = x.Object
 				f.count(x.Object)
+				if ev, ok := x.Object.(*api.Event); ok {
+					f.knownReason(ev)
+				}
 			}
 			for _, k := range e.Gone {
 				if _, ok := f.seen[k]; !ok && k.Kind != api.KindEvent { // an event may come and go in one turn
@@ -178,6 +182,7 @@ func (f *fleet) commit(e Commit) {
 		}
 	}
 	f.rev++
+	f.lastOps = e.Ops
 	if f.committed != nil {
 		f.committed()
 	}

@@ -266,7 +266,7 @@ func (c *Core) place(groups []scheduler.Group, wanted map[api.ReplicaKey]reconci
 		c.index(f, s.revisions[f.revision])
 		c.write(append(c.bind(s, f), store.Put(placementKey(f.key), f.record()))...)
 		c.sendToNode(f.node, c.assignmentOf(f))
-		c.event(f.key.Namespace, api.KindReplica, f.key.Name(), api.EventNormal, "Placed", fmt.Sprintf("on %s: %s; %s", p.Node, a.Why, f.chosen))
+		c.event(f.key.Namespace, api.KindReplica, f.key.Name(), api.EventNormal, placedReason(s, f, a), fmt.Sprintf("on %s: %s; %s", p.Node, a.Why, f.chosen))
 		r := s.reliefs[f.key.Slot]
 		if a.Relief && r != nil {
 			r.since = c.now // however long it waited for room
@@ -286,6 +286,20 @@ func (c *Core) place(groups []scheduler.Group, wanted map[api.ReplicaKey]reconci
 		c.refuse(s, r, wanted[r.Key])
 		c.view.touch(s)
 	}
+}
+
+// placedReason tells apart why a replica is placed.
+func placedReason(s *service, f *filling, a reconciler.Action) string {
+	r := s.reliefs[f.key.Slot]
+	switch {
+	case a.Relief && r != nil && r.kind == moved:
+		return "Moving"
+	case a.Relief:
+		return "Relieving"
+	case f.spare:
+		return "SparePlaced"
+	}
+	return "Placed"
 }
 
 // placeAnywhere tries again what was refused and has nodes that it rather is not to use:

@@ -258,6 +258,7 @@ func (c *Core) removeIfDone(s *service) bool {
 	for _, n := range slices.Sorted(maps.Keys(s.revisions)) {
 		c.forgetUser(s.key, s.revisions[n])
 	}
+	c.event(s.key.Namespace, s.kind(), s.key.Name, api.EventNormal, "Deleted", "every replica is gone")
 	delete(c.services, s.key)
 	c.unclaimPorts(s.key)
 	c.ends.dropService(s.key)
@@ -267,7 +268,7 @@ func (c *Core) removeIfDone(s *service) bool {
 	delete(c.wakes, s.key)
 	delete(c.globals, s.key)
 	c.forgetBudgets(s)
-	c.event(s.key.Namespace, s.kind(), s.key.Name, api.EventNormal, "Deleted", "every replica is gone")
+	delete(c.history.ofOne, s.key)
 	c.view.forget(s)
 	return true
 }

@@ -62,10 +62,10 @@ func (c *Core) setVerdict(e liveness.SetVerdict) {
 	case liveness.AgentLost, liveness.Suspect, liveness.Dead:
 		kind = api.EventWarning
 	}
-	c.event("", api.KindNode, n.name, kind, string(n.verdict), e.Why) // the record has the evidence
 	// That a new leader hears of a node for the first time changes nothing of it.
 	// Kept all the same, takeovers would push out what somebody may ask for.
 	if heard := e.From == liveness.Unknown && e.To == liveness.Healthy; !heard || len(n.records) == 0 {
+		c.event("", api.KindNode, n.name, kind, string(n.verdict), e.Why) // the record has the evidence
 		c.record(n, api.VerdictRecord{From: verdicts[e.From], To: n.verdict, Why: e.Why, By: e.By, Evidence: e.Evidence})
 	}
 	if e.To == liveness.Dead {
