@@ -36,7 +36,7 @@ func (d *driver) relayResolve(ctx context.Context, req *orchv1.ResolveOpen, r se
 	for _, ref := range refs {
 		g.Go(func() error {
 			answer := &orchv1.ResolvedImage{Ref: ref}
-			digest, err := d.cfg.Runtime.Resolve(ctx, ctrd.ImageWant{Ref: ref, Registry: req.GetRegistry(), Logins: loginsFromPB(req.GetLogins())})
+			digest, err := d.cfg.Runtime.Resolve(ctx, ctrd.ImageWant{Ref: ref, Registry: req.GetRegistry(), Never: req.GetNever(), Logins: loginsFromPB(req.GetLogins())})
 			if err != nil {
 				answer.Error = err.Error()
 			} else {

@@ -659,7 +659,7 @@ type Revision struct {
 	SameAs int64 `json:"sameAs,omitempty"`
 	// Images are the digests that the template's references meant when it was made,
 	// by reference as it stands there ("sha256:..."). One that is missing could not be
-	// told then: each node takes what it finds.
+	// told then: what its first replica finds is put here.
 	Images map[string]string `json:"images,omitempty"`
 	// Configs are the versions of the Configs and Secrets that it takes values of.
 	Configs map[ConfigRef]int64 `json:"configs,omitempty"`

@@ -37,6 +37,7 @@ import (
 	"github.com/orchctl/orch/internal/metrics"
 	"github.com/orchctl/orch/internal/pki"
 	"github.com/orchctl/orch/internal/preflight"
+	"github.com/orchctl/orch/internal/registry"
 	"github.com/orchctl/orch/internal/secrets"
 	"github.com/orchctl/orch/internal/tracing"
 	"github.com/orchctl/orch/internal/version"
@@ -160,7 +161,7 @@ func run(ctx context.Context, c *config, out io.Writer, log *slog.Logger) error 
 	defer book.Close()
 	server := newServer(serving, authority, book, count, append(tracer.ServerOptions(), grpc.ChainUnaryInterceptor(st.room))...)
 	orchv1.RegisterAgentsServer(server, ctl.Sessions())
-	orchv1.RegisterOrchServer(server, api.New(api.Config{Leader: ctl, View: ctl.View(), Access: authority, Nodes: ctl.Sessions(), Images: sender, Secrets: ring, Backup: st.backup, Tracer: tracer, Counts: count, Log: log}))
+	orchv1.RegisterOrchServer(server, api.New(api.Config{Leader: ctl, View: ctl.View(), Access: authority, Nodes: ctl.Sessions(), Images: sender, Secrets: ring, Registry: registry.New(registry.Config{HostsDir: c.registryConfig, AuthFile: c.registryAuth, Insecure: c.insecureRegistries, Logger: log}), Backup: st.backup, Tracer: tracer, Counts: count, Log: log}))
 
 	g, ctx := errgroup.WithContext(ctx)
 	for _, l := range listeners {

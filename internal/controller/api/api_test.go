@@ -40,7 +40,7 @@ func TestRoles(t *testing.T) {
 		"/orch.v1.Orch/Get": "---yyy", "/orch.v1.Orch/List": "---yyy", "/orch.v1.Orch/Watch": "---yyy", "/orch.v1.Orch/Explain": "---yyy",
 		"/orch.v1.Orch/Logs": "---yyy", "/orch.v1.Orch/Version": "---yyy", "/orch.v1.Orch/NetCheck": "---yyy", "/orch.v1.Orch/Usage": "---yyy",
 		"/orch.v1.Orch/Apply": "----yy", "/orch.v1.Orch/Scale": "----yy", "/orch.v1.Orch/Delete": "----yy", "/orch.v1.Orch/Exec": "----yy",
-		"/orch.v1.Orch/LoadImage": "----yy", "/orch.v1.Orch/NodeWord": "----yy", "/orch.v1.Orch/PortForward": "----yy", "/orch.v1.Orch/Rebalance": "----yy", "/orch.v1.Orch/Rollout": "----yy",
+		"/orch.v1.Orch/LoadImage": "----yy", "/orch.v1.Orch/RemoveImage": "----yy", "/orch.v1.Orch/PullImage": "----yy", "/orch.v1.Orch/ListImages": "---yyy", "/orch.v1.Orch/NodeWord": "----yy", "/orch.v1.Orch/PortForward": "----yy", "/orch.v1.Orch/Rebalance": "----yy", "/orch.v1.Orch/Rollout": "----yy",
 		"/orch.v1.Orch/CreateToken": "-----y", "/orch.v1.Orch/ListTokens": "-----y", "/orch.v1.Orch/RevokeToken": "-----y", "/orch.v1.Orch/RotateSecretKey": "-----y", "/orch.v1.Orch/Backup": "-----y",
 		"/orch.v1.Orch/CreateUser": "-----y", "/orch.v1.Orch/ListUsers": "-----y", "/orch.v1.Orch/RemoveUser": "-----y",
 		"/orch.v1.Orch/ListAuthorities": "-----y", "/orch.v1.Orch/RotateAuthority": "-----y", "/orch.v1.Orch/RetireAuthority": "-----y", "/orch.v1.Orch/RotateGossipKey": "-----y",

@@ -27,10 +27,13 @@ func (s *Server) Apply(ctx context.Context, r *orchv1.ApplyRequest) (*orchv1.App
 	var found digests
 	if !ev.DryRun {
 		ctx, span := s.cfg.Tracer.Begin(ctx, "resolve images")
-		found = s.digestsOf(ctx, s.renewed(objects))
+		found = s.digestsOf(ctx, s.renewed(objects), configs)
 		span.SetInt("orch.images.pinned", int64(len(found.known)))
 		span.SetInt("orch.images.unknown", int64(len(found.unknown)))
 		span.End()
+		if found.refused != nil {
+			return nil, found.refused
+		}
 		ev.Images = found.known
 	}
 	if slices.ContainsFunc(objects, isSecret) {

@@ -15,7 +15,10 @@ import (
 	"github.com/orchctl/orch/internal/controller/core"
 	"github.com/orchctl/orch/internal/controller/session"
 	"github.com/orchctl/orch/internal/controller/view"
+	"github.com/orchctl/orch/internal/registry"
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 const (
@@ -36,12 +39,16 @@ const (
 type digests struct {
 	known   map[string]string
 	unknown map[string]string // reference to what is told of it
+	// warned is what else is to be told of a reference.
+	warned map[string]string
+	// refused: something cannot be applied without a registry's word.
+	refused error
 }
 
-// warn tells with each changed service which of its images are not pinned. The
-// answer is the leader's own: it is copied where it changes.
+// warn tells with each changed service which of its images are not pinned, or will run
+// nowhere. The answer is the leader's own: it is copied where it changes.
 func (d digests) warn(result core.ApplyResult) core.ApplyResult {
-	if len(d.unknown) == 0 {
+	if len(d.unknown)+len(d.warned) == 0 {
 		return result
 	}
 	out := core.ApplyResult{Applied: slices.Clone(result.Applied)}
@@ -57,8 +64,10 @@ func (d digests) warn(result core.ApplyResult) core.ApplyResult {
 			t = a.Job.Spec.Template
 		}
 		for _, ref := range references(t) {
-			if why, ok := d.unknown[ref]; ok {
-				out.Applied[i].Plan = append(slices.Clip(out.Applied[i].Plan), fmt.Sprintf("image %s: %s", ref, why))
+			for _, why := range []string{d.unknown[ref], d.warned[ref]} {
+				if why != "" {
+					out.Applied[i].Plan = append(slices.Clip(out.Applied[i].Plan), fmt.Sprintf("image %s: %s", ref, why))
+				}
 			}
 		}
 	}
@@ -76,12 +85,18 @@ func references(t api.Template) []string {
 	return out
 }
 
+// templated is a template with whose it is.
+type templated struct {
+	api.Template
+	of api.Ref
+}
+
 // renewed gives the templates that differ from what the leader published: what does not
 // makes no new revision, and a tag that moved means nothing for it. A job that is there
 // keeps what it has.
-func (s *Server) renewed(objects []api.Object) []api.Template {
+func (s *Server) renewed(objects []api.Object) []templated {
 	snap := s.cfg.View.Snapshot()
-	var out []api.Template
+	var out []templated
 	for _, want := range objects {
 		t := templateOf(want)
 		if t == nil {
@@ -94,7 +109,7 @@ func (s *Server) renewed(objects []api.Object) []api.Template {
 				continue
 			}
 		}
-		out = append(out, *t)
+		out = append(out, templated{*t, refTo(want)})
 	}
 	return out
 }
@@ -106,63 +121,169 @@ func sameJSON(a, b any) bool {
 	return errX == nil && errY == nil && string(x) == string(y)
 }
 
-// digestsOf asks nodes what the templates' references mean. It fails in nothing: what
-// cannot be told is told as unknown.
-func (s *Server) digestsOf(ctx context.Context, templates []api.Template) digests {
-	of := map[string]api.Template{} // who has the reference first
-	var refs []string
+// question is one reference of what is applied, with all who have it.
+type question struct {
+	ref string
+	// first has it, policy is the one of all that asks for most.
+	first  templated
+	policy api.PullPolicy
+	logins []registry.Login
+}
+
+// more tells whether a policy asks for more than another: always wants the registry's
+// word, never is content with a node's.
+func more(a, b api.PullPolicy) bool {
+	rank := map[api.PullPolicy]int{api.PullNever: 0, "": 1, api.PullIfNotPresent: 1, api.PullAlways: 2}
+	return rank[a] > rank[b]
+}
+
+// questions gives each reference once.
+func (s *Server) questions(ctx context.Context, templates []templated, applied []*api.Config) []*question {
+	of := map[string]*question{}
+	var out []*question
 	for _, t := range templates {
-		for _, ref := range references(t) {
-			if _, ok := of[ref]; !ok {
-				of[ref] = t
-				refs = append(refs, ref)
+		refs := references(t.Template)
+		if len(refs) == 0 {
+			continue
+		}
+		logins := s.loginsOf(ctx, t.of.Namespace, t.PullSecrets, applied)
+		for _, ref := range refs {
+			q := of[ref]
+			if q == nil {
+				q = &question{ref: ref, first: t, policy: api.PullNever}
+				of[ref] = q
+				out = append(out, q)
+			}
+			for _, c := range t.AllContainers() {
+				if c.Image == ref && more(c.PullPolicy, q.policy) {
+					q.policy = c.PullPolicy
+				}
+			}
+			for _, l := range logins {
+				if registry.Host(l.Server) == hostOf(ref) { // others are nobody's business
+					q.logins = append(q.logins, l)
+				}
 			}
 		}
 	}
-	if len(refs) == 0 {
+	return out
+}
+
+// digestsOf asks what the templates' references mean: the registries, and nodes. applied
+// are Secrets that come with them. What cannot be told is told as unknown, but where a
+// registry's word is what counts.
+func (s *Server) digestsOf(ctx context.Context, templates []templated, applied []*api.Config) digests {
+	questions := s.questions(ctx, templates, applied)
+	if len(questions) == 0 {
 		return digests{}
 	}
-	found := digests{known: map[string]string{}, unknown: map[string]string{}}
+	found := digests{known: map[string]string{}, unknown: map[string]string{}, warned: map[string]string{}}
 	limited, cancel := context.WithTimeout(ctx, digestTimeout)
 	defer cancel()
 	snap := s.cfg.View.Snapshot()
-	todo := make(chan string)
+	todo := make(chan *question)
+	refused := make([]error, len(questions))
 	var mu sync.Mutex
 	var workers sync.WaitGroup
-	for range min(len(refs), digestsAtOnce) {
+	for range min(len(questions), digestsAtOnce) {
 		workers.Go(func() {
-			for ref := range todo {
-				digest, why := s.digestOf(limited, ref, askable(snap, of[ref]))
+			for q := range todo {
+				a := s.answer(limited, q, snap)
 				mu.Lock()
-				if digest != "" {
-					found.known[ref] = digest
-				} else {
-					found.unknown[ref] = why
+				switch {
+				case a.digest != "":
+					found.known[q.ref] = a.digest
+				case a.refused != nil:
+					refused[slices.Index(questions, q)] = a.refused
+				default:
+					found.unknown[q.ref] = a.why
+				}
+				if a.warning != "" {
+					found.warned[q.ref] = a.warning
 				}
 				mu.Unlock()
 			}
 		})
 	}
-	for _, ref := range refs {
-		todo <- ref
+	for _, q := range questions {
+		todo <- q
 	}
 	close(todo)
 	workers.Wait()
+	for _, err := range refused {
+		found.refused = cmp.Or(found.refused, err)
+	}
 	return found
 }
 
-// digestOf asks one node after the other until one knows; what the first said of why
+// answered is what became of a question; one of digest, why and refused is set.
+type answered struct {
+	digest, why, warning string
+	refused              error
+}
+
+// answer asks whoever has to be asked. What an operator loaded is on nodes, and the
+// registry is not asked for it; what always is to be asked for there, is.
+func (s *Server) answer(ctx context.Context, q *question, snap *view.Snapshot) answered {
+	var no error // the registry's
+	if q.policy != api.PullNever && (q.policy == api.PullAlways || !s.isLoaded(q.ref)) {
+		resolved, err := s.askRegistry(ctx, q)
+		if err == nil {
+			return answered{digest: resolved.Digest, warning: s.misfit(snap, q, resolved.Platforms)}
+		}
+		no = err
+		if q.policy == api.PullAlways && !errors.Is(err, registry.ErrUnreachable) {
+			return answered{refused: mustKnow(q, err.Error())}
+		}
+	}
+	digest, why, asked := s.askNodes(ctx, q, snap)
+	switch {
+	case digest != "":
+		return answered{digest: digest}
+	case q.policy == api.PullAlways:
+		if len(asked) > 0 && why != "" {
+			return answered{refused: mustKnow(q, why)}
+		}
+		return answered{refused: mustKnow(q, cmp.Or(words(no), "no controller or node could ask its registry"))}
+	case ctx.Err() != nil && why == "" && len(asked) > 0:
+		return answered{why: fmt.Sprintf("its digest could not be told within %s (asked %s): %s", digestTimeout, strings.Join(asked, ", "), firstTells)}
+	}
+	if why == "" || no != nil && !errors.Is(no, registry.ErrUnreachable) { // what the registry itself says, says more
+		why = cmp.Or(words(no), why, "no node could be asked")
+	}
+	return answered{why: "it is not pinned to a digest, and " + firstTells + ": " + why}
+}
+
+// firstTells is what happens where nobody could tell.
+const firstTells = "what the first replica finds holds for all"
+
+func words(err error) string {
+	if err == nil || errors.Is(err, errNotAsked) {
+		return ""
+	}
+	return err.Error()
+}
+
+func mustKnow(q *question, why string) error {
+	return status.Error(codes.FailedPrecondition, fmt.Sprintf("%s: image %s has pullPolicy: always, and its registry cannot tell what it means now: %s; nothing was applied", q.first.of, q.ref, why))
+}
+
+// askNodes asks one node after the other until one knows; what the first said of why
 // it does not is told. That the time is over is nobody's fault: a node that was asked
-// may wait for the registry itself.
-func (s *Server) digestOf(ctx context.Context, ref string, nodes []string) (digest, why string) {
-	var asked []string
-	for _, node := range nodes {
+// may wait for the registry itself. Logins go only to nodes that a replica could be on.
+func (s *Server) askNodes(ctx context.Context, q *question, snap *view.Snapshot) (digest, why string, asked []string) {
+	fit, other := askable(snap, q.first.Template)
+	for i, node := range slices.Concat(fit, other) {
 		if len(asked) == digestNodesMax || ctx.Err() != nil {
 			break
 		}
-		digest, err := s.digestOn(ctx, ref, node)
+		open := &orchv1.ResolveOpen{Refs: []string{q.ref}, Registry: q.policy == api.PullAlways, Never: q.policy == api.PullNever}
+		if i < len(fit) {
+			open.Logins = loginsToPB(q.logins)
+		}
+		digest, err := s.digestOn(ctx, open, node)
 		if err == nil {
-			return digest, ""
+			return digest, "", append(asked, node)
 		}
 		if !errors.Is(err, session.ErrAway) {
 			asked = append(asked, node)
@@ -171,14 +292,12 @@ func (s *Server) digestOf(ctx context.Context, ref string, nodes []string) (dige
 			why = cmp.Or(why, err.Error())
 		}
 	}
-	if why == "" && ctx.Err() != nil && len(asked) > 0 {
-		return "", fmt.Sprintf("its digest could not be told within %s (asked %s): each node takes what it finds", digestTimeout, strings.Join(asked, ", "))
-	}
-	return "", fmt.Sprintf("it is not pinned to a digest, and each node takes what it finds: %s", cmp.Or(why, "no node could be asked"))
+	return "", why, asked
 }
 
-func (s *Server) digestOn(ctx context.Context, ref, node string) (string, error) {
-	r, err := s.open(ctx, node, &orchv1.OpenRelay{Request: &orchv1.OpenRelay_Resolve{Resolve: &orchv1.ResolveOpen{Refs: []string{ref}}}})
+func (s *Server) digestOn(ctx context.Context, open *orchv1.ResolveOpen, node string) (string, error) {
+	ref := open.GetRefs()[0]
+	r, err := s.open(ctx, node, &orchv1.OpenRelay{Request: &orchv1.OpenRelay_Resolve{Resolve: open}})
 	if err != nil {
 		return "", err
 	}
@@ -205,13 +324,12 @@ func isDigest(s string) bool {
 	return ok && len(hex) == 64 && strings.Trim(hex, "0123456789abcdef") == ""
 }
 
-// askable gives the healthy nodes, those first that the template's replicas could be
-// placed on.
-func askable(snap *view.Snapshot, t api.Template) []string {
+// askable gives the healthy nodes: those that the template's replicas could be placed on,
+// and the others.
+func askable(snap *view.Snapshot, t api.Template) (fit, other []string) {
 	if snap == nil {
-		return nil
+		return nil, nil
 	}
-	var fit, other []string
 	snap.All(api.KindNode, "", func(e core.Entry) bool {
 		n := e.Object.(*api.Node)
 		switch {
@@ -223,7 +341,7 @@ func askable(snap *view.Snapshot, t api.Template) []string {
 		}
 		return true
 	})
-	return append(fit, other...)
+	return fit, other
 }
 
 func mayTake(labels map[string]string, t api.Template) bool {

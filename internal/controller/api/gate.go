@@ -44,14 +44,17 @@ var rules = map[string]rule{
 	orchv1.Orch_Logs_FullMethodName:    role(pki.Viewer),
 	orchv1.Orch_Version_FullMethodName: role(pki.Viewer),
 	// It reads only; the packets that it makes nodes send are few and their own.
-	orchv1.Orch_NetCheck_FullMethodName: role(pki.Viewer),
-	orchv1.Orch_Usage_FullMethodName:    role(pki.Viewer),
+	orchv1.Orch_NetCheck_FullMethodName:   role(pki.Viewer),
+	orchv1.Orch_Usage_FullMethodName:      role(pki.Viewer),
+	orchv1.Orch_ListImages_FullMethodName: role(pki.Viewer),
 
 	orchv1.Orch_Apply_FullMethodName:       role(pki.Operator),
 	orchv1.Orch_Scale_FullMethodName:       role(pki.Operator),
 	orchv1.Orch_Delete_FullMethodName:      role(pki.Operator),
 	orchv1.Orch_Exec_FullMethodName:        role(pki.Operator),
 	orchv1.Orch_LoadImage_FullMethodName:   role(pki.Operator),
+	orchv1.Orch_RemoveImage_FullMethodName: role(pki.Operator),
+	orchv1.Orch_PullImage_FullMethodName:   role(pki.Operator),
 	orchv1.Orch_PortForward_FullMethodName: role(pki.Operator), // it reaches what is not published
 	orchv1.Orch_Rebalance_FullMethodName:   role(pki.Operator),
 	orchv1.Orch_Rollout_FullMethodName:     role(pki.Operator),

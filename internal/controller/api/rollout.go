@@ -40,7 +40,10 @@ func (s *Server) Rollout(ctx context.Context, r *orchv1.RolloutRequest) (*orchv1
 				if err := mayRestart(ctx, x.(*api.Service)); err != nil {
 					return nil, err
 				}
-				found = s.digestsOf(ctx, []api.Template{x.(*api.Service).Spec.Template})
+				found = s.digestsOf(ctx, []templated{{x.(*api.Service).Spec.Template, api.Ref{Kind: api.KindService, Key: key}}}, nil)
+				if found.refused != nil {
+					return nil, found.refused
+				}
 			}
 		}
 	}

@@ -84,9 +84,9 @@ func digestWorld(services ...*api.Service) *view.View {
 	return v
 }
 
-// registry answers by reference: a digest, or words. A reference that is not there is
+// digestsBy answers by reference: a digest, or words. A reference that is not there is
 // never answered.
-func registry(of map[string]string) func(string, *orchv1.OpenRelay, *agentStream) {
+func digestsBy(of map[string]string) func(string, *orchv1.OpenRelay, *agentStream) {
 	return func(_ string, open *orchv1.OpenRelay, a *agentStream) {
 		for _, ref := range open.GetResolve().GetRefs() {
 			says, ok := of[ref]
@@ -132,14 +132,14 @@ func TestApplyAsksForDigests(t *testing.T) {
 		{name: "a node that fits comes first", apply: []*api.Service{ssd}, answers: map[string]string{"db:1": sha("d")}, want: map[string]string{"db:1": sha("d")}, opened: "n4"},
 		{name: "one that is away is passed over", apply: []*api.Service{plain("web", "web:1")}, away: map[string]bool{"n3": true}, answers: map[string]string{"web:1": sha("a")}, want: map[string]string{"web:1": sha("a")}, opened: "n3 n4"},
 		{name: "three are asked", apply: []*api.Service{plain("web", "web:9")}, answers: map[string]string{"web:9": "no such image"}, want: map[string]string{}, opened: "n3 n4 n5",
-			warns: "image web:9: it is not pinned to a digest, and each node takes what it finds: node n3: no such image"},
+			warns: "image web:9: it is not pinned to a digest, and what the first replica finds holds for all: node n3: no such image"},
 		{name: "what is no digest is not taken", apply: []*api.Service{plain("web", "web:1")}, answers: map[string]string{"web:1": "sha256:short"}, want: map[string]string{}, opened: "n3 n4 n5",
-			warns: "image web:1: it is not pinned to a digest, and each node takes what it finds: node n3: its agent answers without a digest"},
+			warns: "image web:1: it is not pinned to a digest, and what the first replica finds holds for all: node n3: its agent answers without a digest"},
 		{name: "silence", apply: []*api.Service{sidecar}, answers: map[string]string{"web:2": sha("b")}, want: map[string]string{"web:2": sha("b")}, opened: "n3 n3", takes: digestTimeout,
-			warns: "image log:1: its digest could not be told within 3s (asked n3): each node takes what it finds"},
+			warns: "image log:1: its digest could not be told within 3s (asked n3): what the first replica finds holds for all"},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			x := &agents{away: c.away, script: registry(c.answers)}
+			x := &agents{away: c.away, script: digestsBy(c.answers)}
 			l := &applier{}
 			s := New(Config{Leader: l, View: digestWorld(c.live...)})
 			s.open = x.open
@@ -177,12 +177,12 @@ func TestDigestsOfMany(t *testing.T) {
 		}
 		x := &agents{script: func(node string, open *orchv1.OpenRelay, a *agentStream) {
 			time.Sleep(500 * time.Millisecond)
-			registry(of)(node, open, a)
+			digestsBy(of)(node, open, a)
 		}}
 		s := New(Config{View: digestWorld()})
 		s.open = x.open
 		began := time.Now()
-		if got := s.digestsOf(t.Context(), []api.Template{plain("web", images...).Spec.Template}); len(got.known) != len(images) || len(got.unknown) != 0 {
+		if got := s.digestsOf(t.Context(), []templated{{Template: plain("web", images...).Spec.Template}}, nil); len(got.known) != len(images) || len(got.unknown) != 0 {
 			t.Errorf("%d known, %v", len(got.known), got.unknown)
 		}
 		if took := time.Since(began); took != 1500*time.Millisecond {
@@ -211,7 +211,7 @@ func TestRolloutWords(t *testing.T) {
 	} {
 		l := &applier{}
 		s := New(Config{Leader: l, View: digestWorld(plain("web", "a:1"))})
-		s.open = (&agents{script: registry(map[string]string{"a:1": sha("e")})}).open
+		s.open = (&agents{script: digestsBy(map[string]string{"a:1": sha("e")})}).open
 		_, err := s.Rollout(as(t.Context(), "user/bob?role=operator"), c.r)
 		if want, bad := strings.CutPrefix(c.want, "!"); bad {
 			if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), want) || len(l.told) > 0 {

@@ -87,6 +87,8 @@ type Config struct {
 	Images *images.Sender
 	// Secrets encrypts what is applied of them.
 	Secrets *secrets.Keyring
+	// Registry is asked what images mean; nil: nodes alone are.
+	Registry Registry
 	// Backup writes a snapshot of the store; see etcd.Store.
 	Backup func(context.Context, io.Writer) (int64, error)
 	// Tracer may be nil: nothing is traced.
@@ -105,6 +107,8 @@ type Server struct {
 	// by a key must be in the store before the key is looked for there.
 	rotating sync.RWMutex
 	rotated  string // key that all was sealed anew by, as far as it could be
+	// silent are registries that could not be asked; see registry.go.
+	silent silent
 }
 
 // New makes a server.

@@ -100,7 +100,7 @@ func (s *Sender) Send(ctx context.Context, node string, cert *x509.Certificate, 
 	if refs, err = await(relay); err != nil {
 		return fail(err)
 	}
-	return refs, s.Shelf.note(img, pki.PublicKeyHash(cert), refs)
+	return refs, s.Shelf.Note(img, pki.PublicKeyHash(cert), refs)
 }
 
 // stream sends the archive; moved is called after each frame.

@@ -40,6 +40,9 @@ type note struct {
 	Size  int64     `json:"size"`
 	Added time.Time `json:"added"`
 	Refs  []string  `json:"refs,omitempty"`
+	// Dropped are those of Refs that an operator removed since: they are brought to a new
+	// node with the rest, but nothing counts on them.
+	Dropped []string `json:"dropped,omitempty"`
 	// Holders are the key hashes of nodes that took it up.
 	Holders []string `json:"holders,omitempty"`
 }
@@ -115,7 +118,7 @@ func (s *Shelf) Add(r io.Reader, now time.Time) (Image, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if have := s.notes[img.Digest]; have != nil {
-		have.Added = now.UTC()
+		have.Added, have.Dropped = now.UTC(), nil
 		return img, s.save(img.Digest)
 	}
 	if err := os.Rename(tmp.Name(), s.path(img.Digest)); err != nil {
@@ -191,8 +194,8 @@ func (s *Shelf) Missing(holder string) []Image {
 	return slices.DeleteFunc(s.sorted(), func(i Image) bool { return slices.Contains(s.notes[i.Digest].Holders, holder) })
 }
 
-// note remembers that the holder has the image now.
-func (s *Shelf) note(img Image, holder string, refs []string) error {
+// Note remembers that the holder has the image now.
+func (s *Shelf) Note(img Image, holder string, refs []string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := s.notes[img.Digest]

@@ -31,7 +31,7 @@ func TestShelf(t *testing.T) {
 	if again := add(t, s, "a", 3); again != a {
 		t.Errorf("the same archive has two digests: %v, %v", a, again)
 	}
-	if err := s.note(b, "key1", []string{"ref"}); err != nil {
+	if err := s.Note(b, "key1", []string{"ref"}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Add(io.MultiReader(strings.NewReader("half"), iotest.ErrReader(errors.New("broken"))), time.Unix(4, 0)); err == nil {

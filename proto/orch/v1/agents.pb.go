@@ -4029,8 +4029,10 @@ type ResolveOpen struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Refs  []string               `protobuf:"bytes,1,rep,name=refs,proto3" json:"refs,omitempty"`
 	// registry: what the registry says counts, whatever the node has by that name.
-	Registry      bool             `protobuf:"varint,2,opt,name=registry,proto3" json:"registry,omitempty"`
-	Logins        []*RegistryLogin `protobuf:"bytes,3,rep,name=logins,proto3" json:"logins,omitempty"`
+	Registry bool             `protobuf:"varint,2,opt,name=registry,proto3" json:"registry,omitempty"`
+	Logins   []*RegistryLogin `protobuf:"bytes,3,rep,name=logins,proto3" json:"logins,omitempty"`
+	// never: no registry is asked.
+	Never         bool `protobuf:"varint,4,opt,name=never,proto3" json:"never,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4084,6 +4086,13 @@ func (x *ResolveOpen) GetLogins() []*RegistryLogin {
 		return x.Logins
 	}
 	return nil
+}
+
+func (x *ResolveOpen) GetNever() bool {
+	if x != nil {
+		return x.Never
+	}
+	return false
 }
 
 type ResolvedImage struct {
@@ -5272,11 +5281,12 @@ const file_orch_v1_agents_proto_rawDesc = "" +
 	"\x05stdin\x18\x05 \x01(\bR\x05stdin\x12\x14\n" +
 	"\x05width\x18\x06 \x01(\rR\x05width\x12\x16\n" +
 	"\x06height\x18\a \x01(\rR\x06height\x12\x16\n" +
-	"\x06attach\x18\b \x01(\bR\x06attach\"m\n" +
+	"\x06attach\x18\b \x01(\bR\x06attach\"\x83\x01\n" +
 	"\vResolveOpen\x12\x12\n" +
 	"\x04refs\x18\x01 \x03(\tR\x04refs\x12\x1a\n" +
 	"\bregistry\x18\x02 \x01(\bR\bregistry\x12.\n" +
-	"\x06logins\x18\x03 \x03(\v2\x16.orch.v1.RegistryLoginR\x06logins\"O\n" +
+	"\x06logins\x18\x03 \x03(\v2\x16.orch.v1.RegistryLoginR\x06logins\x12\x14\n" +
+	"\x05never\x18\x04 \x01(\bR\x05never\"O\n" +
 	"\rResolvedImage\x12\x10\n" +
 	"\x03ref\x18\x01 \x01(\tR\x03ref\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x14\n" +
