@@ -37,7 +37,7 @@ demo: deps build images ## run the demo: apply, pull a node's plug, watch (KEEP=
 	@$(GO) run ./e2e/demo $(if $(KEEP),-keep)
 
 .PHONY: test
-test: deps unit sim e2e ## all tests
+test: deps unit sim e2e e2e-containerd2 ## all tests
 
 # Packages whose tests start real processes, one at a time: they are bound by
 # time, and would disturb each other.
@@ -61,6 +61,19 @@ promtool: ## get Prometheus' promtool into out/, for e2e
 .PHONY: e2e
 e2e: build images promtool ## end-to-end tests: real etcd, real containerd, several nodes, real faults
 	$(GO) test -count=1 -timeout 25m -p 1 -parallel 8 -v ./e2e ./e2e/drills
+
+# containerd 2 is built from source: distributions have it since Debian 13 and Ubuntu 24.04.
+CONTAINERD2 := bin/containerd2
+ON_CONTAINERD2 := ApplyToReadyAndDelete|CrashIsRestartedInPlace|FailingProbes|PowerCutIsReplacedElsewhere|AgentAndContainerdRestartsTouchNothing|ReasonsAreTold|DeleteCleansTheKernel|LogsAndExec|LastWords|Configs|Jobs|Volumes|Containers
+
+$(CONTAINERD2)/containerd: tools/containerd/go.mod tools/containerd/go.sum
+	@mkdir -p $(CONTAINERD2)
+	cd tools/containerd && $(GO) build -trimpath -ldflags '-s -w' -o ../../$(CONTAINERD2)/ tool
+
+.PHONY: e2e-containerd2
+e2e-containerd2: build images $(CONTAINERD2)/containerd ## the agent's tests and a part of the end-to-end tests on containerd 2 (about 4 minutes)
+	PATH="$(CURDIR)/$(CONTAINERD2):$$PATH" $(GO) test -count=1 -timeout 5m ./agent/ctrd
+	ORCH_E2E_CONTAINERD=$(CURDIR)/$(CONTAINERD2)/containerd $(GO) test -count=1 -timeout 10m -parallel 8 -v ./e2e -run '^Test($(ON_CONTAINERD2))$$'
 
 BUBBLE := $(GO) test -count=1 -timeout 2h -v ./internal/sim/bubble -run TestBubble -bubble.report $(CURDIR)/out/bench
 

@@ -49,10 +49,16 @@ func Root() string {
 	return filepath.Dir(filepath.Dir(filepath.Dir(file)))
 }
 
+// ContainerdEnv names the containerd that fleets run on, another than the one in PATH.
+const ContainerdEnv = "ORCH_E2E_CONTAINERD"
+
 // Up makes a fleet and waits until every node is healthy. A lab of the same name
 // that an earlier run left is removed first.
 func Up(ctx context.Context, c lab.Config) (*Fleet, error) {
 	c.BinDir = filepath.Join(Root(), "bin")
+	if c.Containerd == "" {
+		c.Containerd = os.Getenv(ContainerdEnv)
+	}
 	if err := lab.Remove(ctx, c.Name, lab.DirFor(c.Name)); err != nil {
 		return nil, fmt.Errorf("remove what an earlier run left: %w", err)
 	}

@@ -103,8 +103,9 @@ func (l *Lab) boot(ctx context.Context, node string) error {
 		programs := []initspec.Program{{
 			Name: "containerd",
 			Args: []string{s.Config.Containerd, "--config", toml},
-			Env:  []string{"PATH=" + hostPath},
-			Log:  h.log("containerd"),
+			// Its shim is of its own version: it lies beside it, if anywhere.
+			Env: []string{"PATH=" + filepath.Dir(s.Config.Containerd) + ":" + hostPath},
+			Log: h.log("containerd"),
 		}}
 		if s.Config.Daemons == All {
 			programs = append(programs, initspec.Program{
