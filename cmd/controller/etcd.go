@@ -226,7 +226,7 @@ var grows = map[string]bool{
 // room but its reserve: else the next node that is lost could not be recorded.
 func (s *openedStore) room(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
 	if words := s.words.Load(); words != nil && grows[info.FullMethod] {
-		return nil, status.Error(codes.ResourceExhausted, *words)
+		return nil, status.Error(codes.FailedPrecondition, *words)
 	}
 	return handle(ctx, req)
 }
