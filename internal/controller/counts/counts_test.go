@@ -30,7 +30,7 @@ import (
 func leading() (*Set, *view.View) {
 	s, v := New(), view.New()
 	s.From(Sources{View: v, Leads: func() (uint64, bool) { return 7, true }, Inbox: func() int { return 3 }, Sessions: func() int { return 2 },
-		Working: func() time.Time { return time.Time{} }, Reach: func(context.Context) error { return nil }, Store: func() (int64, int64) { return 10, 100 }})
+		Working: func() time.Time { return time.Time{} }, Reach: func(context.Context) error { return nil }, Store: func() (int64, int64) { return 10, 100 }, Audit: func() (uint64, uint64) { return 5, 1 }})
 	return s, v
 }
 
@@ -131,6 +131,8 @@ func TestReads(t *testing.T) {
 	v.Publish(put(service("web", 3, 1), global, replica("web", 0, 1, "n1", true), replica("web", 1, 2, "n2", false), degraded, node("n1", api.VerdictHealthy), cordoned,
 		&api.Fleet{Status: api.FleetStatus{Nodes: map[api.Verdict]int{api.VerdictHealthy: 1, api.VerdictDead: 1}, Frozen: true, Spares: 4}}))
 	want(t, s, `
+orch_controller_audit_lines_total{outcome="failed"} 1
+orch_controller_audit_lines_total{outcome="written"} 5
 orch_controller_leading 1
 orch_controller_store_quota_bytes 100
 orch_controller_term 7
@@ -147,7 +149,7 @@ orch_service_replicas_ready{namespace="default",service="web"} 1
 orch_service_replicas_wanted{namespace="default",service="logs"} 2
 orch_service_replicas_wanted{namespace="default",service="web"} 3
 orch_services 2`,
-		"orch_controller_leading", "orch_controller_term", "orch_controller_store_quota_bytes", "orch_endpoints_degraded", "orch_fleet_frozen", "orch_node_capacity_cpu_cores",
+		"orch_controller_audit_lines_total", "orch_controller_leading", "orch_controller_term", "orch_controller_store_quota_bytes", "orch_endpoints_degraded", "orch_fleet_frozen", "orch_node_capacity_cpu_cores",
 		"orch_nodes_unschedulable", "orch_replicas_ready", "orch_service_endpoints", "orch_service_replicas_ready", "orch_service_replicas_wanted", "orch_services")
 	// Who leads no more says nothing of what it held last.
 	src := *s.sources.Load()
