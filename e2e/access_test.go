@@ -102,6 +102,14 @@ func TestTokens(t *testing.T) {
 		}
 	})
 	contains(t, "token list", orchctl(t, "token", "list"), "1 of 1", "used up")
+	must(t, rig.Until(t.Context(), 5*time.Second, "the short token to expire", func() error {
+		for line := range strings.Lines(orchctl(t, "token", "list")) {
+			if strings.HasPrefix(line, idOf(short)) && strings.Contains(line, "expired") {
+				return nil
+			}
+		}
+		return errors.New("it has not")
+	}))
 	for what, x := range map[string]struct {
 		token string
 		words []string
