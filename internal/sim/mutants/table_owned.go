@@ -28,8 +28,6 @@ func owned() []mutation {
 		// Logins, and what tags mean.
 		{breaks: "pins", file: inCore + "config.go", why: "a changed login is sent to nobody",
 			old: "\t\tc.sendLogins(x.id)\n", new: "", test: "./internal/controller/core -test.run Logins"},
-		{breaks: "pins", file: inCore + "pins.go", why: "a changed login makes a new revision of all that pull with it",
-			old: "if !d.newer[id] || u.Pull {", new: "if !d.newer[id] {", test: "./internal/controller/core -test.run Logins"},
 		{breaks: "pins", file: inCore + "delete.go", why: "a login that is used may be deleted",
 			old: "\tmaps.Copy(of, c.pullers[x.id])\n", new: "", test: "./internal/controller/core -test.run Logins"},
 		{breaks: "tags", file: inCore + "plan.go", why: "all replicas begin at once, though nobody knows what their tag means",
