@@ -19,8 +19,13 @@ import (
 	"github.com/orchctl/orch/internal/lab/labcmd"
 )
 
-// labName is the lab that drills make where none is named.
-const labName = "drill"
+// labOf names the lab that a drill makes where none is named: its own, so that drills can
+// run side by side. A lab's name has at most 32 letters, digits and dashes.
+func labOf(d *Drill) string {
+	const most = 32
+	name := "drill-" + d.Name
+	return strings.TrimRight(name[:min(len(name), most)], "-")
+}
 
 // downMax bounds taking that lab down.
 const downMax = time.Minute
@@ -179,7 +184,7 @@ func (p *place) up(ctx context.Context, d *Drill) error {
 		l, err = lab.Open(p.lab)
 	} else {
 		fmt.Fprintf(p.story, "making a lab of %d nodes\n", d.Nodes)
-		c := lab.Config{Name: labName, Nodes: d.Nodes, Capacity: d.Capacity, BinDir: p.binDir}
+		c := lab.Config{Name: labOf(d), Nodes: d.Nodes, Capacity: d.Capacity, BinDir: p.binDir}
 		for _, limit := range d.Limits {
 			c.ControllerArgs = append(c.ControllerArgs, "--limit", limit)
 		}

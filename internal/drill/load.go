@@ -160,6 +160,8 @@ func Parse(path string, text []byte) (*Drill, error) {
 	}
 	if d.Name == "" {
 		refuse("metadata.name: a drill needs a name")
+	} else if err := api.CheckName(d.Name, api.MaxNamespaceName); err != nil {
+		refuse("metadata.name: %w", err) // its lab is called after it
 	}
 	if d.Nodes == 0 {
 		d.Nodes = nodesDefault
