@@ -110,7 +110,8 @@ func run(ctx context.Context, program string, pattern *regexp.Regexp, quick bool
 	for _, n := range b.nodes {
 		labels[n] = map[string]string{nodeLabel: n}
 	}
-	if b.Fleet, err = rig.Up(ctx, lab.Config{Name: labName, Nodes: nodeCount, Capacity: capacity, Labels: labels, Limits: limits}); err != nil {
+	if b.Fleet, err = rig.Up(ctx, lab.Config{Name: labName, Nodes: nodeCount, Capacity: capacity, Labels: labels, Limits: limits,
+		AgentArgs: []string{"--insecure-registry", hubAddress}, ControllerArgs: []string{"--insecure-registry", hubAddress}}); err != nil {
 		return err
 	}
 	defer func() {
