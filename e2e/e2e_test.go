@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -44,7 +45,7 @@ func run(m *testing.M) int {
 	}
 	// The tests end the same node again and again, which is no flapping here.
 	fleet, err = rig.Up(ctx, lab.Config{Name: "e2e", Nodes: len(nodes), Capacity: "cpu=64,memory=32Gi",
-		AgentArgs: append([]string{"--allow-bind", shared}, traceArgs...), ControllerArgs: traceArgs, Limits: []string{"flap-half-life=1s"}})
+		AgentArgs: slices.Concat(registryArgs(shared), traceArgs, []string{"--allow-bind", shared}), ControllerArgs: slices.Concat(registryArgs(shared), traceArgs), Limits: []string{"flap-half-life=1s"}})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "make the fleet:", err)
 		return 1

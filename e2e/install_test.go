@@ -31,17 +31,16 @@ type servers struct {
 
 const installPort = "7070"
 
-func newServers(t *testing.T, n int) *servers {
+func newServers(t *testing.T, name string, n int) *servers {
 	t.Helper()
 	ctx := t.Context()
-	const name = "install"
 	must(t, lab.Remove(ctx, name, lab.DirFor(name)))
 	l, err := lab.Up(ctx, lab.Config{Name: name, Nodes: n, BinDir: filepath.Join(rig.Root(), "bin"), Daemons: lab.Empty})
 	must(t, err)
 	t.Cleanup(func() { must(t, l.Down(context.Background())) })
 	s := &servers{Lab: l, t: t, release: filepath.Join(l.Dir(), "release")}
 	must(t, os.MkdirAll(s.release, 0o755))
-	for _, file := range []string{"bin/agent", "bin/shim", "bin/controller", "bin/orchctl", "out/images/web.tar",
+	for _, file := range []string{"bin/agent", "bin/shim", "bin/controller", "bin/orchctl", "out/images/web.tar", "out/images/web2.tar",
 		"deploy/install.sh", "deploy/agent.yaml", "deploy/controller.yaml", "deploy/systemd/orch-agent.service", "deploy/systemd/orch-controller.service"} {
 		text, err := os.ReadFile(filepath.Join(rig.Root(), file))
 		must(t, err)
@@ -235,7 +234,7 @@ func (s *servers) upgraded(program string) string {
 // TestInstall sets up a cluster on empty servers with the script alone, upgrades it and
 // takes it away, with what the units of systemd say.
 func TestInstall(t *testing.T) {
-	s := newServers(t, 3)
+	s := newServers(t, "install", 3)
 	defer func() {
 		if t.Failed() {
 			logs, _ := filepath.Glob(filepath.Join(s.Dir(), "*.log"))
