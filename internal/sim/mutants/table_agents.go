@@ -40,7 +40,7 @@ func agents() []mutation {
 		{breaks: "I5", file: inPlan + "assign.go", why: "a complete set that is older than what was kept prunes",
 			old: "c.mayPrune = set.StoreRevision >= c.storeRevision", new: "c.mayPrune = true", test: "./agent/plan"},
 		{breaks: "I5", file: inPlan + "assign.go", why: "containers of another incarnation are pruned",
-			old: "if o.Incarnation != c.incarnation {\n\t\t\tcontinue", new: "if false {\n\t\t\tcontinue", test: "./agent/plan"},
+			old: "if o.Incarnation != c.incarnation && !c.orphansGo {\n\t\t\tcontinue", new: "if false {\n\t\t\tcontinue", test: "./agent/plan"},
 		{breaks: "I5", file: inPlan + "core.go", why: "after a boot, what was assigned before starts without a session's word",
 			old: "r.held = s.BootID != cfg.BootID", new: "r.held = false"},
 		{breaks: "I5", file: inPlan + "core.go", why: "the same, after a second restart of the agent",
