@@ -24,6 +24,7 @@ type listing struct {
 	node             string      // --node, of verdicts
 	job              string      // --job, of outcomes
 	events           eventFilter // of events
+	live             bool        // -w draws the table over itself, where that can be
 	revision         int64       // --revision of a service; 0: not asked for
 }
 
@@ -89,6 +90,7 @@ verdict is one change of what is held of a node; it is named by node and number 
 	f.StringVarP(&l.selector, "selector", "l", "", "labels that must match, such as app=web,tier!=test")
 	f.BoolVarP(&l.all, "all-namespaces", "A", false, "of all namespaces")
 	f.BoolVarP(&l.watch, "watch", "w", false, "go on and print what changes")
+	f.BoolVar(&l.live, "live", false, "with -w on a terminal: draw the table over itself as it changes, instead of appending rows")
 	f.StringVar(&l.node, "node", "", "of verdicts: those on this node")
 	f.StringVar(&l.job, "job", "", "of outcomes: those of this job")
 	f.Int64Var(&l.revision, "revision", 0, "of a service: as this revision had it")

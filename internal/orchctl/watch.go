@@ -29,6 +29,9 @@ func (t *tool) watch(ctx context.Context, l listing, targets []target) error {
 			return err
 		}
 	}
+	if t.isLive(l, x.kind) {
+		return t.watchLive(ctx, client, l, x)
+	}
 	cols := slices.DeleteFunc(columnsOf(x.kind, l.output == "wide", l.all), func(c column) bool { return c.title == "MODE" }) // it hardly ever changes
 	w := &watcher{t: t, l: l, cols: cols, table: newSteadyTable(cols), shown: map[string]string{}}
 	err = t.follow(ctx, client, l.request(x), func(n news, o object) error {
