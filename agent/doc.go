@@ -15,6 +15,9 @@
 // are on no disk, and after a restart of the agent come with the next session. Volumes are
 // folders of the data folder (VolumePath), which outlive all but the leader's word.
 //
+// Images are cleaned away by agent/images' word when their disk is full (shelf): never what a
+// container has, what is assigned, or what ran here before.
+//
 //	session ──sets──┐                    ┌──► ctrd, netdev, probes
 //	ctrd ──events───┼──► inbox ──► plan ─┼──► session (reports, acks)
 //	results ────────┤                    ├──► disk (last assignment, Configs), hooks

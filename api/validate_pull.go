@@ -165,8 +165,7 @@ func loginFileProblem(text string) string {
 		// By number: whoever puts a password in the wrong place does not see it printed.
 		what, x := fmt.Sprintf("its login %d of %d, sorted by host,", i+1, len(file.Auths)), file.Auths[host]
 		switch plain, err := base64.StdEncoding.DecodeString(x.Auth); {
-		case x.Auth == "" && x.IdentityToken != "":
-			return what + " is an identity token: give a username and a password"
+		case x.IdentityToken != "":
 		case x.Auth == "" && (x.Username == "" || x.Password == ""):
 			return what + " has neither auth nor username and password (docker keeps them in credsStore): give server, username and password"
 		case x.Auth != "" && (err != nil || !strings.Contains(string(plain), ":")):

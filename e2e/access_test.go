@@ -42,8 +42,8 @@ func agentOn(t *testing.T, node, name, data string, args ...string) *exec.Cmd {
 // joinMax is how long a join may take that is refused, or one that is not.
 const joinMax = 10 * time.Second
 
-// join has a machine join, and gives what its agent said. It finds no containerd, and so it
-// ends after the join.
+// join has a machine join, and gives what its agent said. One that has joined finds no
+// containerd, waits for it, and is ended.
 func join(t *testing.T, name, token string) (said string, code int, joined bool) {
 	t.Helper()
 	data, err := os.MkdirTemp(shared, "join-")
@@ -51,18 +51,32 @@ func join(t *testing.T, name, token string) (said string, code int, joined bool)
 	cmd := agentOn(t, "n1", name, data, "--token", token, "--containerd", filepath.Join(data, "none.sock"))
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
-	began := time.Now()
 	must(t, cmd.Start())
-	timer := time.AfterFunc(joinMax, func() { _ = cmd.Process.Kill() })
-	err = cmd.Wait()
-	if !timer.Stop() {
-		t.Errorf("the agent of %s still tries after %s:\n%s", name, time.Since(began), out.String())
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	var over error
+	finished := false
+	err = rig.Until(t.Context(), joinMax, "the agent of "+name+" to join, or to end", func() error {
+		select {
+		case over = <-ended:
+			finished = true
+			return nil
+		default:
+		}
+		if _, err := os.Stat(filepath.Join(data, "pki", "tls.crt")); err != nil {
+			return err
+		}
+		joined = true
+		return nil
+	})
+	if !finished {
+		_ = cmd.Process.Kill()
+		over = <-ended
 	}
-	if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) {
-		t.Fatal(err)
+	if exit := new(exec.ExitError); err != nil || over != nil && !errors.As(over, &exit) {
+		t.Errorf("%v, %v:\n%s", err, over, out.String())
 	}
-	_, err = os.Stat(filepath.Join(data, "pki", "tls.crt"))
-	return out.String(), cmd.ProcessState.ExitCode(), err == nil
+	return out.String(), cmd.ProcessState.ExitCode(), joined
 }
 
 // TestTokens: who joins, and who is told at once why not.
@@ -88,6 +102,14 @@ func TestTokens(t *testing.T) {
 		}
 	})
 	contains(t, "token list", orchctl(t, "token", "list"), "1 of 1", "used up")
+	must(t, rig.Until(t.Context(), 5*time.Second, "the short token to expire", func() error {
+		for line := range strings.Lines(orchctl(t, "token", "list")) {
+			if strings.HasPrefix(line, idOf(short)) && strings.Contains(line, "expired") {
+				return nil
+			}
+		}
+		return errors.New("it has not")
+	}))
 	for what, x := range map[string]struct {
 		token string
 		words []string

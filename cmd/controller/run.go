@@ -149,7 +149,6 @@ func run(ctx context.Context, c *config, out io.Writer, log *slog.Logger) error 
 	ctl = controller.New(conf)
 	sources := ctl.Sources()
 	sources.Store = st.usage
-	count.From(sources)
 	serving, err := authority.Serve(c.name, allHosts(c.advertise))
 	if err != nil {
 		return err
@@ -159,6 +158,8 @@ func run(ctx context.Context, c *config, out io.Writer, log *slog.Logger) error 
 		return err
 	}
 	defer book.Close()
+	sources.Audit = book.Counts
+	count.From(sources)
 	server := newServer(serving, authority, book, count, append(tracer.ServerOptions(), grpc.ChainUnaryInterceptor(st.room))...)
 	orchv1.RegisterAgentsServer(server, ctl.Sessions())
 	orchv1.RegisterOrchServer(server, api.New(api.Config{Leader: ctl, View: ctl.View(), Access: authority, Nodes: ctl.Sessions(), Images: sender, Secrets: ring, Registry: registry.New(registry.Config{HostsDir: c.registryConfig, AuthFile: c.registryAuth, Insecure: c.insecureRegistries, Logger: log}), Backup: st.backup, Tracer: tracer, Counts: count, Log: log}))

@@ -29,6 +29,8 @@ func (t *tool) createCmd() *cobra.Command {
 // creating is what `create` was asked for.
 type creating struct {
 	kind                      string
+	typ                       string // of a secret
+	login                     login
 	literals, files, envFiles []string
 	labels                    []string
 	dryRun                    bool
@@ -61,18 +63,32 @@ apply takes, and asks no controller.%s`, one, hint),
 	f.StringArrayVar(&c.literals, "from-literal", nil, "value as KEY=VALUE; repeatable")
 	f.StringArrayVar(&c.files, "from-file", nil, "value in a file as [KEY=]PATH, its name being the key; all files of a folder; KEY=- for standard input; repeatable")
 	f.StringArrayVar(&c.envFiles, "from-env-file", nil, "file with KEY=VALUE on each line; - for standard input; repeatable")
+	if kind == api.KindSecret {
+		f.StringVar(&c.typ, "type", "", "registry for a login to a registry, with the key config.json; of no type without it")
+		t.complete(cmd, "type", cobra.FixedCompletions([]string{string(api.SecretRegistry)}, cobra.ShellCompDirectiveNoFileComp))
+		cmd.AddCommand(t.createLoginCmd())
+	}
+	t.createFlags(cmd, &c)
+	return cmd
+}
+
+// createFlags are those of all that is created.
+func (t *tool) createFlags(cmd *cobra.Command, c *creating) {
+	f := cmd.Flags()
 	f.StringArrayVar(&c.labels, "label", nil, "label KEY=VALUE; repeatable")
 	f.BoolVar(&c.dryRun, "dry-run", false, "create nothing")
 	f.StringVarP(&c.output, "output", "o", "", "yaml or json, with --dry-run: print the manifest")
 	t.complete(cmd, "output", cobra.FixedCompletions([]string{"yaml", "json"}, cobra.ShellCompDirectiveNoFileComp))
-	return cmd
 }
 
 // untyped refuses the types that secrets have elsewhere.
 func untyped(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, words []string) error {
 		if len(words) == 2 && cmd.Name() == "secret" && slices.Contains([]string{"generic", "tls", "docker-registry"}, words[0]) {
-			return usagef("a secret is not of any type here: leave out %q, as in `%s %s`", words[0], cmd.CommandPath(), words[1])
+			if words[0] == "docker-registry" {
+				return usagef("a login to a registry is made with `%s registry %s`", cmd.CommandPath(), words[1])
+			}
+			return usagef("there is no such type of a secret here: leave out %q, as in `%s %s`", words[0], cmd.CommandPath(), words[1])
 		}
 		return check(cmd, words)
 	}
@@ -122,13 +138,71 @@ func (t *tool) create(ctx context.Context, c creating, name string) error {
 	})
 }
 
+// login is what `create secret registry` was asked for.
+type login struct {
+	server, username, passwordFile string
+	passwordStdin                  bool
+}
+
+func (t *tool) createLoginCmd() *cobra.Command {
+	c := creating{kind: api.KindSecret, typ: string(api.SecretRegistry)}
+	cmd := &cobra.Command{
+		Use:   "registry NAME",
+		Short: "Create a secret with a login to a registry",
+		Long: `Create a secret of type registry, with a login to a registry of images, for pullSecrets of
+services and jobs. The password comes on standard input or in a file: on a command line
+other users of this machine would see it. A line's end behind it is left out.
+
+What docker login wrote is taken with
+  orchctl create secret NAME --type registry --from-file config.json=$HOME/.docker/config.json`,
+		Example: `  orchctl create secret registry hub --server registry.example:5000 --username puller --password-stdin < password.txt
+  orchctl create secret registry hub --server registry.example --username puller --password-file password.txt`,
+		Args:              usageArgs(cobra.ExactArgs(1)),
+		ValidArgsFunction: cobra.NoFileCompletions,
+		RunE:              func(cmd *cobra.Command, args []string) error { return t.create(cmd.Context(), c, args[0]) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&c.login.server, "server", "", "registry as host or host:port, as images' names begin")
+	f.StringVar(&c.login.username, "username", "", "who the registry knows")
+	f.BoolVar(&c.login.passwordStdin, "password-stdin", false, "the password is on standard input")
+	f.StringVar(&c.login.passwordFile, "password-file", "", "the password is in this file")
+	t.createFlags(cmd, &c)
+	return cmd
+}
+
+// add gives a login's values.
+func (l login) add(x *values) error {
+	const one = "want one of --password-stdin and --password-file"
+	path := l.passwordFile
+	switch {
+	case l.server == "" || l.username == "":
+		return usagef("--server and --username say whose login it is: both are needed")
+	case l.passwordStdin && path != "":
+		return usagef("the password is given twice: %s", one)
+	case l.passwordStdin:
+		path = manifests.Stdin
+	case path == "":
+		return usagef("the password is missing: %s", one)
+	}
+	password, err := x.read("--password-file", path)
+	if err != nil {
+		return err
+	}
+	for _, v := range []struct{ key, value string }{{api.LoginServer, l.server}, {api.LoginUsername, l.username}, {api.LoginPassword, strings.TrimRight(string(password), "\r\n")}} {
+		if err := x.add("--"+v.key, v.key, []byte(v.value)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // configOf gathers the values.
 func (t *tool) configOf(c creating, name string) (*api.Config, error) {
 	labels, err := pairsOf("--label", c.labels)
 	if err != nil {
 		return nil, err
 	}
-	x := values{in: t.In, of: &api.Config{TypeMeta: typeMeta(c.kind), Metadata: api.Metadata{Name: name, Namespace: t.space(), Labels: labels}, Data: map[string]string{}, BinaryData: map[string][]byte{}}}
+	x := values{in: t.In, of: &api.Config{TypeMeta: typeMeta(c.kind), Metadata: api.Metadata{Name: name, Namespace: t.space(), Labels: labels}, Type: api.SecretType(c.typ), Data: map[string]string{}, BinaryData: map[string][]byte{}}}
 	for _, text := range c.literals {
 		key, value, ok := strings.Cut(text, "=")
 		if !ok {
@@ -148,7 +222,11 @@ func (t *tool) configOf(c creating, name string) (*api.Config, error) {
 			return nil, err
 		}
 	}
-	if len(c.literals)+len(c.files)+len(c.envFiles) == 0 {
+	if c.login != (login{}) || c.typ == string(api.SecretRegistry) && len(c.literals)+len(c.files)+len(c.envFiles) == 0 {
+		if err := c.login.add(&x); err != nil {
+			return nil, err
+		}
+	} else if len(c.literals)+len(c.files)+len(c.envFiles) == 0 {
 		return nil, usagef("create %s/%s: %w", word(c.kind), name, errNoValues)
 	}
 	x.of.Default()

@@ -28,6 +28,9 @@ func (t *tool) describeConfig(ctx context.Context, client orchv1.OrchClient, p *
 		}
 		p.field(0, "Changed", "%s", changed)
 	}
+	if c.Type != "" {
+		p.field(0, "Type", "%s", c.Type)
+	}
 	p.list(0, "Used by", configUsers(c))
 	secret := c.ObjectKind() == api.KindSecret
 	var rows [][]string

@@ -173,6 +173,11 @@ func (e *callError) explain(t *tool) (text string, invalid bool) {
 		return e.doing + ": " + message + fields, true
 	case codes.PermissionDenied:
 		return fmt.Sprintf("%s: %s\nuse a context with the role %s (`orchctl config get-contexts` shows yours), or ask an admin", e.doing, message, e.need), false
+	case codes.FailedPrecondition:
+		if reasonOf(s) == "CHANGED" && !strings.Contains(message, "exists already") {
+			return fmt.Sprintf("%s: %s\nsomebody changed it meanwhile: look at it as it is now, and repeat your change on that", e.doing, message), false
+		}
+		return e.doing + ": " + message + fields, false
 	case codes.Unauthenticated:
 		return fmt.Sprintf("%s: %s\nthe controller does not accept this context's certificate: get a new context file from an admin", e.doing, message), false
 	case codes.Unavailable:
@@ -201,7 +206,46 @@ func (e *callError) whatToCheck() string {
 	if e.cluster != nil && len(e.cluster.Addresses) > 0 {
 		where = strings.Join(e.cluster.Addresses, ", ")
 	}
+	if e.err != nil {
+		if advice := connectionAdvice(e.err.Error()); advice != "" {
+			return advice + "\naddresses of this context: " + where
+		}
+	}
 	return fmt.Sprintf("check that a controller runs and that this machine reaches %s (`orchctl config view`); where several controllers run, more than half of them must", where)
+}
+
+// reasonOf is what tells errors of one code apart; "" is none.
+func reasonOf(s *status.Status) string {
+	for _, d := range s.Details() {
+		if info, ok := d.(*errdetails.ErrorInfo); ok {
+			return info.GetReason()
+		}
+	}
+	return ""
+}
+
+// connectionAdvice says what to do about the ways in which a connection fails; "" where the
+// cause is none that is known.
+func connectionAdvice(text string) string {
+	for _, x := range []struct{ says, do string }{
+		{"certificate signed by unknown authority", "another cluster answers there, or its CA was rotated since this context was made: get a new context file from an admin, and check the address"},
+		{"certificate has expired", "a certificate is past its end, or a clock is wrong: `date` here and there; an admin makes a new context with `orchctl user create --replace`"},
+		{"certificate expired at", "an admin makes a new context with `orchctl user create NAME --role ROLE --replace`"},
+		{"not yet valid", "a clock is wrong: compare `date` here and on the controllers"},
+		{"bad certificate", "the controller refuses this context's certificate: it is of another cluster, has ended, or its user was removed"},
+		{"unknown certificate authority", "the controller does not know who signed this context's certificate: it is of another cluster"},
+		{"first record does not look like a TLS handshake", "what answers there speaks no TLS, and so is no controller: check the port (controllers have 7070)"},
+		{"connection refused", "the host answers, but nothing listens there: is the controller running (`systemctl status orch-controller`), and is it this port?"},
+		{"no such host", "this name has no address: check its spelling, or name the controllers by address"},
+		{"network is unreachable", "this machine has no way there: check its network or VPN"},
+		{"i/o timeout", "nothing answers there: the host is down, or a firewall drops what is sent"},
+		{"certificate is valid for", "the certificate of who answers is for another name: check the address"},
+	} {
+		if strings.Contains(text, x.says) {
+			return x.do
+		}
+	}
+	return ""
 }
 
 // nodeAway tells whether it is a node that cannot be reached, not a controller.

@@ -59,6 +59,10 @@ type fake struct {
 	deletes     []*orchv1.DeleteRequest
 	onDelete    func() // after each; nil changes nothing
 	tokens      []*orchv1.Token
+	users       []*orchv1.User
+	authorities []*orchv1.Authority
+	retired     []string
+	onUser      func(*orchv1.CreateUserRequest) (*orchv1.CreateUserResponse, error)
 	asked       []*orchv1.CreateTokenRequest
 	fits        []*orchv1.NodeFit
 	broken      chan struct{} // closed and remade to break all watches
@@ -437,6 +441,46 @@ func (f *fake) RevokeToken(_ context.Context, r *orchv1.RevokeTokenRequest) (*or
 		return nil, status.Errorf(codes.NotFound, "token %s is not there", r.Id)
 	}
 	return &orchv1.RevokeTokenResponse{}, nil
+}
+
+func (f *fake) CreateUser(_ context.Context, r *orchv1.CreateUserRequest) (*orchv1.CreateUserResponse, error) {
+	if err := f.call("CreateUser"); err != nil {
+		return nil, err
+	}
+	return f.onUser(r)
+}
+
+func (f *fake) ListUsers(context.Context, *orchv1.ListUsersRequest) (*orchv1.ListUsersResponse, error) {
+	return &orchv1.ListUsersResponse{Users: f.users}, f.call("ListUsers")
+}
+
+func (f *fake) RemoveUser(_ context.Context, r *orchv1.RemoveUserRequest) (*orchv1.RemoveUserResponse, error) {
+	if err := f.call("RemoveUser"); err != nil {
+		return nil, err
+	}
+	n := len(f.users)
+	f.users = slices.DeleteFunc(f.users, func(u *orchv1.User) bool { return u.Name == r.Name })
+	if len(f.users) == n {
+		return nil, status.Errorf(codes.NotFound, "user %s: not found", r.Name)
+	}
+	return &orchv1.RemoveUserResponse{}, nil
+}
+
+func (f *fake) ListAuthorities(context.Context, *orchv1.ListAuthoritiesRequest) (*orchv1.ListAuthoritiesResponse, error) {
+	return &orchv1.ListAuthoritiesResponse{Authorities: f.authorities}, f.call("ListAuthorities")
+}
+
+func (f *fake) RotateAuthority(context.Context, *orchv1.RotateAuthorityRequest) (*orchv1.RotateAuthorityResponse, error) {
+	return &orchv1.RotateAuthorityResponse{Authority: f.authorities[0]}, f.call("RotateAuthority")
+}
+
+func (f *fake) RetireAuthority(_ context.Context, r *orchv1.RetireAuthorityRequest) (*orchv1.RetireAuthorityResponse, error) {
+	f.retired = append(f.retired, fmt.Sprintf("%s %v", r.GetHash(), r.GetForce()))
+	return &orchv1.RetireAuthorityResponse{}, f.call("RetireAuthority")
+}
+
+func (f *fake) RotateGossipKey(context.Context, *orchv1.RotateGossipKeyRequest) (*orchv1.RotateGossipKeyResponse, error) {
+	return &orchv1.RotateGossipKeyResponse{Key: "66bb"}, f.call("RotateGossipKey")
 }
 
 func (f *fake) RotateSecretKey(context.Context, *orchv1.RotateSecretKeyRequest) (*orchv1.RotateSecretKeyResponse, error) {

@@ -31,7 +31,10 @@ func (t *tool) imageCmd() *cobra.Command {
 		Args:    usageArgs(cobra.ExactArgs(1)),
 		RunE:    func(cmd *cobra.Command, args []string) error { return t.loadImage(cmd.Context(), args[0]) },
 	}
-	return group("image", "Bring images to the nodes", "  orchctl image load web.tar", load)
+	return group("image", "Look after the nodes' images", `  orchctl image ls
+  orchctl image load web.tar
+  orchctl image pull registry.example/shop/web:2
+  orchctl image rm shop/web:1`, t.imageListCmd(), load, t.imagePullCmd(), t.imageRemoveCmd())
 }
 
 func (t *tool) loadImage(ctx context.Context, path string) error {

@@ -1,7 +1,7 @@
 // Reference writes the tables of fields in docs/manifest.md: types, meanings from the
 // api package's comments, defaults from what Default fills in, and examples from
 // manifests/examples. It writes the JSON Schema of manifests, manifests/schema, from the
-// same.
+// same, and the table of events' reasons in docs/troubleshooting.md from api.EventReasons.
 //
 //	go run ./manifests/reference
 //
@@ -38,6 +38,9 @@ func run(root string) error {
 	}
 	after, err := render(root, before)
 	if err != nil {
+		return err
+	}
+	if err := writeReasons(root); err != nil {
 		return err
 	}
 	schema, err := renderSchema(root)

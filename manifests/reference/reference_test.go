@@ -190,3 +190,18 @@ func TestRulesAreOfFields(t *testing.T) {
 		}
 	}
 }
+
+// TestReasonsAreCurrent: users find every reason that an event may give.
+func TestReasonsAreCurrent(t *testing.T) {
+	before, err := os.ReadFile(troubleshooting(root))
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := renderReasons(string(before))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(before) != after {
+		t.Error("docs/troubleshooting.md is not current: say go run ./manifests/reference")
+	}
+}

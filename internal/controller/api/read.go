@@ -73,7 +73,7 @@ func (s *Server) Get(_ context.Context, r *orchv1.GetRequest) (*orchv1.Object, e
 	}
 	x, ok := snap.Get(k)
 	if !ok {
-		return nil, notFound("%s %s: not found", strings.ToLower(k.Kind), api.Key{Namespace: k.Namespace, Name: k.Name})
+		return nil, notFound("%s %s: not found%s", strings.ToLower(k.Kind), api.Key{Namespace: k.Namespace, Name: k.Name}, didYouMean(snap, k.Kind, k.Namespace, k.Name))
 	}
 	return object(k.Kind, x)
 }

@@ -50,7 +50,7 @@ func resolve(snap *view.Snapshot, namespace, text string) (*api.Replica, error) 
 		return serving(exact), nil
 	}
 	if len(begin) == 0 {
-		return nil, notFound("replica %s/%s: not found", namespace, text)
+		return nil, notFound("replica %s/%s: not found%s", namespace, text, didYouMean(snap, api.KindReplica, namespace, text))
 	}
 	var slots []string
 	for _, r := range begin {

@@ -11,7 +11,7 @@ import (
 
 // eventKinds are the kinds of what the loop is told.
 var eventKinds = []string{"apply", "rollout", "scale", "delete", "node_word", "write", "list_sealed", "reseal", "explain", "recall", "rebalance", "thaw",
-	"session_opened", "session_closed", "status", "acked", "beat", "renew", "witnessed", "gossip", "stalled", "committed", "tick", "other"}
+	"session_opened", "session_closed", "node_cloned", "status", "acked", "beat", "renew", "witnessed", "gossip", "stalled", "committed", "tick", "other"}
 
 func kindOf(ev core.Event) string {
 	switch ev.(type) {
@@ -35,6 +35,8 @@ func kindOf(ev core.Event) string {
 		return "session_opened"
 	case core.SessionClosed:
 		return "session_closed"
+	case core.NodeCloned:
+		return "node_cloned"
 	case core.Apply:
 		return "apply"
 	case core.Rollout:

@@ -24,6 +24,7 @@ const (
 const (
 	mLeading, mTerm, mInbox                             = "orch_controller_leading", "orch_controller_term", "orch_controller_inbox_events"
 	mSessions, mWatchers                                = "orch_sessions", "orch_controller_watchers"
+	mAudit                                              = "orch_controller_audit_lines_total"
 	mStoreUsed, mStoreQuota                             = "orch_controller_store_used_bytes", "orch_controller_store_quota_bytes"
 	mNodes, mUnschedulable, mImpaired, mDamped          = "orch_nodes", "orch_nodes_unschedulable", "orch_nodes_impaired", "orch_nodes_damped"
 	mFrozen, mSpares, mSparesWaiting, mReliefs          = "orch_fleet_frozen", "orch_spares", "orch_spares_waiting", "orch_reliefs"
@@ -47,6 +48,7 @@ func (s *Set) readView() {
 		gauge(mWatchers, "Watches of the published view."),
 		gauge(mStoreUsed, "What the built-in etcd's data takes."),
 		gauge(mStoreQuota, "What it may take; when it is full, changes are refused."),
+		metrics.Metric{Name: mAudit, Kind: metrics.Counter, Help: "Lines of the audit log, by outcome: written, or failed, which are lost.", Labels: []string{"outcome"}},
 		gauge(mNodes, "Nodes by verdict.", "verdict"),
 		gauge(mUnschedulable, "Nodes that are cordoned or drained."),
 		gauge(mImpaired, "Nodes that beat but cannot work."),
@@ -91,6 +93,11 @@ func (s *Set) read(put metrics.Put) {
 		used, quota := src.Store()
 		put(mStoreUsed, float64(used))
 		put(mStoreQuota, float64(quota))
+	}
+	if src.Audit != nil {
+		written, failed := src.Audit()
+		put(mAudit, float64(written), "written")
+		put(mAudit, float64(failed), "failed")
 	}
 	if snapshot := src.View.Snapshot(); snapshot != nil && leads {
 		s.readFleet(put, snapshot)

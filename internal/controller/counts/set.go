@@ -30,7 +30,7 @@ var (
 )
 
 // Sources are what is read at a scrape and asked by checks. All are required but
-// Store; each may be called by several goroutines at once, and waits for nothing but
+// Store and Audit; each may be called by several goroutines at once, and waits for nothing but
 // for what it says.
 type Sources struct {
 	View *view.View
@@ -46,6 +46,8 @@ type Sources struct {
 	// Store is how much of its quota the built-in etcd takes, in bytes; nil: another
 	// looks after that.
 	Store func() (used, quota int64)
+	// Audit is how many lines of the audit log were written, and could not be.
+	Audit func() (written, failed uint64)
 }
 
 // Set is a controller's. Make it with New, and give it its sources before it is

@@ -36,7 +36,7 @@ func agents() []mutation {
 
 		// What is assigned, kept and pruned.
 		{breaks: "I5", file: inPlan + "assign.go", why: "an increment prunes, as if it were the whole",
-			old: "\tif set.Complete {\n\t\tc.whole, c.taken, c.allDue", new: "\tif true {\n\t\tc.whole, c.taken, c.allDue"},
+			old: "\tif set.Complete {\n\t\tc.whole, c.allDue", new: "\tif true {\n\t\tc.whole, c.allDue"},
 		{breaks: "I5", file: inPlan + "assign.go", why: "a complete set that is older than what was kept prunes",
 			old: "c.mayPrune = set.StoreRevision >= c.storeRevision", new: "c.mayPrune = true", test: "./agent/plan"},
 		{breaks: "I5", file: inPlan + "assign.go", why: "containers of another incarnation are pruned",
@@ -64,7 +64,7 @@ func agents() []mutation {
 		{breaks: "I5", file: inPlan + "probe.go", why: "failures of a liveness probe add up over successes between them",
 			old: "p.okRow, p.failRow, p.message = p.okRow+1, 0, \"\"", new: "p.okRow, p.message = p.okRow+1, \"\"", test: "./agent/plan"},
 		{breaks: "I1", file: inPlan + "run.go", why: "a start that failed is not tried again",
-			old: "\t\tx.failing.failed(f, c.now)\n\tcase got.Hash", new: "\t\tx.final = true\n\tcase got.Hash"},
+			old: "\t\tx.failing.failed(f, c.now)\n\tcase !x.is(got)", new: "\t\tx.final = true\n\tcase !x.is(got)"},
 
 		// What is gone, and what is told.
 		{breaks: "I7", file: inPlan + "replica.go", why: "a replica counts as gone before its network is",

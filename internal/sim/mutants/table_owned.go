@@ -25,6 +25,18 @@ func owned() []mutation {
 		{breaks: "pins", file: "agent/configs.go", why: "the agent keeps Secrets on its disk",
 			old: "\t\tif k.Ref.Kind() == api.KindConfig {\n\t\t\tout.Configs", new: "\t\tif true {\n\t\t\tout.Configs", test: "./agent -test.run Config|Secret|Value"},
 
+		// Logins, and what tags mean.
+		{breaks: "pins", file: inCore + "config.go", why: "a changed login is sent to nobody",
+			old: "\t\tc.sendLogins(x.id)\n", new: "", test: "./internal/controller/core -test.run Logins"},
+		{breaks: "pins", file: inCore + "delete.go", why: "a login that is used may be deleted",
+			old: "\tmaps.Copy(of, c.pullers[x.id])\n", new: "", test: "./internal/controller/core -test.run Logins"},
+		{breaks: "tags", file: inCore + "plan.go", why: "all replicas begin at once, though nobody knows what their tag means",
+			old: "case a.Op == reconciler.Create && s.waitsForPin(a.Key.Slot, a.Revision, begun):", new: "case false:"},
+		{breaks: "tags", file: inCore + "pinlate.go", why: "a digest that is known is replaced by what another node found",
+			old: "if r.root() != root || r.Images[ref] != \"\" {", new: "if r.root() != root {", test: "./internal/controller/core -test.run Tag"},
+		{breaks: "I1", file: inPlan + "stage.go", why: "what was made before its digest was known is made anew",
+			old: "return o.Hash == x.hash || x.bare", new: "return o.Hash == x.hash || x.bare == x.hash && x.bare", test: "./agent/plan -test.run Script"},
+
 		// Jobs.
 		{breaks: "jobs", file: inCore + "job.go", why: "an outcome is written without the stop of its replica",
 			old: "c.write(store.Put(outcomeKey(s.key, out.Index), object(api.KindOutcome, out)), store.Put(placementKey(f.key), f.record()))",
