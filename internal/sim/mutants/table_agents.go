@@ -36,7 +36,7 @@ func agents() []mutation {
 
 		// What is assigned, kept and pruned.
 		{breaks: "I5", file: inPlan + "assign.go", why: "an increment prunes, as if it were the whole",
-			old: "\tif set.Complete {\n\t\tc.whole, c.allDue", new: "\tif true {\n\t\tc.whole, c.allDue"},
+			old: "\tif set.Complete {\n\t\tc.whole, c.taken, c.allDue", new: "\tif true {\n\t\tc.whole, c.taken, c.allDue"},
 		{breaks: "I5", file: inPlan + "assign.go", why: "a complete set that is older than what was kept prunes",
 			old: "c.mayPrune = set.StoreRevision >= c.storeRevision", new: "c.mayPrune = true", test: "./agent/plan"},
 		{breaks: "I5", file: inPlan + "assign.go", why: "containers of another incarnation are pruned",
