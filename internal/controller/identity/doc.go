@@ -1,5 +1,6 @@
 // Package identity decides who may be part of the cluster: it holds the CA,
-// checks join tokens, binds names to keys and signs certificates.
+// checks join tokens, binds names to keys, keeps the book of users, signs certificates, and
+// changes CA and gossip's key while everything runs.
 //
 // It owns the keys below Prefix. The CA is claimed once, by compare-and-swap,
 // by the first controller that starts; its key lies there sealed under a key
