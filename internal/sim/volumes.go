@@ -260,7 +260,9 @@ func (w *world) waitsForVolume(key api.Key, slot int, r *revision, reasons []str
 	if !away && !w.fullOn(r, there) {
 		return false, ""
 	}
-	said := slices.ContainsFunc(reasons, func(r string) bool { return strings.Contains(r, node) })
+	said := slices.ContainsFunc(reasons, func(r string) bool {
+		return strings.Contains(r, node) || strings.Contains(r, "begins with one replica") // which may be another slot's, and comes first
+	})
 	if !said {
 		return true, fmt.Sprintf("slot %d of %s has its volume on %s, and its service does not say so: %v", slot, key, node, reasons)
 	}
