@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,7 +34,7 @@ func (d *driver) relayImages(ctx context.Context, r session.Relay) *orchv1.End {
 	}
 	out := &orchv1.NodeImages{Node: d.cfg.Name, DiskBytes: st.Disk.Size, DiskFreeBytes: st.Disk.Free}
 	for _, i := range st.Images {
-		x := &orchv1.NodeImage{Refs: i.Refs, Digest: i.Digest, Size: i.Size, Created: timestamppb.New(i.Created), Keep: st.Keep(i)}
+		x := &orchv1.NodeImage{Refs: slices.Concat(i.Refs, i.Tags), Digest: i.Digest, Size: i.Size, Created: timestamppb.New(i.Created), Keep: st.Keep(i)}
 		if used, ok := st.Book.Used(i.Digest); ok {
 			x.Used = timestamppb.New(used)
 		}
@@ -79,7 +80,7 @@ func (d *driver) removeImage(ctx context.Context, ref string, force bool) (*orch
 	if why := st.Keep(i); why != "" && !force {
 		return kept(why + "; --force removes it")
 	}
-	if strings.HasPrefix(ref, "sha256:") || strings.Contains(ref, "@") {
+	if strings.HasPrefix(ref, "sha256:") || strings.Contains(ref, "@") || !i.Named(ref) {
 		err = d.cfg.Runtime.RemoveImage(ctx, i.Digest, st.Now)
 	} else {
 		err = d.cfg.Runtime.Untag(ctx, i.Digest, ref, st.Now)

@@ -71,6 +71,9 @@ func (r *Runtime) EnsureImage(ctx context.Context, w ImageWant, progress func(Pr
 	if err := r.pin(ctx, ref, img); err != nil {
 		return ImageInfo{}, err
 	}
+	if err := r.noteTag(ctx, ref); err != nil {
+		return ImageInfo{}, err
+	}
 	if err := r.unpack(ctx, img); err != nil {
 		return ImageInfo{}, err
 	}
@@ -221,10 +224,39 @@ func (r *Runtime) pin(ctx context.Context, ref string, img client.Image) error {
 	return nil
 }
 
+// noteTag keeps with the name by digest that an image was wanted by a tag, too: containerd
+// drops it, and people know images by their tags.
+func (r *Runtime) noteTag(ctx context.Context, ref string) error {
+	tag, dgst := splitPinned(ref)
+	if tag == "" || dgst == "" {
+		return nil
+	}
+	full, err := normalize(ref)
+	if err != nil {
+		return err
+	}
+	if tag, err = normalize(tag); err != nil {
+		return err
+	}
+	service := r.client.ImageService()
+	img, err := service.Get(ctx, full)
+	if errdefs.IsNotFound(err) || err == nil && img.Labels[labelTag] == tag {
+		return nil // it is here by other names, or it is noted
+	}
+	if err == nil {
+		_, err = service.Update(ctx, images.Image{Name: full, Labels: map[string]string{labelTag: tag}}, "labels."+labelTag)
+	}
+	if err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("note the tag of image %s: %w", full, err)
+	}
+	return nil
+}
+
 // Labels on names of images.
 const (
 	labelPinned = "orch/pinned" // we gave it, so that the image is kept; it goes with the image
 	labelLoaded = "orch/loaded" // an archive brought it, and not a registry
+	labelTag    = "orch/tag"    // the tag by which it was wanted, on a name by digest
 )
 
 // otherThanPinned says of a missing image what this node has in its stead.

@@ -67,6 +67,9 @@ func (r *Runtime) Images(ctx context.Context) ([]images.Image, error) {
 		}
 		x := &out[i]
 		x.Refs = append(x.Refs, img.Name())
+		if tag := m.Labels[labelTag]; tag != "" {
+			x.Tags = append(x.Tags, tag)
+		}
 		if m.CreatedAt.Before(x.Created) {
 			x.Created = m.CreatedAt
 		}
@@ -76,6 +79,7 @@ func (r *Runtime) Images(ctx context.Context) ([]images.Image, error) {
 	}
 	for i := range out {
 		slices.Sort(out[i].Refs)
+		slices.Sort(out[i].Tags)
 	}
 	slices.SortFunc(out, func(a, b images.Image) int { return strings.Compare(a.Digest, b.Digest) })
 	return out, nil

@@ -26,8 +26,9 @@ const (
 // Image is what a node has under one digest.
 type Image struct {
 	Digest string
-	// Refs are its names, full, sorted.
-	Refs []string
+	// Refs are its names, full, sorted. Tags are names by which it was wanted when it was
+	// pulled by its digest: they tell people what it is, and may mean another image by now.
+	Refs, Tags []string
 	// Size in bytes of its layers as they were fetched; layers may be others', too.
 	Size int64
 	// Created is when it came to this node.
@@ -144,6 +145,12 @@ func (s State) Needed(i Image) string {
 	return strings.Join(whys, ", ")
 }
 
+// Named tells whether a name is one of the image's own, and no mere tag.
+func (i Image) Named(ref string) bool {
+	named, err := reference.ParseDockerRef(ref)
+	return err == nil && slices.Contains(i.Refs, named.String())
+}
+
 // names tells whether a reference means an image: by its digest, else by its name.
 func names(i Image, ref string) bool {
 	if _, digest, ok := strings.Cut(ref, "@"); ok {
@@ -152,14 +159,23 @@ func names(i Image, ref string) bool {
 	if ref == i.Digest {
 		return true
 	}
-	named, err := reference.ParseDockerRef(ref)
-	return err == nil && slices.Contains(i.Refs, named.String())
+	return i.Named(ref)
 }
 
-// Find gives the image that a reference means: a name, or a digest.
+// Find gives the image that a reference means: a name or a digest, else a tag by which one
+// was pulled.
 func Find(list []Image, ref string) (Image, bool) {
 	for _, i := range list {
 		if names(i, ref) {
+			return i, true
+		}
+	}
+	named, err := reference.ParseDockerRef(ref)
+	if err != nil {
+		return Image{}, false
+	}
+	for _, i := range list {
+		if slices.Contains(i.Tags, named.String()) {
 			return i, true
 		}
 	}
