@@ -242,7 +242,7 @@ func TestDialing(t *testing.T) {
 			}
 			return real(ctx)
 		}
-		if got := r.run("get", "services"); got.code != 1 || dials != 1 || !strings.Contains(got.err, "connection refused\ncheck that a controller runs") {
+		if got := r.run("get", "services"); got.code != 1 || dials != 1 || !strings.Contains(got.err, "connection refused\nthe host answers, but nothing listens there") {
 			t.Errorf("%d dials: %s", dials, got)
 		}
 		r.env.In = strings.NewReader(webYAML)

@@ -28,6 +28,7 @@ type track struct {
 	gone, told                         bool
 	shown, shownState                  string
 	shownAt                            time.Time
+	pulled                             pullSeen
 	standing                           standing
 	suspect                            map[string]time.Time // nodes whose verdict is waited for, and since when they are; zero: not known
 	now                                time.Time            // when that was looked at
@@ -276,7 +277,11 @@ func (x *track) summary() string {
 	}
 	parts := []string{fmt.Sprintf("%d/%d ready", ready, want)}
 	for _, w := range slices.SortedFunc(maps.Keys(doing), compareProgress) {
-		parts = append(parts, fmt.Sprintf("%d %s", doing[w], w))
+		part := fmt.Sprintf("%d %s", doing[w], w)
+		if w == "pulling" {
+			part += x.pulls()
+		}
+		parts = append(parts, part)
 	}
 	if old > 0 {
 		parts = append(parts, fmt.Sprintf("%d to go", old))
