@@ -20,6 +20,7 @@ import (
 // knows goes on in place; what it does not know is left alone, and said; nothing that the
 // new life of the store gives out was given out before.
 func TestBackup(t *testing.T) {
+	ownLab(t)
 	ctx := t.Context()
 	f, err := rig.Up(ctx, lab.Config{Name: "e2e-backup", Nodes: 2, Capacity: "cpu=64,memory=32Gi"})
 	must(t, err)

@@ -28,6 +28,7 @@ const (
 // TestFullDisk: a node whose disk images fill is cleaned before its replicas suffer, and
 // what a way back needs stays.
 func TestFullDisk(t *testing.T) {
+	ownLab(t)
 	ctx := t.Context()
 	f, err := rig.Up(ctx, lab.Config{Name: "e2e-disk", Capacity: "cpu=64,memory=32Gi", ControllerArgs: registryArgs(shared),
 		AgentArgs: append(registryArgs(shared), "--image-gc-high", "70", "--image-gc-low", "50")})

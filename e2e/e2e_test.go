@@ -71,6 +71,20 @@ func run(m *testing.M) int {
 	return code
 }
 
+// labsAtOnce is how many fleets of their own tests may have beside the shared one, when
+// that has nothing to do any more.
+const labsAtOnce = 3
+
+var ownLabs = make(chan struct{}, labsAtOnce)
+
+// ownLab is called first by a test that makes a fleet of its own: such tests run side by
+// side, after all others, for most of their time they wait.
+func ownLab(t *testing.T) {
+	t.Parallel()
+	ownLabs <- struct{}{}
+	t.Cleanup(func() { <-ownLabs })
+}
+
 // service makes a manifest of the web image; extra is YAML of the container,
 // spec of the service, each line indented as it stands there.
 func service(name string, replicas int, spec, container string) string {

@@ -171,6 +171,7 @@ func (e *etcdProcess) disarm(ctx context.Context, f *rig.Fleet) error {
 // comes back and is full: changes are refused with the reason, no container is touched, and
 // all goes on when it is well; a lost node's replicas move as ever.
 func TestExternalEtcd(t *testing.T) {
+	ownLab(t)
 	ctx := t.Context()
 	const name = "e2e-etcd"
 	etcd := newEtcd(t, name)

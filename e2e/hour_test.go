@@ -18,6 +18,7 @@ import (
 // TestFirstHour does what docs/first-hour.md says, word for word, and holds what is
 // printed against what stands there.
 func TestFirstHour(t *testing.T) {
+	ownLab(t)
 	s := newServers(t, "hour", 4)
 	hour := &hour{servers: s, t: t, installed: map[string]string{}}
 	f, err := os.Open(filepath.Join(rig.Root(), "docs", "first-hour.md"))

@@ -234,6 +234,7 @@ func (s *servers) upgraded(program string) string {
 // TestInstall sets up a cluster on empty servers with the script alone, upgrades it and
 // takes it away, with what the units of systemd say.
 func TestInstall(t *testing.T) {
+	ownLab(t)
 	s := newServers(t, "install", 3)
 	defer func() {
 		if t.Failed() {
