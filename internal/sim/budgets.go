@@ -110,7 +110,7 @@ func (g *ledger) relievedRightly(l *lead, after picture, k api.ReplicaKey, uncle
 	for x, p := range after.placements {
 		if !g.relief[x] || !p.spare || p.stopping || l.know.verdict[p.node] == api.VerdictSuspect || !slices.ContainsFunc(after.of(x.ServiceKey()), func(o api.ReplicaKey) bool {
 			i := after.placements[o]
-			return o.Slot == x.Slot && !i.spare && !i.stopping && (l.know.ails[i.node] != 0 || present(l.know.verdict[i.node]) && g.moves(l, after, i.node) || g.tried[x])
+			return o.Slot == x.Slot && !i.spare && !i.stopping && (l.know.ails[i.node] != 0 || present(l.know.verdict[i.node]) && (g.moves(l, after, i.node) || g.tried[x]))
 		}) {
 			continue
 		}

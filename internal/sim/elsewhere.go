@@ -19,15 +19,17 @@ func (g *ledger) failsHere(l *lead, after picture, k api.ReplicaKey) bool {
 	if after.services[k.ServiceKey()] == nil {
 		return false
 	}
+	spare := func(o api.ReplicaKey) bool { // what the same batch adopts is a replica that fails
+		return g.pic.placements[o].spare && after.placements[o].spare
+	}
 	if slices.ContainsFunc(g.pic.of(k.ServiceKey()), func(o api.ReplicaKey) bool { // it is the spare there that is moved
-		p := g.pic.placements[o]
-		return o.Slot == k.Slot && p.spare && !p.stopping
+		return o.Slot == k.Slot && spare(o) && !g.pic.placements[o].stopping
 	}) {
 		return false
 	}
 	for _, o := range after.of(k.ServiceKey()) {
 		p, known := g.pic.placements[o]
-		if !known || o == k || o.Slot != k.Slot || p.spare || p.stopping || g.moves(l, after, p.node) || l.know.ailsFrom(p.node, l.openSince) != 0 {
+		if !known || o == k || o.Slot != k.Slot || spare(o) || p.stopping || g.moves(l, after, p.node) || l.know.ailsFrom(p.node, l.openSince) != 0 {
 			continue
 		}
 		if g.endsOf(o) > 0 && g.endsInSlot(o) >= g.w.budgets.FailingEnds {

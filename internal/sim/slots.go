@@ -47,6 +47,10 @@ func (w *world) serviceUnsettled(l *lead, key api.Key) string {
 		if newest.lacks() && imageless(newest.template) {
 			break // one waits for an image that is nowhere, and the others for what that means
 		}
+		if newest.lacks() && w.ledger.seated(pic, key) && slices.ContainsFunc(pic.of(key), func(k api.ReplicaKey) bool { return w.unheard(pic.placements[k]) }) &&
+			slices.ContainsFunc(seen.Status.Reasons, func(r string) bool { return strings.Contains(r, "begins with one replica") }) {
+			break // who is to tell is never heard, and belongs to its node: the others wait for it, and it is said
+		}
 		if s.Spec.Rollout.Strategy == api.StrategyRecreate && s.Status.Rollout.PausedBy != "" {
 			break // nothing begins, and what was before may not stand in for it
 		}

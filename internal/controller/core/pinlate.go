@@ -8,6 +8,7 @@ import (
 
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/store"
+	"github.com/orchctl/orch/reconciler"
 )
 
 // What a revision's references mean is asked when it is made. Where nobody could tell, one
@@ -50,6 +51,20 @@ func (s *service) waitsForPin(slot int, revision int64, begun map[int]bool) bool
 	return slices.ContainsFunc(s.fillings, func(f *filling) bool {
 		return f.key.Slot != slot && !f.stopping && !f.void && s.runs(f) == revision
 	})
+}
+
+// beginNext has another slot begin alone where the one that was to found no room: each slot
+// of such a service belongs to a node of its own, and what one lacks the next may have.
+func (c *Core) beginNext(s *service) {
+	next := s.nextToBegin
+	s.nextToBegin = nil
+	for _, a := range next {
+		if s.waitsForPin(a.Key.Slot, a.Revision, nil) {
+			return
+		}
+		a.Key.Epoch = c.counters.epoch + 1
+		c.place(s.groups([]reconciler.Action{a}, false), map[api.ReplicaKey]reconciler.Action{a.Key: a})
+	}
 }
 
 // pinWords say what is waited for.

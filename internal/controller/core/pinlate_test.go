@@ -260,3 +260,39 @@ func TestADryRunTellsAll(t *testing.T) {
 		t.Errorf("plan %q", plan)
 	}
 }
+
+// TestTheNextBeginsWhereTheFirstHasNoRoom: slots that belong to nodes do not wait for the
+// one among them whose node is full.
+func TestTheNextBeginsWhereTheFirstHasNoRoom(t *testing.T) {
+	x := newTags(t)
+	x.there["a:1"] = digestOf("one")
+	x.apply("1", keeps(web(3, "a:1"), "data"))
+	x.pass(5 * time.Second)
+	x.mustReady("web", 3)
+	home := x.homes("web")["web-0"]
+	x.delete("web")
+	x.pass(5 * time.Second)
+	x.tag(home, "disk", "ssd")
+	full := web(1, "b:1")
+	full.Metadata.Name = "full"
+	full.Spec.Template.NodeSelector = map[string]string{"disk": "ssd"}
+	full.Spec.Template.Containers[0].Resources.Requests = api.ResourceList{api.CPU: api.Whole(4)}
+	x.there["b:1"] = digestOf("two")
+	x.apply("full", full)
+	x.pass(5 * time.Second)
+	x.mustReady("full", 1)
+
+	delete(x.there, "a:1")
+	again := keeps(web(3, "a:1"), "data")
+	again.Spec.Template.Containers[0].Resources.Requests = api.ResourceList{api.CPU: api.Whole(1)}
+	x.apply("2", again)
+	x.pass(5 * time.Second)
+	x.mustHave(1, 1)
+	if got := x.homes("web"); got["web-0"] != "" || got["web-1"] == "" {
+		t.Errorf("homes %v: %q", got, x.service("web").Status.Reasons)
+	}
+	x.there["a:1"] = digestOf("one")
+	x.reportEach()
+	x.pass(5 * time.Second)
+	x.mustHave(1, 2)
+}

@@ -42,6 +42,7 @@ func (c *Core) planDirty() {
 	}
 	c.place(groups, wanted)
 	for _, p := range plans {
+		c.beginNext(p.s)
 		c.account(p.s)
 		c.noteWaiting(p.s)
 	}
@@ -104,6 +105,9 @@ func (c *Core) planService(s *service, wake time.Time) []reconciler.Action {
 		switch {
 		case a.Op == reconciler.Create && s.waitsForPin(a.Key.Slot, a.Revision, begun):
 			c.blocked[s.key] = true // the one that is there may have found it on a node that was not well
+			if s.seated() && len(begun) > 0 && !a.Spare && !unheard && len(c.unknown) == 0 && !(s.exclusive() && c.taken(s, a.Key.Slot)) {
+				s.nextToBegin = append(s.nextToBegin, s.avoiding(a))
+			}
 		case unheard && !c.harmless(s, a):
 			held = true
 		case a.Op == reconciler.Create && s.global() && slices.Contains(leaves, a.On):

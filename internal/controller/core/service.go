@@ -9,6 +9,7 @@ import (
 
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/store"
+	"github.com/orchctl/orch/reconciler"
 	"github.com/orchctl/orch/scheduler"
 )
 
@@ -21,10 +22,11 @@ type service struct {
 	ended         int64 // the revision whose outcome is not written yet; 0: none
 	progress      progress
 	revisions     map[int64]*revision
-	fillings      []*filling      // sorted by slot, then epoch
-	refused       map[int]refusal // slots that found no node, by slot
-	refusedBefore map[int]refusal // of the plan before, so that news can be told from what lasts
-	waiting       []string        // what a rollout waits for, in words
+	fillings      []*filling          // sorted by slot, then epoch
+	refused       map[int]refusal     // slots that found no node, by slot
+	refusedBefore map[int]refusal     // of the plan before, so that news can be told from what lasts
+	nextToBegin   []reconciler.Action // see beginNext
+	waiting       []string            // what a rollout waits for, in words
 	// settled are references, by the root of their revisions, of which this leader knows
 	// that nothing is found out any more; see pinlate.go.
 	settled map[int64]map[string]bool
