@@ -261,7 +261,7 @@ func (w *world) waitsForVolume(key api.Key, slot int, r *revision, reasons []str
 		return false, ""
 	}
 	said := slices.ContainsFunc(reasons, func(r string) bool {
-		return strings.Contains(r, node) || strings.Contains(r, "begins with one replica") // which may be another slot's, and comes first
+		return strings.Contains(r, node) || strings.Contains(r, "begins with one replica") && !strings.Contains(r, "its first replica has not found it") // which is another slot's, and placed
 	})
 	if !said {
 		return true, fmt.Sprintf("slot %d of %s has its volume on %s, and its service does not say so: %v", slot, key, node, reasons)
