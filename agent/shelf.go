@@ -91,7 +91,7 @@ func (s *shelf) noSpace() {
 func (s *shelf) started(e plan.StartContainer, digest string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.book.Started(e.Replica.Namespace+"/"+e.Replica.Service, e.Revision, digest, time.Now()) {
+	if s.book.Started(e.Replica.Namespace+"/"+e.Replica.Service, e.ServiceUID, e.Revision, digest, time.Now()) {
 		s.unsaved = true
 	}
 }
@@ -169,8 +169,9 @@ func (s *shelf) disk(ctx context.Context) (images.Disk, error) {
 	return images.Disk{Size: size, Free: free}, err
 }
 
-// clean removes images if the disk is beyond its mark. now: although the last time did not
-// help, and that is not long ago.
+// clean removes images if the disk is beyond its mark. now: an image did not fit; so although
+// the disk without it is below its mark, and although the last time did not help, and that is
+// not long ago.
 func (s *shelf) clean(ctx context.Context, now bool) {
 	s.cleaning.Lock()
 	defer s.cleaning.Unlock()
@@ -179,7 +180,7 @@ func (s *shelf) clean(ctx context.Context, now bool) {
 		return
 	}
 	disk, err := s.disk(ctx)
-	if err != nil || disk.Used() < marks.High {
+	if err != nil || !now && disk.Used() < marks.High {
 		if err != nil && ctx.Err() == nil {
 			s.logger.Debug("cannot look at the disk of images", "err", err)
 		}
@@ -192,6 +193,7 @@ func (s *shelf) clean(ctx context.Context, now bool) {
 		}
 		return
 	}
+	st.NoRoom = now
 	removed := 0
 	for _, r := range images.Plan(st) {
 		if ok := s.remove(ctx, r, st.Now); ok {
@@ -202,7 +204,7 @@ func (s *shelf) clean(ctx context.Context, now bool) {
 		}
 	}
 	s.cleaned = time.Time{}
-	if err == nil && !st.Done(disk) {
+	if err == nil && !st.Done(disk) && disk.Used() > marks.Low {
 		s.cleaned = time.Now()
 		s.logger.Warn("the disk of images is fuller than it should be, and nothing more may go: make room, or remove services",
 			"used", fmt.Sprintf("%d%%", disk.Used()), "high", fmt.Sprintf("%d%%", marks.High), "low", fmt.Sprintf("%d%%", marks.Low), "removed", removed)

@@ -208,6 +208,34 @@ func TestFullDiskIsCleanedForAPull(t *testing.T) {
 	})
 }
 
+// TestNoRoomBelowTheMark: what a pull that failed had fetched is gone again, so the disk is
+// below its mark; the pull needs room all the same.
+func TestNoRoomBelowTheMark(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.marks = images.Marks{High: 80, Low: 60}
+		for _, ref := range []string{"old:1", "older:1", "oldest:1"} {
+			r.runtime.AddImage(ref)
+		}
+		removed := func() int { return strings.Count(r.log.String(), "msg=\"image removed\"") }
+		r.runtime.OnPull(func(ctrd.ImageWant, func(ctrd.Progress)) error {
+			if removed() == 0 {
+				return fmt.Errorf("%w: %w: pull web:1", ctrd.ErrImageError, ctrd.ErrNoSpace)
+			}
+			return nil
+		})
+		r.start()
+		l := r.next(10)
+		r.runtime.SetDisk(images.Disk{Size: 10 << 20, Free: 5 << 20})
+		l.assign(t, wire.AssignmentSet{Complete: true, Put: []wire.Assignment{web(web0)}})
+		l.hear(ready)
+		if removed() == 0 || removed() == 3 {
+			t.Errorf("%d images were removed for it", removed())
+		}
+		r.stop()
+	})
+}
+
 func TestPullRelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, asked := newRig(t), 0

@@ -28,6 +28,8 @@ type Book struct {
 
 // Service is what ran here of a service.
 type Service struct {
+	// UID is the service's own: one that was deleted and made anew counts its revisions anew.
+	UID string `json:"uid,omitempty"`
 	// Seen is when it was last assigned here.
 	Seen time.Time `json:"seen"`
 	// Revisions have the digests of their images; the newest revisionsKept of them.
@@ -36,9 +38,15 @@ type Service struct {
 
 // Started notes that a container of a service's revision was started from an image. It
 // tells whether that was news, so that the book should be written soon.
-func (b *Book) Started(service string, revision int64, digest string, now time.Time) bool {
+func (b *Book) Started(service, uid string, revision int64, digest string, now time.Time) bool {
 	b.use(digest, now)
 	s := b.Services[service]
+	if s.UID != uid {
+		if s.UID != "" { // else an agent of before wrote it
+			s.Revisions = nil
+		}
+		s.UID = uid
+	}
 	s.Seen = now
 	news := !slices.Contains(s.Revisions[revision], digest)
 	if news {

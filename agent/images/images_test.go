@@ -39,6 +39,8 @@ func TestPlan(t *testing.T) {
 		want string
 	}{
 		{"below the mark", State{Disk: Disk{Size: 100, Free: 20}, Images: []Image{pulled("a", 0)}}, ""},
+		{"no room for an image, below the mark", State{Disk: Disk{Size: 100, Free: 40}, NoRoom: true, Images: []Image{pulled("a", 0), loaded("b", 0)}}, "a b"},
+		{"no room, and never", State{Marks: Marks{High: -1}, NoRoom: true, Disk: full, Images: []Image{pulled("a", 0)}}, ""},
 		{"never", State{Marks: Marks{High: -1}, Disk: full, Images: []Image{pulled("a", 0)}}, ""},
 		{"no disk", State{Disk: Disk{}, Images: []Image{pulled("a", 0)}}, ""},
 		{"longest unused first", State{Disk: full, Book: book, Images: []Image{pulled("a", 0), pulled("b", 60), pulled("c", 90)}}, "c b a"},
@@ -66,6 +68,13 @@ func TestWhy(t *testing.T) {
 	if s.Done(Disk{Size: 100, Free: 24}) || !s.Done(Disk{Size: 100, Free: 25}) {
 		t.Error("it does not end at the low mark")
 	}
+	s.NoRoom, s.Disk.Free = true, 40
+	if got, want := Plan(s)[0].Why, "the disk is 60% full, which left no room for an image that is wanted, and nothing has needed it for 1h0m0s"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if s.Done(Disk{Size: 100, Free: 49}) || !s.Done(Disk{Size: 100, Free: 50}) {
+		t.Error("it does not make a tenth of the disk free")
+	}
 	for n := range 5 {
 		s.Needs = append(s.Needs, Need{Digest: "sha256:a", Why: fmt.Sprintf("runs web-%d", n)}, Need{Digest: "sha256:a", Why: "runs web-0"})
 	}
@@ -80,11 +89,11 @@ func TestPreviousRevision(t *testing.T) {
 	var b Book
 	s := func(d time.Duration) State { return State{Now: t0.Add(d), Book: &b} }
 	for n, name := range []string{"one", "two", "three"} {
-		if news := b.Started("default/web", int64(n+1), "sha256:"+name, t0); !news {
+		if news := b.Started("default/web", "u1", int64(n+1), "sha256:"+name, t0); !news {
 			t.Errorf("%s is no news", name)
 		}
 	}
-	if b.Started("default/web", 3, "sha256:three", t0.Add(time.Minute)) {
+	if b.Started("default/web", "u1", 3, "sha256:three", t0.Add(time.Minute)) {
 		t.Error("a restart in place is news")
 	}
 	keeps := func(d time.Duration) (out []string) {
@@ -98,8 +107,8 @@ func TestPreviousRevision(t *testing.T) {
 	if got := keeps(time.Hour); !slices.Equal(got, []string{"two", "three"}) {
 		t.Errorf("kept are %v", got)
 	}
-	b.Started("default/web", 2, "sha256:two", t0.Add(time.Hour)) // a rollback
-	b.Started("default/web", 4, "sha256:one", t0.Add(2*time.Hour))
+	b.Started("default/web", "u1", 2, "sha256:two", t0.Add(time.Hour)) // a rollback
+	b.Started("default/web", "u1", 4, "sha256:one", t0.Add(2*time.Hour))
 	if got := keeps(3 * time.Hour); !slices.Equal(got, []string{"one", "three"}) {
 		t.Errorf("after a rollback, kept are %v", got)
 	}
@@ -114,6 +123,22 @@ func TestPreviousRevision(t *testing.T) {
 	b.Forget(func(d string) bool { return d == "sha256:one" }, t0.Add(30*24*time.Hour))
 	if len(b.Services) != 0 || len(b.Last) != 1 || len(before.Services) != 1 || len(before.Last) != 3 {
 		t.Errorf("left are %+v; the clone has %+v", b, before)
+	}
+}
+
+// TestPreviousRevisionOfANewService: a service that was deleted and made anew by its name
+// begins with revision 1, and has a way back too.
+func TestPreviousRevisionOfANewService(t *testing.T) {
+	var b Book
+	for n := range int64(8) {
+		b.Started("default/web", "u1", n+1, "sha256:before", t0)
+	}
+	b.Started("default/web", "u2", 1, "sha256:one", t0)
+	b.Started("default/web", "u2", 2, "sha256:two", t0)
+	for name, want := range map[string]string{"before": "", "one": "previous revision of default/web", "two": "previous revision of default/web"} {
+		if got := (State{Now: t0, Book: &b}).Keep(pulled(name, 0)); got != want {
+			t.Errorf("%s: kept for %q, want %q", name, got, want)
+		}
 	}
 }
 
@@ -135,7 +160,7 @@ func TestNothingNeededGoes(t *testing.T) {
 				s.Needs = append(s.Needs, Need{Ref: strings.TrimPrefix(i.Refs[0], "docker.io/library/"), Why: "assigned"})
 				must[i.Digest] = true
 			case 2:
-				b.Started("default/web"+i.Digest, 1, i.Digest, t0)
+				b.Started("default/web"+i.Digest, "u1", 1, i.Digest, t0)
 				must[i.Digest] = true
 			}
 			must[i.Digest] = must[i.Digest] || i.Origin == Unknown

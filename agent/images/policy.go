@@ -61,9 +61,11 @@ type Need struct {
 
 // State is all that is decided from.
 type State struct {
-	Now    time.Time
-	Disk   Disk
-	Marks  Marks
+	Now   time.Time
+	Disk  Disk
+	Marks Marks
+	// NoRoom: an image that is wanted did not fit, however full the disk is without it.
+	NoRoom bool
 	Images []Image
 	// Needs are what containers run from, what is assigned and what is being pulled.
 	Needs []Need
@@ -76,11 +78,18 @@ type Removal struct {
 	Why   string
 }
 
-// Plan lists what goes if the disk is beyond its high mark, first what is to go first:
+// Plan lists what goes if the disk is beyond its high mark, or an image found no room, first what is to go first:
 // whoever removes looks at the disk after each, and ends at the low mark, for images share
 // layers. What was used longest ago goes first, and loaded ones last.
 func Plan(s State) []Removal {
-	if s.Marks.High <= 0 || s.Disk.Used() < s.Marks.High {
+	why := fmt.Sprintf("the disk is %d%% full, more than %d%%", s.Disk.Used(), s.Marks.High)
+	switch {
+	case s.Marks.High <= 0:
+		return nil
+	case s.Disk.Used() >= s.Marks.High:
+	case s.NoRoom:
+		why = fmt.Sprintf("the disk is %d%% full, which left no room for an image that is wanted", s.Disk.Used())
+	default:
 		return nil
 	}
 	var out []Removal
@@ -88,7 +97,7 @@ func Plan(s State) []Removal {
 		if s.Keep(i) != "" {
 			continue
 		}
-		out = append(out, Removal{Image: i, Why: fmt.Sprintf("the disk is %d%% full, more than %d%%, and %s", s.Disk.Used(), s.Marks.High, s.unused(i))})
+		out = append(out, Removal{Image: i, Why: why + ", and " + s.unused(i)})
 	}
 	slices.SortFunc(out, func(a, b Removal) int {
 		return cmp.Or(cmp.Compare(a.Image.Origin, b.Image.Origin), s.used(a.Image).Compare(s.used(b.Image)), cmp.Compare(a.Image.Digest, b.Image.Digest))
@@ -97,7 +106,19 @@ func Plan(s State) []Removal {
 }
 
 // Done tells whether enough was removed.
-func (s State) Done(d Disk) bool { return d.Used() <= s.Marks.Low }
+func (s State) Done(d Disk) bool { return d.Used() <= s.goal() }
+
+// roomStep is how much of the disk, in percent, is made free for an image that did not fit:
+// how large it is is not known, and each further try makes as much.
+const roomStep = 10
+
+// goal is the percentage that the disk is brought down to.
+func (s State) goal() int {
+	if s.NoRoom {
+		return min(s.Marks.Low, s.Disk.Used()-roomStep)
+	}
+	return s.Marks.Low
+}
 
 func (s State) unused(i Image) string {
 	if used, ok := s.Book.used(i.Digest); ok {

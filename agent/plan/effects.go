@@ -47,9 +47,11 @@ type (
 	// StartContainer wants one run of a container.
 	// Container has its variables resolved and its image pinned.
 	StartContainer struct {
-		ID          uint64
-		Replica     api.ReplicaKey
-		Revision    int64
+		ID       uint64
+		Replica  api.ReplicaKey
+		Revision int64
+		// ServiceUID tells a service from one of its name that was deleted.
+		ServiceUID  string
 		Incarnation string
 		Attempt     int
 		Container   api.Container

@@ -178,7 +178,7 @@ func (c *Core) startRun(x *run) {
 	}
 	spec := x.spec
 	spec.Env = c.environment(x)
-	c.emit(StartContainer{ID: id, Replica: r.key, Revision: r.revision, Incarnation: c.incarnation, Attempt: x.attempt, Container: spec,
+	c.emit(StartContainer{ID: id, Replica: r.key, Revision: r.revision, ServiceUID: r.uid, Incarnation: c.incarnation, Attempt: x.attempt, Container: spec,
 		ImageID: x.imageID, Network: r.net.Network, HostNetwork: r.template.HostNetwork, Grace: r.grace(), Hash: x.hash, Sysctls: r.template.Sysctls,
 		Configs: x.pins(), Lease: r.leaseOf(), Trace: x.trace(c.now), Why: why})
 }
