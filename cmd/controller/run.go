@@ -175,6 +175,9 @@ func run(ctx context.Context, c *config, out io.Writer, log *slog.Logger) error 
 		return nil
 	})
 	g.Go(func() error { return ctl.Run(ctx) })
+	g.Go(func() error {
+		return sender.Again(ctx, func() []images.Lack { return images.Lacking(ctl.View().Snapshot()) }, ctl.Sessions().Nodes)
+	})
 	if count != nil {
 		g.Go(func() error { return count.Run(ctx) })
 		served := &metrics.Server{Address: c.metricsAddr, Gatherer: count.Book().Gatherer(), Live: count.Live(), Ready: count.Ready(), Logger: log}

@@ -128,6 +128,8 @@ type question struct {
 	first  templated
 	policy api.PullPolicy
 	logins []registry.Login
+	// loaded: an operator brought an image of that name, which it means wherever it is.
+	loaded bool
 }
 
 // more tells whether a policy asks for more than another: always wants the registry's
@@ -226,7 +228,8 @@ type answered struct {
 // registry is not asked for it; what always is to be asked for there, is.
 func (s *Server) answer(ctx context.Context, q *question, snap *view.Snapshot) answered {
 	var no error // the registry's
-	if q.policy != api.PullNever && (q.policy == api.PullAlways || !s.isLoaded(q.ref)) {
+	q.loaded = q.policy != api.PullAlways && s.isLoaded(q.ref)
+	if q.policy != api.PullNever && !q.loaded {
 		resolved, err := s.askRegistry(ctx, q)
 		if err == nil {
 			return answered{digest: resolved.Digest, warning: s.misfit(snap, q, resolved.Platforms)}
@@ -277,8 +280,8 @@ func (s *Server) askNodes(ctx context.Context, q *question, snap *view.Snapshot)
 		if len(asked) == digestNodesMax || ctx.Err() != nil {
 			break
 		}
-		open := &orchv1.ResolveOpen{Refs: []string{q.ref}, Registry: q.policy == api.PullAlways, Never: q.policy == api.PullNever}
-		if i < len(fit) {
+		open := &orchv1.ResolveOpen{Refs: []string{q.ref}, Registry: q.policy == api.PullAlways, Never: q.policy == api.PullNever || q.loaded}
+		if i < len(fit) && !open.Never {
 			open.Logins = loginsToPB(q.logins)
 		}
 		digest, err := s.digestOn(ctx, open, node)

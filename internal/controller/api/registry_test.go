@@ -176,7 +176,13 @@ func TestLoadedCounts(t *testing.T) {
 	r := &asked{of: map[string]registry.Resolved{"orch.local/web:1": {Digest: sha("a")}}}
 	l := &applier{}
 	s := New(Config{Leader: l, View: digestWorld(), Registry: r, Images: &images.Sender{Shelf: shelf}, Log: slog.New(slog.DiscardHandler)})
-	s.open = (&agents{script: digestsBy(map[string]string{"orch.local/web:1": sha("b")})}).open
+	finds := digestsBy(map[string]string{"orch.local/web:1": sha("b")})
+	s.open = (&agents{script: func(node string, open *orchv1.OpenRelay, a *agentStream) {
+		if !open.GetResolve().GetNever() { // a node without it would tell what the registry has by that name
+			t.Errorf("%s may ask the registry", node)
+		}
+		finds(node, open, a)
+	}}).open
 	for _, c := range []struct {
 		policy api.PullPolicy
 		want   string

@@ -9,5 +9,6 @@
 // only after its agent said that it took it up.
 //
 //	LoadImage ──► Add ──► <sha256>.tar, <sha256>.json ──Send──► relay ──► agent
-//	session opened ──► Offer: what this node has not got ──────┘
+//	session opened ──► Offer: what this node has not got ──────┤
+//	a replica lacks it ──► Again: what this node had ──────────┘
 package images

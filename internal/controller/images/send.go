@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -53,6 +54,9 @@ type Sender struct {
 	Stall time.Duration
 
 	slots chan struct{}
+
+	mu   sync.Mutex
+	busy map[string]int // nodes that are being brought what they lack
 }
 
 // NewSender makes a sender. relays is asked at each send: it may be made later.
@@ -148,15 +152,6 @@ func await(relay *session.Relay) ([]string, error) {
 
 // Offer brings a node whatever it has not got; it runs beside the node's session.
 func (s *Sender) Offer(ctx context.Context, node string, cert *x509.Certificate) {
-	for _, img := range s.Shelf.Missing(pki.PublicKeyHash(cert)) {
-		refs, err := s.Send(ctx, node, cert, img)
-		if err != nil {
-			s.Log.Warn("image not brought to node", "node", node, "image", img.Digest, "why", err)
-			if ctx.Err() != nil {
-				return
-			}
-			continue
-		}
-		s.Log.Info("image brought to node", "node", node, "refs", refs)
-	}
+	defer s.takeUp(node)()
+	s.bring(ctx, node, cert, s.Shelf.Missing(pki.PublicKeyHash(cert)))
 }

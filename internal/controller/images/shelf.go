@@ -139,10 +139,25 @@ func (s *Shelf) save(digest string) error {
 		return fmt.Errorf("note image %s: %w", digest, err)
 	}
 	tmp := filepath.Join(s.dir, "note-"+digest)
-	if err := errors.Join(os.WriteFile(tmp, data, 0o600), os.Rename(tmp, filepath.Join(s.dir, digest+".json"))); err != nil {
+	err = writeSynced(tmp, data)
+	if err == nil {
+		err = os.Rename(tmp, filepath.Join(s.dir, digest+".json"))
+	}
+	if err != nil {
 		return fmt.Errorf("note image %s: %w", digest, err)
 	}
 	return nil
+}
+
+// writeSynced writes a file and has it on disk: an archive whose note is torn by a power cut
+// is removed at the next start.
+func writeSynced(path string, data []byte) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Sync(), f.Close())
 }
 
 // prune lets the oldest go until the limits hold; s.mu is held.
