@@ -1,8 +1,10 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -161,6 +163,7 @@ type resolver struct {
 	logins []Login
 	mu     sync.Mutex
 	askers map[string]*asker // by reference: tokens are asked for once per image
+	tried  map[string]int    // by reference: so many logins were refused
 }
 
 func (r *resolver) asker(ref string) (*asker, error) {
@@ -173,7 +176,8 @@ func (r *resolver) asker(ref string) (*asker, error) {
 	if a := r.askers[ref]; a != nil {
 		return a, nil
 	}
-	a := &asker{client: r.client, logins: r.logins, host: reference.Domain(named), image: reference.FamiliarString(named), sent: map[string]Login{}, notes: map[string]string{}}
+	logins := withOnly(r.logins, reference.Domain(named), r.tried[ref])
+	a := &asker{client: r.client, logins: logins, host: reference.Domain(named), image: reference.FamiliarString(named), sent: map[string]Login{}, notes: map[string]string{}}
 	a.library = docker.NewResolver(docker.ResolverOptions{Hosts: a.cached(a.hosts)})
 	if r.askers == nil {
 		r.askers = map[string]*asker{}
@@ -182,14 +186,40 @@ func (r *resolver) asker(ref string) (*asker, error) {
 	return a, nil
 }
 
+// Resolve tries one login after the other where there are several for the registry: one of
+// many who want the same image may have a wrong one, and is in nobody's way.
 func (r *resolver) Resolve(ctx context.Context, ref string) (string, ocispec.Descriptor, error) {
-	a, err := r.asker(ref)
-	if err != nil {
-		return "", ocispec.Descriptor{}, err
+	var first error
+	for {
+		a, err := r.asker(ref)
+		if err != nil {
+			return "", ocispec.Descriptor{}, err
+		}
+		ctx, s := withSeen(a.quiet(ctx))
+		name, desc, err := a.library.Resolve(ctx, ref)
+		if err = a.explain(ctx, err, s); err == nil {
+			return name, desc, nil
+		}
+		first = cmp.Or(first, err)
+		if !errors.Is(err, ErrDenied) || !r.another(ref, a.host) {
+			return "", ocispec.Descriptor{}, first
+		}
 	}
-	ctx, s := withSeen(a.quiet(ctx))
-	name, desc, err := a.library.Resolve(ctx, ref)
-	return name, desc, a.explain(ctx, err, s)
+}
+
+// another goes on to the next login for a reference's registry; false: there is none.
+func (r *resolver) another(ref, host string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.tried[ref]+1 >= len(loginsFor(r.logins, host)) {
+		return false
+	}
+	if r.tried == nil {
+		r.tried = map[string]int{}
+	}
+	r.tried[ref]++
+	delete(r.askers, ref)
+	return true
 }
 
 func (r *resolver) Fetcher(ctx context.Context, ref string) (remotes.Fetcher, error) {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
@@ -185,6 +186,24 @@ func (a *asker) scrub(s string) string {
 	})
 	for _, secret := range a.secrets() {
 		s = strings.ReplaceAll(s, secret, "...")
+	}
+	return plainText(s)
+}
+
+// textMax is how much of a registry's words is told, in bytes: they are reported, stored and
+// shown on terminals, and may be anything.
+const textMax = 1 << 10
+
+// plainText leaves out what a terminal would obey, and the end of what is too long.
+func plainText(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || r == unicode.ReplacementChar {
+			return ' '
+		}
+		return r
+	}, s)
+	if len(s) > textMax {
+		s = strings.ToValidUTF8(s[:textMax], "") + "..."
 	}
 	return s
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sort"
 	"strings"
 
@@ -112,4 +113,30 @@ func loginFor(logins []Login, host string) (Login, bool) {
 		}
 	}
 	return Login{}, false
+}
+
+// loginsFor are the different logins for a host, in order.
+func loginsFor(logins []Login, host string) (out []Login) {
+	for _, l := range logins {
+		same := func(o Login) bool { return o.Username == l.Username && o.Password == l.Password }
+		if Host(l.Server) == Host(host) && !slices.ContainsFunc(out, same) {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// withOnly leaves of the logins for a host only the nth, which is 0 for the first.
+func withOnly(logins []Login, host string, nth int) []Login {
+	its := loginsFor(logins, host)
+	if nth >= len(its) {
+		return logins
+	}
+	out := []Login{its[nth]}
+	for _, l := range logins {
+		if Host(l.Server) != Host(host) {
+			out = append(out, l)
+		}
+	}
+	return out
 }

@@ -261,6 +261,44 @@ func TestResolve(t *testing.T) {
 	}
 }
 
+// TestSeveralLogins: one that is refused is in nobody's way who has a better one.
+func TestSeveralLogins(t *testing.T) {
+	for name, around := range map[string]func(http.Handler) http.Handler{"basic": basic, "token": bearer} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, false, around)
+			want := s.push(t, "web:1", image(t, "linux", "amd64"))
+			old := Login{Server: s.host, Username: "old", Password: "no such secret word"}
+			got, err := client(t, s, false).Resolve(ctx(t), s.host+"/web:1", []Login{old, {Server: "other.example", Username: "x", Password: "y"}, old, {Server: s.host, Username: goodUser, Password: goodPass}})
+			if err != nil || got.Digest != want || len(got.Platforms) != 1 {
+				t.Errorf("got %+v, %v; want %s", got, err, want)
+			}
+			_, err = client(t, s, false).Resolve(ctx(t), s.host+"/web:1", []Login{old, {Server: s.host, Username: "older", Password: "nor this"}})
+			if !errors.Is(err, ErrDenied) || !strings.Contains(err.Error(), "refuses the login of old ") {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+// TestARegistrysWords are told without what a terminal obeys, and not without end.
+func TestARegistrysWords(t *testing.T) {
+	s := newSite(t, false, func(http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			c, _, err := w.(http.Hijacker).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer c.Close()
+			fmt.Fprintf(c, "HTTP/1.1 500 \x1b[2J%s\r\nContent-Length: 0\r\n\r\n", strings.Repeat("x", 3000))
+		})
+	})
+	_, err := client(t, s, false).Resolve(ctx(t), s.host+"/web:1", nil)
+	if !errors.Is(err, ErrUnreachable) || len(err.Error()) > 2<<10 || strings.Contains(err.Error(), "\x1b") || !strings.Contains(err.Error(), "fault of its own (500") {
+		t.Errorf("got %d bytes: %.200q", len(err.Error()), err)
+	}
+}
+
 func noSecret(t *testing.T, text string, secrets ...string) {
 	t.Helper()
 	for _, s := range secrets {
