@@ -169,7 +169,9 @@ func (c *Core) prune() {
 			c.replicas[o.Replica] = r
 		}
 		r.leftovers = append(r.leftovers, &leftover{Container: o})
-		c.leave(r, "nobody wants it")
+		if c.mark(r); !r.assigned { // else what is left is in the way of a replica that is wanted
+			c.leave(r, "nobody wants it")
+		}
 	}
 	c.allDue = c.allDue || c.orphansGo // orphans are told with complete reports only
 	c.orphansGo = false

@@ -50,7 +50,7 @@ func (c *Core) removeOrphans(n *node, by string) error {
 		return fmt.Errorf("remove the orphans of node %s: %w: it has no session; say it again when it is back", n.name, ErrBusy)
 	}
 	c.sendToNode(n.name, wire.AssignmentSet{RemoveOrphans: true})
-	c.event("", api.KindNode, n.name, api.EventNormal, "OrphansRemoved", fmt.Sprintf("by %s: %d", by, len(n.obj.Status.Orphans)))
+	c.event("", api.KindNode, n.name, api.EventNormal, "OrphansRemoved", fmt.Sprintf("by %s: %d", by, len(n.orphans)))
 	return nil
 }
 

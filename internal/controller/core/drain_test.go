@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"slices"
 	"testing"
 	"time"
 
@@ -324,7 +325,8 @@ func TestNodeWords(t *testing.T) {
 	if n, m := f.events("n1", "Cordoned"), f.events("n1", "Uncordoned"); len(n) != 1 || len(m) != 1 {
 		t.Errorf("events %q, %q", n, m)
 	}
-	if err := f.word("n1", "remove-orphans"); err != nil || len(f.events("n1", "OrphansRemoved")) != 1 {
+	f.core.nodes["n1"].orphans = []string{"a", "b"}
+	if err := f.word("n1", "remove-orphans"); err != nil || !slices.Equal(f.events("n1", "OrphansRemoved"), []string{"by alice: 2"}) {
 		t.Errorf("remove-orphans: %v, %q", err, f.events("n1", "OrphansRemoved"))
 	}
 	if err := f.word("n1", "empty"); !errors.Is(err, ErrInvalid) {
