@@ -10,13 +10,19 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/orchctl/orch/api"
+	"github.com/orchctl/orch/internal/boottime"
 	"github.com/orchctl/orch/internal/controller/core"
 	"github.com/orchctl/orch/internal/controller/election"
+	"github.com/orchctl/orch/internal/controller/identity"
 	"github.com/orchctl/orch/internal/daemon"
+	"github.com/orchctl/orch/internal/secrets"
 	"github.com/orchctl/orch/internal/store"
 	"github.com/orchctl/orch/internal/store/etcd"
 )
@@ -28,11 +34,21 @@ const (
 	restoredFile = "restored.json"
 )
 
-// restored is what restoredFile holds.
+// restored is what restoredFile holds: leases last that the cluster's last leader may have
+// granted, Wait long from Since. It is told by the clock that leases are measured by: that
+// of the day may be set meanwhile.
 type restored struct {
-	// LeasesUntil is when all leases have ended that the cluster's last leader may have
-	// granted: exclusive replicas that the backup does not know may run until then.
-	LeasesUntil time.Time `json:"leasesUntil"`
+	BootID string        `json:"bootID"` // of the machine's life that Since is of
+	Since  time.Duration `json:"since"`  // see boottime.Now
+	Wait   time.Duration `json:"wait"`
+}
+
+// left is how much of the wait is left; all of it where that cannot be told.
+func (r restored) left(bootID string, now time.Duration) time.Duration {
+	if r.BootID == "" || r.BootID != bootID || now < r.Since {
+		return r.Wait
+	}
+	return max(0, r.Wait-(now-r.Since))
 }
 
 func restoreCommand() *cobra.Command {
@@ -63,7 +79,7 @@ in place, and leave alone what it does not know, as orphans ("orchctl describe n
 	return cmd
 }
 
-// restore leaves the data folder as it was where it fails.
+// restore leaves no store in the data folder where it fails.
 func restore(ctx context.Context, file, data, secretsKey string, out io.Writer) error {
 	data, err := filepath.Abs(data)
 	if err != nil {
@@ -83,23 +99,46 @@ func restore(ctx context.Context, file, data, secretsKey string, out io.Writer) 
 		}
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	if _, err := secrets.OpenFile(secretsKey, time.Now()); err != nil {
+		return fmt.Errorf("restore: %w", err)
+	}
 	var wait time.Duration
+	var who identity.Revived
 	err = etcd.Restore(ctx, file, filepath.Join(data, "etcd"), log, func(ctx context.Context, s store.Store) error {
 		kvs, _, err := s.Range(ctx, core.Prefix)
 		if err != nil {
 			return err
 		}
-		if len(kvs) == 0 {
-			return errors.New("there is nothing of orch in it")
-		}
-		ops, w, err := core.Restored(kvs)
+		known, _, err := s.Range(ctx, identity.Prefix)
 		if err != nil {
 			return err
 		}
-		wait = w
+		if len(kvs) == 0 || len(known) == 0 {
+			return errors.New("there is nothing of orch in it below /orch/: want what \"orchctl backup\" wrote, of a cluster without --etcd-prefix")
+		}
+		if _, err := identity.Open(ctx, identity.Config{Store: s, Dir: data, Log: log}); err != nil { // is it the right key?
+			return err
+		}
+		now := time.Now()
+		ops, w, err := core.Restored(kvs, now)
+		if err != nil {
+			return err
+		}
+		revoked, revived, err := identity.Restored(known, now)
+		if err != nil {
+			return err
+		}
 		// The next start gives the store an incarnation that it never had.
-		_, err = s.Txn(ctx, store.Txn{Then: append(ops, store.Delete(election.IncarnationKey))})
-		return err
+		ops = append(append(ops, revoked...), store.Delete(election.IncarnationKey))
+		for part := range slices.Chunk(ops, s.Limits().MaxOps) {
+			if _, err := s.Txn(ctx, store.Txn{Then: part}); err != nil {
+				return err
+			}
+		}
+		wait, who = w, revived
+		// Before the store is there: a controller that finds it must wait, whatever
+		// becomes of this program. Without a store it only delays a start.
+		return noteLeases(data, w)
 	})
 	switch {
 	case errors.Is(err, etcd.ErrNotEmpty):
@@ -109,45 +148,80 @@ func restore(ctx context.Context, file, data, secretsKey string, out io.Writer) 
 	case err != nil:
 		return err
 	}
-	if err := writeRestored(data, restored{LeasesUntil: time.Now().Add(wait)}); err != nil {
-		return err
-	}
 	fmt.Fprintf(out, "restored %s into %s\n", file, data)
 	if wait > 0 {
 		fmt.Fprintf(out, "there are exclusive or leased services: the controller will wait until %s before it leads, for leases of before may last until then\n",
 			time.Now().Add(wait).Format(time.TimeOnly))
 	}
+	fmt.Fprintf(out, "if services were made exclusive or given a longer lease since the backup, it does not know those leases: then start the controller %s after the old one ended\n", api.MaxLease)
+	fmt.Fprintf(out, "revoked %d join tokens, for they may have been used up or revoked since: \"orchctl token create\" makes others; nodes that joined since have to join again\n", who.Tokens)
+	fmt.Fprintf(out, "may come in again, also where they were removed since: users %s; nodes %s: see \"orchctl user remove\" and \"orchctl node remove\"\n", listed(who.Users), listed(who.Nodes))
 	fmt.Fprintln(out, "start the controller now; \"orchctl get nodes\" shows nodes coming back, \"orchctl describe node\" what they run that the backup does not know")
 	return nil
 }
 
-func writeRestored(data string, r restored) error {
-	b, err := json.Marshal(r)
+// listed names some of them.
+func listed(names []string) string {
+	const most = 20
+	switch n := len(names); {
+	case n == 0:
+		return "none"
+	case n > most:
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), n-most)
+	}
+	return strings.Join(names, ", ")
+}
+
+// noteLeases writes restoredFile. What is left of the wait of an earlier restore counts too.
+func noteLeases(data string, wait time.Duration) error {
+	bootID, _ := daemon.BootID(daemon.BootIDFile) // without it the wait is longer than need be
+	now := boottime.Now()
+	if before, err := readLeases(data); err == nil {
+		wait = max(wait, before.left(bootID, now))
+	}
+	b, err := json.Marshal(restored{BootID: bootID, Since: now, Wait: wait})
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(data, restoredFile)
-	if err := os.WriteFile(path+".new", append(b, '\n'), 0o600); err != nil {
-		return fmt.Errorf("restore: %w", err)
+	tmp, err := os.CreateTemp(data, "."+restoredFile+".*.tmp") // 0600 from the start
+	if err != nil {
+		return fmt.Errorf("note until when leases last: %w", err)
 	}
-	return os.Rename(path+".new", path)
+	defer os.Remove(tmp.Name()) // gone already if renamed
+	_, err = tmp.Write(append(b, '\n'))
+	if err := errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
+		return fmt.Errorf("note until when leases last: %w", err)
+	}
+	if err := os.Rename(tmp.Name(), filepath.Join(data, restoredFile)); err != nil {
+		return fmt.Errorf("note until when leases last: %w", err)
+	}
+	return nil
+}
+
+// readLeases reads restoredFile; it wraps fs.ErrNotExist where nothing was restored.
+func readLeases(data string) (r restored, err error) {
+	path := filepath.Join(data, restoredFile)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return r, fmt.Errorf("read until when leases last: %w", err)
+	}
+	if err := json.Unmarshal(b, &r); err != nil {
+		return r, fmt.Errorf("read until when leases last, in %s: %w: wait %s since the old controller ended, then remove that file", path, err, api.MaxLease)
+	}
+	return r, nil
 }
 
 // awaitLeases holds a restored controller back until leases of before have ended.
 func awaitLeases(ctx context.Context, data string, log *slog.Logger) error {
-	path := filepath.Join(data, restoredFile)
-	b, err := os.ReadFile(path)
+	r, err := readLeases(data)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("read until when leases last: %w", err)
+		return err
 	}
-	var r restored
-	if err := json.Unmarshal(b, &r); err != nil {
-		return fmt.Errorf("read until when leases last, in %s: %w", path, err)
-	}
-	if left := time.Until(r.LeasesUntil); left > 0 {
+	bootID, _ := daemon.BootID(daemon.BootIDFile) // without it the whole wait is waited
+	if left := r.left(bootID, boottime.Now()); left > 0 {
 		log.Info("restored from a backup: waiting until leases of before have ended", "wait", left.Round(time.Second))
 		select {
 		case <-time.After(left):
@@ -155,5 +229,5 @@ func awaitLeases(ctx context.Context, data string, log *slog.Logger) error {
 			return ctx.Err()
 		}
 	}
-	return os.Remove(path)
+	return os.Remove(filepath.Join(data, restoredFile))
 }
