@@ -3,8 +3,8 @@ package core
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -326,7 +326,7 @@ func TestNodeWords(t *testing.T) {
 		t.Errorf("events %q, %q", n, m)
 	}
 	f.core.nodes["n1"].orphans = []string{"a", "b"}
-	if err := f.word("n1", "remove-orphans"); err != nil || !slices.Equal(f.events("n1", "OrphansRemoved"), []string{"by alice: 2"}) {
+	if err := f.word("n1", "remove-orphans"); err != nil || !slices.Equal(f.events("n1", "OrphansRemoved"), []string{"by user root: 2"}) {
 		t.Errorf("remove-orphans: %v, %q", err, f.events("n1", "OrphansRemoved"))
 	}
 	if err := f.word("n1", "empty"); !errors.Is(err, ErrInvalid) {
