@@ -420,6 +420,45 @@ func TestStrangersDoNotFill(t *testing.T) {
 	}
 }
 
+// TestTheForbiddenDoNotFill: nor can a user who may not do what he tries, again and again.
+func TestTheForbiddenDoNotFill(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Now = nil })
+	r.cfg.Now = func() time.Time { return r.now }
+	for range 1000 {
+		_ = r.call(as(alice), orchv1.Orch_ListTokens_FullMethodName, false, nil, nil, status.Error(codes.PermissionDenied, "no"))
+	}
+	_ = r.call(as(alice), orchv1.Orch_Apply_FullMethodName, false, []any{&orchv1.ApplyRequest{}}, nil, nil)
+	r.now = r.now.Add(noiseSpan)
+	_ = r.call(as(alice), orchv1.Orch_ListTokens_FullMethodName, false, nil, nil, status.Error(codes.PermissionDenied, "no"))
+	got := r.lines(t)
+	if len(got) != noiseLines+2 || got[noiseLines].Outcome != OK || got[noiseLines+1].LeftOut != 1000-noiseLines {
+		t.Errorf("%d lines, the last: %+v", len(got), got[len(got)-1])
+	}
+}
+
+// TestGoesOnBehindATornLine: what a full disk or a power cut left of a line takes no other
+// with it when the controller starts again.
+func TestGoesOnBehindATornLine(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.log")
+	if err := os.WriteFile(path, []byte("{\"time\":\"2026-11"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		l, err := Open(Config{Path: path, Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(l.Write(Line{Method: "m", Outcome: OK}), l.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := os.ReadFile(path)
+	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	if err != nil || len(lines) != 3 || !json.Valid([]byte(lines[1])) || !json.Valid([]byte(lines[2])) {
+		t.Errorf("%q, %v", lines, err)
+	}
+}
+
 // full is a disk without room.
 type full struct {
 	room bool

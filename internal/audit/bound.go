@@ -38,7 +38,8 @@ func (s *seen) again(who Who, id string) bool {
 
 const (
 	// noiseLines of one source are written in noiseSpan, the rest is counted: who
-	// has no certificate, or a node's, must not push what users did out of the log.
+	// has no certificate, or a node's, or is a user and may not, must not push what
+	// users did out of the log.
 	noiseLines = 20
 	noiseSpan  = time.Minute
 	// sourcesMax bounds the memory of sources. Beyond it all the others are one.

@@ -189,7 +189,7 @@ func (l *Log) finish(c *call, err error) {
 	x.Detail = joined(details)
 	x.Objects = capped(x.Objects)
 	x.Retry = l.requests.again(x.Who, x.RequestID)
-	if x.Who.Kind != "user" {
+	if x.Who.Kind != "user" || forbidden { // a viewer, or who was one, must not push the rest out either
 		ok, leftOut := l.noise.admit(sourceOf(x), l.cfg.Now())
 		if !ok {
 			return
@@ -199,7 +199,7 @@ func (l *Log) finish(c *call, err error) {
 	_ = l.Write(x) // it was told already; what was done is done
 }
 
-// sourceOf is whose noise a line is: a node's, or a host's.
+// sourceOf is whose noise a line is: a user's, a node's, or a host's.
 func sourceOf(x Line) string {
 	if x.Who.Kind != "" {
 		return x.Who.Kind + " " + x.Who.Name

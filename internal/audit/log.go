@@ -2,6 +2,7 @@ package audit
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -73,16 +74,28 @@ func Open(cfg Config) (*Log, error) {
 	if err := os.MkdirAll(filepath.Dir(cfg.Path), 0o700); err != nil {
 		return nil, fmt.Errorf("open audit log: %w; choose another with --audit-log", err)
 	}
-	f, err := os.OpenFile(cfg.Path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	f, err := os.OpenFile(cfg.Path, os.O_CREATE|os.O_APPEND|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open audit log: %w; choose another with --audit-log", err)
 	}
-	if err := f.Close(); err != nil {
+	l.torn, err = endsTorn(f)
+	if err := errors.Join(err, f.Close()); err != nil {
 		return nil, fmt.Errorf("open audit log: %w", err)
 	}
 	file := &lumberjack.Logger{Filename: cfg.Path, MaxSize: fileMax, MaxBackups: filesKept}
 	l.out, l.close = file, file.Close
 	return l, nil
+}
+
+// endsTorn tells whether the last line has no end: the disk was full, or the power went.
+func endsTorn(f *os.File) (bool, error) {
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() || info.Size() == 0 {
+		return false, err
+	}
+	last := make([]byte, 1)
+	_, err = f.ReadAt(last, info.Size()-1)
+	return last[0] != '\n', err
 }
 
 // Close closes the file. Lines after it open it again.
