@@ -223,6 +223,9 @@ func awaitLeases(ctx context.Context, data string, log *slog.Logger) error {
 	bootID, _ := daemon.BootID(daemon.BootIDFile) // without it the whole wait is waited
 	if left := r.left(bootID, boottime.Now()); left > 0 {
 		log.Info("restored from a backup: waiting until leases of before have ended", "wait", left.Round(time.Second))
+		if err := daemon.Waits(left, "restored from a backup: waits until leases of before have ended"); err != nil {
+			return err
+		}
 		select {
 		case <-time.After(left):
 		case <-ctx.Done():

@@ -12,9 +12,18 @@ import (
 // service manager takes the daemon for hung: one that is late must not count.
 const watchdogShare = 4
 
+// startRoom is what a start takes beside what it waits for: etcd may have much to read.
+const startRoom = 5 * time.Minute
+
 // Ready tells the service manager, if it listens (Type=notify), that the daemon does
 // what it is there for: what waits for its start goes on.
 func Ready(status string) error { return notify(sd.SdNotifyReady + "\nSTATUS=" + status) }
+
+// Waits tells the service manager, if it listens, that the start waits for so long on
+// purpose: without it a wait beyond TimeoutStartSec= counts as a start that failed.
+func Waits(wait time.Duration, status string) error {
+	return notify(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d\nSTATUS=%s", (wait + startRoom).Microseconds(), status))
+}
 
 func notify(state string) error {
 	if _, err := sd.SdNotify(false, state); err != nil {

@@ -45,6 +45,18 @@ func TestReady(t *testing.T) {
 	}
 }
 
+// TestWaits: a start that waits longer than the service manager would is not taken for
+// one that hangs.
+func TestWaits(t *testing.T) {
+	heard := serviceManager(t)
+	if err := Waits(10*time.Minute, "waits for leases"); err != nil {
+		t.Fatal(err)
+	}
+	if got := heard(); got != "EXTEND_TIMEOUT_USEC=900000000\nSTATUS=waits for leases" {
+		t.Errorf("heard %q", got)
+	}
+}
+
 // TestReadyToNobody: without a service manager nothing is said and nothing fails.
 func TestReadyToNobody(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", "")
