@@ -179,8 +179,11 @@ func (r *Runtime) unneeded(ctx context.Context, dgst string, decided time.Time) 
 
 // SweepPulls drops what crashes have left of pulls: parts that were never finished, and
 // holds on what they had fetched. What is under way is not touched, for none of it is that
-// old.
+// old; while a pull is, nothing is, for the clock may have been put forward since it began.
 func (r *Runtime) SweepPulls(ctx context.Context, now time.Time) error {
+	if len(r.Pulling()) > 0 {
+		return nil
+	}
 	ctx = r.in(ctx)
 	var errs []error
 	statuses, err := r.client.ContentStore().ListStatuses(ctx)

@@ -52,14 +52,16 @@ func (r *Runtime) pull(ctx context.Context, w ImageWant, progress func(Progress)
 	if progress == nil {
 		progress = func(Progress) {}
 	}
-	p := r.pullOf(full)
-	// The shared pull must not end with the first caller's context.
-	shared := r.pulls.DoChan(full, func() (any, error) {
-		defer r.pullOver(full)
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), pullMax)
-		defer cancel()
-		return r.fetch(ctx, p, w.Logins)
-	})
+	p, first := r.pullOf(full)
+	if first {
+		// The shared pull must not end with the first caller's context.
+		shared, cancel := context.WithTimeout(context.WithoutCancel(ctx), pullMax)
+		go func() {
+			defer cancel()
+			img, err := r.fetch(shared, p, w.Logins)
+			r.pullOver(p, img, err)
+		}()
+	}
 	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
 	told := Progress{Message: "pulling " + p.name}
@@ -68,11 +70,8 @@ func (r *Runtime) pull(ctx context.Context, w ImageWant, progress func(Progress)
 		select {
 		case <-ctx.Done():
 			return nil, fmt.Errorf("pull %s: %w", full, ctx.Err())
-		case res := <-shared:
-			if res.Err != nil {
-				return nil, res.Err
-			}
-			return res.Val.(client.Image), nil
+		case <-p.over:
+			return p.img, p.err
 		case <-tick.C:
 			if now := p.progress(ctx, r.client.ContentStore()); now != told && now.Message != "" {
 				told = now
@@ -88,6 +87,10 @@ type pulling struct {
 	mu         sync.Mutex
 	parts      map[string]part // by the key of its ingest
 	waits      int             // for so many other pulls
+
+	over chan struct{} // closed when img and err are set
+	img  client.Image
+	err  error
 }
 
 type part struct {
@@ -95,14 +98,15 @@ type part struct {
 	done bool
 }
 
-// pullOf gives the pull of a reference, which may be under way.
-func (r *Runtime) pullOf(full string) *pulling {
+// pullOf gives the pull of a reference, which may be under way; first: it is not, and the
+// caller begins it.
+func (r *Runtime) pullOf(full string) (p *pulling, first bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if p := r.pullsNow[full]; p != nil {
-		return p
+		return p, false
 	}
-	p := &pulling{full: full, name: reference.FamiliarString(mustNamed(full)), parts: map[string]part{}}
+	p = &pulling{over: make(chan struct{}), full: full, name: reference.FamiliarString(mustNamed(full)), parts: map[string]part{}}
 	if name, dgst := splitPinned(p.name); dgst != "" {
 		p.name = name + "@" + short(dgst)
 	}
@@ -110,13 +114,17 @@ func (r *Runtime) pullOf(full string) *pulling {
 		r.pullsNow = map[string]*pulling{}
 	}
 	r.pullsNow[full] = p
-	return p
+	return p, true
 }
 
-func (r *Runtime) pullOver(full string) {
+// pullOver ends a pull for all who wait; who comes later begins another. It is one step: a
+// pull that were listed and that nobody carries out would keep its image for ever.
+func (r *Runtime) pullOver(p *pulling, img client.Image, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.pullsNow, full)
+	delete(r.pullsNow, p.full)
+	p.img, p.err = img, err
+	close(p.over)
 }
 
 // Pulling gives the full references of the images that are being pulled.
@@ -188,6 +196,9 @@ func (r *Runtime) watched(p *pulling, h images.Handler) images.Handler {
 		return wrongPlatform(p.name, built)
 	}
 	return images.HandlerFunc(func(ctx context.Context, d ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+		if err := readable(p.name, d); err != nil {
+			return nil, err
+		}
 		key := remotes.MakeRefKey(ctx, d)
 		p.note(key, d.Size, false)
 		if images.IsLayerType(d.MediaType) { // the library fetches all at once
@@ -208,6 +219,9 @@ func (r *Runtime) watched(p *pulling, h images.Handler) images.Handler {
 				if !images.IsConfigType(c.MediaType) {
 					continue
 				}
+				if err := readable(p.name, c); err != nil {
+					return nil, err
+				}
 				if _, err := h.Handle(ctx, c); err != nil { // before the layers: it says for which platform they are
 					return nil, err
 				}
@@ -222,6 +236,25 @@ func (r *Runtime) watched(p *pulling, h images.Handler) images.Handler {
 		p.note(key, d.Size, true)
 		return children, nil
 	})
+}
+
+// tooLargeError: what is read as a whole, into memory, is not what a registry says it is.
+type tooLargeError struct {
+	name string
+	size int64
+}
+
+func (e *tooLargeError) Error() string {
+	return fmt.Sprintf("image %s has a manifest or config of %d bytes, at most %d are read: it is broken, or meant to do harm", e.name, e.size, registry.ManifestMax)
+}
+
+// readable refuses what is too large to be read as a whole.
+func readable(name string, d ocispec.Descriptor) error {
+	whole := images.IsIndexType(d.MediaType) || images.IsManifestType(d.MediaType) || images.IsConfigType(d.MediaType)
+	if whole && (d.Size < 0 || d.Size > registry.ManifestMax) {
+		return &tooLargeError{name, d.Size}
+	}
+	return nil
 }
 
 // platformError: the image is for others.
@@ -348,7 +381,10 @@ func pullError(full string, err error) error {
 	host := reference.Domain(mustNamed(full))
 	var said *registry.Error
 	var platform *platformError
+	var large *tooLargeError
 	switch {
+	case errors.As(err, &large):
+		return fmt.Errorf("%w: %w", ErrImageError, large)
 	case errors.As(err, &platform):
 		return fmt.Errorf("%w: %w", ErrImageError, platform)
 	case noSpace(err):

@@ -3,6 +3,7 @@ package ctrd
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -27,6 +28,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/opencontainers/go-digest"
 
 	"github.com/orchctl/orch/internal/registry"
 )
@@ -200,6 +202,69 @@ func TestOtherPlatform(t *testing.T) {
 		if n := h.blobs.Load(); n > 1 { // the config says for what a single one is
 			t.Errorf("%s: %d blobs were fetched", repo, n)
 		}
+	}
+}
+
+// TestHugeConfig: what is read into memory as a whole has a bound, whatever a registry says.
+func TestHugeConfig(t *testing.T) {
+	h := newHub(t, false)
+	img := mutate.Annotations(bulk(t, 1<<10, 1, "amd64"), map[string]string{"a": "b"}).(v1.Image)
+	raw, err := img.RawManifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := v1.ParseManifest(bytes.NewReader(raw))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Config.Size = 8 << 30
+	if raw, err = json.Marshal(m); err != nil {
+		t.Fatal(err)
+	}
+	d := digest.FromBytes(raw)
+	h.set(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		if !strings.Contains(r.URL.Path, "/manifests/") {
+			next.ServeHTTP(w, r)
+			return
+		}
+		w.Header().Set("Content-Type", string(m.MediaType))
+		w.Header().Set("Docker-Content-Digest", d.String())
+		w.Header().Set("Content-Length", fmt.Sprint(len(raw)))
+		if r.Method == http.MethodGet {
+			w.Write(raw)
+		}
+	})
+	_, err = env.r.EnsureImage(t.Context(), ImageWant{Ref: h.host + "/huge:1"}, nil)
+	if !errors.Is(err, ErrImageError) || !strings.Contains(err.Error(), "config of 8589934592 bytes") {
+		t.Errorf("got %v", err)
+	}
+	if n := h.blobs.Load(); n > 0 {
+		t.Errorf("%d blobs were asked for", n)
+	}
+}
+
+// TestPullsEndInOneStep: who comes as a pull ends joins it, or begins another; none is
+// listed that nobody carries out.
+func TestPullsEndInOneStep(t *testing.T) {
+	r := &Runtime{}
+	const full = "docker.io/library/web:1"
+	var all sync.WaitGroup
+	for range 64 {
+		all.Go(func() {
+			for range 100 {
+				p, first := r.pullOf(full)
+				if first {
+					r.pullOver(p, nil, io.EOF)
+				}
+				if <-p.over; p.err != io.EOF {
+					t.Error(p.err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if got := r.Pulling(); len(got) != 0 {
+		t.Errorf("left are %v", got)
 	}
 }
 
@@ -463,6 +528,11 @@ func TestSweepPulls(t *testing.T) {
 		l, err2 := env.r.client.LeasesService().List(ctx)
 		return fmt.Sprint(len(s), len(l), err1, err2)
 	}
+	p, _ := env.r.pullOf("docker.io/library/web:1")
+	if err := env.r.SweepPulls(t.Context(), time.Now().Add(deadAfter+time.Minute)); err != nil || counts() != "1 1 <nil> <nil>" {
+		t.Errorf("the clock was put forward in a pull: %s, %v", counts(), err)
+	}
+	env.r.pullOver(p, nil, nil)
 	for _, step := range []struct {
 		in   time.Duration
 		want string

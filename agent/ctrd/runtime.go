@@ -15,7 +15,6 @@ import (
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/log"
 	"github.com/sirupsen/logrus"
-	"golang.org/x/sync/singleflight"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/status"
@@ -43,7 +42,6 @@ type Runtime struct {
 	cfg    Config
 	log    *slog.Logger
 	client *client.Client
-	pulls  singleflight.Group
 	// turns are those that pulls wait for.
 	turns      *turns
 	registries *registry.Client

@@ -22,8 +22,8 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// manifestMax bounds a manifest, an index and a config, in bytes: registries refuse larger ones.
-const manifestMax = 4 << 20
+// ManifestMax bounds a manifest, an index and a config, in bytes: registries refuse larger ones.
+const ManifestMax = 4 << 20
 
 // Config is what a client knows of the node that it is on. The zero value trusts the
 // system's authorities and knows no login.
@@ -147,7 +147,7 @@ func fetch(ctx context.Context, f remotes.Fetcher, d ocispec.Descriptor) ([]byte
 		return nil, err
 	}
 	defer rc.Close()
-	b, err := io.ReadAll(io.LimitReader(rc, manifestMax))
+	b, err := io.ReadAll(io.LimitReader(rc, ManifestMax))
 	if err != nil {
 		return nil, err
 	}
