@@ -19,6 +19,7 @@ import (
 	"github.com/orchctl/orch/api"
 	"github.com/orchctl/orch/internal/daemon"
 	"github.com/orchctl/orch/internal/metrics"
+	"github.com/orchctl/orch/internal/registry"
 	"github.com/orchctl/orch/internal/tracing"
 	"github.com/orchctl/orch/internal/version"
 )
@@ -130,6 +131,9 @@ func (f flags) check() (settings, error) {
 		if _, _, err := net.SplitHostPort(j); err != nil {
 			return bad("--join %q: want host:port, such as 10.0.0.1:7070", j)
 		}
+	}
+	if err := registry.CheckInsecure(f.insecureRegistries); err != nil {
+		return bad("--insecure-registry %w", err)
 	}
 	if err := s.level.UnmarshalText([]byte(f.logLevel)); err != nil {
 		return bad("--log-level %q: want debug, info, warn or error", f.logLevel)

@@ -14,6 +14,7 @@ import (
 	"github.com/orchctl/orch/internal/audit"
 	"github.com/orchctl/orch/internal/daemon"
 	"github.com/orchctl/orch/internal/metrics"
+	"github.com/orchctl/orch/internal/registry"
 	"github.com/orchctl/orch/internal/tracing"
 	"github.com/orchctl/orch/internal/version"
 )
@@ -129,6 +130,9 @@ func (c *config) complete() (err error) {
 	}
 	if err := metrics.CheckAddress("--metrics-addr", c.metricsAddr); err != nil {
 		return err
+	}
+	if err := registry.CheckInsecure(c.insecureRegistries); err != nil {
+		return daemon.Usagef("--insecure-registry %w", err)
 	}
 	if err := c.limits.check(); err != nil {
 		return err

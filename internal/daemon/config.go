@@ -146,7 +146,7 @@ func (r *configReader) set(key, value *yaml.Node) error {
 		return nil
 	}
 	if err := assign(f.Value, items, resolved(value).Kind == yaml.ScalarNode); err != nil {
-		return r.errorf(value, "%s: %q: %w", f.Name, strings.Join(items, ","), err)
+		return r.errorf(value, "%s: %q: %w", f.Name, strings.Join(items, ","), inWords(r.flags, err))
 	}
 	f.Changed = true
 	return nil

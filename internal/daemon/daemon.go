@@ -32,13 +32,39 @@ func Prepare(cmd *cobra.Command, lookup func(string) (string, bool)) {
 		return nil
 	}
 	cmd.SilenceUsage, cmd.SilenceErrors = true, true
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return UsageError{err} })
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return UsageError{inWords(cmd.Flags(), err)} })
 	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
 		if err := fromEnvironment(cmd.Flags(), lookup); err != nil {
 			return err
 		}
 		return fromFile(cmd)
 	}
+}
+
+// inWords says what a flag wants where Go's own words would stand, and which was likely
+// meant where there is none of that name.
+func inWords(flags *pflag.FlagSet, err error) error {
+	text := err.Error()
+	if name, ok := strings.CutPrefix(text, "unknown flag: --"); ok {
+		var names []string
+		flags.VisitAll(func(f *pflag.Flag) {
+			if !f.Hidden {
+				names = append(names, f.Name)
+			}
+		})
+		if near := Near(name, names); len(near) > 0 {
+			return fmt.Errorf("%w; did you mean --%s?", err, strings.Join(near, ", --"))
+		}
+		return fmt.Errorf("%w; --help lists them", err)
+	}
+	for _, x := range []struct{ from, want string }{
+		{"strconv.ParseBool", "want true or false"}, {"strconv.", "want a whole number"}, {"time: ", "want a duration, such as 30s or 5m"},
+	} {
+		if i := strings.Index(text, x.from); i >= 0 {
+			return errors.New(text[:i] + x.want)
+		}
+	}
+	return err
 }
 
 // fromEnvironment sets flags that the command line leaves out.
@@ -50,7 +76,7 @@ func fromEnvironment(flags *pflag.FlagSet, lookup func(string) (string, bool)) (
 			return
 		}
 		if serr := flags.Set(f.Name, value); serr != nil {
-			err = Usagef("environment variable %s: %w", name, serr)
+			err = Usagef("environment variable %s: %w", name, inWords(flags, serr))
 		}
 	})
 	return err

@@ -20,7 +20,9 @@ func TestCommandLine(t *testing.T) {
 		{"environment", nil, env, "from-env 7"},
 		{"the command line goes first", []string{"--node-name", "x"}, env, "x 7"},
 		{"bad environment", nil, map[string]string{"ORCH_PORT": "x"}, `!environment variable ORCH_PORT: invalid argument "x"`},
-		{"unknown flag", []string{"--nope"}, nil, "!unknown flag: --nope"},
+		{"unknown flag", []string{"--nope"}, nil, "!unknown flag: --nope; --help lists them"},
+		{"a flag misspelt", []string{"--nodename=x"}, nil, "!unknown flag: --nodename; did you mean --node-name?"},
+		{"no number", []string{"--port=many"}, nil, `!invalid argument "many" for "--port" flag: want a whole number`},
 		{"a word", []string{"up"}, nil, `!unexpected argument "up": there are only flags`},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -111,7 +111,7 @@ needs a new certificate from an admin, and a node that was not connected has to 
 empty its pki folder and give it a fresh token, after ` + "`orchctl node remove NODE`" + `.`,
 		Example: "  orchctl ca retire 5f3a9c", Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			doing := "retire CA " + args[0]
+			doing := "retire the CA " + args[0]
 			client, err := t.connect(cmd.Context(), doing, true)
 			if err != nil {
 				return err

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -30,6 +29,7 @@ func (t *tool) createCmd() *cobra.Command {
 type creating struct {
 	kind                      string
 	typ                       string // of a secret
+	fromFiles                 bool   // there are no flags for a login
 	login                     login
 	literals, files, envFiles []string
 	labels                    []string
@@ -38,7 +38,7 @@ type creating struct {
 }
 
 func (t *tool) createConfigCmd(kind string) *cobra.Command {
-	c := creating{kind: kind}
+	c := creating{kind: kind, fromFiles: true}
 	one := word(kind)
 	hint := ""
 	if kind == api.KindSecret {
@@ -84,14 +84,32 @@ func (t *tool) createFlags(cmd *cobra.Command, c *creating) {
 // untyped refuses the types that secrets have elsewhere.
 func untyped(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, words []string) error {
-		if len(words) == 2 && cmd.Name() == "secret" && slices.Contains([]string{"generic", "tls", "docker-registry"}, words[0]) {
-			if words[0] == "docker-registry" {
-				return usagef("a login to a registry is made with `%s registry %s`", cmd.CommandPath(), words[1])
+		if len(words) == 2 {
+			if err := foreignType(cmd, words); err != nil {
+				return err
 			}
-			return usagef("there is no such type of a secret here: leave out %q, as in `%s %s`", words[0], cmd.CommandPath(), words[1])
 		}
 		return check(cmd, words)
 	}
+}
+
+// foreignType says what to do instead where the first of two words is a type that secrets
+// have elsewhere.
+func foreignType(cmd *cobra.Command, words []string) error {
+	if len(words) < 2 || cmd.Name() != "secret" {
+		return nil
+	}
+	name := words[1]
+	if strings.HasPrefix(name, "-") {
+		name = "NAME"
+	}
+	switch words[0] {
+	case "docker-registry":
+		return usagef("a login to a registry is made with `%s registry %s --server HOST --username USER --password-stdin`", cmd.CommandPath(), name)
+	case "generic", "tls":
+		return usagef("there is no such type of a secret here: leave out %q, as in `%s %s`", words[0], cmd.CommandPath(), name)
+	}
+	return nil
 }
 
 func (t *tool) create(ctx context.Context, c creating, name string) error {
@@ -221,6 +239,9 @@ func (t *tool) configOf(c creating, name string) (*api.Config, error) {
 		if err := x.envFile(path); err != nil {
 			return nil, err
 		}
+	}
+	if c.fromFiles && c.typ == string(api.SecretRegistry) && len(c.literals)+len(c.files)+len(c.envFiles) == 0 {
+		return nil, usagef("a login to a registry is made with `orchctl create secret registry %s --server HOST --username USER --password-stdin`, or of what docker login wrote, with --from-file config.json=PATH", name)
 	}
 	if c.login != (login{}) || c.typ == string(api.SecretRegistry) && len(c.literals)+len(c.files)+len(c.envFiles) == 0 {
 		if err := c.login.add(&x); err != nil {

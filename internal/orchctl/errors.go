@@ -46,10 +46,24 @@ func (t *tool) flagError(cmd *cobra.Command, err error) error {
 	if cmd.HasParent() && cmd.HasSubCommands() {
 		i := slices.Index(t.args, cmd.Name())
 		if words := t.args[i+1:]; i >= 0 && len(words) > 0 && !strings.HasPrefix(words[0], "-") {
-			return noSuchCommand(cmd, words) // as in create configmap app --from-literal A=b
+			if !strings.Contains(cmd.Use, " ") {
+				return noSuchCommand(cmd, words) // as in create configmap app --from-literal A=b
+			}
+			if err := foreignType(cmd, words); err != nil { // else the word is a name
+				return err
+			}
 		}
 	}
 	return usagef("%s; see `%s --help`", plainFlag(err.Error()), cmd.CommandPath())
+}
+
+// foreignFlags are flags of other systems, and what does it here.
+var foreignFlags = map[string]string{
+	"--docker-server":   "use --server",
+	"--docker-username": "use --username",
+	"--docker-password": "use --password-stdin or --password-file, as other users see a command line",
+	"--password":        "use --password-stdin or --password-file, as other users see a command line",
+	"--docker-email":    "leave it out",
 }
 
 // plainFlag says what a flag wants where Go's own words would stand.
@@ -57,8 +71,11 @@ func plainFlag(text string) string {
 	if strings.Contains(text, `"--dry-run"`) {
 		return "--dry-run takes no value: write it alone"
 	}
+	if name, ok := strings.CutPrefix(text, "unknown flag: "); ok && foreignFlags[name] != "" {
+		return text + ": " + foreignFlags[name]
+	}
 	for _, x := range []struct{ from, want string }{
-		{": strconv.ParseBool", "want true or false"}, {": strconv.", "want a number"}, {": time: ", "want a duration, such as 30s or 5m"},
+		{": strconv.ParseBool", "want true or false"}, {": strconv.", "want a number"}, {": time: ", "want a duration, such as 30s, 5m or 48h"},
 	} {
 		if i := strings.Index(text, x.from); i >= 0 {
 			return text[:i] + ": " + x.want
@@ -163,7 +180,7 @@ func (e *callError) explain(t *tool) (text string, invalid bool) {
 		}
 		return e.Error(), false
 	}
-	message := cleanText(s.Message())
+	message := strings.TrimPrefix(cleanText(s.Message()), e.doing+": ") // some say it too
 	fields := violations(s, e.docs)
 	if fields != "" {
 		message = "the controller refuses it" // its message only joins what the fields say

@@ -65,6 +65,16 @@ func checkHostsFile(path string) error {
 	return nil
 }
 
+// CheckInsecure refuses what no registry is named like, and would never be met.
+func CheckInsecure(hosts []string) error {
+	for _, h := range hosts {
+		if h == "" || strings.ContainsAny(h, "/ @") {
+			return fmt.Errorf("%q: want host or host:port, as images' names begin, such as registry.example:5000", h)
+		}
+	}
+	return nil
+}
+
 // named tells whether an operator allowed plain HTTP for a host by name.
 func (c *Client) named(host string) bool {
 	name := host

@@ -236,7 +236,7 @@ func (s *Server) answer(ctx context.Context, q *question, snap *view.Snapshot) a
 		}
 		no = err
 		if q.policy == api.PullAlways && !errors.Is(err, registry.ErrUnreachable) {
-			return answered{refused: mustKnow(q, err.Error())}
+			return answered{refused: s.mustKnow(q, err.Error())}
 		}
 	}
 	digest, why, asked := s.askNodes(ctx, q, snap)
@@ -245,9 +245,9 @@ func (s *Server) answer(ctx context.Context, q *question, snap *view.Snapshot) a
 		return answered{digest: digest}
 	case q.policy == api.PullAlways:
 		if len(asked) > 0 && why != "" {
-			return answered{refused: mustKnow(q, why)}
+			return answered{refused: s.mustKnow(q, why)}
 		}
-		return answered{refused: mustKnow(q, cmp.Or(words(no), "no controller or node could ask its registry"))}
+		return answered{refused: s.mustKnow(q, cmp.Or(words(no), "neither the controller nor a node could ask its registry, and the controller tries again only after a minute"))}
 	case ctx.Err() != nil && why == "" && len(asked) > 0:
 		return answered{why: fmt.Sprintf("its digest could not be told within %s (asked %s): %s", digestTimeout, strings.Join(asked, ", "), firstTells)}
 	}
@@ -267,8 +267,12 @@ func words(err error) string {
 	return err.Error()
 }
 
-func mustKnow(q *question, why string) error {
-	return status.Error(codes.FailedPrecondition, fmt.Sprintf("%s: image %s has pullPolicy: always, and its registry cannot tell what it means now: %s; nothing was applied", q.first.of, q.ref, why))
+func (s *Server) mustKnow(q *question, why string) error {
+	hint := ""
+	if s.isLoaded(q.ref) {
+		hint = "; for what was loaded say pullPolicy: ifNotPresent"
+	}
+	return status.Error(codes.FailedPrecondition, fmt.Sprintf("%s: image %s has pullPolicy: always, and its registry cannot tell what it means now: %s; nothing was applied%s", q.first.of, q.ref, why, hint))
 }
 
 // askNodes asks one node after the other until one knows; what the first said of why
