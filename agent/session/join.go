@@ -97,7 +97,7 @@ func (id *Identity) load() error {
 
 // Credentials of a new connection.
 func (id *Identity) Credentials() (credentials.TransportCredentials, error) {
-	return credentials.NewTLS(pki.ClientTLS(&id.source, id.pool.Load(), "", nil)), nil
+	return credentials.NewTLS(pki.Direct(pki.ClientTLS(&id.source, id.pool.Load(), "", nil))), nil
 }
 
 func (id *Identity) csr() ([]byte, error) {
@@ -318,7 +318,7 @@ func (id *Identity) Renew(ctx context.Context, controllers []string) error {
 	for _, addr := range controllers {
 		for _, src := range sources {
 			var res *orchv1.JoinResponse
-			res, err = id.call(ctx, addr, pki.ClientTLS(src, id.pool.Load(), "", nil), func(ctx context.Context, c orchv1.AgentsClient) (*orchv1.JoinResponse, error) {
+			res, err = id.call(ctx, addr, pki.Direct(pki.ClientTLS(src, id.pool.Load(), "", nil)), func(ctx context.Context, c orchv1.AgentsClient) (*orchv1.JoinResponse, error) {
 				return c.Renew(ctx, &orchv1.RenewRequest{Csr: csr})
 			})
 			if err == nil {

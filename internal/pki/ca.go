@@ -167,10 +167,11 @@ func selfSigned(cert *x509.Certificate) error {
 
 func caURI(cluster string) *url.URL { return &url.URL{Scheme: scheme, Host: cluster, Path: "/ca"} }
 
-// Vouch signs the key of an older CA of the cluster, in PEM: who trusts only this CA then
-// believes what that one signed. The life is the shorter one of the two.
-func (ca *CA) Vouch(older *CA, now time.Time) ([]byte, error) {
-	fail := func(err error) ([]byte, error) {
+// Vouch signs the key of an older CA of the cluster for so long: who trusts only this CA then
+// believes what that one signed. Nothing takes it back: everybody sees it, and who has the
+// older key may show it when that CA is retired, until it ends.
+func (ca *CA) Vouch(older *CA, validity time.Duration, now time.Time) (*x509.Certificate, error) {
+	fail := func(err error) (*x509.Certificate, error) {
 		return nil, fmt.Errorf("vouch for the CA %s: %w", older.Hash(), err)
 	}
 	if ca.Cluster != older.Cluster {
@@ -187,7 +188,7 @@ func (ca *CA) Vouch(older *CA, now time.Time) ([]byte, error) {
 		SubjectKeyId:          older.cert.SubjectKeyId,
 		URIs:                  older.cert.URIs,
 		NotBefore:             latest(now.Add(-Backdate), latest(ca.cert.NotBefore, older.cert.NotBefore)),
-		NotAfter:              earliest(ca.cert.NotAfter, older.cert.NotAfter),
+		NotAfter:              earliest(now.Add(validity), earliest(ca.cert.NotAfter, older.cert.NotAfter)),
 		KeyUsage:              x509.KeyUsageCertSign,
 		BasicConstraintsValid: true,
 		IsCA:                  true,
@@ -201,7 +202,7 @@ func (ca *CA) Vouch(older *CA, now time.Time) ([]byte, error) {
 	if err != nil {
 		return fail(err)
 	}
-	return EncodeCert(cert), nil
+	return cert, nil
 }
 
 // Hash is the hex SHA-256 of the CA's SubjectPublicKeyInfo: the pin in join tokens.

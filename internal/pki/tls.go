@@ -58,6 +58,9 @@ func ServerTLS(src CertSource, trusted func() *x509.CertPool, clock func() time.
 			if errors.Is(err, ErrNoCertificate) {
 				return nil
 			}
+			if err == nil {
+				err = direct(cs)
+			}
 			return err
 		},
 	}
@@ -68,6 +71,29 @@ func ServerTLS(src CertSource, trusted func() *x509.CertPool, clock func() time.
 		return now, nil
 	}
 	return outer
+}
+
+// Direct makes a configuration of ClientTLS refuse a server whose CA is only vouched for by
+// one that is trusted: for those who are told all CAs, and when one is retired.
+func Direct(conf *tls.Config) *tls.Config {
+	verify := conf.VerifyConnection
+	conf.VerifyConnection = func(cs tls.ConnectionState) error {
+		if err := verify(cs); err != nil {
+			return err
+		}
+		return direct(cs)
+	}
+	return conf
+}
+
+// direct wants a certificate that a trusted CA signed itself.
+func direct(cs tls.ConnectionState) error {
+	for _, chain := range cs.VerifiedChains {
+		if len(chain) == 2 {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: its CA is not one that is trusted, but only vouched for by one", ErrNotVerified)
 }
 
 // ClientTLS is the side of an agent, a user or another controller: TLS 1.3, the
@@ -130,13 +156,18 @@ func CAs(caPEM []byte) ([]*x509.Certificate, error) {
 	return certs, nil
 }
 
-// IssuerHash is the hash of that CA of a PEM text which signed the certificate.
-func IssuerHash(caPEM []byte, cert *x509.Certificate) (string, error) {
+// Issuer is that CA of a PEM text which signed the certificate.
+func Issuer(caPEM []byte, cert *x509.Certificate) (*x509.Certificate, error) {
 	cas, err := CAs(caPEM)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	ca, err := issuer(cert, cas)
+	return issuer(cert, cas)
+}
+
+// IssuerHash is the hash of Issuer.
+func IssuerHash(caPEM []byte, cert *x509.Certificate) (string, error) {
+	ca, err := Issuer(caPEM, cert)
 	if err != nil {
 		return "", err
 	}

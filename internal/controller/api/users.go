@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -23,8 +24,26 @@ func (s *Server) CreateUser(ctx context.Context, r *orchv1.CreateUserRequest) (*
 	if err != nil {
 		return nil, statusOf(err)
 	}
+	ca, err := issuerOf(cert, s.cfg.Access.Bundle())
+	if err != nil {
+		return nil, status.Error(codes.Internal, fmt.Sprintf("create user %s: %v", u.Name, err))
+	}
 	s.cfg.Log.Info("user made", "user", u.Name, "role", u.Role, "replace", u.Replace, "by", u.By)
-	return &orchv1.CreateUserResponse{Certificate: cert, Ca: s.cfg.Access.Bundle()}, nil
+	return &orchv1.CreateUserResponse{Certificate: cert, Ca: ca}, nil
+}
+
+// issuerOf gives the one CA that a user's file is to trust. Nobody tells the file when
+// another one is retired.
+func issuerOf(cert, bundle []byte) ([]byte, error) {
+	leaf, err := pki.ParseCert(cert)
+	if err != nil {
+		return nil, err
+	}
+	ca, err := pki.Issuer(bundle, leaf)
+	if err != nil {
+		return nil, err
+	}
+	return pki.EncodeCert(ca), nil
 }
 
 // ListUsers implements orch.v1.Orch.

@@ -103,8 +103,10 @@ func (a *Authority) keepAdmin(ctx context.Context, path string, x clientconfig.C
 	if by != stands.ca.Hash() || !now.Add(adminLeft).Before(cert.Leaf.NotAfter) {
 		return nil, false, nil
 	}
-	done = slices.Equal(x.Controllers, controllers) && x.CA == string(stands.bundle)
-	x.Controllers, x.CA = controllers, string(stands.bundle)
+	// The signing CA alone: a copy of the file is not told when the other one is retired.
+	ca := string(stands.ca.CertPEM)
+	done = slices.Equal(x.Controllers, controllers) && x.CA == ca
+	x.Controllers, x.CA = controllers, ca
 	return &x, done, nil
 }
 
@@ -150,20 +152,19 @@ func (a *Authority) issueAdmin(ctx context.Context) (pki.Bundle, error) {
 			return nil, fmt.Errorf("%w: the user %s has the role %s", ErrRefused, adminName, have.Role)
 		}
 		cert, op, err := a.sign(book, u, req, pki.UserValidity, a.cfg.Now(), true)
-		b.Cert = cert
+		b.Cert, b.CA = cert, a.CA().CertPEM
 		return []store.Op{op}, err
 	})
-	b.CA = a.Bundle()
 	return b, err
 }
 
 // issue makes a key and a certificate of ca for it.
-func issue(ca *pki.CA, id pki.Identity, now time.Time, hosts ...string) (pki.Bundle, error) {
+func issue(ca *pki.CA, id pki.Identity, life time.Duration, now time.Time, hosts ...string) (pki.Bundle, error) {
 	key, csr, err := newRequest(id)
 	if err != nil {
 		return pki.Bundle{}, err
 	}
-	cert, err := ca.Sign(csr, id, pki.ServingValidity, now, hosts...)
+	cert, err := ca.Sign(csr, id, life, now, hosts...)
 	if err != nil {
 		return pki.Bundle{}, err
 	}

@@ -92,16 +92,12 @@ func (a *Authority) RotateAuthority(ctx context.Context) (AuthorityInfo, error) 
 	if err != nil {
 		return fail(err)
 	}
-	vouched, err := ca.Vouch(s.ca, now)
-	if err != nil {
-		return fail(err)
-	}
 	sealed, err := pki.Seal(a.seal, purposeCA, ca.KeyPEM, rand.Reader)
 	if err != nil {
 		return fail(err)
 	}
 	err = a.turn(ctx, func(r caRecord) (caRecord, error) {
-		r.Older = &olderCA{Certificate: r.Certificate, SealedKey: r.SealedKey, Vouched: string(vouched), Created: r.Created}
+		r.Older = &olderCA{Certificate: r.Certificate, SealedKey: r.SealedKey, Created: r.Created}
 		r.First = cmp.Or(r.First, s.ca.Hash())
 		r.Certificate, r.SealedKey, r.Created = string(ca.CertPEM), sealed, now.UTC()
 		return r, nil

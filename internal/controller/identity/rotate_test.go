@@ -7,14 +7,17 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
 	"math/big"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/orchctl/orch/internal/clientconfig"
 	"github.com/orchctl/orch/internal/pki"
 	"github.com/orchctl/orch/internal/store"
 )
@@ -281,4 +284,84 @@ func TestRotateTheGossipKey(t *testing.T) {
 			t.Error("the store has another key")
 		}
 	})
+}
+
+// Whoever has the key of a retired CA, and what the controllers showed while it was trusted,
+// stands in for no controller: not to agents at once, and to nobody for long.
+func TestARetiredCAIsNotVouchedForAnyMore(t *testing.T) {
+	w := newWorld(t)
+	ctx := context.Background()
+	stolen := w.CA()
+	if _, err := w.RotateAuthority(ctx); err != nil {
+		t.Fatal(err)
+	}
+	shown, alone := w.serving(), w.CA().CertPEM
+	if err := w.RetireAuthority(ctx, stolen.Hash(), true); err != nil {
+		t.Fatal(err)
+	}
+	forged, err := issue(stolen, pki.Identity{Kind: pki.Controller, Name: "c1"}, pki.ServingValidity, w.now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := forged.Certificate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert.Certificate = append([][]byte{cert.Leaf.Raw}, shown.Certificate[1:]...)
+	pool, err := pki.Pool(alone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, between, ca := parsed(t, cert.Certificate[0]), parsed(t, cert.Certificate[1]), parsed(t, cert.Certificate[2])
+	state := tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf, between}, VerifiedChains: [][]*x509.Certificate{{leaf, between, ca}}}
+	if err := pki.Direct(pki.ClientTLS(nil, pool, "", nil)).VerifyConnection(state); !errors.Is(err, pki.ErrNotVerified) {
+		t.Errorf("an agent: %v", err)
+	}
+	user := tls.ConnectionState{PeerCertificates: state.PeerCertificates, VerifiedChains: state.VerifiedChains}
+	if err := pki.ServerTLS(&pki.Source{}, w.Pool, nil).VerifyConnection(user); !errors.Is(err, pki.ErrNotVerified) {
+		t.Errorf("a controller: %v", err)
+	}
+	w.now = w.now.Add(vouchLife + time.Second)
+	if err := w.believes(alone, cert); err == nil {
+		t.Error("a user believes it a day later")
+	}
+	if err := w.pinned(w.token(pki.JoinNode, time.Hour), cert); err == nil {
+		t.Error("one who joins believes it a day later")
+	}
+}
+
+func parsed(t *testing.T, der []byte) *x509.Certificate {
+	t.Helper()
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// The file of the first start trusts the CA that signs, and no other that may be retired
+// when a copy of it is elsewhere.
+func TestTheAdminsFileTrustsTheSigningCA(t *testing.T) {
+	w := newWorld(t)
+	path := filepath.Join(w.dir, "config.yaml")
+	write := func() string {
+		t.Helper()
+		if err := w.WriteAdminContext(context.Background(), path, "orch", []string{"127.0.0.1:7070"}); err != nil {
+			t.Fatal(err)
+		}
+		c, err := clientconfig.Load(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.Contexts[0].CA
+	}
+	write()
+	if _, err := w.RotateAuthority(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	for _, when := range []string{"at the rotation", "afterwards"} {
+		if got := write(); got != string(w.CA().CertPEM) {
+			t.Errorf("%s it trusts\n%s", when, got)
+		}
+	}
 }

@@ -15,6 +15,11 @@ import (
 // days left at the first try.
 const retryRenewal = time.Hour
 
+// vouchLife is how long a controller's certificate lasts, and the new CA vouches for the
+// one that signed it, while there are two: as long is one who knows only the new CA open to
+// whoever has the key of one that was retired.
+const vouchLife = 24 * time.Hour
+
 // Serving is a controller's own certificate. It lies in memory only: each start
 // signs another.
 type Serving struct {
@@ -40,7 +45,11 @@ func (a *Authority) Serve(name string, hosts []string) (*Serving, error) {
 
 func (s *Serving) renew() error {
 	stands, now := s.authority.standing.Load(), s.authority.cfg.Now()
-	b, err := issue(stands.serving(now), pki.Identity{Kind: pki.Controller, Name: s.name}, now, s.hosts...)
+	life := pki.ServingValidity
+	if stands.older != nil {
+		life = vouchLife
+	}
+	b, err := issue(stands.serving(now), pki.Identity{Kind: pki.Controller, Name: s.name}, life, now, s.hosts...)
 	if err != nil {
 		return fmt.Errorf("make the certificate of controller %s: %w", s.name, err)
 	}
@@ -48,7 +57,11 @@ func (s *Serving) renew() error {
 	if err != nil {
 		return fmt.Errorf("make the certificate of controller %s: %w", s.name, err)
 	}
-	cert.Certificate = append([][]byte{cert.Leaf.Raw}, stands.chain()...)
+	chain, err := stands.chain(life, now)
+	if err != nil {
+		return fmt.Errorf("make the certificate of controller %s: %w", s.name, err)
+	}
+	cert.Certificate = append([][]byte{cert.Leaf.Raw}, chain...)
 	s.Set(cert)
 	s.with = stands.bundle
 	return nil

@@ -34,12 +34,11 @@ type caRecord struct {
 	LastGossip []byte `json:"lastGossip,omitempty"`
 }
 
-// olderCA is a CA that signs for controllers only: everybody trusts it yet. Who trusts
-// only the new one believes it by Vouched, which the new one signed.
+// olderCA is a CA that signs for controllers only: everybody trusts it yet. To who trusts
+// only the new one, that one vouches for it; see Serving.
 type olderCA struct {
 	Certificate string    `json:"certificate"`
 	SealedKey   []byte    `json:"sealedKey"`
-	Vouched     string    `json:"vouched"`
 	Created     time.Time `json:"created"`
 }
 
@@ -47,10 +46,9 @@ type olderCA struct {
 type standing struct {
 	ca      *pki.CA
 	created time.Time
-	// older is nil where there is one CA only; vouched is its certificate by ca.
+	// older is nil where there is one CA only.
 	older        *pki.CA
 	olderCreated time.Time
-	vouched      *x509.Certificate
 
 	bundle []byte // PEM of all that are trusted, ca first
 	pool   *x509.CertPool
@@ -83,9 +81,6 @@ func (a *Authority) read(r caRecord) (*standing, error) {
 			return fail(err)
 		}
 		if s.older, err = pki.ParseCA([]byte(o.Certificate), key); err != nil {
-			return fail(err)
-		}
-		if s.vouched, err = pki.ParseCert([]byte(o.Vouched)); err != nil {
 			return fail(err)
 		}
 		s.olderCreated = o.Created
@@ -121,13 +116,17 @@ func (s *standing) serving(now time.Time) *pki.CA {
 	return s.ca
 }
 
-// chain is what goes with a controller's certificate, so that whoever trusts one of the
-// CAs, or knows the hash of one, believes it.
-func (s *standing) chain() [][]byte {
-	if s.older == nil {
-		return [][]byte{s.ca.Certificate().Raw}
+// chain is what goes with a controller's certificate that lasts so long, so that whoever
+// trusts one of the CAs, or knows the hash of one, believes it.
+func (s *standing) chain(life time.Duration, now time.Time) ([][]byte, error) {
+	if s.serving(now) == s.ca {
+		return [][]byte{s.ca.Certificate().Raw}, nil
 	}
-	return [][]byte{s.vouched.Raw, s.ca.Certificate().Raw, s.older.Certificate().Raw}
+	vouched, err := s.ca.Vouch(s.older, life, now)
+	if err != nil {
+		return nil, err
+	}
+	return [][]byte{vouched.Raw, s.ca.Certificate().Raw, s.older.Certificate().Raw}, nil
 }
 
 // install makes s what holds, and tells who waits for it.
