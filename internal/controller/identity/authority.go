@@ -62,6 +62,10 @@ type Authority struct {
 	// turning is held while the CA or gossip's key is changed, until that is committed.
 	turning sync.Mutex
 
+	// ended holds one word: a term has ended. What the next leader wrote before this one
+	// knew that was not taken from the store, and what this one could not write is in people.
+	ended chan struct{}
+
 	mu      sync.Mutex
 	book    *book         // nil while this controller does not lead
 	changed chan struct{} // closed and replaced when standing changes
@@ -76,7 +80,7 @@ func Open(ctx context.Context, cfg Config) (*Authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Authority{cfg: cfg, seal: seal, changed: make(chan struct{})}
+	a := &Authority{cfg: cfg, seal: seal, changed: make(chan struct{}), ended: make(chan struct{}, 1)}
 	a.people.Store(&people{})
 	for {
 		known, err := a.reread(ctx)
@@ -129,8 +133,8 @@ func (a *Authority) Begin(kvs []store.KV, w Writer) error {
 	a.mu.Lock()
 	a.book = b
 	a.people.Store(&people{leading: true, of: maps.Clone(b.users)})
-	a.mu.Unlock()
 	a.install(s)
+	a.mu.Unlock()
 	a.holds.endStrangers(a.Admit)
 	return nil
 }
@@ -141,6 +145,10 @@ func (a *Authority) End() {
 	defer a.mu.Unlock()
 	a.book = nil
 	a.people.Store(&people{of: a.people.Load().of})
+	select {
+	case a.ended <- struct{}{}:
+	default:
+	}
 }
 
 func encode(v any) []byte {

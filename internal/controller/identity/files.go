@@ -85,7 +85,7 @@ func (a *Authority) keepAdmin(ctx context.Context, path string, x clientconfig.C
 	if err == nil {
 		by, _ = pki.IssuerHash(stands.bundle, cert.Leaf)
 	}
-	known, empty, err := a.knowsAdmin(cert)
+	known, removed, empty, err := a.knowsAdmin(cert)
 	switch {
 	case err != nil:
 		return nil, false, err
@@ -96,7 +96,7 @@ func (a *Authority) keepAdmin(ctx context.Context, path string, x clientconfig.C
 		}
 	case empty:
 		return nil, false, nil
-	case !known && (by == "" || now.Before(cert.Leaf.NotAfter)):
+	case removed, !known && (by == "" || now.Before(cert.Leaf.NotAfter)):
 		a.cfg.Log.Warn("the admin's context is worth nothing: its user was removed, or has a newer certificate elsewhere; to get a new one, remove the context from the file and start the controller again", "file", path, "context", x.Name)
 		return nil, true, nil
 	}
@@ -110,16 +110,17 @@ func (a *Authority) keepAdmin(ctx context.Context, path string, x clientconfig.C
 	return &x, done, nil
 }
 
-// knowsAdmin tells whether the certificate is in the book as the admin's, and whether the
-// book has nobody.
-func (a *Authority) knowsAdmin(cert *tls.Certificate) (known, empty bool, err error) {
+// knowsAdmin tells whether the certificate is in the book as the admin's, whether others
+// are in it but not the admin, and whether it has nobody.
+func (a *Authority) knowsAdmin(cert *tls.Certificate) (known, removed, empty bool, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.book == nil {
-		return false, false, ErrNotLeading
+		return false, false, false, ErrNotLeading
 	}
 	r, ok := a.book.users[adminName]
-	return ok && cert != nil && r.has(pki.PublicKeyHash(cert.Leaf)), len(a.book.users) == 0, nil
+	empty = len(a.book.users) == 0
+	return ok && cert != nil && r.has(pki.PublicKeyHash(cert.Leaf)), !ok && !empty, empty, nil
 }
 
 func (a *Authority) adoptAdmin(ctx context.Context, cert *x509.Certificate, by string) error {

@@ -170,6 +170,7 @@ func inWords(nodes, users []string) string {
 // what was committed from being known.
 func (a *Authority) turn(ctx context.Context, f func(caRecord) (caRecord, error)) error {
 	var next *standing
+	var of *book
 	err := a.change(context.WithoutCancel(ctx), func(b *book) ([]store.Op, error) {
 		r, err := f(b.ca)
 		if err != nil {
@@ -178,13 +179,17 @@ func (a *Authority) turn(ctx context.Context, f func(caRecord) (caRecord, error)
 		if next, err = a.read(r); err != nil {
 			return nil, err
 		}
-		b.ca = r
+		b.ca, of = r, b
 		return []store.Op{store.Put(caKey, encode(r))}, nil
 	})
 	if err != nil {
 		return err
 	}
-	a.install(next)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.book == of { // else the term is over, and what is in the store may be newer
+		a.install(next)
+	}
 	return nil
 }
 

@@ -130,9 +130,8 @@ func (s *standing) chain(life time.Duration, now time.Time) ([][]byte, error) {
 }
 
 // install makes s what holds, and tells who waits for it.
+// The caller holds mu.
 func (a *Authority) install(s *standing) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
 	old := a.standing.Swap(s)
 	if old != nil && bytes.Equal(old.bundle, s.bundle) && slices.EqualFunc(old.gossip, s.gossip, bytes.Equal) && old.moving == s.moving {
 		return
@@ -208,10 +207,10 @@ func (a *Authority) reread(ctx context.Context) (known bool, err error) {
 	leading := a.book != nil
 	if !leading {
 		a.people.Store(&people{of: b.users})
+		a.install(s)
 	}
 	a.mu.Unlock()
 	if !leading {
-		a.install(s)
 		a.holds.endStrangers(a.Admit)
 	}
 	return true, nil
@@ -251,14 +250,21 @@ func (a *Authority) watch(ctx context.Context) error {
 	if _, err := a.reread(ctx); err != nil {
 		return err
 	}
-	for c := range w.Changes() {
-		if slices.ContainsFunc(c.Events, func(e store.Event) bool {
-			return e.Key == caKey || len(e.Key) > len(userPrefix) && e.Key[:len(userPrefix)] == userPrefix
-		}) {
-			if _, err := a.reread(ctx); err != nil {
-				return err
+	for {
+		select {
+		case c, more := <-w.Changes():
+			if !more {
+				return w.Err()
 			}
+			if !slices.ContainsFunc(c.Events, func(e store.Event) bool {
+				return e.Key == caKey || len(e.Key) > len(userPrefix) && e.Key[:len(userPrefix)] == userPrefix
+			}) {
+				continue
+			}
+		case <-a.ended:
+		}
+		if _, err := a.reread(ctx); err != nil {
+			return err
 		}
 	}
-	return w.Err()
 }

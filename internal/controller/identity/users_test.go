@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/orchctl/orch/internal/clientconfig"
@@ -276,4 +277,44 @@ func TestAdminFile(t *testing.T) {
 	if x, cert := write(); x.Certificate != had.Certificate || w.admits(cert) == nil {
 		t.Error("a removed admin is back")
 	}
+	w.now = w.now.Add(pki.UserValidity + time.Hour)
+	if x, _ := write(); x.Certificate != had.Certificate {
+		t.Error("a removed admin is back when the certificate in the file has ended")
+	}
+}
+
+// What another leader wrote while this controller still took itself for the leader is known
+// to it soon after its term: its watch has seen that already, and passed it over.
+func TestAnEndedTermTakesWhatTheNextLeaderWrote(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorldIn(t, dir)
+		w.mustUser("root", pki.Admin)
+		alice := w.mustUser("alice", pki.Viewer)
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		go w.Run(ctx)
+		synctest.Wait()
+		deposed := w.Authority
+		w.reopen() // another controller, which leads
+		if _, err := w.RemoveUser(ctx, "alice", "root"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.RotateAuthority(ctx); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		id := pki.Identity{Kind: pki.User, Name: "alice", Role: pki.Viewer}
+		if err := deposed.Admit(id, alice); err != nil {
+			t.Fatalf("before the term ends: %v", err)
+		}
+		deposed.End()
+		synctest.Wait()
+		if err := deposed.Admit(id, alice); err == nil {
+			t.Error("a removed user is still let in")
+		}
+		if deposed.CA().Hash() != w.CA().Hash() {
+			t.Error("the new CA is not known")
+		}
+	})
 }
