@@ -112,9 +112,9 @@ func (g *gossiper) member(ctx context.Context, keys [][]byte) error {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	var meeting sync.WaitGroup
 	defer meeting.Wait()
+	defer cancel() // before the wait: one that could not listen meets nobody
 	meeting.Go(func() {
 		defer cancel()
 		g.meet(ctx, m)

@@ -111,7 +111,7 @@ func (g *Gossip) SetKeys(keys [][]byte) error {
 	if err := g.ring.UseKey(keys[0]); err != nil {
 		return fmt.Errorf("gossip: use key: %w", err)
 	}
-	for _, old := range g.ring.GetKeys() {
+	for _, old := range slices.Clone(g.ring.GetKeys()) { // RemoveKey moves what GetKeys gave
 		if slices.ContainsFunc(keys, func(k []byte) bool { return bytes.Equal(k, old) }) {
 			continue
 		}
