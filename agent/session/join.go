@@ -37,6 +37,9 @@ const (
 	// renewSoon is the first wait, which doubles until renewLate, where no session can be
 	// had before it succeeds, or will not be soon: the certificate has ended, or its CA goes.
 	renewSoon, renewLate = 5 * time.Second, time.Minute
+	// clockLook is how often it is looked whether the certificate is due: a timer does not
+	// follow a clock that is set, nor count while the machine is suspended.
+	clockLook = time.Minute
 	// rotationSpread is the time over which the nodes of a fleet renew after the cluster got
 	// a new CA, so that the leader is not asked by all of them at once.
 	rotationSpread = 5 * time.Second
@@ -51,6 +54,7 @@ type Identity struct {
 	source pki.Source
 	pool   atomic.Pointer[x509.CertPool]
 	more   []grpc.DialOption
+	now    func() time.Time // the clock; tests set it
 
 	mu      sync.Mutex
 	trusted []byte        // CAs in PEM as the leader told them last; nil: those on disk
@@ -62,7 +66,7 @@ type Identity struct {
 // there is none yet. One for another name is an error: a node does not change
 // its name.
 func OpenIdentity(dir, name string, logger *slog.Logger, more ...grpc.DialOption) (id *Identity, joined bool, err error) {
-	id = &Identity{files: pki.Files{Dir: dir}, name: name, logger: logger, more: more, told: make(chan struct{}, 1)}
+	id = &Identity{files: pki.Files{Dir: dir}, name: name, logger: logger, more: more, told: make(chan struct{}, 1), now: time.Now}
 	err = id.load()
 	if errors.Is(err, os.ErrNotExist) {
 		return id, false, nil
@@ -197,7 +201,7 @@ func (id *Identity) Trust(caPEM []byte) {
 	id.mu.Lock()
 	same := bytes.Equal(id.trusted, caPEM)
 	if !same {
-		id.trusted, id.since = caPEM, time.Now()
+		id.trusted, id.since = caPEM, id.now()
 	}
 	id.mu.Unlock()
 	if same {
@@ -217,7 +221,7 @@ func (id *Identity) Run(ctx context.Context, controllers []string) error {
 		if err := id.takeOver(); err != nil {
 			id.logger.Warn("cannot keep the cluster's CAs", "err", err)
 		}
-		leaf, now := id.source.Get().Leaf, time.Now()
+		leaf, now := id.source.Get().Leaf, id.now()
 		due, moves := id.due(leaf)
 		if due.Before(again) {
 			due = again
@@ -238,7 +242,7 @@ func (id *Identity) Run(ctx context.Context, controllers []string) error {
 			id.logger.Warn("cannot renew the node's certificate yet", "ends", leaf.NotAfter, "next_try", again, "err", explain(err))
 			continue
 		}
-		timer := time.NewTimer(time.Until(due))
+		timer := time.NewTimer(min(due.Sub(now), clockLook))
 		select {
 		case <-ctx.Done():
 			timer.Stop()
@@ -301,7 +305,7 @@ func (id *Identity) takeOver() error {
 }
 
 // Expired tells whether no connection can be made with the certificate.
-func (id *Identity) Expired() bool { return time.Now().After(id.source.Get().Leaf.NotAfter) }
+func (id *Identity) Expired() bool { return id.now().After(id.source.Get().Leaf.NotAfter) }
 
 // Renew asks the controllers in turn for a certificate with the key of the one
 // that it has. One that is not accepted any more is not presented: the request alone, which

@@ -5,7 +5,9 @@ import (
 	"crypto/rand"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -163,4 +165,40 @@ func TestJoinRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A clock that is set, or a machine that was suspended, does not let the certificate end.
+func TestRenewalFollowsTheClock(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		a := newAuthority(t, "one")
+		id, _, err := open(t, dir, "n1", a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := id.Join(t.Context(), []string{"c1:7070"}, a.token()); err != nil {
+			t.Fatal(err)
+		}
+		var renewals atomic.Int64
+		a.c.OnRenew = func(_ context.Context, r *orchv1.RenewRequest) (*orchv1.JoinResponse, error) {
+			renewals.Add(1)
+			return a.sign(r.GetCsr(), 3*pki.ServingValidity)
+		}
+		var jump atomic.Int64
+		id.now = func() time.Time { return time.Now().Add(time.Duration(jump.Load())) }
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- id.Run(ctx, []string{"c1:7070"}) }()
+		time.Sleep(10 * clockLook)
+		if n := renewals.Load(); n > 0 {
+			t.Errorf("%d renewals without need", n)
+		}
+		jump.Store(int64(pki.ServingValidity - time.Hour))
+		time.Sleep(2 * clockLook)
+		if n := renewals.Load(); n != 1 {
+			t.Errorf("%d renewals an hour before its end", n)
+		}
+		cancel()
+		<-done
+	})
 }

@@ -100,7 +100,8 @@ func (id Identity) Validate() error {
 		return fmt.Errorf("%w: kind %q: want node, controller or user", ErrIdentity, id.Kind)
 	}
 	if why := nameFault(id.Name, nameMax, id.Kind == User); why != "" {
-		return fmt.Errorf("%w: name %q of a %s %s", ErrIdentity, id.Name, id.Kind, why)
+		// A stranger may bring a name of any length.
+		return fmt.Errorf("%w: name %q of a %s %s", ErrIdentity, id.Name[:min(len(id.Name), nameMax)], id.Kind, why)
 	}
 	return nil
 }

@@ -5,11 +5,14 @@ import (
 	"crypto/ecdsa"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/orchctl/orch/internal/clientconfig"
@@ -288,5 +291,61 @@ func TestAGoneCallersRevocationHolds(t *testing.T) {
 	w.reopen()
 	if _, err := w.Join(context.Background(), text, "n1", request(t, key(t), pki.Node, "n1")); !errors.Is(err, ErrRefused) {
 		t.Errorf("a revoked token joins after a restart: %v", err)
+	}
+}
+
+// A clock that is set, or a machine that was suspended, does not leave a controller with a
+// certificate that has ended.
+func TestServingFollowsTheClock(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorldIn(t, dir)
+		var jump atomic.Int64
+		w.cfg.Now = func() time.Time { return time.Now().Add(time.Duration(jump.Load())) }
+		s, err := w.Serve("c1", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := s.Get()
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error)
+		go func() { done <- s.Run(ctx) }()
+		time.Sleep(10 * clockLook)
+		synctest.Wait()
+		if s.Get() != before {
+			t.Error("renewed without need")
+		}
+		jump.Store(int64(pki.ServingValidity - time.Hour))
+		time.Sleep(2 * clockLook)
+		synctest.Wait()
+		if s.Get() == before {
+			t.Error("an hour before its end it is not renewed")
+		}
+		cancel()
+		<-done
+	})
+}
+
+// What a stranger brings gets into no error in full, for errors are logged.
+func TestALongNameIsCut(t *testing.T) {
+	w := newWorld(t)
+	_, err := w.Join(context.Background(), w.token(pki.JoinNode, time.Hour), strings.Repeat("n", 1<<20), request(t, key(t), pki.Node, "n1"))
+	if !errors.Is(err, ErrInvalid) || len(err.Error()) > 1<<10 {
+		t.Errorf("%d bytes: %.200v", len(err.Error()), err)
+	}
+}
+
+func TestTheBookOfNamesIsBounded(t *testing.T) {
+	w := newWorld(t)
+	k, token := key(t), w.token(pki.JoinNode, time.Hour)
+	if err := w.join(token, "n1", k); err != nil {
+		t.Fatal(err)
+	}
+	for i := range namesMax - 1 {
+		w.book.names[fmt.Sprint("x", i)] = nameRecord{}
+	}
+	refused(t, w.join(token, "n2", key(t)), "revoke the token", "orchctl node remove")
+	if err := w.join(token, "n1", k); err != nil {
+		t.Errorf("one that joined before: %v", err)
 	}
 }

@@ -25,6 +25,10 @@ var (
 	ErrNameTaken = errors.New("the name belongs to another key")
 )
 
+// namesMax bounds the book, which every new leader reads: several times the largest fleet
+// that was tried. Whoever has a token could fill the store otherwise.
+const namesMax = 20_000
+
 // makeToken is the remedy for a token that does not do.
 const makeToken = "make another with \"orchctl token create --role node\""
 
@@ -67,6 +71,9 @@ func (a *Authority) Join(ctx context.Context, token, name string, csr []byte) (c
 		}
 		if req.Identity != id {
 			return nil, fmt.Errorf("join: %w: the request asks for %s, the call for %s", ErrInvalid, req.Identity, id)
+		}
+		if !bound && len(b.names) >= namesMax {
+			return nil, fmt.Errorf("join as node %s: %w: %d nodes have joined already: revoke the token if that were too many, and remove nodes that are not there any more with \"orchctl node remove\"", name, ErrRefused, len(b.names))
 		}
 		if bound && !again {
 			return nil, fmt.Errorf("join as node %s: %w: if that machine was made anew, say \"orchctl node remove %s\" first; else choose another name", name, ErrNameTaken, name)

@@ -15,6 +15,10 @@ import (
 // days left at the first try.
 const retryRenewal = time.Hour
 
+// clockLook is how often a controller looks whether its certificate is due: a timer does not
+// follow a clock that is set, nor count while the machine is suspended.
+const clockLook = time.Minute
+
 // vouchLife is how long a controller's certificate lasts, and the new CA vouches for the
 // one that signed it, while there are two: as long is one who knows only the new CA open to
 // whoever has the key of one that was retired.
@@ -72,13 +76,18 @@ func (s *Serving) renew() error {
 func (s *Serving) Run(ctx context.Context) error {
 	for {
 		trust, changed := s.authority.Trust()
-		wait := time.Duration(0)
+		wait, look := time.Duration(0), false
 		if bytes.Equal(trust.CA, s.with) {
 			wait = max(pki.RenewAt(s.Get().Leaf).Sub(s.authority.cfg.Now()), time.Second)
+			look = wait > clockLook
+			wait = min(wait, clockLook)
 		}
 		t := time.NewTimer(wait)
 		select {
 		case <-t.C:
+			if look {
+				continue
+			}
 		case <-changed:
 			t.Stop()
 			continue
