@@ -81,6 +81,20 @@ func TestUserCommands(t *testing.T) {
 		if got := r.run("user", "create", "alice", "--role", "viewer", "--out", file, "--replace"); got.code != 0 || len(asked) != 2 || !asked[1].GetReplace() {
 			t.Error(got)
 		}
+		// What is not just that user's file is not replaced, nor is the user made.
+		for name, text := range map[string]string{"web.yaml": "kind: Service\n", "alice.yaml": ""} {
+			other := filepath.Join(dir, "others-"+name)
+			if text == "" { // alice's file with another cluster in it
+				text = "contexts:\n- name: a\n- name: b\n"
+			}
+			if err := os.WriteFile(other, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			got := r.run("user", "create", "alice", "--role", "viewer", "--out", other, "--replace")
+			if data, err := os.ReadFile(other); err != nil || string(data) != text || got.code != 1 || !strings.Contains(got.err, "--out") || len(asked) != 2 {
+				t.Errorf("%s: %s, %v", other, got, err)
+			}
+		}
 		if got := r.run("user", "create", "bob", "--role", "admin", "--out", "-"); got.code != 0 || !strings.Contains(got.out, "PRIVATE KEY") || !strings.Contains(got.out, "currentContext: test") {
 			t.Error(got)
 		}

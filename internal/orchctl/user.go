@@ -81,6 +81,8 @@ func (t *tool) createUser(ctx context.Context, name string, f userFlags) error {
 	}
 	if _, err := os.Stat(out); err == nil && !f.replace {
 		return fmt.Errorf("%s: there is a file %s already: choose another with --out, or remove it", doing, out)
+	} else if err == nil && !isFileOf(out, name) {
+		return fmt.Errorf("%s: %s is there already, and is not just the context file of %s: choose another with --out, or remove it", doing, out, name)
 	}
 	cluster, err := t.useCluster()
 	if err != nil {
@@ -130,6 +132,21 @@ func (t *tool) createUser(ctx context.Context, name string, f userFlags) error {
 		return err
 	}
 	return t.printf("%s holds the key: send it to the user over a safe way, and remove it here. It is used like this:\n  orchctl --config %s get nodes\nor put in the place of ~/.config/orch/config.yaml\n", out, out)
+}
+
+// isFileOf tells whether a file holds nothing but one context of that user, so that it may
+// be replaced: it could be a manifest, or have the only keys to other clusters.
+func isFileOf(path, user string) bool {
+	c, err := clientconfig.Load(path)
+	if err != nil || len(c.Contexts) != 1 {
+		return false
+	}
+	cert, err := pki.ParseCert([]byte(c.Contexts[0].Certificate))
+	if err != nil {
+		return false
+	}
+	id, err := pki.IdentityOf(cert)
+	return err == nil && id.Kind == pki.User && id.Name == user
 }
 
 func (t *tool) userList() *cobra.Command {
