@@ -79,7 +79,9 @@ func mayApply(ctx context.Context, objects []api.Object) error {
 
 // mayChange refuses new values for services that need an admin to anybody else: a file or
 // a variable can have a program do whatever it may. Services of the same apply were looked
-// at as they will be; jobs keep the values that they began with.
+// at as they will be; jobs keep the values that they began with. Logins to registries are
+// not among them: the image's name says which registry is asked, a login for another server
+// is not shown to it, and what comes is what the digest says. With a wrong one a pull fails.
 func (s *Server) mayChange(ctx context.Context, objects []api.Object) error {
 	configs := ofType[*api.Config](objects)
 	if len(configs) == 0 || needAdmin(ctx, "") == nil {

@@ -120,6 +120,7 @@ func TestMayChange(t *testing.T) {
 	taking := func(name string, privileged bool) *api.Service {
 		x := plain(name, "a:1")
 		x.Spec.Containers[0].EnvFrom = []api.EnvFrom{{Config: name}, {Secret: name}}
+		x.Spec.PullSecrets = []string{"hub"}
 		x.Spec.Containers[0].SecurityContext = &api.SecurityContext{Privileged: privileged}
 		return x
 	}
@@ -144,6 +145,7 @@ func TestMayChange(t *testing.T) {
 		{"another namespace's", operator, []api.Object{elsewhere}, codes.OK},
 		{"with the service as it owns nothing", operator, []api.Object{config(api.KindConfig, "tuner"), taking("tuner", false)}, codes.OK},
 		{"nobody's", operator, []api.Object{config(api.KindConfig, "new")}, codes.OK},
+		{"a login that it pulls with", operator, []api.Object{config(api.KindSecret, "hub")}, codes.OK},
 	} {
 		err := s.mayChange(as(t.Context(), c.who), c.objects)
 		if status.Code(err) != c.want || c.want != codes.OK && !strings.Contains(err.Error(), "default/tuner: service default/tuner takes values of it, and its container") {

@@ -22,7 +22,21 @@ func (s *service) lacks(r *revision) []string {
 	}
 	var out []string
 	for _, ct := range r.Template.AllContainers() {
-		if ref := ct.Image; r.Images[ref] == "" && !s.settled[r.root()][ref] && !strings.Contains(ref, "@") && !slices.Contains(out, ref) {
+		_, settled := s.settled[r.root()][ct.Image]
+		if ref := ct.Image; r.Images[ref] == "" && !settled && !strings.Contains(ref, "@") && !slices.Contains(out, ref) {
+			out = append(out, ref)
+		}
+	}
+	return out
+}
+
+// open gives the references of the revision that a digest would be taken of: those that
+// it lacks, and those that nobody waits for any more as nobody told anything of them.
+func (s *service) open(r *revision) []string {
+	out := s.lacks(r)
+	for _, ct := range r.Template.AllContainers() {
+		final, settled := s.settled[r.root()][ct.Image]
+		if ref := ct.Image; settled && !final && r.Images[ref] == "" && !slices.Contains(out, ref) {
 			out = append(out, ref)
 		}
 	}
@@ -67,6 +81,33 @@ func (c *Core) beginNext(s *service) {
 	}
 }
 
+// beginsIn gives how many slots a revision that begins alone may come to: one, and those
+// that it came to before and that have no node for it. They are to hold up no other.
+func (s *service) beginsIn() int {
+	n := 1
+	for slot, r := range s.refused {
+		if r.revision == s.obj.Status.Revision && !slices.ContainsFunc(s.inSlot(slot), func(f *filling) bool { return !f.stopping && !f.void }) {
+			n++
+		}
+	}
+	return n
+}
+
+// strays tells whether a filling has another image than its revision, in words; empty: it
+// has not. It began before that was known, as what stood in for the first one.
+func (s *service) strays(f *filling) string {
+	r := s.revisions[f.revision]
+	if s.job != nil || !f.reported || len(f.found) == 0 {
+		return ""
+	}
+	for _, ref := range slices.Sorted(maps.Keys(f.found)) {
+		if have, want := f.found[ref], r.Images[ref]; isDigest(have) && isDigest(want) && have != want {
+			return fmt.Sprintf("it has image %s as %s, and revision %d has %s, which another replica found", ref, have, f.revision, want)
+		}
+	}
+	return ""
+}
+
 // pinWords say what is waited for.
 func (s *service) pinWords() string {
 	who := "its first replica"
@@ -88,18 +129,21 @@ func (c *Core) pinLate(s *service) {
 	}
 	for _, f := range s.fillings {
 		r := s.revisions[f.revision]
-		lacks := s.lacks(r)
-		if len(lacks) == 0 || f.void || f.stopping || !f.reported || !c.isWell(f.node) {
+		open := s.open(r)
+		if len(open) == 0 || f.void || f.stopping || !f.reported || !c.isWell(f.node) {
 			continue
 		}
 		found := f.foundBy(r)
-		for _, ref := range lacks {
+		for _, ref := range open {
 			switch digest := found[ref]; {
 			case isDigest(digest):
 				c.pinImage(s, f, ref, digest)
-			case digest != "" || !f.status.Phase.Before(api.PhaseRunning):
-				// It runs, and told nothing that could be pinned: there is nothing to wait for.
-				s.settle(r.root(), ref)
+			case digest != "": // nothing that could be pinned
+				s.settle(r.root(), ref, true)
+			case !f.status.Phase.Before(api.PhaseRunning):
+				// All has begun, and an init container left nothing that tells: nobody waits for
+				// that. Who still tells it is believed.
+				s.settle(r.root(), ref, false)
 			}
 		}
 	}
@@ -126,16 +170,16 @@ func (f *filling) foundBy(r *revision) map[string]string {
 	return out
 }
 
-// settle has nobody wait any longer for what a reference means. It holds for what repeats
-// the revision, too.
-func (s *service) settle(root int64, ref string) {
+// settle has nobody wait any longer for what a reference means; final: nor take a digest
+// of it. It holds for what repeats the revision, too.
+func (s *service) settle(root int64, ref string, final bool) {
 	if s.settled == nil {
 		s.settled = map[int64]map[string]bool{}
 	}
 	if s.settled[root] == nil {
 		s.settled[root] = map[string]bool{}
 	}
-	s.settled[root][ref] = true
+	s.settled[root][ref] = final || s.settled[root][ref]
 }
 
 // pinImage gives a filling's revision, and those that it repeats or that repeat it, a

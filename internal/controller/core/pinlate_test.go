@@ -296,3 +296,156 @@ func TestTheNextBeginsWhereTheFirstHasNoRoom(t *testing.T) {
 	x.pass(5 * time.Second)
 	x.mustHave(1, 2)
 }
+
+// TestWhoHasNoNodeDoesNotGoFirst: the slot that would go first is bound to a node that is
+// full, or that takes nothing: another one goes.
+func TestWhoHasNoNodeDoesNotGoFirst(t *testing.T) {
+	x := newTags(t)
+	x.there["a:1"] = digestOf("one")
+	service := func(image string, cpu int64) *api.Service {
+		s := keeps(web(3, image), "data")
+		s.Spec.Template.Containers[0].Resources.Requests = api.ResourceList{api.CPU: api.Whole(cpu)}
+		s.Spec.Rollout.MaxUnavailable = api.Count(3)
+		s.Default()
+		return s
+	}
+	x.apply("1", service("a:1", 1))
+	x.pass(5 * time.Second)
+	x.mustReady("web", 3)
+	home := x.homes("web")["web-0"]
+	other := web(1, "b:1") // fills the node of slot 0
+	other.Metadata.Name = "full"
+	other.Spec.Template.Containers[0].Resources.Requests = api.ResourceList{api.CPU: api.Whole(3)}
+	for _, n := range []string{"n1", "n2", "n3"} {
+		if n != home {
+			x.word(n, "cordon")
+		}
+	}
+	x.there["b:1"] = digestOf("b")
+	x.apply("full", other)
+	x.pass(5 * time.Second)
+	if got := x.homes("full")["full-0"]; got != home {
+		t.Fatalf("full-0 is on %s, want %s", got, home)
+	}
+	for _, n := range []string{"n1", "n2", "n3"} {
+		if n != home {
+			x.word(n, "uncordon")
+		}
+	}
+	x.apply("2", service("a:2", 2)) // 3 of the 4 are taken where slot 0 belongs
+	x.pass(20 * time.Second)
+	x.mustHave(2, 1)
+	if _, ok := x.held("web")["web-0"]; ok && x.held("web")["web-0"].Revision == 2 {
+		t.Errorf("web-0 found room: the test shows nothing")
+	}
+	x.there["a:2"] = digestOf("two")
+	x.reportEach()
+	x.pass(20 * time.Second)
+	x.mustHave(2, 2)
+}
+
+// TestASlotWithoutANodeAtFirst: volumes are there, and all replicas are gone; the first
+// slot's node is full when they come back, and its retries end.
+func TestASlotWithoutANodeAtFirst(t *testing.T) {
+	x := newTags(t)
+	x.there["a:1"] = digestOf("one")
+	s := keeps(web(2, "a:1"), "data")
+	x.apply("1", s)
+	x.pass(5 * time.Second)
+	x.mustReady("web", 2)
+	home := x.homes("web")["web-0"]
+	x.apply("2", keeps(web(0, "a:1"), "data"))
+	x.pass(5 * time.Second)
+	x.word(home, "cordon")
+	x.there = map[string]string{}
+	x.apply("3", keeps(web(0, "a:3"), "data"))
+	x.apply("4", keeps(web(2, "a:3"), "data"))
+	x.pass(5 * time.Second)
+	x.mustHave(2, 1)
+	if x.homes("web")["web-1"] == "" {
+		t.Errorf("web-1 is not there: %v", x.homes("web"))
+	}
+	x.there["a:3"] = digestOf("three")
+	x.reportEach()
+	x.word(home, "uncordon")
+	x.pass(5 * time.Second)
+	x.mustHave(2, 2)
+}
+
+// TestWhatStraysIsReplaced: a spare of the first one found another image first. What the
+// incumbent has is not the revision's: it is replaced, and not below the floor.
+func TestWhatStraysIsReplaced(t *testing.T) {
+	x := newTags(t)
+	x.there["a:1"] = digestOf("one")
+	x.apply("1", web(2, "a:0")) // is not known to anybody
+	x.apply("2", web(2, "a:1"))
+	x.pass(20 * time.Second)
+	x.mustHave(2, 2)
+	if x.revisionNo(2).Images["a:1"] != digestOf("one") {
+		t.Fatalf("revision %+v", x.revisionNo(2))
+	}
+	first := x.held("web")["web-0"]
+	had := x.finds
+	x.finds = func(a *agent, y wire.Assignment) map[string]string {
+		if y.Key == first.Key {
+			return map[string]string{"a:1": digestOf("two")}
+		}
+		return had(a, y)
+	}
+	least := 2
+	x.committed = func() {
+		if got := x.service("web").Status.Ready; got < least {
+			least = got
+		}
+	}
+	x.reportEach()
+	x.pass(20 * time.Second)
+	x.mustReady("web", 2)
+	if now := x.held("web")["web-0"]; now.Key == first.Key || now.Images["a:1"] != digestOf("one") {
+		t.Errorf("web-0 is still %v with %v", now.Key, now.Images)
+	}
+	if least < 1 {
+		t.Errorf("%d were ready at one time", least)
+	}
+	if !slices.ContainsFunc(x.core.history.of["default"], func(e *api.Event) bool {
+		return e.Reason == "Stopping" && e.Name == "web-0" && strings.Contains(e.Message, "it has image a:1 as "+digestOf("two"))
+	}) {
+		t.Error("no event says why web-0 stopped")
+	}
+	x.finds = func(*agent, wire.Assignment) map[string]string { return map[string]string{"a:1": "a:1"} }
+	x.reportEach() // no digest: nothing that could be compared
+	before := x.held("web")
+	x.pass(5 * time.Second)
+	if now := x.held("web"); now["web-0"].Key != before["web-0"].Key || now["web-1"].Key != before["web-1"].Key {
+		t.Errorf("replicas moved on")
+	}
+}
+
+// TestInitImagesHoldNobody: an init container that has gone tells nothing; once all runs
+// nobody waits, and who tells it later is believed.
+func TestInitImagesHoldNobody(t *testing.T) {
+	x := newTags(t)
+	x.there["a:1"], x.there["init:1"] = digestOf("one"), digestOf("init")
+	had, tells := x.finds, false
+	x.finds = func(a *agent, y wire.Assignment) map[string]string {
+		out := had(a, y)
+		if !tells {
+			delete(out, "init:1")
+		}
+		return out
+	}
+	s := web(3, "a:1")
+	s.Spec.Template.InitContainers = []api.Container{{Name: "init", Image: "init:1"}}
+	x.apply("1", s)
+	x.pass(time.Second)
+	x.mustHave(1, 3)
+	if got := x.revisionNo(1).Images; len(got) != 1 || got["a:1"] != digestOf("one") {
+		t.Fatalf("pinned to %v", got)
+	}
+	tells = true
+	x.reportEach()
+	x.pass(time.Second)
+	if got := x.revisionNo(1).Images["init:1"]; got != digestOf("init") {
+		t.Errorf("told later: pinned to %v", x.revisionNo(1).Images)
+	}
+}

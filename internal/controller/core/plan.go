@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -127,7 +128,11 @@ func (c *Core) planService(s *service, wake time.Time) []reconciler.Action {
 				begun[a.Key.Slot] = true
 			}
 		default:
-			c.carryOut(s, c.fillings[a.Key], a)
+			f := c.fillings[a.Key]
+			if f != nil && a.Op == reconciler.Remove && s.wants(f.key.Slot) && !s.deleting() && s.runs(f) == s.obj.Status.Revision {
+				a.Why = cmp.Or(s.strays(f), a.Why)
+			}
+			c.carryOut(s, f, a)
 		}
 	}
 	if len(c.unknown) > 0 && s.obj.Status.Rollout.State != api.RolloutComplete {
@@ -329,8 +334,12 @@ func (c *Core) placeAnywhere(refused []scheduler.Refusal, wanted map[api.Replica
 // refuse remembers why a slot has no node; a refusal that only lasts is told once.
 func (c *Core) refuse(s *service, r scheduler.Refusal, a reconciler.Action) {
 	now := refusal{revision: a.Revision, spare: a.Spare, reason: r.Reason, since: c.now}
-	if before, ok := s.refusedBefore[r.Key.Slot]; ok {
+	before, again := s.refusedBefore[r.Key.Slot]
+	if again {
 		now.since = before.since
+	}
+	if now.revision == s.obj.Status.Revision && (!again || before.revision != now.revision) && s.beginsAlone() {
+		c.markDirty(s) // another slot may go first; see beginsIn
 	}
 	s.refused[r.Key.Slot] = now
 	c.blocked[s.key] = true
@@ -360,6 +369,9 @@ func (c *Core) viewOf(s *service) reconciler.View {
 		x := reconciler.Filling{Key: f.key, Revision: s.runs(f), Node: f.node, Verdict: c.verdictOf(f),
 			Phase: f.status.Phase, Ready: f.status.Ready && !c.spent(f), ReadySince: f.readySince, Stopping: f.stopping, Spare: f.spare, Relieve: f.relieve,
 			Final: s.revisions[f.revision].final(f.status)}
+		if s.strays(f) != "" {
+			x.Revision = 0 // it is rolled as what is of an old one
+		}
 		if n := c.nodes[f.node]; n != nil {
 			x.Damped = n.damped()
 			if x.Relieve == "" && s.reliefs[f.key.Slot] != nil {

@@ -58,8 +58,8 @@ func (c *Core) bound(s *service, v *reconciler.View) {
 	if n, ok := s.canary(v.Replicas); ok && (!v.Held || n < v.AtMost) {
 		v.Held, v.AtMost = true, n
 	}
-	if s.beginsAlone() && !v.Recreate && (!v.Held || v.AtMost > 1) { // what recreates empties its slots first in any case
-		v.Held, v.AtMost = true, 1
+	if n := s.beginsIn(); s.beginsAlone() && !v.Recreate && (!v.Held || v.AtMost > n) { // what recreates empties its slots first in any case
+		v.Held, v.AtMost = true, n
 	}
 }
 
