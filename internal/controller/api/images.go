@@ -118,10 +118,12 @@ func isLogin(snap *view.Snapshot, key api.Key) error {
 
 // checkImage refuses what names no image. A digest alone names one on nodes.
 func checkImage(ref string, bare bool) error {
-	if _, err := digest.Parse(ref); bare && err == nil {
+	_, err := digest.Parse(ref)
+	isBare := err == nil // which would pass for an image named sha256, too
+	if isBare && bare {
 		return nil
 	}
-	if _, err := reference.ParseDockerRef(ref); err != nil || len(ref) > 512 {
+	if _, err := reference.ParseDockerRef(ref); err != nil || isBare || len(ref) > 512 {
 		return invalid("%.80q is no image: want [registry/]name[:tag][@sha256:digest]", ref)
 	}
 	return nil
