@@ -381,7 +381,7 @@ func digestIsPinned(t *testing.T) {
 	}
 	must(t, fleet.ApplyText(ctx, yaml, true)) // the same: no new revision, though a tag moved
 	must(t, fleet.Must(ctx, "scale", "service/moved", "--replicas", "3", "--wait=false"))
-	must(t, rig.Until(ctx, 10*time.Second, "two nodes to refuse the other image", func() error {
+	must(t, rig.Until(ctx, 25*time.Second, "two nodes to refuse the other image", func() error {
 		refused := 0
 		for _, r := range replicas(t, "moved") {
 			text := r.Status.Message
