@@ -67,15 +67,15 @@ func run(ctx context.Context, f flags) error {
 		return fmt.Errorf("make data folder: %w", err)
 	}
 	logger.Info("starting", "node", s.name, "version", version.String(), "address", s.addr, "capacity", inWords(s.resources))
-	identity, err := identify(ctx, s, logger)
-	if err != nil {
-		return err
-	}
 	tracer, err := tracing.New(ctx, tracing.Config{Service: "orch-agent", Instance: s.name, Version: version.String(), Flags: s.trace, Lookup: os.LookupEnv, Logger: logger})
 	if err != nil {
 		return daemon.Usagef("%w", err)
 	}
 	defer tracer.Close()
+	identity, err := identify(ctx, s, logger)
+	if err != nil {
+		return err
+	}
 	cfg := agent.Config{Name: s.name, Data: s.data, LogDir: filepath.Join(s.data, "logs"), Address: s.addr, Controllers: s.join,
 		Credentials: identity.Credentials, Trusted: identity.Trust, Host: host, Labels: s.nodeLabels, Capacity: s.resources, Version: version.String(),
 		GossipPort: s.gossipPort, ImageMarks: images.Marks{High: s.imageGCHigh, Low: s.imageGCLow}, Tracer: tracer, Logger: logger}

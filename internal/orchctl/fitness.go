@@ -155,7 +155,7 @@ var easiest = []string{"schedulable", "ports", "capacity", "selector", "constrai
 // remedies say what would help where no node is fit, the easiest first.
 func remedies(nodes []*orchv1.NodeFit) []string {
 	if len(nodes) == 0 {
-		return []string{"join a node: `orchctl token create` prints the line to run on it"}
+		return []string{"join a node: `orchctl token create` prints the token to give to install.sh, or to the agent, on it"}
 	}
 	var able []*orchv1.NodeFit
 	wait := false

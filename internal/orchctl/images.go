@@ -107,7 +107,7 @@ Exit codes: 0 no node has it, 1 some keep it or could not be asked.`,
 				return err
 			}
 			stream, err := client.RemoveImage(cmd.Context(), &orchv1.RemoveImageRequest{Ref: args[0], Nodes: names, Force: force})
-			return t.followImages(doing, "with it still", stream, err)
+			return t.followImages(doing, withItStill, stream, err)
 		},
 	}
 	cmd.Flags().StringSliceVar(&nodes, "node", nil, "only from this node; repeatable")
@@ -120,6 +120,9 @@ Exit codes: 0 no node has it, 1 some keep it or could not be asked.`,
 type progressStream interface {
 	Recv() (*orchv1.ImageProgress, error)
 }
+
+// withItStill are nodes from which an image was not removed.
+const withItStill = "with it still"
 
 // followImages shows how far nodes are with an image. left says what nodes are that did
 // not come to the end. On a terminal the lines of all nodes are drawn over; else a node
@@ -161,10 +164,16 @@ func (t *tool) followImages(doing, left string, stream progressStream, err error
 		}
 	}
 	var failed []string
+	found := false // "done" without a digest: there was nothing to do
 	for _, name := range sortedNames(nodes) {
-		if nodes[name].last.GetState() != "done" {
+		last := nodes[name].last
+		found = found || last.GetDigest() != "" || last.GetState() != "done"
+		if last.GetState() != "done" {
 			failed = append(failed, cleanText(name))
 		}
+	}
+	if !found && len(nodes) > 0 && left == withItStill {
+		return fmt.Errorf("%s: no node has it; `orchctl image ls` shows what they have", doing)
 	}
 	if len(failed) > 0 {
 		return fmt.Errorf("%s: %s %s: %s", doing, count(len(failed), "node"), left, strings.Join(failed, ", "))
