@@ -28,7 +28,7 @@ func TestUserCommands(t *testing.T) {
 		var asked []*orchv1.CreateUserRequest
 		r.onUser = func(q *orchv1.CreateUserRequest) (*orchv1.CreateUserResponse, error) {
 			asked = append(asked, q)
-			cert, err := ca.Sign(q.GetCsr(), pki.Identity{Kind: pki.User, Name: q.GetName(), Role: pki.Role(q.GetRole())}, q.GetExpires().AsTime().Sub(time.Now()), time.Now())
+			cert, err := ca.Sign(q.GetCsr(), pki.Identity{Kind: pki.User, Name: q.GetName(), Role: pki.Role(q.GetRole())}, time.Until(q.GetExpires().AsTime()), time.Now())
 			return &orchv1.CreateUserResponse{Certificate: cert, Ca: ca.CertPEM}, err
 		}
 		for _, c := range []struct {
@@ -53,7 +53,7 @@ func TestUserCommands(t *testing.T) {
 		if got.code != 0 || !strings.Contains(got.out, "orchctl --config "+file+" get nodes") || strings.Contains(got.out, "PRIVATE") {
 			t.Error(got)
 		}
-		if len(asked) != 1 || asked[0].GetReplace() || asked[0].GetExpires().AsTime().Sub(time.Now()) != 720*time.Hour {
+		if len(asked) != 1 || asked[0].GetReplace() || time.Until(asked[0].GetExpires().AsTime()) != 720*time.Hour {
 			t.Errorf("asked for %v", asked)
 		}
 		c, err := clientconfig.Load(file)

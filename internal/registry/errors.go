@@ -63,7 +63,7 @@ func (a *asker) explain(ctx context.Context, err error, s *seen) error {
 	if ctx.Err() != nil && errors.Is(ctx.Err(), context.Canceled) {
 		return ctx.Err()
 	}
-	kind, what, after := a.judge(ctx, err, s)
+	what, after, kind := a.judge(ctx, err, s)
 	out := &Error{Kind: kind, Host: a.host, RetryAfter: after, text: a.scrub(what)}
 	var status remoteerrors.ErrUnexpectedStatus
 	if errors.As(err, &status) {
@@ -72,7 +72,7 @@ func (a *asker) explain(ctx context.Context, err error, s *seen) error {
 	return out
 }
 
-func (a *asker) judge(ctx context.Context, err error, s *seen) (kind error, what string, after time.Duration) {
+func (a *asker) judge(ctx context.Context, err error, s *seen) (what string, after time.Duration, kind error) {
 	var late *throttled
 	var status remoteerrors.ErrUnexpectedStatus
 	if errors.As(err, &late) {
@@ -80,28 +80,28 @@ func (a *asker) judge(ctx context.Context, err error, s *seen) (kind error, what
 		if late.after > 0 {
 			when = "in " + late.after.String()
 		}
-		return ErrUnreachable, fmt.Sprintf("registry %s refuses more requests (429): it can be asked again %s; a login may allow more", a.host, when), late.after
+		return fmt.Sprintf("registry %s refuses more requests (429): it can be asked again %s; a login may allow more", a.host, when), late.after, ErrUnreachable
 	}
 	if host, code := s.deniedBy(); host != "" {
-		return ErrDenied, a.denied(host, code), 0
+		return a.denied(host, code), 0, ErrDenied
 	}
 	hasStatus := errors.As(err, &status)
 	switch {
 	case errors.Is(err, docker.ErrInvalidAuthorization), errdefs.IsUnauthorized(err), errdefs.IsPermissionDenied(err):
-		return ErrDenied, a.denied(a.host, http.StatusUnauthorized), 0
+		return a.denied(a.host, http.StatusUnauthorized), 0, ErrDenied
 	case errdefs.IsNotFound(err):
-		return ErrMissing, fmt.Sprintf("registry %s does not have %s: is the name right, and was it pushed?", a.host, a.image), 0
+		return fmt.Sprintf("registry %s does not have %s: is the name right, and was it pushed?", a.host, a.image), 0, ErrMissing
 	case hasStatus && status.StatusCode >= http.StatusInternalServerError:
-		return ErrUnreachable, fmt.Sprintf("registry %s has a fault of its own (%s) when asked for %s: see its log", a.host, status.Status, a.image), 0
+		return fmt.Sprintf("registry %s has a fault of its own (%s) when asked for %s: see its log", a.host, status.Status, a.image), 0, ErrUnreachable
 	case hasStatus && status.StatusCode == http.StatusBadRequest && strings.HasPrefix(status.RequestURL, "http://"): // all that a server of TLS says
-		return ErrUnreachable, fmt.Sprintf("registry %s says %s to plain HTTP; if it speaks TLS, leave --insecure-registry out, and put its authority's certificate into %s", a.host, status.Status, a.caPath()), 0
+		return fmt.Sprintf("registry %s says %s to plain HTTP; if it speaks TLS, leave --insecure-registry out, and put its authority's certificate into %s", a.host, status.Status, a.caPath()), 0, ErrUnreachable
 	case hasStatus:
-		return ErrFaulty, fmt.Sprintf("registry %s says %s when asked for %s", a.host, status.Status, a.image), 0
+		return fmt.Sprintf("registry %s says %s when asked for %s", a.host, status.Status, a.image), 0, ErrFaulty
 	}
 	if what := a.unreachable(ctx, err); what != "" {
-		return ErrUnreachable, fmt.Sprintf("registry %s cannot be asked for %s: %s", a.host, a.image, what), 0
+		return fmt.Sprintf("registry %s cannot be asked for %s: %s", a.host, a.image, what), 0, ErrUnreachable
 	}
-	return ErrFaulty, fmt.Sprintf("registry %s: ask for %s: %s", a.host, a.image, err), 0
+	return fmt.Sprintf("registry %s: ask for %s: %s", a.host, a.image, err), 0, ErrFaulty
 }
 
 // denied tells no login, a wrong one and one that may not from each other.
