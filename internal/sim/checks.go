@@ -180,8 +180,11 @@ func (g *ledger) staysAvailable(l *lead, after picture, key api.Key) {
 			cost.placements[k] = p
 		}
 	}
-	// What the batch began with may have been what it was decided by.
-	for _, pic := range []picture{g.pic, after} {
+	// What the batch began with may have been what it was decided by; or the spec that it
+	// brings, before a word on a node that it brings too.
+	between := after
+	between.nodes, between.placements = g.pic.nodes, g.pic.placements
+	for _, pic := range []picture{g.pic, after, between} {
 		s := pic.services[key]
 		if s == nil {
 			continue
