@@ -36,8 +36,6 @@ func owned() []mutation {
 			old: "func(f *filling) bool { return !f.stopping && !f.void }) {\n\t\t\tn++\n", new: "func(f *filling) bool { return !f.stopping && !f.void }) {\n\t\t\tn += 0\n", test: "./internal/controller/core -test.run GoFirst"},
 		{breaks: "tags", file: inCore + "plan.go", why: "what began with another image than its revision has stays",
 			old: "if s.strays(f) != \"\" {", new: "if false {", test: "./internal/controller/core -test.run Strays"},
-		{breaks: "tags", file: inCore + "pinlate.go", why: "a digest that is known is replaced by what another node found",
-			old: "if r.root() != root || r.Images[ref] != \"\" {", new: "if r.root() != root {", test: "./internal/controller/core -test.run Tag"},
 		{breaks: "I1", file: inPlan + "stage.go", why: "what was made before its digest was known is made anew",
 			old: "return o.Hash == x.hash || x.bare", new: "return o.Hash == x.hash || x.bare == x.hash && x.bare", test: "./agent/plan -test.run Script"},
 
