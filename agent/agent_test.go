@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -40,7 +41,7 @@ type rig struct {
 	dir     string
 	boot    string
 	marks   images.Marks
-	log     bytes.Buffer // read when no agent runs, or all of it waits
+	log     logBook
 	// bootTime is nil where nothing is leased.
 	bootTime func() time.Duration
 	cancel   context.CancelFunc
@@ -488,4 +489,23 @@ func TestRuntimeThatIsAwayFailsNoProbe(t *testing.T) {
 		r.wantTook("stop default.web-0.1.main", "remove default.web-0.1.main", "start default.web-0.1.main_1")
 		r.stop()
 	})
+}
+
+// logBook is a log that may be read while somebody writes.
+type logBook struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (l *logBook) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *logBook) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }

@@ -218,8 +218,9 @@ func (id *Identity) Run(ctx context.Context, controllers []string) error {
 	var again time.Time // not before: the last try failed
 	soon := renewSoon
 	for {
-		if err := id.takeOver(); err != nil {
-			id.logger.Warn("cannot keep the cluster's CAs", "err", err)
+		kept := id.takeOver()
+		if kept != nil {
+			id.logger.Warn("cannot keep the cluster's CAs", "err", kept, "retry_in", clockLook)
 		}
 		leaf, now := id.source.Get().Leaf, id.now()
 		due, moves := id.due(leaf)
@@ -242,15 +243,36 @@ func (id *Identity) Run(ctx context.Context, controllers []string) error {
 			id.logger.Warn("cannot renew the node's certificate yet", "ends", leaf.NotAfter, "next_try", again, "err", explain(err))
 			continue
 		}
-		timer := time.NewTimer(min(due.Sub(now), clockLook))
+		if look := now.Add(clockLook); kept != nil && look.Before(due) {
+			due = look
+		}
+		told, err := id.wait(ctx, due)
+		if err != nil {
+			return nil
+		}
+		if told {
+			again = time.Time{}
+		}
+	}
+}
+
+// wait returns when the clock says due, or something was told before. It looks at the clock
+// now and then: timers stand still while the machine is suspended, and know of no clock that
+// was set.
+func (id *Identity) wait(ctx context.Context, due time.Time) (told bool, err error) {
+	for {
+		timer := time.NewTimer(min(due.Sub(id.now()), clockLook))
 		select {
 		case <-ctx.Done():
 			timer.Stop()
-			return nil
+			return false, ctx.Err()
 		case <-timer.C:
+			if !id.now().Before(due) {
+				return false, nil
+			}
 		case <-id.told:
 			timer.Stop()
-			again = time.Time{}
+			return true, nil
 		}
 	}
 }

@@ -72,7 +72,7 @@ func agents() []mutation {
 		{breaks: "I7", file: inPlan + "replica.go", why: "the remains of ended containers are left",
 			old: "case stopped, ended:\n\t\t\tc.removeRun(x, r.why)\n", new: "case stopped, ended:\n\t\t\tc.forgetContainer(x)\n"},
 		{breaks: "I7", file: inPlan + "assign.go", why: "containers that nobody wants are left",
-			old: "\t\tr.leftovers = append(r.leftovers, &leftover{Container: o})\n\t\tc.leave(r, \"nobody wants it\")\n", new: ""},
+			old: "\t\tif c.mark(r); !r.assigned {", new: "\t\tif c.mark(r); false {"},
 		{breaks: "I3", file: inPlan + "replica.go", why: "a replica is gone while one of its containers is still stopping",
 			old: "\t\tbusy = true\n", new: "\t\tbusy = busy || x.state != stopping\n"},
 		{breaks: "I8", file: inPlan + "report.go", why: "a replica is called ready that does not answer its readiness probe",
