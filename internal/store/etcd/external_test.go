@@ -435,7 +435,9 @@ func TestExternalIsFull(t *testing.T) {
 				}
 				return nil
 			})
-			if n := len(words); n < 2 || !strings.Contains(words[0], "nearly full") || !strings.Contains(words[n-1], "etcdctl alarm disarm") {
+			// Whether it was nearly full for long enough to be seen so is chance: etcd is full by
+			// the size of its file, of which a part is free to be used again.
+			if n := len(words); n == 0 || n > 1 && !strings.Contains(words[0], "nearly full") || !strings.Contains(words[n-1], "etcdctl alarm disarm") {
 				t.Errorf("on the way it said %q", words)
 			}
 			if members, err := Probe(ctx, c); err != nil || !strings.Contains(members[0].Words(), "NOSPACE") {
