@@ -363,7 +363,11 @@ func otherImage(t *testing.T, ref, version string) string {
 func digestIsPinned(t *testing.T) {
 	const ref = "orch.local/moved:1.0"
 	ctx := t.Context()
-	must(t, fleet.Must(ctx, "image", "load", otherImage(t, ref, "one")))
+	// Brought past orch: what is loaded is brought again to a node that lacks it.
+	one := otherImage(t, ref, "one")
+	for _, n := range nodes {
+		must(t, fleet.ImportImage(ctx, n, one))
+	}
 	yaml := strings.Replace(service("moved", 1, "", httpProbe), "orch.local/web:1.0", ref, 1)
 	apply(t, "moved", yaml)
 	first, err := fleet.Revision(ctx, "moved", 1)
