@@ -92,7 +92,13 @@ func (h *hour) do(b block) (commands int) {
 	}
 	if program := b.options["upgrade"]; program != "" {
 		next := h.upgraded(program)
-		before := h.allLives()
+		var before string
+		must(t, rig.Until(t.Context(), 20*time.Second, "what was rolled out of to be gone", func() error {
+			if before = h.allLives(); strings.Count(before, "default.web-") != 3 {
+				return fmt.Errorf("these run:\n%s", before)
+			}
+			return nil
+		}))
 		defer func() {
 			h.nodes(3, func(n api.Node) bool { return healthy(n) && n.Status.Version == next })
 			if after := h.allLives(); after != before {
