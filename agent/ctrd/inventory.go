@@ -2,7 +2,6 @@ package ctrd
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -16,9 +15,6 @@ import (
 
 	"github.com/orchctl/orch/agent/images"
 )
-
-// deadAfter is when what a pull has left is nobody's any more: no pull takes longer.
-const deadAfter = 2 * pullMax
 
 // findAndUse is find for somebody who wants to run the image: who removes images meanwhile
 // leaves this one.
@@ -173,39 +169,6 @@ func (r *Runtime) unneeded(ctx context.Context, dgst string, decided time.Time) 
 	}
 	if len(list) > 0 {
 		return fmt.Errorf("remove image %s: %w: container %s was made from it", short(dgst), ErrImageInUse, list[0].ID)
-	}
-	return nil
-}
-
-// SweepPulls drops what crashes have left of pulls: parts that were never finished, and
-// holds on what they had fetched. What is under way is not touched, for none of it is that
-// old; while a pull is, nothing is, for the clock may have been put forward since it began.
-func (r *Runtime) SweepPulls(ctx context.Context, now time.Time) error {
-	if len(r.Pulling()) > 0 {
-		return nil
-	}
-	ctx = r.in(ctx)
-	var errs []error
-	statuses, err := r.client.ContentStore().ListStatuses(ctx)
-	errs = append(errs, err)
-	for _, s := range statuses {
-		if now.Sub(s.UpdatedAt) > deadAfter {
-			if err := r.client.ContentStore().Abort(ctx, s.Ref); err != nil && !errdefs.IsNotFound(err) {
-				errs = append(errs, err)
-			}
-		}
-	}
-	held, err := r.client.LeasesService().List(ctx)
-	errs = append(errs, err)
-	for _, l := range held {
-		if now.Sub(l.CreatedAt) > deadAfter {
-			if err := r.client.LeasesService().Delete(ctx, l); err != nil && !errdefs.IsNotFound(err) {
-				errs = append(errs, err)
-			}
-		}
-	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("clear away what pulls have left: %w", err)
 	}
 	return nil
 }

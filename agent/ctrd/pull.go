@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -143,6 +142,27 @@ func (r *Runtime) fetch(ctx context.Context, p *pulling, logins []registry.Login
 	}
 	defer r.turns.give()
 	p.waitsFor(0)
+	ctx, hold, err := r.holdParts(ctx, p.full)
+	if err != nil {
+		return nil, pullError(p.full, err)
+	}
+	img, err := r.transfer(ctx, p, logins)
+	switch {
+	case err == nil:
+		hold = ""
+	case useless(err):
+		r.abortParts(ctx, p)
+		hold = ""
+	}
+	r.letGo(ctx, p.full, hold)
+	if err != nil {
+		return nil, pullError(p.full, err)
+	}
+	return img, nil
+}
+
+// transfer has containerd fetch the image and unpack it.
+func (r *Runtime) transfer(ctx context.Context, p *pulling, logins []registry.Login) (client.Image, error) {
 	began := time.Now()
 	img, err := r.client.Pull(ctx, p.full, client.WithPullUnpack,
 		client.WithPullSnapshotter(r.cfg.Snapshotter),
@@ -150,8 +170,7 @@ func (r *Runtime) fetch(ctx context.Context, p *pulling, logins []registry.Login
 		client.WithImageHandlerWrapper(func(h images.Handler) images.Handler { return r.watched(p, h) }))
 	if err != nil {
 		r.cfg.Counts.Pulled(pullOutcome(err), 0, time.Since(began))
-		r.clearPull(ctx, p, err)
-		return nil, pullError(p.full, err)
+		return nil, err
 	}
 	r.cfg.Counts.Pulled("ok", p.size(), time.Since(began))
 	r.use(img.Target().Digest.String())
@@ -346,26 +365,6 @@ func plural(n int, word string) string {
 		return word
 	}
 	return word + "s"
-}
-
-// clearPull drops what a pull that failed has fetched where that is of no use: wrong bytes
-// would be met again by each further try, and a disk that is full stays so. Else it is kept,
-// and the next try goes on from there.
-func (r *Runtime) clearPull(ctx context.Context, p *pulling, err error) {
-	var said *registry.Error
-	if !wrongBytes(err) && !noSpace(err) && !(errors.As(err, &said) && said.Status == http.StatusRequestedRangeNotSatisfiable) {
-		return
-	}
-	ctx, cancel := r.cleanup(ctx)
-	defer cancel()
-	p.mu.Lock()
-	keys := slices.Sorted(maps.Keys(p.parts))
-	p.mu.Unlock()
-	for _, key := range keys {
-		if err := r.client.ContentStore().Abort(ctx, key); err != nil && !errdefs.IsNotFound(err) {
-			r.log.Warn("cannot drop a part of an image whose pull failed", "image", p.full, "part", key, "err", err)
-		}
-	}
 }
 
 func wrongBytes(err error) bool {
