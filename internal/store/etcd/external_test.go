@@ -563,3 +563,33 @@ func (l *lockedBuffer) String() string {
 	defer l.mu.Unlock()
 	return l.b.String()
 }
+
+// TestCloseWhileWatching: watches that begin while the store is closed end, too, and
+// etcd's client is not closed under them. The race detector is what looks.
+func TestCloseWhileWatching(t *testing.T) {
+	e := newExternal(t, false)
+	e.start()
+	for range 20 {
+		c := e.config()
+		c.Prefix = "/cluster"
+		s, err := Dial(t.Context(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var watching sync.WaitGroup
+		for range 8 {
+			watching.Go(func() {
+				w := s.Watch(t.Context(), "", 1)
+				for range w.Changes() {
+				}
+				if err := w.Err(); !errors.Is(err, store.ErrClosed) {
+					t.Errorf("a watch ended with %v", err)
+				}
+			})
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		watching.Wait()
+	}
+}

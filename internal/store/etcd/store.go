@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -43,6 +44,11 @@ type Store struct {
 	quota         int64 // where etcd does not tell it; 0: it is not known
 	closed        context.Context
 	close         context.CancelFunc
+	// watches run until the store is closed. closing orders their beginnings
+	// before the wait for their ends: etcd's client with a prefix must not be
+	// closed while a watch begins.
+	closing sync.Mutex
+	watches sync.WaitGroup
 }
 
 var _ store.Store = (*Store)(nil)
@@ -61,10 +67,13 @@ func (s *Store) Limits() store.Limits { return s.limits }
 
 // Close implements store.Store. Closing twice is harmless.
 func (s *Store) Close() error {
+	s.closing.Lock()
+	defer s.closing.Unlock()
 	if s.closed.Err() != nil {
 		return nil
 	}
 	s.close()
+	s.watches.Wait()
 	if err := s.client.Close(); err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("close etcd client: %w", err)
 	}

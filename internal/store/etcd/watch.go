@@ -24,18 +24,25 @@ func (w *watcher) Err() error {
 	return w.err
 }
 
+func (w *watcher) end(err error) {
+	w.mu.Lock()
+	w.err = err
+	w.mu.Unlock()
+	close(w.out)
+}
+
 // Watch implements store.Store. It outlives elections and lost connections by
 // watching again from where it was. A reader that lags costs memory here: etcd's
 // client buffers what was not taken yet.
 func (s *Store) Watch(ctx context.Context, prefix string, from int64) store.Watcher {
 	w := &watcher{out: make(chan store.Change)}
-	go func() {
-		err := s.watch(ctx, prefix, max(from, 1), w.out)
-		w.mu.Lock()
-		w.err = err
-		w.mu.Unlock()
-		close(w.out)
-	}()
+	s.closing.Lock()
+	defer s.closing.Unlock()
+	if s.closed.Err() != nil {
+		w.end(store.ErrClosed)
+		return w
+	}
+	s.watches.Go(func() { w.end(s.watch(ctx, prefix, max(from, 1), w.out)) })
 	return w
 }
 
@@ -65,6 +72,7 @@ func (s *Store) watch(ctx context.Context, prefix string, next int64, out chan<-
 func (s *Store) watchOnce(ctx context.Context, prefix string, next *int64, out chan<- store.Change) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	defer context.AfterFunc(s.closed, cancel)()
 	if s.requireLeader {
 		ctx = clientv3.WithRequireLeader(ctx)
 	}
@@ -92,8 +100,6 @@ func (s *Store) watchOnce(ctx context.Context, prefix string, next *int64, out c
 				*next = c.Rev + 1
 			case <-ctx.Done():
 				return ctx.Err()
-			case <-s.closed.Done():
-				return store.ErrClosed
 			}
 		}
 	}
