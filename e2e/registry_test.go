@@ -186,16 +186,28 @@ func registryNodeLogin(t *testing.T) {
 }
 
 // registryDown: what cannot be asked is said; when it is back the service comes up by
-// itself.
+// itself. A rollout is not taken back for it: that says nothing of the revision.
 func registryDown(t *testing.T) {
 	r := newRegistry(t, 5004)
-	image := r.push(t, "team/down:1", "1", 1<<10, "amd64")
+	first, second := r.push(t, "team/down:1", "1", 1<<10, "amd64"), r.push(t, "team/down:2", "2", 1<<10, "amd64")
 	r.stop()
 	deleteLater(t, "down")
-	must(t, fleet.ApplyText(t.Context(), pulled("down", 2, image, "", ""), false))
-	told(t, "down-0", 15*time.Second, r.host, "nothing listens")
+	must(t, fleet.ApplyText(t.Context(), pulled("down", 2, first, "", ""), false))
+	told(t, "down-0", 15*time.Second, r.host, "nothing listens", api.ReasonImageError)
 	r.start(t)
 	must(t, fleet.WaitReady(t.Context(), "down", 2, 45*time.Second))
+
+	r.stop()
+	must(t, fleet.ApplyText(t.Context(), pulled("down", 2, second, "", ""), false))
+	told(t, "down-0", 15*time.Second, second, "nothing listens")
+	for range 15 { // longer than the controller's --rollout-image
+		time.Sleep(time.Second)
+		if s, err := fleet.Service(t.Context(), "down"); err != nil || s.Status.Rollout.State != api.RolloutProgressing {
+			t.Fatalf("the registry is down, and the rollout is %s (%s), %v", s.Status.Rollout.State, s.Status.Rollout.Why, err)
+		}
+	}
+	r.start(t)
+	must(t, fleet.WaitRollout(t.Context(), "down", 2, api.RolloutComplete, 90*time.Second))
 }
 
 // registrySlow: how far it is can be seen.

@@ -161,7 +161,7 @@ func hangRollsBack(t *testing.T) {
 }
 
 func missingImageRollsBack(t *testing.T) {
-	const missing = "127.0.0.1:1/nothing:2"
+	const missing = "orch.local/nothing:2"
 	first := rolling("missing-image", 3, "", "")
 	apply(t, "missing-image", first)
 	floor := lowest(t, "missing-image", 3)

@@ -503,7 +503,7 @@ func TestImages(t *testing.T) {
 
 	broken := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }))
 	defer broken.Close()
-	if _, err := env.r.EnsureImage(ctx, ImageWant{Ref: strings.TrimPrefix(broken.URL, "http://") + "/a:1"}, nil); !errors.Is(err, ErrImageMissing) || !strings.Contains(err.Error(), "has a fault of its own (500") {
+	if _, err := env.r.EnsureImage(ctx, ImageWant{Ref: strings.TrimPrefix(broken.URL, "http://") + "/a:1"}, nil); !errors.Is(err, ErrImageError) || !strings.Contains(err.Error(), "has a fault of its own (500") {
 		t.Errorf("broken registry: %v", err)
 	}
 	if _, err := env.r.ImportImage(ctx, strings.NewReader("no archive")); !errors.Is(err, ErrImageError) {

@@ -58,10 +58,10 @@ func (r *Runtime) EnsureImage(ctx context.Context, w ImageWant, progress func(Pr
 			err = fmt.Errorf("%w, and pullPolicy is never: load it with `orchctl image load`", err)
 			return ImageInfo{}, r.otherThanPinned(ctx, ref, err)
 		}
-		if img, err = r.pull(ctx, w, progress); errors.Is(err, ErrImageMissing) {
-			missing := err
+		if img, err = r.pull(ctx, w, progress); err != nil {
+			failed := err
 			if img, err = r.findAndUse(ctx, ref); err != nil { // else it was brought meanwhile
-				err = r.otherThanPinned(ctx, ref, missing)
+				err = r.otherThanPinned(ctx, ref, failed)
 			}
 		}
 	}
@@ -259,18 +259,25 @@ const (
 	labelTag    = "orch/tag"    // the tag by which it was wanted, on a name by digest
 )
 
-// otherThanPinned says of a missing image what this node has in its stead.
-func (r *Runtime) otherThanPinned(ctx context.Context, ref string, missing error) error {
+// otherThanPinned says of an image that cannot be had what this node has in its stead.
+func (r *Runtime) otherThanPinned(ctx context.Context, ref string, why error) error {
+	var said *registry.Error
+	kind := ErrImageMissing
+	if !errors.Is(why, kind) {
+		if kind = ErrImageError; !errors.As(why, &said) {
+			return why
+		}
+	}
 	name, dgst := splitPinned(ref)
 	if name == "" || dgst == "" {
-		return missing
+		return why
 	}
 	img, err := r.find(ctx, name)
 	if err != nil {
-		return missing
+		return why
 	}
-	return fmt.Errorf("%w: image %s%s is %s, the revision wants %s; %s", ErrImageMissing, name, onNode(r.cfg.Node),
-		short(img.Target().Digest.String()), short(dgst), strings.TrimPrefix(missing.Error(), ErrImageMissing.Error()+": "))
+	return fmt.Errorf("%w: image %s%s is %s, the revision wants %s; %s", kind, name, onNode(r.cfg.Node),
+		short(img.Target().Digest.String()), short(dgst), strings.TrimPrefix(why.Error(), kind.Error()+": "))
 }
 
 // onNode says where; a node without a name is this one.

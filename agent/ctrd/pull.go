@@ -375,6 +375,12 @@ func noSpace(err error) bool {
 	return strings.Contains(err.Error(), "no space left on device") || strings.Contains(err.Error(), "disk quota exceeded")
 }
 
+// nowhere tells whether a registry's no is for good: a rollout is taken back for that, and
+// not for a registry that is down.
+func nowhere(said *registry.Error) bool {
+	return errors.Is(said, registry.ErrMissing) || errors.Is(said, registry.ErrDenied) || errors.Is(said, registry.ErrUnknownHost)
+}
+
 // pullError says whether the image is missing or something is wrong with it.
 func pullError(full string, err error) error {
 	host := reference.Domain(mustNamed(full))
@@ -388,7 +394,7 @@ func pullError(full string, err error) error {
 		return fmt.Errorf("%w: %w", ErrImageError, platform)
 	case noSpace(err):
 		return fmt.Errorf("%w: %w: pull %s: the disk on which containerd keeps images is full: make room, or lower --image-gc-high", ErrImageError, ErrNoSpace, full)
-	case errors.As(err, &said) && !errors.Is(err, registry.ErrFaulty):
+	case errors.As(err, &said) && nowhere(said):
 		return fmt.Errorf("%w: %s is not on this node, and %w", ErrImageMissing, full, said)
 	case errors.As(err, &said):
 		return fmt.Errorf("%w: pull %s: %w", ErrImageError, full, said)

@@ -169,7 +169,7 @@ func TestPrivateRegistry(t *testing.T) {
 			t.Errorf("got %v, want %v, %v, %q", err, sentinel, kind, words)
 		}
 	}
-	says(try("sesame"), ErrImageMissing, registry.ErrUnreachable, "put that one's certificate into "+dir+"/"+h.host+"/ca.crt")
+	says(try("sesame"), ErrImageError, registry.ErrUnreachable, "put that one's certificate into "+dir+"/"+h.host+"/ca.crt")
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: h.Certificate().Raw})
 	if err := os.WriteFile(filepath.Join(dir, h.host, "ca.crt"), ca, 0o644); err != nil {
 		t.Fatal(err)

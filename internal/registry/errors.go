@@ -29,6 +29,8 @@ var (
 	// ErrUnreachable: it cannot be asked now: no connection, no trust, a fault of its own,
 	// or too many requests. Later may be better.
 	ErrUnreachable = errors.New("registry cannot be asked")
+	// ErrUnknownHost is an ErrUnreachable that waiting hardly mends: its name leads nowhere.
+	ErrUnknownHost = fmt.Errorf("%w: its name is not known", ErrUnreachable)
 	// ErrFaulty: what it gave is no image.
 	ErrFaulty = errors.New("registry's answer is no image")
 )
@@ -37,7 +39,7 @@ var (
 // password, and it wraps nothing but the kind: the library's errors hold addresses with
 // signatures in them.
 type Error struct {
-	// Kind is ErrMissing, ErrDenied, ErrUnreachable or ErrFaulty.
+	// Kind is ErrMissing, ErrDenied, ErrUnreachable, ErrUnknownHost or ErrFaulty.
 	Kind error
 	// Host is the registry as the image names it.
 	Host string
@@ -98,8 +100,13 @@ func (a *asker) judge(ctx context.Context, err error, s *seen) (what string, aft
 	case hasStatus:
 		return fmt.Sprintf("registry %s says %s when asked for %s", a.host, status.Status, a.image), 0, ErrFaulty
 	}
+	var dns *net.DNSError
 	if what := a.unreachable(ctx, err); what != "" {
-		return fmt.Sprintf("registry %s cannot be asked for %s: %s", a.host, a.image, what), 0, ErrUnreachable
+		kind := ErrUnreachable
+		if errors.As(err, &dns) && !dns.IsTimeout {
+			kind = ErrUnknownHost
+		}
+		return fmt.Sprintf("registry %s cannot be asked for %s: %s", a.host, a.image, what), 0, kind
 	}
 	return fmt.Sprintf("registry %s: ask for %s: %s", a.host, a.image, err), 0, ErrFaulty
 }
@@ -146,6 +153,8 @@ func (a *asker) unreachable(ctx context.Context, err error) string {
 		return "it refuses the connection (" + alert.Error() + "): if it wants a client certificate, put a .cert and a .key beside " + a.caPath()
 	case errors.Is(err, http.ErrSchemeMismatch):
 		return "it speaks plain HTTP: have it speak TLS, or allow it with --insecure-registry " + a.host
+	case errors.As(err, &dns) && dns.IsTimeout:
+		return fmt.Sprintf("%s did not say in time what its name means", orDefault(dns.Server, "this machine's resolver"))
 	case errors.As(err, &dns):
 		return "its name is not known to " + orDefault(dns.Server, "this machine's resolver")
 	case errors.Is(err, syscall.ECONNREFUSED):

@@ -78,7 +78,7 @@ func Lacking(snap *view.Snapshot) []Lack {
 	var out []Lack
 	snap.All(api.KindReplica, "", func(e core.Entry) bool {
 		r := e.Object.(*api.Replica)
-		if r.Status.Reason != api.ReasonImageMissing || r.Status.LastKnown {
+		if !lacks(r.Status.Reason) || r.Status.LastKnown {
 			return true
 		}
 		o, ok := snap.Get(core.ViewKey{Kind: api.KindRevision, Namespace: r.Metadata.Namespace, Name: fmt.Sprintf("%s@%d", r.Spec.Service, r.Spec.Revision)})
@@ -86,7 +86,7 @@ func Lacking(snap *view.Snapshot) []Lack {
 			return true
 		}
 		for _, spec := range o.(*api.Revision).Template.AllContainers() {
-			waits := func(c api.ContainerStatus) bool { return c.Name == spec.Name && c.Reason == api.ReasonImageMissing }
+			waits := func(c api.ContainerStatus) bool { return c.Name == spec.Name && lacks(c.Reason) }
 			if slices.ContainsFunc(r.Status.Containers, waits) {
 				name, _, _ := strings.Cut(spec.Image, "@") // by its digest it is not known here
 				out = append(out, Lack{r.Spec.Node, name})
@@ -95,6 +95,11 @@ func Lacking(snap *view.Snapshot) []Lack {
 		return true
 	})
 	return out
+}
+
+// lacks tells whether this is said of an image that is not there; its registry may be down.
+func lacks(reason string) bool {
+	return reason == api.ReasonImageMissing || reason == api.ReasonImageError
 }
 
 // broughtAgain remembers what was brought once more to whom; it is one goroutine's.
