@@ -62,7 +62,7 @@ func check(ctx context.Context, f flags, output string, out io.Writer) error {
 
 // preflight is what the agent's settings mean for the machine.
 func (f flags) preflight(joined bool) preflight.AgentSettings {
-	s := preflight.AgentSettings{Name: f.name, Joined: joined}
+	s := preflight.AgentSettings{Name: f.name, Joined: joined, ImagesFull: uint64(max(0, f.imageGCHigh))}
 	if !joined { // afterwards routes in them are orch's, and the agent knows what the ranges are
 		usual := network.DefaultCluster()
 		s.Ranges = []netip.Prefix{usual.Nodes, usual.Services}

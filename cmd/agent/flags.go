@@ -85,7 +85,7 @@ func (f *flags) addTo(p *pflag.FlagSet) {
 	p.StringSliceVar(&f.capacity, "capacity", nil, "what replicas may use, as cpu=2,memory=4Gi; default: cores, and memory less a reserve")
 	p.StringArrayVar(&f.resources, "resource", nil, "further resource that is only counted, as gpus=2; repeat for more")
 	p.StringSliceVar(&f.insecureRegistries, "insecure-registry", nil, "registry that is spoken to without TLS, as host:port")
-	p.StringVar(&f.registryConfig, "registry-config", "/etc/containerd/certs.d", "folder with registries' settings: HOST/hosts.toml as containerd reads it, or HOST/*.crt, *.cert and *.key")
+	p.StringVar(&f.registryConfig, "registry-config", registry.DefaultHostsDir, "folder with registries' settings: HOST/hosts.toml as containerd reads it, or HOST/*.crt, *.cert and *.key")
 	p.StringVar(&f.registryAuth, "registry-auth", "/etc/orch/registry-auth.json", "file with logins to registries, as docker login writes it; need not exist")
 	p.IntVar(&f.maxPulls, "max-pulls", 3, "images that are fetched at once")
 	p.IntVar(&f.imageGCHigh, "image-gc-high", 85, "percent of the disk of images beyond which unused ones are removed; 0: never")

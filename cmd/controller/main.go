@@ -91,7 +91,7 @@ func (c *config) addTo(f *pflag.FlagSet) {
 	f.StringVar(&c.pprofAddr, "pprof-addr", "", "serve profiles at this loopback `address`")
 	f.StringVar(&c.metricsAddr, "metrics-addr", "127.0.0.1:7073", "`address` to serve /metrics, /healthz and /readyz at, in plain HTTP, or \"off\"")
 	f.StringSliceVar(&c.insecureRegistries, "insecure-registry", nil, "`registry` that may be asked without TLS, as host:port")
-	f.StringVar(&c.registryConfig, "registry-config", "/etc/containerd/certs.d", "`folder` with registries' settings: HOST/hosts.toml as containerd reads it, or HOST/*.crt, *.cert and *.key")
+	f.StringVar(&c.registryConfig, "registry-config", registry.DefaultHostsDir, "`folder` with registries' settings: HOST/hosts.toml as containerd reads it, or HOST/*.crt, *.cert and *.key")
 	f.StringVar(&c.registryAuth, "registry-auth", "/etc/orch/registry-auth.json", "`file` with logins to registries, as docker login writes it; need not exist")
 	c.limits.addTo(f)
 	c.network.addTo(f)

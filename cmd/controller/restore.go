@@ -88,6 +88,11 @@ func restore(ctx context.Context, file, data, secretsKey string, out io.Writer) 
 	if secretsKey == "" {
 		secretsKey = filepath.Join(data, secretsKeyName)
 	}
+	if info, err := os.Stat(file); err != nil {
+		return fmt.Errorf("restore: %w", err)
+	} else if info.IsDir() {
+		return fmt.Errorf("restore: %s is a folder: want the file that \"orchctl backup\" wrote", file)
+	}
 	for _, key := range []struct{ path, what string }{
 		{filepath.Join(data, sealKeyName), "without it the cluster's own key in the backup cannot be read, and no node could come back"},
 		{secretsKey, "without it no Secret in the backup can be read"},

@@ -39,6 +39,7 @@ func TestUserCommands(t *testing.T) {
 			{[]string{"user", "create", "alice", "--role", "king"}, "want viewer, operator or admin"},
 			{[]string{"user", "create", "Älice", "--role", "viewer"}, "want lower-case letters"},
 			{[]string{"user", "create", "alice", "--role", "viewer", "--expires", "-1h"}, "want a time from now"},
+			{[]string{"user", "create", "alice", "--role", "viewer", "--expires", "1w"}, "want a number with a unit, such as 90m, 12h or 7d"},
 			{[]string{"token", "create", "--uses", "-1"}, "how many may join"},
 		} {
 			if got := r.run(c.args...); got.code != exitUsage || !strings.Contains(got.err, c.want) {
@@ -49,7 +50,7 @@ func TestUserCommands(t *testing.T) {
 			t.Errorf("asked for %v", asked)
 		}
 		file := filepath.Join(dir, "alice.yaml")
-		got := r.run("user", "create", "alice", "--role", "viewer", "--expires", "720h", "--out", file)
+		got := r.run("user", "create", "alice", "--role", "viewer", "--expires", "30d", "--out", file)
 		if got.code != 0 || !strings.Contains(got.out, "orchctl --config "+file+" get nodes") || strings.Contains(got.out, "PRIVATE") {
 			t.Error(got)
 		}

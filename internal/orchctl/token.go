@@ -2,19 +2,55 @@ package orchctl
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/orchctl/orch/api"
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
 )
 
 // tokenLife is the default of --expires: a join takes minutes, a day covers
 // the installing of a rack.
 const tokenLife = 24 * time.Hour
+
+// lifetime is a flag that takes days, as they are printed, beside Go's durations.
+type lifetime struct{ *time.Duration }
+
+// Set implements pflag.Value.
+func (l lifetime) Set(s string) error {
+	days, isDays := strings.CutSuffix(s, "d")
+	if n, err := strconv.ParseUint(days, 10, 16); isDays && err == nil {
+		*l.Duration = time.Duration(n) * 24 * time.Hour
+		return nil
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		return errors.New("want a number with a unit, such as 90m, 12h or 7d")
+	}
+	*l.Duration = d
+	return nil
+}
+
+// String implements pflag.Value: 1d, 12h.
+func (l lifetime) String() string {
+	const day = 24 * time.Hour
+	if l.Duration == nil {
+		return ""
+	}
+	if d := *l.Duration; d > 0 && d%day == 0 {
+		return fmt.Sprintf("%dd", d/day)
+	}
+	return api.Duration(*l.Duration).String()
+}
+
+// Type implements pflag.Value.
+func (l lifetime) Type() string { return "duration" }
 
 func (t *tool) tokenCmd() *cobra.Command {
 	return group("token", "Make, list and revoke the tokens that servers join with", `  orchctl token create --role node --expires 1h
@@ -25,7 +61,7 @@ func (t *tool) tokenCmd() *cobra.Command {
 
 func (t *tool) tokenCreate() *cobra.Command {
 	var role string
-	var life time.Duration
+	life := tokenLife
 	var uses int32
 	cmd := &cobra.Command{
 		Use:   "create",
@@ -41,7 +77,7 @@ func (t *tool) tokenCreate() *cobra.Command {
 				return usagef("--uses %d: want how many may join with it, or 0 for any number", uses)
 			}
 			if life <= 0 {
-				return usagef("--expires %s: want a time from now, such as 24h", life)
+				return usagef("--expires %s: want a time from now, such as 24h or 7d", life)
 			}
 			client, err := t.connect(cmd.Context(), "create token", false)
 			if err != nil {
@@ -58,7 +94,7 @@ func (t *tool) tokenCreate() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&role, "role", "node", "what joins with it: node or controller")
-	cmd.Flags().DurationVar(&life, "expires", tokenLife, "how long it lasts")
+	cmd.Flags().Var(lifetime{&life}, "expires", "how long it lasts, as 12h or 7d")
 	cmd.Flags().Int32Var(&uses, "uses", 0, "how many may join with it; 0: any number")
 	t.complete(cmd, "role", cobra.FixedCompletions([]string{"node", "controller"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd

@@ -34,7 +34,7 @@ type userFlags struct {
 }
 
 func (t *tool) userCreate() *cobra.Command {
-	var f userFlags
+	f := userFlags{life: pki.UserValidity}
 	cmd := &cobra.Command{
 		Use:   "create NAME --role ROLE",
 		Short: "Make a user, and the context file to come in with",
@@ -46,14 +46,14 @@ The file is all that the user needs: NAME.yaml in this folder, or --out. Send it
 safe way, for it holds the key, and remove it here.`,
 		Example: `  orchctl user create alice --role viewer
   orchctl --config alice.yaml get nodes                 # what alice does then
-  orchctl user create ci --role operator --expires 720h --out /etc/ci/orch.yaml
+  orchctl user create ci --role operator --expires 30d --out /etc/ci/orch.yaml
   orchctl user create alice --role viewer --replace     # a new file; the old one is worth nothing`,
 		Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return t.createUser(cmd.Context(), args[0], f) },
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&f.role, "role", "", "what the user may do: viewer, operator or admin")
-	fl.DurationVar(&f.life, "expires", pki.UserValidity, "how long the certificate lasts")
+	fl.Var(lifetime{&f.life}, "expires", "how long the certificate lasts, as 365d or 12h")
 	fl.StringVar(&f.out, "out", "", "`file` to write the context to (default NAME.yaml), - for the output")
 	fl.StringVar(&f.contextName, "context-name", "", "`name` of the context in that file (default: the name of the one used now)")
 	fl.BoolVar(&f.replace, "replace", false, "make a new certificate for a user who exists; the old one is worth nothing then")
@@ -70,7 +70,7 @@ func (t *tool) createUser(ctx context.Context, name string, f userFlags) error {
 	case !id.Role.Allows(pki.Viewer):
 		return usagef("--role %s: want viewer, operator or admin", f.role)
 	case f.life <= 0:
-		return usagef("--expires %s: want a time from now, such as 8760h", f.life)
+		return usagef("--expires %s: want a time from now, such as 365d", f.life)
 	}
 	if err := id.Validate(); err != nil {
 		return usagef("%s", strings.TrimPrefix(err.Error(), pki.ErrIdentity.Error()+": "))
@@ -80,7 +80,7 @@ func (t *tool) createUser(ctx context.Context, name string, f userFlags) error {
 		out = name + ".yaml"
 	}
 	if _, err := os.Stat(out); err == nil && !f.replace {
-		return fmt.Errorf("%s: there is a file %s already: choose another with --out, or remove it", doing, out)
+		return fmt.Errorf("%s: there is a file %s already: choose another with --out, or say --replace to make a new certificate for %s, after which the old one is worth nothing", doing, out, name)
 	} else if err == nil && !isFileOf(out, name) {
 		return fmt.Errorf("%s: %s is there already, and is not just the context file of %s: choose another with --out, or remove it", doing, out, name)
 	}

@@ -41,6 +41,9 @@ type AgentSettings struct {
 	// Ranges are those of replicas and virtual IPs, if they are known or likely.
 	Ranges []netip.Prefix
 	Joined bool
+	// ImagesFull is how much of the disk may be used before images are cleaned away, in
+	// percent; 0: they never are.
+	ImagesFull uint64
 }
 
 // Agent judges a machine that is to be a node.
@@ -62,6 +65,10 @@ func Agent(s AgentSettings, f Facts) Report {
 	}
 	r.clock(f.Clock)
 	r.disk(f.Disk, "the agent, which remembers there what runs")
+	if d := f.Disk; s.ImagesFull > 0 && d.Total > 0 && (d.Total-d.Free)*100 > d.Total*s.ImagesFull {
+		r.warn("images", fmt.Sprintf("%d %% of the disk of %s is used: if containerd's images are on it, those that nothing uses are removed from %d %% on", (d.Total-d.Free)*100/d.Total, d.Path, s.ImagesFull),
+			"make room, or raise --image-gc-high")
+	}
 	r.ranges(s.Ranges, f.Routes)
 	r.reached(s.Joined, f.Reached)
 	return r

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -46,10 +47,16 @@ type Client struct {
 	stall     time.Duration
 }
 
-// New makes a client.
+// New makes a client. It warns of a HostsDir that is not there: settings in it may come
+// later, or it was misspelt.
 func New(cfg Config) *Client {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.HostsDir != "" && cfg.HostsDir != DefaultHostsDir {
+		if _, err := os.Stat(cfg.HostsDir); err != nil {
+			cfg.Logger.Warn("registries' settings cannot be read: authorities and mirrors in them do not count", "why", err)
+		}
 	}
 	return &Client{cfg: cfg, dockerDir: dockerHostsDir, stall: stallAfter}
 }

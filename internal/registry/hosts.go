@@ -17,6 +17,9 @@ import (
 	"github.com/pelletier/go-toml/v2"
 )
 
+// DefaultHostsDir is where containerd looks for registries' settings; it need not exist.
+const DefaultHostsDir = "/etc/containerd/certs.d"
+
 // dockerHostsDir is where docker keeps registries' certificates: they count too.
 const dockerHostsDir = "/etc/docker/certs.d"
 
