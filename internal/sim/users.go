@@ -195,7 +195,7 @@ func (w *world) order(u *user, h *host, word string) {
 		h.calledDead = w.clock + int64(wordMax)
 	}
 	r := &request{u: u, once: true, words: word + " " + h.name, make: func(t uint64) core.Event {
-		return core.NodeWord{Ticket: t, Node: h.name, Word: word, Force: true, By: "operator"}
+		return core.NodeWord{Ticket: t, Node: h.name, Word: word, Force: word != "remove", By: "operator"}
 	}}
 	w.res.Requests++
 	r.try()

@@ -252,7 +252,7 @@ func (s *Server) NodeWord(ctx context.Context, r *orchv1.NodeWordRequest) (*orch
 		return nil, err
 	}
 	_, _, err = ask[any](ctx, s, func(ticket uint64) core.Event {
-		return core.NodeWord{Ticket: ticket, Node: r.GetNode(), Word: r.GetWord(), Force: r.GetForce(), Deadline: deadline, By: by}
+		return core.NodeWord{Ticket: ticket, Node: r.GetNode(), Word: w, Force: r.GetForce() && w != "remove", Deadline: deadline, By: by}
 	})
 	if w != "remove" {
 		return &orchv1.NodeWordResponse{}, err
@@ -266,8 +266,15 @@ func (s *Server) NodeWord(ctx context.Context, r *orchv1.NodeWordRequest) (*orch
 	if ferr != nil {
 		return nil, statusOf(ferr)
 	}
-	if known {
-		return &orchv1.NodeWordResponse{}, nil
+	if !known {
+		return &orchv1.NodeWordResponse{}, err
+	}
+	// Between the two it may have dialled again, and is a node once more.
+	_, _, err = ask[any](ctx, s, func(ticket uint64) core.Event {
+		return core.NodeWord{Ticket: ticket, Node: r.GetNode(), Word: w, Force: true, By: by}
+	})
+	if status.Code(err) == codes.NotFound {
+		err = nil
 	}
 	return &orchv1.NodeWordResponse{}, err
 }

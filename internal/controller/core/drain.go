@@ -34,7 +34,7 @@ func (c *Core) nodeWord(ev NodeWord) {
 	case "drain":
 		err = c.drain(n, ev)
 	case "remove":
-		err = c.removeNode(n, ev.By)
+		err = c.removeNode(n, ev.Force, ev.By)
 	case "remove-orphans":
 		err = c.removeOrphans(n, ev.By)
 	default:

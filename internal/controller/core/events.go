@@ -74,7 +74,8 @@ type (
 		Ticket uint64
 		Node   string
 		Word   string
-		// Force: "dead" also of a node that answers.
+		// Force: "dead" also of a node that answers, "remove" of one whose name is free:
+		// it may have dialled again while it was removed.
 		Force bool
 		// Deadline of a drain, from now; 0: none.
 		Deadline time.Duration

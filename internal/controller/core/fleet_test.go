@@ -1,6 +1,7 @@
 package core
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -62,5 +63,32 @@ func TestFleetCountsWhatIsBesideVerdicts(t *testing.T) {
 	must("one is removed", beside{})
 	if _, ok := f.seen[ViewKey{Kind: api.KindNode, Name: "n3"}]; ok {
 		t.Error("n3 is there still")
+	}
+}
+
+// A node that answers is not removed, unless its name is free already: then whatever
+// dialled under it meanwhile is no node, and what it held is started elsewhere.
+func TestRemoveOfANodeThatAnswers(t *testing.T) {
+	f := nodes(t, 3, Config{})
+	f.apply("1", named("web", 3, "a:1"))
+	f.pass(5 * time.Second)
+	if err := f.word("n2", "remove"); !errors.Is(err, ErrBusy) {
+		t.Errorf("removed while it answers: %v", err)
+	}
+	f.ticket++
+	f.step(NodeWord{Ticket: f.ticket, Node: "n2", Word: "remove", Force: true, By: "user root"})
+	f.agents["n2"].silent = true
+	f.turn()
+	if err := f.replies[f.ticket].Err; err != nil {
+		t.Fatal(err)
+	}
+	f.pass(5 * time.Second)
+	if _, there := f.seen[ViewKey{Kind: api.KindNode, Name: "n2"}]; there {
+		t.Error("n2 is there still")
+	}
+	for slot := range 3 {
+		if home := f.home("web", slot); home == "" || home == "n2" {
+			t.Errorf("slot %d is on %q", slot, home)
+		}
 	}
 }

@@ -449,7 +449,7 @@ func (f *fleet) home(service string, slot int) string {
 func (f *fleet) word(node, word string) error {
 	f.t.Helper()
 	f.ticket++
-	f.step(NodeWord{Ticket: f.ticket, Node: node, Word: word, Force: true, By: "user root"})
+	f.step(NodeWord{Ticket: f.ticket, Node: node, Word: word, Force: word != "remove", By: "user root"})
 	f.turn()
 	return f.replies[f.ticket].Err
 }

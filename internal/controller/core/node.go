@@ -365,9 +365,9 @@ func (c *Core) heard(f *filling) bool {
 	return v == api.VerdictHealthy || v == api.VerdictBack
 }
 
-// removeNode forgets a dead node, or one that holds nothing and has no session.
-func (c *Core) removeNode(n *node, by string) error {
-	if n.verdict != api.VerdictDead && (n.session != 0 || len(n.fillings) > 0) {
+// removeNode forgets a dead node, or one that holds nothing and has no session; forced, any.
+func (c *Core) removeNode(n *node, force bool, by string) error {
+	if !force && n.verdict != api.VerdictDead && (n.session != 0 || len(n.fillings) > 0) {
 		return fmt.Errorf("remove node %s: %w: it is %s and holds %d replicas; stop its agent and say \"orchctl node dead %s\" first", n.name, ErrBusy, n.verdict, len(n.fillings), n.name)
 	}
 	c.voidAll(n)
