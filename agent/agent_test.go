@@ -382,6 +382,30 @@ func TestExecAndLogs(t *testing.T) {
 	})
 }
 
+// An agent that has just started and is asked at once looks first, for as long as it takes
+// within reason.
+func TestExecBeforeTheFirstLook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.start()
+		l := r.next(10)
+		l.assign(t, wire.AssignmentSet{Complete: true, Put: []wire.Assignment{web(web0)}})
+		l.hear(ready)
+		r.runtime.SetDown(errors.New("it starts"))
+		r.restart()
+		l = r.next(11)
+		cat := &orchv1.ExecOpen{Replica: wire.KeyToPB(web0), Command: []string{"cat"}, Stdin: true}
+		if _, end := r.exec(l, cat, "hello"); !strings.Contains(end.GetError(), "what runs here") {
+			t.Errorf("exec without a runtime ended with %v", end)
+		}
+		time.AfterFunc(2*time.Second, func() { r.runtime.SetDown(nil) })
+		if out, end := r.exec(l, cat, "hello"); out != "cat in default.web-0.1.main: hello" || end.GetExitCode() != 7 {
+			t.Errorf("exec said %q and ended with %v", out, end)
+		}
+		r.stop()
+	})
+}
+
 func TestSecondAgentIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	unlock, err := lockFolder(dir)

@@ -33,6 +33,9 @@ func (d *driver) relayForward(ctx context.Context, req *orchv1.PortForwardOpen, 
 	if port == 0 || port > api.MaxPort {
 		return failed(fmt.Errorf("forward to %s: %d is no port", key, port))
 	}
+	if err := d.observed(ctx); err != nil {
+		return failed(err)
+	}
 	var ip netip.Addr
 	var err error
 	if e := d.ask(ctx, func(c *plan.Core) { ip, err = c.Address(key) }); e != nil {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/orchctl/orch/agent/ctrd"
 	"github.com/orchctl/orch/agent/plan"
@@ -74,6 +75,34 @@ func (d *driver) ask(ctx context.Context, f func(*plan.Core)) error {
 	}
 }
 
+// An agent that has just started does not know yet what runs on its node. Who asks then
+// waits, observedMax at most: containerd may be down.
+const (
+	observedMax   = 5 * time.Second
+	observedEvery = 20 * time.Millisecond
+)
+
+// observed waits until the plan knows what runs here.
+func (d *driver) observed(ctx context.Context) error {
+	tick := time.NewTicker(observedEvery)
+	defer tick.Stop()
+	over := time.NewTimer(observedMax)
+	defer over.Stop()
+	for {
+		var known bool
+		if err := d.ask(ctx, func(c *plan.Core) { known = c.Observed() }); err != nil || known {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-over.C:
+			return fmt.Errorf("the agent has started, and containerd has not told it for %s what runs here: say it again later, or look at containerd on this node", observedMax)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
 // tally counts what the plan holds.
 func (d *driver) tally(ctx context.Context) (t plan.Tally, err error) {
 	var now plan.Tally
@@ -107,6 +136,9 @@ func (d *driver) relayExec(ctx context.Context, req *orchv1.ExecOpen, r session.
 	find := d.container
 	if req.GetAttach() {
 		find = d.attachable
+	}
+	if err := d.observed(ctx); err != nil {
+		return failed(err)
 	}
 	found, err := find(ctx, wire.KeyFromPB(req.GetReplica()), req.GetContainer())
 	if err != nil {

@@ -25,6 +25,10 @@ func (c *Core) Address(key api.ReplicaKey) (netip.Addr, error) {
 	return netip.Addr{}, fmt.Errorf("replica %s has no address yet: %s", key, why)
 }
 
+// Observed tells whether it is known what runs here: before that, what Find and Address say
+// is not.
+func (c *Core) Observed() bool { return c.observed }
+
 // Wants tells whether the replica is to run here: how its containers end is of interest.
 func (c *Core) Wants(key api.ReplicaKey) bool {
 	r := c.replicas[key]
