@@ -241,6 +241,9 @@ func TestLogsExecImages(t *testing.T) {
 	if got := load("archive"); !slices.Equal(got, []string{"n1 loaded", "n1 sending", "n2 loaded", "n2 sending"}) {
 		t.Errorf("load: %v", got)
 	}
+	if got := load("frail archive"); !slices.Equal(got, []string{"n1 loaded", "n1 sending", "n2 loaded", "n2 sending"}) {
+		t.Errorf("load with a connection that breaks off: %v", got)
+	}
 	if got := load("bad archive"); !slices.Contains(got, "n1 failed") {
 		t.Errorf("load of garbage: %v", got)
 	}
@@ -249,7 +252,7 @@ func TestLogsExecImages(t *testing.T) {
 	}
 	// A node that comes later gets what is kept, and only that.
 	c := r.agent("n3")
-	if got := string(<-c.image); got != "archive" {
+	if got := string(<-c.image) + ", " + string(<-c.image); got != "archive, frail archive" {
 		t.Errorf("n3 got %q", got)
 	}
 	b.cancel()

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -255,6 +256,7 @@ type agent struct {
 	values   map[wire.ConfigKey]map[string][]byte // all that ever came
 	started  map[orchapi.ReplicaKey]int
 	sessions int
+	broke    atomic.Bool // it left one image in the middle
 }
 
 func (r *rig) agent(name string) *agent {
@@ -442,6 +444,9 @@ func (a *agent) relay(ctx context.Context, open *orchv1.OpenRelay) {
 				break
 			}
 			data = append(data, f.GetData()...)
+		}
+		if strings.HasPrefix(string(data), "frail") && a.name == "n1" && a.broke.CompareAndSwap(false, true) {
+			return
 		}
 		if strings.HasPrefix(string(data), "bad") {
 			end.Error = "no OCI layout"

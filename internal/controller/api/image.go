@@ -76,7 +76,7 @@ func (s *Server) spread(ctx context.Context, img images.Image, progress chan<- *
 	for name, cert := range nodes {
 		sends.Go(func() {
 			tell(&orchv1.LoadImageProgress{Node: name, State: "sending"})
-			refs, err := s.cfg.Images.Send(ctx, name, cert, img)
+			refs, err := s.cfg.Images.Deliver(ctx, name, cert, img)
 			mu.Lock()
 			if err == nil {
 				sum.loaded++

@@ -30,6 +30,10 @@ const (
 	// takeUpMax is how long it may unpack what it has got; agents give a pull as
 	// much.
 	takeUpMax = 30 * time.Minute
+	// backMax is how long Deliver waits for a node whose session ended in the middle: a busy
+	// one dials again within a second or two.
+	backMax   = 5 * time.Second
+	backEvery = 200 * time.Millisecond
 	// reasonMax is how long a broken stream's reason is waited for.
 	reasonMax = time.Second
 )
@@ -39,6 +43,9 @@ var ErrRefusedByAgent = errors.New("the node could not load it")
 
 // errStalled: the agent is there, and nothing moves.
 var errStalled = errors.New("its agent takes nothing more")
+
+// errBroken: the agent's session ended, or the agent did.
+var errBroken = errors.New("the connection to its agent broke off; it gets the image when it is back")
 
 // Relays opens relays to agents; see session.Server.
 type Relays interface {
@@ -62,6 +69,31 @@ type Sender struct {
 // NewSender makes a sender. relays is asked at each send: it may be made later.
 func NewSender(s *Shelf, relays func() Relays, log *slog.Logger) *Sender {
 	return &Sender{Shelf: s, Relays: relays, Log: log, slots: make(chan struct{}, sendsMax)}
+}
+
+// Deliver is Send for somebody who waits: where the node's session ends in the middle, it
+// sends once more to the next one.
+func (s *Sender) Deliver(ctx context.Context, node string, cert *x509.Certificate, img Image) (refs []string, err error) {
+	tick := time.NewTicker(backEvery)
+	defer tick.Stop()
+	var over <-chan time.Time
+	for {
+		refs, err := s.Send(ctx, node, cert, img)
+		again := errors.Is(err, errBroken) || over != nil && errors.Is(err, session.ErrAway)
+		if err == nil || !again || ctx.Err() != nil {
+			return refs, err
+		}
+		if over == nil {
+			over = time.After(backMax)
+		}
+		select {
+		case <-tick.C:
+		case <-over:
+			return nil, fmt.Errorf("send image to %s: %w", node, errBroken)
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
 
 // Send brings an image to a node and notes it; it gives the references that the
@@ -118,13 +150,16 @@ func (s *Sender) stream(relay *session.Relay, img Image, moved func()) error {
 	for {
 		n, err := f.Read(buf)
 		if n > 0 {
-			if err := relay.Send(&orchv1.Frame{Frame: &orchv1.Frame_Data{Data: buf[:n]}}); err != nil {
-				return err
+			if relay.Send(&orchv1.Frame{Frame: &orchv1.Frame_Data{Data: buf[:n]}}) != nil {
+				return errBroken
 			}
 			moved()
 		}
 		if err == io.EOF {
-			return relay.Send(&orchv1.Frame{Frame: &orchv1.Frame_DataEnd{DataEnd: true}})
+			if relay.Send(&orchv1.Frame{Frame: &orchv1.Frame_DataEnd{DataEnd: true}}) != nil {
+				return errBroken
+			}
+			return nil
 		}
 		if err != nil {
 			return err
@@ -135,11 +170,8 @@ func (s *Sender) stream(relay *session.Relay, img Image, moved func()) error {
 func await(relay *session.Relay) ([]string, error) {
 	for {
 		f, err := relay.Recv()
-		if err == io.EOF {
-			return nil, errors.New("its agent ended the stream without a word")
-		}
-		if err != nil {
-			return nil, err
+		if err != nil { // io.EOF too: without a word
+			return nil, errBroken
 		}
 		if end := f.GetEnd(); end != nil {
 			if end.GetError() != "" {
