@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -70,8 +71,21 @@ func furnish(spec *initspec.Spec) error {
 			}
 		}
 	}
-	return put(cgroups, "/sys/fs/cgroup")
+	if err := put(cgroups, "/sys/fs/cgroup"); err != nil {
+		return err
+	}
+	if spec.ResolvConf == "" {
+		return nil
+	}
+	if err := unix.Mount(spec.ResolvConf, resolvConf, "", unix.MS_BIND, ""); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("mount %s on %s: %w", spec.ResolvConf, resolvConf, err)
+	}
+	return nil
 }
+
+// resolvConf may be missing, or lead to where a fresh /run hides it: then the resolver
+// asks this host.
+const resolvConf = "/etc/resolv.conf"
 
 // settingsDir is where daemons look for settings unasked. Those of this machine's own
 // are not for a lab's.

@@ -32,6 +32,10 @@ const (
 	readyTimeout = 20 * time.Second
 )
 
+// noNames is a host's resolv.conf. From a lab there is no way to the machine's own servers
+// of names; asking them would only cost time until it is given up.
+const noNames = "# A lab has no server of names: who asks is told so at once.\nnameserver 127.0.0.1\n"
+
 // powerOn starts a host's PID 1 in new namespaces and returns once it takes
 // commands. With an outer namespace's name the host shares that network, else
 // it gets one of its own. PID 1 survives this program.
@@ -41,17 +45,21 @@ func powerOn(ctx context.Context, c *Config, h host, shareNetns string, programs
 		return process{}, err
 	}
 	spec := &initspec.Spec{
-		Hostname: h.name,
-		Socket:   h.socket(),
-		Cgroups:  cgroups,
-		VarLib:   filepath.Join(h.dir, "var-lib"),
-		Keep:     outermost(c.Dir, c.BinDir, c.CNIBin, filepath.Dir(c.Containerd)),
-		Programs: programs,
+		Hostname:   h.name,
+		Socket:     h.socket(),
+		Cgroups:    cgroups,
+		VarLib:     filepath.Join(h.dir, "var-lib"),
+		Keep:       outermost(c.Dir, c.BinDir, c.CNIBin, filepath.Dir(c.Containerd)),
+		ResolvConf: filepath.Join(h.dir, "resolv.conf"),
+		Programs:   programs,
 	}
 	if c.Daemons == Empty {
 		spec.Own, spec.OwnDir = ownFolders, filepath.Join(h.dir, "own")
 	}
 	if err := os.MkdirAll(spec.VarLib, 0o755); err != nil {
+		return process{}, err
+	}
+	if err := os.WriteFile(spec.ResolvConf, []byte(noNames), 0o644); err != nil {
 		return process{}, err
 	}
 	if err := spec.Write(h.spec()); err != nil {
