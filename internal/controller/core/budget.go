@@ -336,7 +336,7 @@ func (c *Core) forgetBudgets(s *service) {
 	}
 	c.account(s)
 	c.waitFor(s, 0)
-	s.held = nil
+	s.refused, s.held = nil, nil // its spares that found no room wait no more, either
 	c.noteWaiting(s)
 	delete(c.spending.short, s.key)
 }

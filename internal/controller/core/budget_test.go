@@ -124,6 +124,36 @@ func TestSparesShare(t *testing.T) {
 	}
 }
 
+// A service may be gone before it is planned once more: deleted in the turn in which its
+// node comes back from a reboot. A spare of it that found no room is then neither waited for nor told.
+func TestAServiceGoesWithASpareThatFoundNoRoom(t *testing.T) {
+	f := nodes(t, 2, Config{})
+	f.apply("1", named("web", 1, "a:1"))
+	f.pass(time.Second)
+	gone := f.home("web", 0)
+	for n := range f.agents {
+		if n != gone {
+			if err := f.word(n, "cordon"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	f.silence(gone)
+	f.pass(time.Second)
+	if d := f.record(gone, "Suspect").Done; d.SparesWaiting != 1 {
+		t.Fatalf("the spare does not wait: %+v", d)
+	}
+	f.step(Delete{Refs: []api.Ref{{Key: api.Key{Namespace: "default", Name: "web"}}}})
+	f.node(gone, "boot2")
+	f.pass(time.Second)
+	if _, there := f.core.services[api.Key{Namespace: "default", Name: "web"}]; there {
+		t.Error("the service is there still")
+	}
+	if d := f.record(gone, "Suspect").Done; d.SparesWaiting != 0 {
+		t.Errorf("its spare is still told to wait: %+v", d)
+	}
+}
+
 // The fleet's budget goes to the most important: by priority, then to who has the
 // least left, then by name; and as soon as some of it is free again the next has it.
 func TestSparesOfTheFleetGoToTheMostImportant(t *testing.T) {
