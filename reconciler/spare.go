@@ -13,7 +13,30 @@ func (p *planner) standIn(s *slot, proven bool) {
 	}
 	rev := p.spareRevision(s, proven)
 	p.dropStaleSpares(s, rev)
+	p.dropDoubles(s)
 	p.addSpare(s, rev)
+}
+
+// dropDoubles leaves one spare where several serve: their nodes fell silent one after the
+// other, and are back before the incumbent's.
+func (p *planner) dropDoubles(s *slot) {
+	var keep *Filling
+	for _, f := range s.spares() {
+		if !p.counts(f) || f.relieved() || f.Damped {
+			continue
+		}
+		if keep == nil || f.Revision == p.Revision && keep.Revision != p.Revision {
+			keep = f
+		}
+	}
+	if keep == nil {
+		return
+	}
+	for _, f := range s.spares() {
+		if f != keep && f.heard() {
+			p.remove(f, "the spare %s on %s serves, one is enough", keep.name(), keep.Node)
+		}
+	}
 }
 
 func allSuspect(fs []*Filling) bool {
