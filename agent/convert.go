@@ -35,6 +35,8 @@ func failure(err error, other string) *plan.Failure {
 		f.Reason = api.ReasonBindRefused
 	case errors.Is(err, ctrd.ErrImageMissing):
 		f.Reason = api.ReasonImageMissing
+	case errors.Is(err, ctrd.ErrRegistryUnreachable):
+		f.Reason = api.ReasonRegistryUnreachable
 	case errors.Is(err, ctrd.ErrImageError):
 		f.Reason = api.ReasonImageError
 	}

@@ -75,8 +75,8 @@ func (d *driver) ask(ctx context.Context, f func(*plan.Core)) error {
 	}
 }
 
-// An agent that has just started does not know yet what runs on its node. Who asks then
-// waits, observedMax at most: containerd may be down.
+// An agent that has just started, or has come to another cluster, does not know yet what runs
+// on its node. Who asks then waits, observedMax at most: containerd may be down.
 const (
 	observedMax   = 5 * time.Second
 	observedEvery = 20 * time.Millisecond
@@ -96,7 +96,7 @@ func (d *driver) observed(ctx context.Context) error {
 		select {
 		case <-tick.C:
 		case <-over.C:
-			return fmt.Errorf("the agent has started, and containerd has not told it for %s what runs here: say it again later, or look at containerd on this node", observedMax)
+			return fmt.Errorf("containerd has not told the agent for %s what runs here: say it again later, or look at containerd on this node", observedMax)
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -312,10 +312,12 @@ func (e Exit) Words() string {
 const (
 	ReasonPulling      = "Pulling"
 	ReasonImageMissing = "ImageMissing"
-	ReasonImageError   = "ImageError"
-	ReasonNetworkError = "NetworkError"
-	ReasonCreateError  = "CreateError"
-	ReasonBackOff      = "BackOff"
+	// ReasonRegistryUnreachable: the image is not there, and its registry cannot be asked.
+	ReasonRegistryUnreachable = "RegistryUnreachable"
+	ReasonImageError          = "ImageError"
+	ReasonNetworkError        = "NetworkError"
+	ReasonCreateError         = "CreateError"
+	ReasonBackOff             = "BackOff"
 	// ReasonInitializing: an init container, or a sidecar's start, is waited for.
 	ReasonInitializing = "Initializing"
 	// ReasonHookFailed: a postStart hook failed.

@@ -42,7 +42,8 @@ var EventReasons = []EventReason{
 
 	{ReasonBackOff, []string{KindReplica}, "a container ends again and again, and waits longer before each start", "its last exit says why"},
 	{ReasonImageMissing, []string{KindReplica}, "the image is not on the node and nowhere to be had: its registry does not have it, refuses the login, or is not known", "the message says which: check its name and tag, or the login; `orchctl image load` brings one to the nodes"},
-	{ReasonImageError, []string{KindReplica}, "the image cannot be pulled or unpacked: its registry does not answer, the disk is full, the platform is another", "the message says which; [docs/images.md](images.md)"},
+	{ReasonRegistryUnreachable, []string{KindReplica}, "the image is not on the node, and its registry does not answer, is not trusted, or refuses more requests; no rollout is taken back for it before its progressDeadline", "the message says which; [docs/images.md](images.md)"},
+	{ReasonImageError, []string{KindReplica}, "the image cannot be pulled or unpacked: the disk is full, the platform is another, bytes are not what their digest says", "the message says which; [docs/images.md](images.md)"},
 	{ReasonNetworkError, []string{KindReplica}, "its network cannot be set up", "`agent check` on that node"},
 	{"NotThere", []string{KindReplica}, "its agent does not know of it any more, and is told of it again", ""},
 	{ReasonCreateError, []string{KindReplica}, "containerd cannot make the container", "the message is containerd's; `agent check` on that node"},

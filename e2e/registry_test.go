@@ -193,7 +193,7 @@ func registryDown(t *testing.T) {
 	r.stop()
 	deleteLater(t, "down")
 	must(t, fleet.ApplyText(t.Context(), pulled("down", 2, first, "", ""), false))
-	told(t, "down-0", 15*time.Second, r.host, "nothing listens", api.ReasonImageError)
+	told(t, "down-0", 15*time.Second, r.host, "nothing listens", api.ReasonRegistryUnreachable)
 	r.start(t)
 	must(t, fleet.WaitReady(t.Context(), "down", 2, 45*time.Second))
 

@@ -26,7 +26,7 @@ func TestReasonsAreTold(t *testing.T) {
 		{"oom", service("oom", 1, "", `      ports: [{name: http, port: 8080, publish: 8082, mode: host}]
       resources: {limits: {memory: 64Mi}}`), "OutOfMemory", []string{"64Mi"}},
 		{"missing", strings.Replace(service("missing", 1, "", ""), "orch.local/web:1.0", "orch.local/nothing:1", 1), "ImageMissing", []string{"orch.local/nothing:1", "its name is not known"}},
-		{"unreachable", strings.Replace(service("unreachable", 1, "", ""), "orch.local/web:1.0", "127.0.0.1:1/nothing:1", 1), "ImageError", []string{"127.0.0.1:1/nothing:1", "nothing listens at its address"}},
+		{"unreachable", strings.Replace(service("unreachable", 1, "", ""), "orch.local/web:1.0", "127.0.0.1:1/nothing:1", 1), "RegistryUnreachable", []string{"127.0.0.1:1/nothing:1", "nothing listens at its address"}},
 		{"exits", service("exits", 1, "", `      command: ["/no/such/program"]`), "StartFailed", []string{"/no/such/program"}},
 		{"huge", service("huge", 1, "", `      resources: {requests: {memory: 900Gi}}`), "Pending", []string{"lack 900Gi memory"}},
 	}

@@ -424,7 +424,7 @@ func TestHalfMadeIsMadeAnew(t *testing.T) {
 func TestImages(t *testing.T) {
 	ctx := t.Context()
 	_, err := env.r.EnsureImage(ctx, ImageWant{Ref: "orch.test/absent:1@sha256:" + strings.Repeat("0", 64)}, nil)
-	if !errors.Is(err, ErrImageMissing) || !strings.Contains(err.Error(), "is not on this node, and registry orch.test cannot be asked") {
+	if !errors.Is(err, ErrRegistryUnreachable) || !strings.Contains(err.Error(), "is not on this node, and registry orch.test cannot be asked") {
 		t.Errorf("no registry: %v", err)
 	}
 	if _, err := env.r.EnsureImage(ctx, ImageWant{Ref: "Bad Name"}, nil); !errors.Is(err, ErrImageError) {
@@ -503,7 +503,7 @@ func TestImages(t *testing.T) {
 
 	broken := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }))
 	defer broken.Close()
-	if _, err := env.r.EnsureImage(ctx, ImageWant{Ref: strings.TrimPrefix(broken.URL, "http://") + "/a:1"}, nil); !errors.Is(err, ErrImageError) || !strings.Contains(err.Error(), "has a fault of its own (500") {
+	if _, err := env.r.EnsureImage(ctx, ImageWant{Ref: strings.TrimPrefix(broken.URL, "http://") + "/a:1"}, nil); !errors.Is(err, ErrRegistryUnreachable) || !strings.Contains(err.Error(), "has a fault of its own (500") {
 		t.Errorf("broken registry: %v", err)
 	}
 	if _, err := env.r.ImportImage(ctx, strings.NewReader("no archive")); !errors.Is(err, ErrImageError) {

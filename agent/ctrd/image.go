@@ -47,8 +47,8 @@ type imageMeta struct {
 // pulls and unpacks it. A reference with a digest is never answered by another
 // image, whatever its tag means here, and its image is kept on this node when the
 // tag moves on. Concurrent calls for one reference share one pull. progress, which
-// may be nil, is told how far the pull is. Errors are ErrImageMissing and
-// ErrImageError; ErrNoSpace comes with the latter.
+// may be nil, is told how far the pull is. Errors are ErrImageMissing, ErrRegistryUnreachable
+// and ErrImageError; ErrNoSpace comes with the latter.
 func (r *Runtime) EnsureImage(ctx context.Context, w ImageWant, progress func(Progress)) (ImageInfo, error) {
 	ctx = r.in(ctx)
 	ref := w.Ref
@@ -261,10 +261,9 @@ const (
 
 // otherThanPinned says of an image that cannot be had what this node has in its stead.
 func (r *Runtime) otherThanPinned(ctx context.Context, ref string, why error) error {
-	var said *registry.Error
 	kind := ErrImageMissing
 	if !errors.Is(why, kind) {
-		if kind = ErrImageError; !errors.As(why, &said) {
+		if kind = ErrRegistryUnreachable; !errors.Is(why, kind) {
 			return why
 		}
 	}
@@ -276,9 +275,20 @@ func (r *Runtime) otherThanPinned(ctx context.Context, ref string, why error) er
 	if err != nil {
 		return why
 	}
-	return fmt.Errorf("%w: image %s%s is %s, the revision wants %s; %s", kind, name, onNode(r.cfg.Node),
-		short(img.Target().Digest.String()), short(dgst), strings.TrimPrefix(why.Error(), kind.Error()+": "))
+	return &otherImageError{why, fmt.Sprintf("%s: image %s%s is %s, the revision wants %s; %s", kind, name, onNode(r.cfg.Node),
+		short(img.Target().Digest.String()), short(dgst), strings.TrimPrefix(why.Error(), kind.Error()+": "))}
 }
+
+// otherImageError: the tag means another image on this node. It is also what kept the right
+// one from being had.
+type otherImageError struct {
+	error
+	text string
+}
+
+func (e *otherImageError) Error() string { return e.text }
+
+func (e *otherImageError) Unwrap() error { return e.error }
 
 // onNode says where; a node without a name is this one.
 func onNode(node string) string { return " on " + orDefault(node, "this node") }

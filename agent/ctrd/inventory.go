@@ -113,6 +113,7 @@ func (r *Runtime) Untag(ctx context.Context, dgst, name string, decided time.Tim
 
 func (r *Runtime) removeNames(ctx context.Context, dgst string, decided time.Time, which func(name string) bool) error {
 	ctx = r.in(ctx)
+	r.letGoIdle(ctx)
 	r.removing.Lock()
 	defer r.removing.Unlock()
 	list, err := r.client.ImageService().List(ctx, "target.digest=="+dgst)

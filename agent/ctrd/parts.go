@@ -24,30 +24,48 @@ const labelPull = "orch/pull"
 // holdParts keeps what a pull fetches under the returned context from containerd's garbage
 // collector, also after the pull failed: the next one goes on from there. Left to itself the
 // library lets go when a pull ends, and the parts stay until the collector happens to run.
-// A hold ends by letGo, else by SweepPulls, at last by itself.
-func (r *Runtime) holdParts(ctx context.Context, full string) (held context.Context, hold string, err error) {
-	l, err := r.client.LeasesService().Create(ctx, leases.WithRandomID(),
-		leases.WithExpiration(2*deadAfter), leases.WithLabel(labelPull, full))
+// An image has one hold for all its tries. It ends by letGo, else by SweepPulls, at last by
+// itself.
+func (r *Runtime) holdParts(ctx context.Context, full string) (context.Context, error) {
+	all := r.client.LeasesService()
+	held, err := all.List(ctx)
 	if err != nil {
-		return nil, "", fmt.Errorf("hold the parts of the image: %w", err)
+		return nil, fmt.Errorf("hold the parts of the image: %w", err)
 	}
-	return leases.WithLease(ctx, l.ID), l.ID, nil
+	for _, l := range held {
+		if l.Labels[labelPull] == full {
+			return leases.WithLease(ctx, l.ID), nil
+		}
+	}
+	l, err := all.Create(ctx, leases.WithRandomID(), leases.WithExpiration(2*deadAfter), leases.WithLabel(labelPull, full))
+	if err != nil {
+		return nil, fmt.Errorf("hold the parts of the image: %w", err)
+	}
+	return leases.WithLease(ctx, l.ID), nil
 }
 
-// letGo ends all holds on the parts of an image but one. It does not fail a pull.
-func (r *Runtime) letGo(ctx context.Context, full, except string) {
+// letGo ends the holds on parts of images that are said. It fails nothing: SweepPulls does
+// so, too.
+func (r *Runtime) letGo(ctx context.Context, of func(full string) bool, how ...leases.DeleteOpt) {
 	ctx, cancel := r.cleanup(ctx)
 	defer cancel()
 	all := r.client.LeasesService()
 	held, err := all.List(ctx)
 	for _, l := range held {
-		if l.Labels[labelPull] == full && l.ID != except {
-			err = errors.Join(err, gone(all.Delete(ctx, l)))
+		if full := l.Labels[labelPull]; full != "" && of(full) {
+			err = errors.Join(err, gone(all.Delete(ctx, l, how...)))
 		}
 	}
 	if err != nil {
-		r.log.Warn("cannot let go of the parts of an image: containerd's disk is freed later", "image", full, "err", err)
+		r.log.Warn("cannot let go of parts of images: containerd's disk is freed later", "err", err)
 	}
+}
+
+// letGoIdle ends the holds of pulls that are not under way, and returns when what they held
+// is gone from the disk: room is worth more than the time to fetch it again.
+func (r *Runtime) letGoIdle(ctx context.Context) {
+	now := r.Pulling()
+	r.letGo(ctx, func(full string) bool { return !slices.Contains(now, full) }, leases.SynchronousDelete)
 }
 
 // gone is the error of a removal, where what is missing is fine.
@@ -79,8 +97,8 @@ func (r *Runtime) abortParts(ctx context.Context, p *pulling) {
 	}
 }
 
-// SweepPulls drops what crashes have left of pulls: parts that were never finished, and
-// holds on what they had fetched. What is under way is not touched, for none of it is that
+// SweepPulls drops what crashes, and tries that were not repeated, have left of pulls: parts
+// that were never finished, and holds on what they had fetched. What is under way is not touched, for none of it is that
 // old; while a pull is, nothing is, for the clock may have been put forward since it began.
 func (r *Runtime) SweepPulls(ctx context.Context, now time.Time) error {
 	if len(r.Pulling()) > 0 {

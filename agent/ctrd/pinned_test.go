@@ -69,8 +69,8 @@ func TestPinned(t *testing.T) {
 	// Another node, which has the tag and not the image.
 	absent := "sha256:" + strings.Repeat("ab", 32)
 	_, err = env.r.EnsureImage(ctx, ImageWant{Ref: ref + "@" + absent}, nil)
-	want := "image missing: image " + ref + " on n1 is " + is[:19] + ", the revision wants sha256:abababababab; orch.test/moving@" + absent + " is not on this node, and registry orch.test cannot be asked"
-	if !errors.Is(err, ErrImageMissing) || !strings.HasPrefix(err.Error(), want) {
+	want := "registry unreachable: image " + ref + " on n1 is " + is[:19] + ", the revision wants sha256:abababababab; orch.test/moving@" + absent + " is not on this node, and registry orch.test cannot be asked"
+	if !errors.Is(err, ErrRegistryUnreachable) || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("another image under the tag: %v\nwant %s", err, want)
 	}
 }

@@ -142,23 +142,24 @@ func (r *Runtime) fetch(ctx context.Context, p *pulling, logins []registry.Login
 	}
 	defer r.turns.give()
 	p.waitsFor(0)
-	ctx, hold, err := r.holdParts(ctx, p.full)
+	held, err := r.holdParts(ctx, p.full)
 	if err != nil {
 		return nil, pullError(p.full, err)
 	}
-	img, err := r.transfer(ctx, p, logins)
-	switch {
-	case err == nil:
-		hold = ""
-	case useless(err):
+	img, err := r.transfer(held, p, logins)
+	own := func(full string) bool { return full == p.full }
+	if err == nil {
+		r.letGo(ctx, own)
+		return img, nil
+	}
+	if useless(err) {
 		r.abortParts(ctx, p)
-		hold = ""
+		r.letGo(ctx, own)
 	}
-	r.letGo(ctx, p.full, hold)
-	if err != nil {
-		return nil, pullError(p.full, err)
+	if noSpace(err) {
+		r.letGoIdle(ctx)
 	}
-	return img, nil
+	return nil, pullError(p.full, err)
 }
 
 // transfer has containerd fetch the image and unpack it.
@@ -396,6 +397,8 @@ func pullError(full string, err error) error {
 		return fmt.Errorf("%w: %w: pull %s: the disk on which containerd keeps images is full: make room, or lower --image-gc-high", ErrImageError, ErrNoSpace, full)
 	case errors.As(err, &said) && nowhere(said):
 		return fmt.Errorf("%w: %s is not on this node, and %w", ErrImageMissing, full, said)
+	case errors.As(err, &said) && errors.Is(said, registry.ErrUnreachable):
+		return fmt.Errorf("%w: %s is not on this node, and %w", ErrRegistryUnreachable, full, said)
 	case errors.As(err, &said):
 		return fmt.Errorf("%w: pull %s: %w", ErrImageError, full, said)
 	case errors.Is(err, io.ErrUnexpectedEOF) || strings.Contains(err.Error(), "short read"):

@@ -21,7 +21,6 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
-	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/google/go-containerregistry/pkg/name"
 	ggcr "github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -169,7 +168,7 @@ func TestPrivateRegistry(t *testing.T) {
 			t.Errorf("got %v, want %v, %v, %q", err, sentinel, kind, words)
 		}
 	}
-	says(try("sesame"), ErrImageError, registry.ErrUnreachable, "put that one's certificate into "+dir+"/"+h.host+"/ca.crt")
+	says(try("sesame"), ErrRegistryUnreachable, registry.ErrUnreachable, "put that one's certificate into "+dir+"/"+h.host+"/ca.crt")
 	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: h.Certificate().Raw})
 	if err := os.WriteFile(filepath.Join(dir, h.host, "ca.crt"), ca, 0o644); err != nil {
 		t.Fatal(err)
@@ -318,13 +317,8 @@ func TestWrongBytes(t *testing.T) {
 	}
 }
 
-// TestPullGoesOn: a connection that breaks off costs no byte that came before, and a
-// registry that was down is asked again.
-func TestPullGoesOn(t *testing.T) {
-	h := newHub(t, false)
-	img := bulk(t, 8<<20, 1, "amd64")
-	h.push(t, "web:1", img)
-	ref := h.host + "/web:1"
+// breakOff has it end each layer in the middle.
+func (h *hub) breakOff() {
 	h.set(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 		if !strings.Contains(r.URL.Path, "/blobs/") || r.Method != http.MethodGet {
 			next.ServeHTTP(w, r)
@@ -341,6 +335,16 @@ func TestPullGoesOn(t *testing.T) {
 		w.(http.Flusher).Flush()
 		panic(http.ErrAbortHandler)
 	})
+}
+
+// TestPullGoesOn: a connection that breaks off costs no byte that came before, and a
+// registry that was down is asked again.
+func TestPullGoesOn(t *testing.T) {
+	h := newHub(t, false)
+	img := bulk(t, 8<<20, 1, "amd64")
+	h.push(t, "web:1", img)
+	ref := h.host + "/web:1"
+	h.breakOff()
 	_, err := env.r.EnsureImage(t.Context(), ImageWant{Ref: ref}, nil)
 	if err == nil {
 		t.Fatal("a layer that breaks off again and again was taken")
@@ -356,7 +360,14 @@ func TestPullGoesOn(t *testing.T) {
 		}
 		return nil
 	})
-	collectGarbage(t) // containerd's own collector, which takes up what nobody holds, runs when it likes
+	collect(t) // containerd's own collector, which takes up what nobody holds, runs when it likes
+	h.set(func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	})
+	if _, err := env.r.EnsureImage(t.Context(), ImageWant{Ref: ref}, nil); !errors.Is(err, ErrRegistryUnreachable) {
+		t.Errorf("a registry that is not well: %v", err)
+	}
+	collect(t)
 	var first atomic.Pointer[string]
 	h.set(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 		if g := r.Header.Get("Range"); g != "" && r.Method == http.MethodGet {
@@ -380,19 +391,6 @@ func TestPullGoesOn(t *testing.T) {
 	l.Close()
 	if _, err := env.r.EnsureImage(t.Context(), ImageWant{Ref: addr + "/late:1"}, nil); !errors.Is(err, registry.ErrUnreachable) || !strings.Contains(err.Error(), "nothing listens at its address") {
 		t.Errorf("down: %v", err)
-	}
-}
-
-// collectGarbage makes containerd collect its garbage, and waits for that.
-func collectGarbage(t *testing.T) {
-	t.Helper()
-	ctx, all := env.r.in(t.Context()), env.r.client.LeasesService()
-	l, err := all.Create(ctx, leases.WithRandomID())
-	if err == nil {
-		err = all.Delete(ctx, l, leases.SynchronousDelete)
-	}
-	if err != nil {
-		t.Fatal(err)
 	}
 }
 

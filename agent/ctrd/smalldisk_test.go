@@ -210,3 +210,25 @@ func TestRemoveNames(t *testing.T) {
 		t.Errorf("a container's: %v", err)
 	}
 }
+
+// TestPartsMakeRoom: what is kept of a pull that broke off goes where another needs the room.
+func TestPartsMakeRoom(t *testing.T) {
+	r, h := smallDisk(t, 96<<20), newHub(t, false)
+	h.push(t, "half:1", bulk(t, 60<<20, 1, "amd64"))
+	h.push(t, "web:1", bulk(t, 38<<20, 1, "amd64"))
+	pull := func(name string) error {
+		_, err := r.EnsureImage(t.Context(), ImageWant{Ref: h.host + "/" + name}, nil)
+		return err
+	}
+	h.breakOff()
+	if err := pull("half:1"); err == nil {
+		t.Fatal("a layer that breaks off was taken")
+	}
+	h.fault.Store(nil)
+	if err := pull("web:1"); !errors.Is(err, ErrNoSpace) {
+		t.Fatalf("beside half an image: %v", err)
+	}
+	if err := pull("web:1"); err != nil {
+		t.Errorf("the next try: %v", err)
+	}
+}

@@ -252,8 +252,10 @@ var (
 	// ErrImageMissing: the image is not on this node, and nowhere to be had: its registry
 	// does not have it, does not give it, or is not known.
 	ErrImageMissing = errors.New("image missing")
-	// ErrImageError: the image cannot be fetched or unpacked, for want of a registry that
-	// answers or because something is wrong with it.
+	// ErrRegistryUnreachable: the image is not on this node, and its registry cannot be asked
+	// now.
+	ErrRegistryUnreachable = errors.New("registry unreachable")
+	// ErrImageError: the image is there but cannot be fetched or unpacked.
 	ErrImageError = errors.New("image error")
 	// ErrNotFound: there is no such container.
 	ErrNotFound = errors.New("no such container")

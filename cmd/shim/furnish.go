@@ -74,18 +74,25 @@ func furnish(spec *initspec.Spec) error {
 	if err := put(cgroups, "/sys/fs/cgroup"); err != nil {
 		return err
 	}
-	if spec.ResolvConf == "" {
-		return nil
-	}
-	if err := unix.Mount(spec.ResolvConf, resolvConf, "", unix.MS_BIND, ""); err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("mount %s on %s: %w", spec.ResolvConf, resolvConf, err)
+	for at, file := range spec.Files {
+		if err := cover(at, file); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// resolvConf may be missing, or lead to where a fresh /run hides it: then the resolver
-// asks this host.
-const resolvConf = "/etc/resolv.conf"
+// cover mounts a file on another. That may be missing, or lead to where a fresh /run hides
+// it: then there is nothing to cover.
+func cover(at, file string) error {
+	if _, err := os.Stat(at); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err := unix.Mount(file, at, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("mount %s on %s: %w", file, at, err)
+	}
+	return nil
+}
 
 // settingsDir is where daemons look for settings unasked. Those of this machine's own
 // are not for a lab's.

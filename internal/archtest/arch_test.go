@@ -8,6 +8,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -192,6 +193,40 @@ func TestPurity(t *testing.T) {
 	for _, want := range pure {
 		if !found[want] {
 			t.Errorf("%s is to be pure, but there is no such package", want)
+		}
+	}
+}
+
+// stepped are packages that are not pure, but have one owner like those that are.
+var stepped = []string{"internal/sim"}
+
+// TestOneOwner: packages that the Makefile tests without the race detector have nothing that
+// it could look at.
+func TestOneOwner(t *testing.T) {
+	makefile, err := os.ReadFile(filepath.Join("..", "..", "Makefile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, list, found := strings.Cut(string(makefile), "\nSINGLE := ")
+	list, _, _ = strings.Cut(list, "\n")
+	if !found || list == "" {
+		t.Fatal("the Makefile has no SINGLE")
+	}
+	for _, dir := range strings.Fields(list) {
+		if name := strings.TrimPrefix(dir, "./"); !slices.Contains(pure, name) && !slices.Contains(stepped, name) {
+			t.Errorf("%s is tested without the race detector, and may start goroutines", name)
+		}
+	}
+	for _, p := range packages(t) {
+		if !slices.Contains(stepped, rel(p)) {
+			continue
+		}
+		for _, name := range p.GoFiles {
+			for _, problem := range impurities(t, filepath.Join(p.Dir, name)) {
+				if strings.Contains(problem, "goroutine") || strings.Contains(problem, "imports sync") {
+					t.Errorf("%s/%s", rel(p), problem)
+				}
+			}
 		}
 	}
 }

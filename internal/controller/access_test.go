@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/orchctl/orch/internal/pki"
+	"github.com/orchctl/orch/internal/wire"
 	orchv1 "github.com/orchctl/orch/proto/orch/v1"
 )
 
@@ -78,12 +79,22 @@ func TestNodeWords(t *testing.T) {
 	_, err = r.admin.NodeWord(r.ctx, &orchv1.NodeWordRequest{Node: "n1", Word: "remove"})
 	want(t, err, codes.FailedPrecondition)
 	a.cancel()
+	slow, err := orchv1.NewAgentsClient(a.conn).Session(r.ctx) // opened, and says Hello only afterwards
+	if err != nil {
+		t.Fatal(err)
+	}
 	if _, err := r.admin.NodeWord(r.ctx, &orchv1.NodeWordRequest{Node: "n1", Word: "dead", Force: true}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := r.admin.NodeWord(r.ctx, &orchv1.NodeWordRequest{Node: "n1", Word: "remove"}); err != nil {
 		t.Fatal(err)
 	}
+	hello := wire.Hello{BootID: "boot", Address: "127.0.0.1"}
+	if err := slow.Send(&orchv1.AgentMessage{Message: &orchv1.AgentMessage_Hello{Hello: hello.ToPB()}}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = slow.Recv()
+	want(t, err, codes.PermissionDenied, "removed")
 	// Its certificate lasts for weeks, but the name is not its own any more.
 	st, err := orchv1.NewAgentsClient(a.conn).Session(r.ctx)
 	if err == nil {

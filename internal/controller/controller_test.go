@@ -244,6 +244,9 @@ func TestLogsExecImages(t *testing.T) {
 	if got := load("frail archive"); !slices.Equal(got, []string{"n1 loaded", "n1 sending", "n2 loaded", "n2 sending"}) {
 		t.Errorf("load with a connection that breaks off: %v", got)
 	}
+	if got := load("brittle archive"); !slices.Equal(got, []string{"n1 failed", "n1 sending", "n2 loaded", "n2 sending"}) || a.breaks.Load() != 3 {
+		t.Errorf("load with a connection that breaks off again and again: %v, sent %d times", got, a.breaks.Load())
+	}
 	if got := load("bad archive"); !slices.Contains(got, "n1 failed") {
 		t.Errorf("load of garbage: %v", got)
 	}
@@ -252,7 +255,7 @@ func TestLogsExecImages(t *testing.T) {
 	}
 	// A node that comes later gets what is kept, and only that.
 	c := r.agent("n3")
-	if got := string(<-c.image) + ", " + string(<-c.image); got != "archive, frail archive" {
+	if got := string(<-c.image) + ", " + string(<-c.image) + ", " + string(<-c.image); got != "archive, frail archive, brittle archive" {
 		t.Errorf("n3 got %q", got)
 	}
 	b.cancel()

@@ -257,6 +257,7 @@ type agent struct {
 	started  map[orchapi.ReplicaKey]int
 	sessions int
 	broke    atomic.Bool // it left one image in the middle
+	breaks   atomic.Int32
 }
 
 func (r *rig) agent(name string) *agent {
@@ -446,6 +447,10 @@ func (a *agent) relay(ctx context.Context, open *orchv1.OpenRelay) {
 			data = append(data, f.GetData()...)
 		}
 		if strings.HasPrefix(string(data), "frail") && a.name == "n1" && a.broke.CompareAndSwap(false, true) {
+			return
+		}
+		if strings.HasPrefix(string(data), "brittle") && a.name == "n1" {
+			a.breaks.Add(1)
 			return
 		}
 		if strings.HasPrefix(string(data), "bad") {

@@ -32,9 +32,12 @@ const (
 	readyTimeout = 20 * time.Second
 )
 
-// noNames is a host's resolv.conf. From a lab there is no way to the machine's own servers
-// of names; asking them would only cost time until it is given up.
-const noNames = "# A lab has no server of names: who asks is told so at once.\nnameserver 127.0.0.1\n"
+// names is what a host knows of names: from a lab there is no way to the machine's own
+// servers, and asking them would only cost time until it is given up.
+var names = map[string]string{
+	"/etc/resolv.conf":   "# A lab has no server of names: who asks is told so at once.\nnameserver 127.0.0.1\n",
+	"/etc/nsswitch.conf": "# A lab has no server of names: there are those of /etc/hosts.\nhosts: files\n",
+}
 
 // powerOn starts a host's PID 1 in new namespaces and returns once it takes
 // commands. With an outer namespace's name the host shares that network, else
@@ -45,13 +48,13 @@ func powerOn(ctx context.Context, c *Config, h host, shareNetns string, programs
 		return process{}, err
 	}
 	spec := &initspec.Spec{
-		Hostname:   h.name,
-		Socket:     h.socket(),
-		Cgroups:    cgroups,
-		VarLib:     filepath.Join(h.dir, "var-lib"),
-		Keep:       outermost(c.Dir, c.BinDir, c.CNIBin, filepath.Dir(c.Containerd)),
-		ResolvConf: filepath.Join(h.dir, "resolv.conf"),
-		Programs:   programs,
+		Hostname: h.name,
+		Socket:   h.socket(),
+		Cgroups:  cgroups,
+		VarLib:   filepath.Join(h.dir, "var-lib"),
+		Keep:     outermost(c.Dir, c.BinDir, c.CNIBin, filepath.Dir(c.Containerd)),
+		Files:    map[string]string{},
+		Programs: programs,
 	}
 	if c.Daemons == Empty {
 		spec.Own, spec.OwnDir = ownFolders, filepath.Join(h.dir, "own")
@@ -59,8 +62,11 @@ func powerOn(ctx context.Context, c *Config, h host, shareNetns string, programs
 	if err := os.MkdirAll(spec.VarLib, 0o755); err != nil {
 		return process{}, err
 	}
-	if err := os.WriteFile(spec.ResolvConf, []byte(noNames), 0o644); err != nil {
-		return process{}, err
+	for at, text := range names {
+		spec.Files[at] = filepath.Join(h.dir, filepath.Base(at))
+		if err := os.WriteFile(spec.Files[at], []byte(text), 0o644); err != nil {
+			return process{}, err
+		}
 	}
 	if err := spec.Write(h.spec()); err != nil {
 		return process{}, err

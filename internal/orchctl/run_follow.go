@@ -196,7 +196,7 @@ func (x *runOnce) progress() {
 }
 
 // unstartable are what a node says of a replica that it cannot start.
-var unstartable = regexp.MustCompile(`\b(` + strings.Join([]string{api.ReasonImageMissing, api.ReasonImageError, api.ReasonCreateError, api.ReasonBindRefused, api.ReasonConfigError, api.ReasonVolumeError}, "|") + `)\b`)
+var unstartable = regexp.MustCompile(`\b(` + strings.Join([]string{api.ReasonImageMissing, api.ReasonRegistryUnreachable, api.ReasonImageError, api.ReasonCreateError, api.ReasonBindRefused, api.ReasonConfigError, api.ReasonVolumeError}, "|") + `)\b`)
 
 // cannotStart tells what keeps the replica from starting, once that has stood for a while;
 // a node tries on, but who waits before a terminal rather mends the command line.

@@ -40,9 +40,6 @@ func (l lifetime) Set(s string) error {
 // String implements pflag.Value: 1d, 12h.
 func (l lifetime) String() string {
 	const day = 24 * time.Hour
-	if l.Duration == nil {
-		return ""
-	}
 	if d := *l.Duration; d > 0 && d%day == 0 {
 		return fmt.Sprintf("%dd", d/day)
 	}

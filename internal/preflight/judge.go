@@ -65,7 +65,7 @@ func Agent(s AgentSettings, f Facts) Report {
 	}
 	r.clock(f.Clock)
 	r.disk(f.Disk, "the agent, which remembers there what runs")
-	if d := f.Disk; s.ImagesFull > 0 && d.Total > 0 && (d.Total-d.Free)*100 > d.Total*s.ImagesFull {
+	if d := f.Disk; s.ImagesFull > 0 && d.Total > 0 && (d.Total-d.Free)*100 >= d.Total*s.ImagesFull {
 		r.warn("images", fmt.Sprintf("%d %% of the disk of %s is used: if containerd's images are on it, those that nothing uses are removed from %d %% on", (d.Total-d.Free)*100/d.Total, d.Path, s.ImagesFull),
 			"make room, or raise --image-gc-high")
 	}

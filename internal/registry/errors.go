@@ -103,7 +103,7 @@ func (a *asker) judge(ctx context.Context, err error, s *seen) (what string, aft
 	var dns *net.DNSError
 	if what := a.unreachable(ctx, err); what != "" {
 		kind := ErrUnreachable
-		if errors.As(err, &dns) && !dns.IsTimeout {
+		if errors.As(err, &dns) && dns.IsNotFound { // else it may be the resolver's fault
 			kind = ErrUnknownHost
 		}
 		return fmt.Sprintf("registry %s cannot be asked for %s: %s", a.host, a.image, what), 0, kind
@@ -153,8 +153,8 @@ func (a *asker) unreachable(ctx context.Context, err error) string {
 		return "it refuses the connection (" + alert.Error() + "): if it wants a client certificate, put a .cert and a .key beside " + a.caPath()
 	case errors.Is(err, http.ErrSchemeMismatch):
 		return "it speaks plain HTTP: have it speak TLS, or allow it with --insecure-registry " + a.host
-	case errors.As(err, &dns) && dns.IsTimeout:
-		return fmt.Sprintf("%s did not say in time what its name means", orDefault(dns.Server, "this machine's resolver"))
+	case errors.As(err, &dns) && !dns.IsNotFound:
+		return fmt.Sprintf("%s did not say what its name means: %s", orDefault(dns.Server, "this machine's resolver"), dns.Err)
 	case errors.As(err, &dns):
 		return "its name is not known to " + orDefault(dns.Server, "this machine's resolver")
 	case errors.Is(err, syscall.ECONNREFUSED):

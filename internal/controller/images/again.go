@@ -99,7 +99,7 @@ func Lacking(snap *view.Snapshot) []Lack {
 
 // lacks tells whether this is said of an image that is not there; its registry may be down.
 func lacks(reason string) bool {
-	return reason == api.ReasonImageMissing || reason == api.ReasonImageError
+	return reason == api.ReasonImageMissing || reason == api.ReasonRegistryUnreachable
 }
 
 // broughtAgain remembers what was brought once more to whom; it is one goroutine's.

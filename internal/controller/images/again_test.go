@@ -73,8 +73,9 @@ func TestLacking(t *testing.T) {
 	v.Publish(core.Publish{Put: []core.Entry{
 		{Key: core.ViewKey{Kind: api.KindRevision, Namespace: "default", Name: "web@2"}, Object: &api.Revision{Number: 2, Template: api.Template{
 			InitContainers: []api.Container{{Name: "init", Image: "init:1@sha256:aa"}}, Containers: []api.Container{{Name: "main", Image: "web:2"}, {Name: "fine", Image: "fine:1"}}}}},
-		replica(1, api.ReasonImageMissing, "main", false), replica(2, api.ReasonImageMissing, "init", false), replica(3, api.ReasonPulling, "main", false), replica(4, api.ReasonImageMissing, "main", true)}})
-	if got, want := Lacking(v.Snapshot()), []Lack{{"n1", "web:2"}, {"n2", "init:1"}}; !slices.Equal(got, want) {
+		replica(1, api.ReasonImageMissing, "main", false), replica(2, api.ReasonImageMissing, "init", false), replica(3, api.ReasonPulling, "main", false), replica(4, api.ReasonImageMissing, "main", true),
+		replica(5, api.ReasonRegistryUnreachable, "main", false), replica(6, api.ReasonImageError, "main", false)}})
+	if got, want := Lacking(v.Snapshot()), []Lack{{"n1", "web:2"}, {"n2", "init:1"}, {"n5", "web:2"}}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 	if got := Lacking(nil); got != nil {

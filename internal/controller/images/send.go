@@ -31,8 +31,9 @@ const (
 	// much.
 	takeUpMax = 30 * time.Minute
 	// backMax is how long Deliver waits for a node whose session ended in the middle: a busy
-	// one dials again within a second or two.
+	// one dials again within a second or two. After breaksMax such ends it gives up.
 	backMax   = 5 * time.Second
+	breaksMax = 3
 	backEvery = 200 * time.Millisecond
 	// reasonMax is how long a broken stream's reason is waited for.
 	reasonMax = time.Second
@@ -72,26 +73,36 @@ func NewSender(s *Shelf, relays func() Relays, log *slog.Logger) *Sender {
 }
 
 // Deliver is Send for somebody who waits: where the node's session ends in the middle, it
-// sends once more to the next one.
-func (s *Sender) Deliver(ctx context.Context, node string, cert *x509.Certificate, img Image) (refs []string, err error) {
+// sends again to the next one, unless that was offered the image meanwhile.
+func (s *Sender) Deliver(ctx context.Context, node string, cert *x509.Certificate, img Image) ([]string, error) {
+	holder := pki.PublicKeyHash(cert)
+	_, had := s.Shelf.refsAt(img, holder)
 	tick := time.NewTicker(backEvery)
 	defer tick.Stop()
-	var over <-chan time.Time
-	for {
+	var back time.Time // when it is to be back at the latest; zero: nothing broke off yet
+	for breaks := 0; ; {
 		refs, err := s.Send(ctx, node, cert, img)
-		again := errors.Is(err, errBroken) || over != nil && errors.Is(err, session.ErrAway)
-		if err == nil || !again || ctx.Err() != nil {
+		switch {
+		case errors.Is(err, errBroken):
+			if breaks++; breaks == breaksMax {
+				return nil, err
+			}
+			back = time.Now().Add(backMax)
+		case errors.Is(err, session.ErrAway) && time.Now().Before(back):
+		case errors.Is(err, session.ErrAway) && !back.IsZero():
+			return nil, fmt.Errorf("send image to %s: %w", node, errBroken)
+		default:
 			return refs, err
 		}
-		if over == nil {
-			over = time.After(backMax)
+		for wait := true; wait; wait = s.isBusy(node) {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
 		}
-		select {
-		case <-tick.C:
-		case <-over:
-			return nil, fmt.Errorf("send image to %s: %w", node, errBroken)
-		case <-ctx.Done():
-			return nil, ctx.Err()
+		if refs, has := s.Shelf.refsAt(img, holder); has && !had {
+			return refs, nil
 		}
 	}
 }

@@ -209,6 +209,17 @@ func (s *Shelf) Missing(holder string) []Image {
 	return slices.DeleteFunc(s.sorted(), func(i Image) bool { return slices.Contains(s.notes[i.Digest].Holders, holder) })
 }
 
+// refsAt gives what an image's names are, if the holder has it.
+func (s *Shelf) refsAt(img Image, holder string) (refs []string, has bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.notes[img.Digest]
+	if n == nil || !slices.Contains(n.Holders, holder) {
+		return nil, false
+	}
+	return slices.Clone(n.Refs), true
+}
+
 // Note remembers that the holder has the image now.
 func (s *Shelf) Note(img Image, holder string, refs []string) error {
 	s.mu.Lock()

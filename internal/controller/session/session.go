@@ -197,6 +197,10 @@ func (x *session) open(pb *orchv1.Hello) error {
 	if err := x.server.unlessCloned(x); err != nil {
 		return err
 	}
+	// The node may have been removed since the stream was opened.
+	if err := x.server.cfg.Identities.Bound(x.node, x.caller.Certificate); err != nil {
+		return identityError(err)
+	}
 	if !x.server.register(x) {
 		return context.Cause(x.ctx)
 	}

@@ -35,8 +35,8 @@ type Spec struct {
 	// into OwnDir.
 	Own    []string `json:"own,omitempty"`
 	OwnDir string   `json:"ownDir,omitempty"`
-	// ResolvConf is mounted on /etc/resolv.conf, where that is; empty: it stays.
-	ResolvConf string `json:"resolvConf,omitempty"`
+	// Files are mounted on others that are there: what lies at the key is the host's own.
+	Files map[string]string `json:"files,omitempty"`
 	// Programs may be started by name; none is started unasked.
 	Programs []Program `json:"programs"`
 }
