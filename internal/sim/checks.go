@@ -160,8 +160,8 @@ func (g *ledger) staysAvailable(l *lead, after picture, key api.Key) {
 	events, broken := l.eventsOf(g.pic.of(key)), ""
 	// What was not ready at some event, or not alone in its slot, may have been
 	// stopped then, at no cost.
-	cost := g.pic
-	cost.placements = maps.Clone(g.pic.placements)
+	cost, before := g.pic, g.pic
+	cost.placements, before.placements = maps.Clone(g.pic.placements), maps.Clone(g.pic.placements)
 	for _, k := range g.pic.of(key) {
 		p := g.pic.placements[k]
 		free := func(e uint64) bool {
@@ -178,6 +178,11 @@ func (g *ledger) staysAvailable(l *lead, after picture, key api.Key) {
 		if after.placements[k].stopping && !slices.ContainsFunc(events, free) {
 			p.stopping = true
 			cost.placements[k] = p
+			// Clocks differ: what was hardly ready for long enough may not have counted. Then
+			// its stop took nothing; but nor is it there for the floor when others stop.
+			if !l.know.ripe(l, after, k, p) {
+				before.placements[k] = p
+			}
 		}
 	}
 	// What the batch began with may have been what it was decided by; or the spec that it
@@ -204,11 +209,11 @@ func (g *ledger) staysAvailable(l *lead, after picture, key api.Key) {
 			return len(seats)
 		}
 		for _, event := range events {
-			if now := count(cost, event); now >= floor || now >= count(g.pic, event) {
+			if now := count(cost, event); now >= floor || now >= count(before, event) {
 				return
 			}
 		}
-		broken = fmt.Sprintf("from %d to %d ready slots, at least %d must stay", count(g.pic, l.openSince), count(cost, l.openSince), floor)
+		broken = fmt.Sprintf("from %d to %d ready slots, at least %d must stay", count(before, l.openSince), count(cost, l.openSince), floor)
 	}
 	for _, k := range cost.of(key) {
 		if cost.placements[k].stopping && !g.pic.placements[k].stopping {

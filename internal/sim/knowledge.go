@@ -219,20 +219,34 @@ func (n *knowledge) counts(l *lead, pic picture, k api.ReplicaKey, p placement, 
 	if !n.available(pic, k, p, event) {
 		return false
 	}
-	least := time.Duration(1 << 62)
+	least, _ := l.minReady(pic, k, p)
+	return l.w.clock-since(n.status[k].flips, event) >= int64(least*minReadyShare/100)
+}
+
+// ripe tells whether what counts did so, by its leader's clock too, when the batch was
+// begun. What is not may have been taken for too young at any turn since.
+func (n *knowledge) ripe(l *lead, pic picture, k api.ReplicaKey, p placement) bool {
+	_, most := l.minReady(pic, k, p)
+	return l.openAt-since(n.status[k].flips, l.openSince) >= int64(most*(200-minReadyShare)/100)
+}
+
+// minReady is for how long a replica has to be ready to count, by what is written and by
+// what is decided now: at least, and at most.
+func (l *lead) minReady(pic picture, k api.ReplicaKey, p placement) (least, most time.Duration) {
+	least = 1 << 62
 	for _, x := range []picture{l.w.ledger.pic, pic} {
 		if s := x.services[k.ServiceKey()]; s != nil {
 			d := s.Spec.MinReady()
 			if !x.isNewest(k, p) {
 				d = 0
 			}
-			least = min(least, d)
+			least, most = min(least, d), max(most, d)
 		}
 	}
-	return l.w.clock-since(n.status[k].flips, event) >= int64(least*minReadyShare/100)
+	return least, most
 }
 
-// minReadyShare is what clocks may be wrong by.
+// minReadyShare is what clocks may be wrong by, in either direction.
 const minReadyShare = 97
 
 // since is when it became what it was by an event.
