@@ -296,6 +296,49 @@ func TestGlobalBesideASpare(t *testing.T) {
 	f.mustCount("log", 3, 3)
 }
 
+// TestGlobalWaitsForTheWordOfWhatIsBack: a service becomes global while two nodes have
+// one slot of it, and its leader has heard neither. Both are back and have not said how
+// theirs are: nothing stops until they have. Then the one that serves keeps its number.
+func TestGlobalWaitsForTheWordOfWhatIsBack(t *testing.T) {
+	f := threeNodes(t)
+	f.word("n2", "cordon")
+	f.word("n3", "cordon")
+	f.apply("1", named("log", 1, "a:1"))
+	f.word("n2", "uncordon")
+	f.agents["n2"].unready["log-0"] = true
+	f.apply("2", named("log", 1, "a:2")) // its successor is not ready yet
+	f.word("n3", "uncordon")
+	f.mustBe("log", "n1:log-0@1 n2:log-0@2")
+	lost := []*agent{f.agents["n1"], f.agents["n2"]}
+	for _, a := range lost {
+		a.silent, a.hostUp = true, true
+	}
+	f.elect()
+	f.node("n3", "boot1")
+	f.pass(5 * time.Second)
+	f.apply("3", each("log", "a:2", 1))
+	for _, a := range lost {
+		f.session++
+		a.session, a.seq = f.session, 0
+		f.step(SessionOpened{Node: a.name, Session: a.session, Hello: hello(a.name, "boot1")})
+		f.turn()
+	}
+	for _, a := range lost {
+		if v := f.core.Verdict(a.name); v != api.VerdictBack {
+			t.Fatalf("%s is %s", a.name, v)
+		}
+	}
+	f.mustBe("log", "n1:log-0@1 n2:log-0@2 n3:log-2@1")
+	lost[0].unready["log-0"], lost[1].unready["log-0"] = true, false
+	for _, a := range lost {
+		a.silent = false
+		f.reportAll(a)
+	}
+	f.pass(5 * time.Second)
+	f.mustBe("log", "n1:log-1@2 n2:log-0@2 n3:log-2@2")
+	f.mustCount("log", 3, 3)
+}
+
 // TestGlobalWhateverHappens: whatever users, operators and nodes do, there is at most
 // one live replica on a node; orch takes the service below its floor (I4) only by what
 // a node is not fit for any more; and in the end each node that is fit has one.

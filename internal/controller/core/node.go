@@ -251,6 +251,9 @@ func (c *Core) status(ev Status) {
 	if n == nil {
 		return
 	}
+	if !n.reported {
+		c.reseat(n.name) // of two with one number the one that serves keeps it
+	}
 	said := map[api.ReplicaKey]bool{}
 	for _, r := range ev.Report.Replicas {
 		said[r.Key] = true

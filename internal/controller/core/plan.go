@@ -93,10 +93,11 @@ func (c *Core) planService(s *service, wake time.Time) []reconciler.Action {
 	unheard, held := c.unheard(s), false
 	var leaves []string              // nodes on which something is to go that cannot be told yet
 	for _, a := range plan.Actions { // before an adoption makes spares replicas
-		if a.Op == reconciler.Remove && unheard && !c.harmless(s, a) {
+		switch {
+		case a.Op != reconciler.Remove:
+		case c.tooEarly(s, a, unheard):
 			leaves = append(leaves, c.fillings[a.Key].node)
-		}
-		if a.Op == reconciler.Remove && (!unheard || c.harmless(s, a)) {
+		default:
 			c.noteRemoval(s, c.fillings[a.Key], a)
 		}
 	}
@@ -109,7 +110,7 @@ func (c *Core) planService(s *service, wake time.Time) []reconciler.Action {
 			if s.seated() && len(begun) > 0 && !a.Spare && !unheard && len(c.unknown) == 0 && !(s.exclusive() && c.taken(s, a.Key.Slot)) {
 				s.nextToBegin = append(s.nextToBegin, s.avoiding(a))
 			}
-		case unheard && !c.harmless(s, a):
+		case c.tooEarly(s, a, unheard):
 			held = true
 		case a.Op == reconciler.Create && s.global() && slices.Contains(leaves, a.On):
 			held = true // two of it would be there
@@ -430,6 +431,18 @@ func (c *Core) unheard(s *service) bool {
 		}
 		return false
 	})
+}
+
+// tooEarly tells whether an action has to wait for an agent's word: of any of the
+// service's nodes, where it is unheard, or of the node that it is about. That is for
+// what a global service is to lose for its number alone: another node has taken the
+// slot, perhaps only because this one has not said yet what serves here.
+func (c *Core) tooEarly(s *service, a reconciler.Action, unheard bool) bool {
+	if a.Op == reconciler.Remove && s.global() {
+		f := c.fillings[a.Key]
+		unheard = unheard || c.verdictOf(f) == api.VerdictBack && !f.reported
+	}
+	return unheard && !c.harmless(s, a)
 }
 
 // harmless actions rest on what is durable alone.
