@@ -94,8 +94,8 @@ func (g *ledger) relievedRightly(l *lead, after picture, k api.ReplicaKey, uncle
 	if l.frozen != 0 && l.frozen <= l.openSince {
 		w.violate("budget", "%s is placed to relieve while verdicts are frozen", k)
 	}
-	if g.failsHere(l, after, k) {
-		g.triesRightly(l, after, k)
+	if failing, fails := g.failsHere(l, after, k); fails {
+		g.triesRightly(l, after, k, failing)
 	} else if !slices.ContainsFunc(after.of(k.ServiceKey()), func(o api.ReplicaKey) bool {
 		p, known := g.pic.placements[o]
 		at := l.know.ailsFrom(p.node, l.openSince)

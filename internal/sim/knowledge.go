@@ -38,8 +38,9 @@ type knowledge struct {
 	looked    int64
 	stalledAt int64
 	// tries counts, by slot and revision, what was placed because a replica failed again
-	// and again where it was.
-	tries map[tryOf]int
+	// and again where it was; trying is the revision of the latest such, by what failed.
+	tries  map[tryOf]int
+	trying map[api.ReplicaKey]int64
 	// drains are the events at which each node was last told to be drained.
 	drains map[string]uint64
 
@@ -106,7 +107,7 @@ func at(flips []flip, event uint64) bool {
 
 func newKnowledge() *knowledge {
 	return &knowledge{hearsay: newHearsay(), handing: newHanding(), session: map[string]uint64{}, status: map[api.ReplicaKey]*known{}, verdict: map[string]api.Verdict{}, unfit: map[string]uint64{},
-		dead: map[string]bool{}, impaired: map[string]uint64{}, damped: map[string]uint64{}, ails: map[string]int64{}, sick: map[string]sickness{}, suspectAt: map[string]int64{}, awayAt: map[string]int64{}, mass: mass{fell: map[string]int64{}}, drains: map[string]uint64{}, missed: map[api.ReplicaKey][]span{}, left: map[api.ReplicaKey]int64{}, tries: map[tryOf]int{}, ends: map[api.ReplicaKey]bool{}}
+		dead: map[string]bool{}, impaired: map[string]uint64{}, damped: map[string]uint64{}, ails: map[string]int64{}, sick: map[string]sickness{}, suspectAt: map[string]int64{}, awayAt: map[string]int64{}, mass: mass{fell: map[string]int64{}}, drains: map[string]uint64{}, missed: map[api.ReplicaKey][]span{}, left: map[api.ReplicaKey]int64{}, tries: map[tryOf]int{}, trying: map[api.ReplicaKey]int64{}, ends: map[api.ReplicaKey]bool{}}
 }
 
 func (n *knowledge) opened(l *lead, node string, session uint64) {
