@@ -438,8 +438,7 @@ func (c *Core) unheard(s *service) bool {
 // what a global service is to lose for its number alone: another node has taken the
 // slot, perhaps only because this one has not said yet what serves here.
 func (c *Core) tooEarly(s *service, a reconciler.Action, unheard bool) bool {
-	if a.Op == reconciler.Remove && s.global() {
-		f := c.fillings[a.Key]
+	if f := c.fillings[a.Key]; f != nil && a.Op == reconciler.Remove && s.global() {
 		unheard = unheard || c.verdictOf(f) == api.VerdictBack && !f.reported
 	}
 	return unheard && !c.harmless(s, a)
