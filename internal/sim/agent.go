@@ -52,6 +52,7 @@ func (a *agent) start() {
 	if a.up || !a.h.on || a.h == a.h.w.mute {
 		return
 	}
+	a.h.runtime.overtaken()
 	a.up, a.paused, a.inbox = true, false, nil
 	a.life++
 	a.session, a.tickAt, a.probes = nil, 0, map[probeID]*probing{}

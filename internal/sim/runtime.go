@@ -23,6 +23,8 @@ type runtime struct {
 	addresses  int
 	// deaf: events are lost until then.
 	deaf int64
+	// starting are the starts that the agent's present life asked for; see overtaken.
+	starting []func()
 }
 
 type container struct {
@@ -69,6 +71,20 @@ func (r *runtime) powerLost() {
 		}
 	}
 	clear(r.networks) // namespaces live in memory
+	r.starting = nil
+}
+
+// overtaken ends a dead agent's starts before the next agent looks: they were carried on,
+// or never will be. A real start is several steps of the agent's, and containerd has the
+// container before it is asked for the process, which is the last of them. So what may
+// still begin to run is in a listing that was asked for after the agent's death; one that
+// is not there and runs later would be a container that no agent can know of.
+func (r *runtime) overtaken() {
+	starting := r.starting
+	r.starting = nil
+	for _, do := range starting {
+		do()
+	}
 }
 
 // do carries out an effect in its time. The agent hears of it if it still lives.
@@ -81,14 +97,20 @@ func (r *runtime) do(a *agent, e plan.Effect) {
 		life := a.life
 		// What the agent's death leaves half done is done or not.
 		carriedOn := chance(w.r.run, 0.5)
-		r.h.upkeep(took, func() {
-			if a.life != life && !carriedOn {
+		done := false
+		do := func() {
+			if done || a.life != life && !carriedOn {
 				return
 			}
+			done = true
 			if ev := act(); ev != nil {
 				a.receive(life, func() { a.step(ev) })
 			}
-		})
+		}
+		if _, starts := e.(plan.StartContainer); starts {
+			r.starting = append(r.starting, do)
+		}
+		r.h.upkeep(took, do)
 	}
 	trouble := !w.calm && w.cfg.Without&Runtime == 0 && chance(w.r.run, 0.01)
 	if trouble {
