@@ -194,10 +194,13 @@ func (g *ledger) staysAvailable(l *lead, after picture, key api.Key) {
 		if s == nil {
 			continue
 		}
-		n := g.seats(l, pic, key)
-		floor := n - s.Spec.Unavailable(n)
-		if g.exclusive(key) || g.seated(pic, key) {
-			floor = min(floor, n-1) // there is no surge, whatever the newest revision says
+		floor := func(event uint64) int {
+			n := g.seats(l, pic, key, event)
+			least := n - s.Spec.Unavailable(n)
+			if g.exclusive(key) || g.seated(pic, key) {
+				least = min(least, n-1) // there is no surge, whatever the newest revision says
+			}
+			return least
 		}
 		count := func(p picture, event uint64) int {
 			seats := map[string]bool{}
@@ -209,11 +212,11 @@ func (g *ledger) staysAvailable(l *lead, after picture, key api.Key) {
 			return len(seats)
 		}
 		for _, event := range events {
-			if now := count(cost, event); now >= floor || now >= count(before, event) {
+			if now := count(cost, event); now >= floor(event) || now >= count(before, event) {
 				return
 			}
 		}
-		broken = fmt.Sprintf("from %d to %d ready slots, at least %d must stay", count(before, l.openSince), count(cost, l.openSince), floor)
+		broken = fmt.Sprintf("from %d to %d ready slots, at least %d must stay", count(before, l.openSince), count(cost, l.openSince), floor(l.openSince))
 	}
 	for _, k := range cost.of(key) {
 		if cost.placements[k].stopping && !g.pic.placements[k].stopping {

@@ -51,8 +51,9 @@ func (g *ledger) slots(pic picture, key api.Key) int {
 	return len(nodes)
 }
 
-// seats likewise, as a leader must see it: where something of it lives, or could.
-func (g *ledger) seats(l *lead, pic picture, key api.Key) int {
+// seats likewise, as a leader must see it at an event: where something of it lives, or
+// could. A node that became healthy later is no seat of what was decided before.
+func (g *ledger) seats(l *lead, pic picture, key api.Key, event uint64) int {
 	s := pic.services[key]
 	if s.Spec.Mode != api.ModeGlobal {
 		return s.Spec.Want()
@@ -64,7 +65,7 @@ func (g *ledger) seats(l *lead, pic picture, key api.Key) int {
 			p := pic.placements[k]
 			return p.node == h.name && !p.stopping && g.wants(pic, k, p)
 		})
-		if lives || x != nil && newest != nil && !x.Spec.Unschedulable && h.takes(newest.template) && l.know.verdict[h.name] == api.VerdictHealthy && l.know.unfit[h.name] == 0 {
+		if lives || x != nil && newest != nil && !x.Spec.Unschedulable && h.takes(newest.template) && l.know.verdict[h.name] == api.VerdictHealthy && l.know.verdictAt(h.name, event) == api.VerdictHealthy && l.know.unfit[h.name] == 0 {
 			n++
 		}
 	}
