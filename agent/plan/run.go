@@ -256,7 +256,8 @@ func (c *Core) take(x *run, o Container) {
 	}
 	c.leaveImage(x)
 	c.byID[o.ID] = x
-	before := found && c.anew[x.r.key] && !o.Running // of another life of the node
+	// Of another life of the node; not where what waits for it has come up in this one.
+	before := found && c.anew[x.r.key] && !o.Running && x.stage >= x.r.stage
 	if !before {
 		x.r.reach(x.stage)
 	}
