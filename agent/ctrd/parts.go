@@ -98,8 +98,9 @@ func (r *Runtime) abortParts(ctx context.Context, p *pulling) {
 }
 
 // SweepPulls drops what crashes, and tries that were not repeated, have left of pulls: parts
-// that were never finished, and holds on what they had fetched. What is under way is not touched, for none of it is that
-// old; while a pull is, nothing is, for the clock may have been put forward since it began.
+// that were never finished, and holds on what they had fetched. What is under way is not
+// touched, for none of it is that old; while a pull is, nothing is, for the clock may have
+// been put forward since it began.
 func (r *Runtime) SweepPulls(ctx context.Context, now time.Time) error {
 	if len(r.Pulling()) > 0 {
 		return nil
